@@ -1,0 +1,348 @@
+"""What an application calls: enqueue, look, wait, cancel, requeue."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from jobs.clock import SYSTEM, Clock
+from jobs.context import Nobody
+from jobs.errors import InvalidOption, WaitTimeout
+from jobs.events import Events
+from jobs.execution import Execution
+from jobs.identity import HOST, Identity
+from jobs.job import Attempt, Claimed, Job, State
+from jobs.log import log_event
+from jobs.outcome import VERB_CODES
+from jobs.payload import Codec, Payload
+from jobs.registry import Registry, registry
+from jobs.settings import Settings, find
+from jobs.store import Life, Record, Store, open_store
+from jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
+
+Target = Task[..., Any] | Call | str
+Jobs = list[Job]
+Ids = list[int]
+Attempts = list[Attempt]
+
+WAIT_POLL = 0.1  # seconds between two looks of `wait` where nothing wakes it
+PRUNED_AT_ONCE = 1000
+
+
+class Client:
+    """A door to one database, for any number of threads.
+
+    Without a URL it is found as `jobs.settings` says: JOBVISOR_DATABASE_URL, then ./config.toml.
+    Nothing is connected before the first call. After a fork the copy connects anew by itself.
+
+    >>> with Client("memory://") as client:
+    ...     job = client.enqueue("app.mail:send", "a@b.c", subject="x")
+    ...     job.state, job.args, client.get(job.id).kwargs
+    (<State.PENDING: 'pending'>, ['a@b.c'], {'subject': 'x'})
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        codec: Codec | None = None,
+        hold: bool = True,
+        defaults: Defaults | None = None,
+        registry: Registry = registry,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        """`hold=False` connects for each call, as a task must that runs in a worker."""
+        self._settings: Settings = find(url)
+        self._defaults = defaults or self._settings.defaults
+        self._payload = Payload(codec or registry.codec)
+        self._registry = registry
+        self._hold = hold
+        self._clock = clock
+        self._events = Events()
+        self._events.subscribe(log_event)
+        self._lock = threading.Lock()
+        self._store_of: tuple[int, Store] | None = None
+
+    @property
+    def url(self) -> str:
+        """The database this client speaks to."""
+        return self._settings.url
+
+    # -- enqueue
+
+    def enqueue(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Store a job; when it returns, the job is not lost any more.
+
+        Raises PayloadError or InvalidOption before anything is stored, StoreUnavailable if the
+        database does not answer: then the job is there once or not at all.
+        """
+        call = _call_of(target, args, kwargs)
+        new = call.new_job(self._defaults, self._payload)
+        with self._store() as store, store.transaction():
+            number, created = store.enqueue([new])[0]
+            job = store.get(number)
+        return job if created else replace(job, created=False)
+
+    def enqueue_many(self, calls: Iterable[Call]) -> Ids:
+        """Store many jobs in one transaction, all or none; their ids, in order.
+
+        Where a unique key is taken the id is that of the job that holds it.
+        """
+        new = [call.new_job(self._defaults, self._payload) for call in calls]
+        with self._store() as store:
+            return [number for number, _created in store.enqueue(new)]
+
+    def call(
+        self, name: str, /, *args: Any, options: OptionValues | None = None, **kwargs: Any
+    ) -> Call:
+        """A call of a task that this program knows only by name."""
+        return Call(name, args, kwargs, Options.of(options) if options else NO_OPTIONS)
+
+    # -- look
+
+    def get(self, job: int) -> Job:
+        """One job; JobNotFound if there is none, or none any more."""
+        with self._store() as store:
+            return store.get(job)
+
+    def attempts(self, job: int) -> Attempts:
+        """The unsuccessful runs of a job, oldest first."""
+        with self._store() as store:
+            store.get(job)
+            return store.attempts(job)
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        queue: str | None = None,
+        task: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> Jobs:
+        """The newest jobs, at most `limit`; `before` an id shows the page after it."""
+        with self._store() as store:
+            wanted = None if state is None else _state(state)
+            return store.find(state=wanted, queue=queue, task=task, limit=limit, before=before)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs of each queue are in each state; reads the whole table."""
+        with self._store() as store:
+            return store.counts()
+
+    def oldest_pending(self) -> dict[str, float]:
+        """For each queue with pending jobs: seconds the longest waiting one has been due."""
+        with self._store() as store:
+            now = self._clock.now_ms()
+            return {
+                queue: max(0, now - due) / 1000 for queue, due in store.oldest_pending().items()
+            }
+
+    def wait(self, job: int, timeout: float | None = None) -> Job:
+        """The job once it is finished; WaitTimeout after `timeout` seconds (None: for ever)."""
+        ends = None if timeout is None else self._clock.monotonic_ns() + int(timeout * 1e9)
+        with self._store() as store:
+            waker = store.waker()
+            try:
+                while not (found := store.get(job)).finished:
+                    wait = WAIT_POLL
+                    if ends is not None:
+                        wait = min(wait, (ends - self._clock.monotonic_ns()) / 1e9)
+                    if wait <= 0:
+                        raise WaitTimeout(
+                            f"job {job} is still {found.state} after {timeout} s; it goes on"
+                        )
+                    if not self._hold:
+                        store.close()
+                    self._doze(waker.fileno(), wait)
+                    waker.drain()
+            finally:
+                waker.close()
+        return found
+
+    def _doze(self, descriptor: int | None, seconds: float) -> None:
+        if descriptor is None:
+            self._clock.sleep(min(seconds, WAIT_POLL / 10))
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(int(seconds * 1000) + 1)
+
+    # -- change
+
+    def cancel(self, job: int) -> str:
+        """`cancelled`, or `requested` of a running job; IllegalMove if it is finished."""
+        with self._store() as store:
+            return store.cancel(job)
+
+    def requeue(self, job: int) -> Job:
+        """Start a finished job over at attempt 0, its history kept; UniqueTaken names a holder."""
+        with self._store() as store:
+            store.requeue(job)
+            return store.get(job)
+
+    def prune(self, older_than_ms: Mapping[str, int], *, dry_run: bool = False) -> dict[str, int]:
+        """Remove finished jobs older than their state's time; how many, by state."""
+        ages = {_state(state): age for state, age in older_than_ms.items()}
+        with self._store() as store:
+            counted = store.prunable(ages)
+            if not dry_run:
+                for state, age in ages.items():
+                    counted[state] = _prune_all(store, state, age)
+        return {state.value: number for state, number in counted.items()}
+
+    def migrate(self) -> tuple[int, int]:
+        """Create or update the schema; its number before and after."""
+        with self._store() as store:
+            return store.migrate()
+
+    # -- run
+
+    def run_one(self, queues: Sequence[str] | None = None) -> Job | None:
+        """Claim one job, run it here, settle it; None if nothing is due.
+
+        For tests and other people's loops. No timeout is enforced, and a death of this process
+        is noticed by the next family on the same database.
+        """
+        with self._store() as store:
+            store.promote()
+            served = sorted(store.oldest_pending()) if queues is None else list_of(queues)
+            life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
+            turn = store.turn(life, 1, queues=served, limit=1, register=True)
+            try:
+                for claimed in turn.jobs:
+                    self._run(store, life, claimed)
+                    return store.get(claimed.id)
+            finally:
+                store.remove_owner(life.owner)
+        return None
+
+    def _run(self, store: Store, life: Life, claimed: Claimed) -> None:
+        if not self._hold:
+            store.close()
+        execution = Execution(
+            self._registry, clock=self._clock, port=Nobody(), worker="run_one"
+        )
+        began = self._clock.monotonic_ns()
+        outcome = execution.run(claimed)
+        took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
+        record = Record(
+            life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
+            outcome.delay_ms, outcome.body(),
+        )  # fmt: skip
+        store.apply([record], life)
+
+    # -- the connection
+
+    @contextmanager
+    def _store(self) -> Iterator[Store]:
+        store = self._own_store()
+        try:
+            yield store
+        finally:
+            if not self._hold:
+                store.close()
+
+    def _own_store(self) -> Store:
+        with self._lock:
+            if self._store_of is None or self._store_of[0] != os.getpid():
+                if self._store_of is not None:
+                    self._store_of[1].close()  # of the process we were forked from: only forgotten
+                durable = self._settings.durability == "full"
+                store = open_store(
+                    self.url, durable=durable, clock=self._clock, events=self._events
+                )
+                store.payload = self._payload
+                self._store_of = (os.getpid(), store)
+            return self._store_of[1]
+
+    def close(self) -> None:
+        """Disconnect; a later call connects again."""
+        with self._lock:
+            if self._store_of is not None:
+                self._store_of[1].close()
+                self._store_of = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Default:
+    """The client of `task.enqueue()`: found at first use, or given (`use_client`)."""
+
+    client: Client | None = None
+
+    @classmethod
+    def get(cls) -> Client:
+        if cls.client is None:
+            cls.client = Client()
+        return cls.client
+
+
+def use_client(client: Client | None) -> Callable[[], None]:
+    """Make `task.enqueue()` use this client (None: find one anew); call the answer to undo it.
+
+    A web app whose settings are its own calls it once at start.
+    """
+    before, _Default.client = _Default.client, client
+
+    def undo() -> None:
+        _Default.client = before
+
+    return undo
+
+
+Task.default_client = _Default.get
+
+
+def _call_of(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    if isinstance(target, Task):
+        return target.call(*args, **kwargs)
+    if isinstance(target, str):
+        return Call(target, args, kwargs)
+    if isinstance(target, Call):
+        if args or kwargs:
+            raise InvalidOption(f"the call of {target.task} has its arguments already")
+        return target
+    raise InvalidOption(
+        f"{target!r} cannot be enqueued; it must be a task (a function under @task), "
+        f"a call of one, or a task's name"
+    )
+
+
+def _state(name: str) -> State:
+    try:
+        return State(name)
+    except ValueError:
+        raise InvalidOption(
+            f"{name!r} is no state; it must be one of {', '.join(State)}"
+        ) from None
+
+
+def _prune_all(store: Store, state: State, age: int) -> int:
+    gone = 0
+    while number := store.prune({state: age}, limit=PRUNED_AT_ONCE):
+        gone += number
+    return gone
+
+
+def list_of(queues: Sequence[str]) -> Sequence[str]:
+    """Queues as they were given; one name alone is a common slip that would be taken by letters."""
+    if isinstance(queues, str):
+        raise InvalidOption(f"queues={queues!r} must be a list of names, such as [{queues!r}]")
+    return queues

@@ -1,0 +1,145 @@
+"""What a running task may ask: which attempt it is, how much time is left, whether to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import MutableMapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from jobs.clock import Clock, to_datetime
+from jobs.errors import InvalidOption
+from jobs.outcome import Cancelled, Release
+from jobs.task import Injected
+
+NOTE_MAX = 200  # characters; a progress fits into the ledger's header
+
+_log = logging.getLogger("jobvisor.task")
+
+
+class Port(Protocol):
+    """Where a context's questions and words go; a worker answers for a family."""
+
+    def progress(self, text: str) -> None:
+        """Show how far the current job has come (JSON)."""
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked the current job to end."""
+
+    def stopping(self) -> bool:
+        """Whether this worker is to leave."""
+
+
+class Nobody:
+    """The port of a job run outside a family: nothing asks it to end, its progress goes nowhere."""
+
+    def progress(self, text: str) -> None:
+        """Nobody looks."""
+
+    def cancelled(self) -> bool:
+        """Nobody asks."""
+        return False
+
+    def stopping(self) -> bool:
+        """Nobody stops."""
+        return False
+
+
+class Context(Injected):
+    """Injected as the first parameter of a task that annotates it `Context`.
+
+    Attributes:
+        job: The id of the job.
+        task: The name of its task.
+        queue: Its queue.
+        attempt: This run, counted from 1.
+        attempts_max: How many runs it has in all.
+        deadline: When the run will be killed (aware UTC), None where it has no timeout.
+        worker: The name of the worker, such as `worker 2`.
+        log: A logger whose lines carry the job's id, task and attempt.
+        state: A dictionary that lives as long as the worker process, for what is dear to make.
+    """
+
+    __slots__ = (
+        "_clock", "_ends_ns", "_port", "attempt", "attempts_max", "job", "log", "queue", "state",
+        "task", "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        job: int,
+        task: str,
+        queue: str,
+        attempt: int,
+        attempts_max: int,
+        ends_ns: int,
+        worker: str,
+        state: MutableMapping[str, Any],
+        port: Port,
+        clock: Clock,
+    ) -> None:
+        self.job = job
+        self.task = task
+        self.queue = queue
+        self.attempt = attempt
+        self.attempts_max = attempts_max
+        self.worker = worker
+        self.state = state
+        fields = {"job": job, "task": task, "attempt": attempt}
+        self.log = logging.LoggerAdapter(_log, {"fields": fields})
+        self._ends_ns = ends_ns
+        self._port = port
+        self._clock = clock
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the run will be killed, None for never."""
+        if not self._ends_ns:
+            return None
+        ahead_ms = (self._ends_ns - self._clock.monotonic_ns()) // 1_000_000
+        return to_datetime(self._clock.now_ms() + ahead_ms)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the run will be killed, None for never."""
+        if not self._ends_ns:
+            return None
+        return max(0.0, (self._ends_ns - self._clock.monotonic_ns()) / 1e9)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked this job to end; after `cancel_grace` it is killed."""
+        return self._port.cancelled()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is to leave; after `stop_timeout` it is killed, the job uncharged."""
+        return self._port.stopping()
+
+    def check(self) -> None:
+        """Raise Cancelled or Release if the job should end now, for loops without a better place."""
+        if self._port.cancelled():
+            raise Cancelled("asked to end")
+        if self._port.stopping():
+            raise Release
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Show how far the job has come; written to the row within about a second, the last one wins.
+
+        `note` is cut to 200 characters.
+        """
+        for name, value in (("done", done), ("total", total)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+                raise InvalidOption(f"progress: {name}={value!r} is not a number")
+        told: dict[str, Any] = {"done": done}
+        if total is not None:
+            told["total"] = total
+        if note:
+            told["note"] = note[:NOTE_MAX]
+        try:
+            text = json.dumps(told, allow_nan=False)
+        except ValueError as error:
+            raise InvalidOption(f"progress: {done!r} of {total!r} is not a finite number") from error
+        self._port.progress(text)

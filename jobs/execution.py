@@ -1,0 +1,173 @@
+"""One claimed job to one outcome.
+
+A page to read from top to bottom: is it still wanted, is the task known, do its arguments decode,
+what did the function do, can its result be kept. Nothing here touches a database, and whatever the
+function raises, down to BaseException, becomes an outcome.
+"""
+
+from __future__ import annotations
+
+import os
+from types import CoroutineType
+from typing import Any
+
+from jobs.clock import Clock
+from jobs.context import Context, Port
+from jobs.errors import PayloadError
+from jobs.job import Claimed
+from jobs.log import say
+from jobs.outcome import (
+    SUCCEEDED,
+    Cancelled,
+    Fail,
+    Failure,
+    Outcome,
+    Release,
+    Retry,
+    Snooze,
+)
+from jobs.payload import Payload
+from jobs.registry import Registry
+from jobs.retry import policy_for
+from jobs.task import Task
+from jobs.units import duration_text
+
+UNKNOWN_FIRST_MS = 1_000  # a rolling deploy takes minutes: 1 s, 2 s, 4 s ...
+UNKNOWN_CAP_MS = 300_000  # ... and then every five minutes
+UNKNOWN_TOLD_NS = 10_000_000_000  # one line per task name in ten seconds, however many jobs it has
+
+
+class Execution:
+    """Runs claimed jobs in this process; one per worker, or per `run_one`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        clock: Clock,
+        port: Port,
+        worker: str,
+        defer_unknown: bool = True,
+    ) -> None:
+        self._registry = registry
+        self._payload = Payload(registry.codec)
+        self._clock = clock
+        self._port = port
+        self._worker = worker
+        self._defer_unknown = defer_unknown
+        self._pid = os.getpid()
+        self._unknown_told: dict[str, int] = {}
+        self.state: dict[str, Any] = {}
+
+    def run(self, job: Claimed, ends_ns: int = 0) -> Outcome:
+        """The outcome of one run; `ends_ns` is its deadline by the monotonic clock, 0 for none."""
+        if job.expires_at is not None and self._clock.now_ms() > job.expires_at:
+            return _failed("expired", "it was not started before it expired")
+        task = self._registry.get(job.task)
+        if task is None:
+            return self._unknown(job)
+        try:
+            args, kwargs = self._arguments(job)
+        except PayloadError as error:
+            return Outcome("fail", failure=Failure.of(error), kind="payload")
+        if task.wants_context:
+            args.insert(0, self._context(job, ends_ns))
+        try:
+            value = task.function(*args, **kwargs)
+            if isinstance(value, CoroutineType):
+                value = _finished(value)
+        except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
+            self._leave_if_copy()
+            return self._raised(task, job, error)
+        if value is None:
+            return SUCCEEDED
+        try:
+            return Outcome("succeed", result=self._payload.encode(value))
+        except PayloadError as error:
+            # The work is done; doing it again would not make its result fit.
+            return Outcome("fail", failure=Failure.of(error), kind="result")
+
+    def _arguments(self, job: Claimed) -> tuple[list[Any], dict[str, Any]]:
+        args: list[Any] = [] if job.args == "[]" else _listed(self._payload.decode(job.args))
+        kwargs: dict[str, Any] = (
+            {} if job.kwargs == "{}" else _named(self._payload.decode(job.kwargs))
+        )
+        return args, kwargs
+
+    def _context(self, job: Claimed, ends_ns: int) -> Context:
+        return Context(
+            job=job.id,
+            task=job.task,
+            queue=job.queue,
+            attempt=job.attempt,
+            attempts_max=job.attempts_max,
+            ends_ns=ends_ns,
+            worker=self._worker,
+            state=self.state,
+            port=self._port,
+            clock=self._clock,
+        )
+
+    def _leave_if_copy(self) -> None:
+        # The task forked, and its copy raised its way back to us: the run is the original's.
+        if os.getpid() != self._pid:
+            os._exit(1)
+
+    def _unknown(self, job: Claimed) -> Outcome:
+        if not self._defer_unknown:
+            return _failed(
+                "unknown",
+                f"no task is called {job.task!r}; import its module in [tasks] modules",
+            )
+        delay = min(UNKNOWN_FIRST_MS << min(max(job.claims - 1, 0), 20), UNKNOWN_CAP_MS)
+        now = self._clock.monotonic_ns()
+        if now >= self._unknown_told.get(job.task, 0):
+            if len(self._unknown_told) > 1000:
+                self._unknown_told.clear()  # names come from rows; the memory of them is bounded
+            self._unknown_told[job.task] = now + UNKNOWN_TOLD_NS
+            say("unknown_task", task=job.task, job=job.id, delay=duration_text(delay))
+        return Outcome("snooze", delay_ms=delay, deferred="unknown")
+
+    def _raised(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
+        if isinstance(error, Snooze):
+            return Outcome("snooze", delay_ms=error.delay_ms, deferred="snooze")
+        if isinstance(error, Release):
+            return Outcome("release")
+        # Our own frame, the outermost, tells the user nothing.
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next
+        if isinstance(error, Cancelled):
+            return Outcome("cancel", failure=Failure.of(error), kind="cancelled")
+        delay_ms: int | None = None
+        if not isinstance(error, Fail) and job.attempt < job.attempts_max:
+            delay_ms = error.delay_ms if isinstance(error, Retry) else None
+            if delay_ms is None:
+                # Asked before the failure is described: a broken callable adds a note to the error.
+                policy = policy_for(job.policy, task.options.retry)
+                delay_ms = policy.delay_ms(job.attempt, error)
+        failure = Failure.of(error)
+        if delay_ms is None:
+            return Outcome("fail", failure=failure)
+        return Outcome("retry", delay_ms=delay_ms, failure=failure, deferred="retry")
+
+
+def _finished(coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    import asyncio  # noqa: PLC0415 -- 30 ms and 2 MB that a family without async tasks need not pay
+
+    return asyncio.run(coroutine)
+
+
+def _listed(args: Any) -> list[Any]:
+    if type(args) is not list:
+        raise PayloadError(f"args holds {type(args).__name__}; it must be a JSON list")
+    return args
+
+
+def _named(kwargs: Any) -> dict[str, Any]:
+    if type(kwargs) is not dict:
+        raise PayloadError(f"kwargs holds {type(kwargs).__name__}; it must be a JSON object")
+    return kwargs
+
+
+def _failed(kind: str, message: str) -> Outcome:
+    return Outcome("fail", failure=Failure(kind, message, ""), kind=kind)

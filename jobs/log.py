@@ -1,0 +1,387 @@
+"""The words of every log line, in one place, and the handler that never blocks or breaks a process.
+
+`say("started", pid=1)` logs the line of that name under the logger "jobvisor". A log is a courtesy:
+a full disk or a reader that stopped reading costs lines, which are counted, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jobs.clock import to_datetime
+from jobs.errors import ConfigError, shown
+from jobs.events import Event
+from jobs.units import duration_text
+
+LINE_MAX = 32 * 1024  # bytes; longer lines are cut
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+FORMATS: Final = ("text", "json")
+
+LINES: dict[str, tuple[int, str]] = {
+    # jobs
+    "enqueued": (logging.DEBUG, "job {job} {task} enqueued into {queue}"),
+    "claimed": (logging.DEBUG, "job {job} {task} claimed from {queue}"),
+    "succeeded": (logging.DEBUG, "job {job} {task} succeeded, attempt {attempt}/{attempts_max}"),
+    "retried": (
+        logging.WARNING,
+        (
+            "job {job} {task} attempt {attempt}/{attempts_max} ended ({kind}): {error}; "
+            "next attempt in {delay}"
+        ),
+    ),
+    "snoozed": (logging.INFO, "job {job} {task} snoozed for {delay}"),
+    "failed": (
+        logging.WARNING,
+        (
+            "job {job} {task} attempt {attempt}/{attempts_max} failed ({kind}): {error}; "
+            "no further attempt"
+        ),
+    ),
+    "released": (logging.DEBUG, "job {job} {task} released"),
+    "rescued": (logging.WARNING, "job {job} {task} rescued from a dead worker ({kind}): {error}"),
+    "cancelled": (logging.INFO, "job {job} {task} cancelled"),
+    "requeued": (logging.INFO, "job {job} {task} requeued"),
+    "unknown_task": (
+        logging.WARNING,
+        (
+            "job {job} names the task {task!r}, which no module of [tasks] modules defines; "
+            "it is looked at again in {delay}"
+        ),
+    ),
+    "lost_claim": (
+        logging.WARNING,
+        "job {job}: the outcome {verb} of claim {claim} came too late, another has the job",
+    ),
+    "rejected": (
+        logging.ERROR,
+        "job {job}: the database refuses its outcome ({error}); see {path}",
+    ),
+    "subscriber_broken": (
+        logging.ERROR,
+        "the event subscriber {subscriber} raised {error}; further errors of it are not logged",
+    ),
+    "log_dropped": (logging.WARNING, "{count} log lines before this one could not be written"),
+    # the family
+    "started": (logging.INFO, "family {family} started: {workers} workers on {database}"),
+    "ready": (logging.INFO, "ready"),
+    "draining": (logging.INFO, "stopping: running jobs have {timeout} to finish"),
+    "killing": (logging.WARNING, "stopping now: {count} children are killed"),
+    "stopped": (logging.INFO, "family {family} stopped, exit code {code}"),
+    "reloading": (logging.INFO, "reloading {path}"),
+    "reload_refused": (logging.ERROR, "reload refused, the old configuration stays: {error}"),
+    "scaled": (logging.INFO, "scaled to {count} workers"),
+    "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
+    # children
+    "child_started": (logging.DEBUG, "{role} started as pid {pid}"),
+    "child_ended": (logging.INFO, "{role} pid {pid} ended: {cause}"),
+    "child_died": (logging.ERROR, "{role} pid {pid} died: {cause}; its job was {job}"),
+    "child_backoff": (logging.WARNING, "{role} keeps dying; next start in {delay}"),
+    "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; its job is {job}"),
+    "fork_failed": (logging.ERROR, "cannot fork a {role}: {error}; next try in {delay}"),
+    "boot_failed": (logging.ERROR, "{role} cannot start: {error}"),
+    "dirty": (
+        logging.WARNING,
+        "job {job} {task} left the process changed ({what}); it is replaced",
+    ),
+    "recycled": (logging.INFO, "leaving after its job, to be replaced: {reason}"),
+    "degraded": (logging.WARNING, "degraded: {reason}"),
+    "recovered": (logging.INFO, "no longer degraded"),
+    "recalled": (
+        logging.DEBUG,
+        "job {job} runs long: {settled} of its batch are settled, {count} handed to others",
+    ),
+    "settle_left": (logging.WARNING, "not settled: {error}; it stays in {path}"),
+    "dump": (logging.INFO, "{name} pid {pid} is in state {state}, job {job}"),
+    "hopeless": (
+        logging.ERROR,
+        "no child became ready in {boots} boots; the configuration is wrong, as said above",
+    ),
+    "unreachable": (logging.ERROR, "no child could reach {database} in time; giving up"),
+    "overslept": (
+        logging.WARNING,
+        "the parent was stopped for {seconds} s; nobody is judged for the next second",
+    ),
+    # the database
+    "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
+    "database_back": (logging.INFO, "the database is back after {delay}"),
+    "migrated": (logging.INFO, "database migrated to schema {version}"),
+    "wal_bug": (logging.WARNING, "SQLite {version} has the WAL-reset bug; use 3.51.3 or newer"),
+    "settled": (
+        logging.INFO,
+        "settled the life {owner}: {applied} applied, {charged} charged, {released} released",
+    ),
+    "pruned": (logging.INFO, "pruned {count} finished jobs"),
+    "ledger_refused": (logging.WARNING, "no ledger file in {path}: {error}; one job at a time"),
+}
+
+_LOGGER = logging.getLogger("jobvisor")
+# What would break a line in two or a terminal: control characters are shown, not obeyed.
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {10: "\\n", 13: "\\r", 9: "\\t"}
+_LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
+# A pipe that polls as writable takes this much without blocking (POSIX: at least 512; 4096 on
+# Linux).
+_CHUNK = select.PIPE_BUF
+
+
+class _Fields(dict[str, Any]):
+    """The fields of a line; a forgotten one shows as "?", because a log line must not raise."""
+
+    def __missing__(self, _key: str) -> str:
+        return "?"
+
+
+def say(name: str, /, **fields: Any) -> None:
+    """Log the line of this name; KeyError where LINES has none."""
+    level, template = LINES[name]
+    if _LOGGER.isEnabledFor(level):
+        message = _worded(template, fields)
+        _LOGGER.log(level, "%s", message, extra={"line": name, "fields": fields}, stacklevel=2)
+
+
+def _worded(template: str, fields: Mapping[str, Any]) -> str:
+    try:
+        return template.format_map(_Fields(fields))
+    except Exception as error:  # noqa: BLE001 -- a field's own __str__ may raise anything
+        return f"{template} ({type(error).__name__} in its fields)"
+
+
+_VERB_LINES = {
+    "enqueue": "enqueued",
+    "claim": "claimed",
+    "succeed": "succeeded",
+    "retry": "retried",
+    "snooze": "snoozed",
+    "fail": "failed",
+    "release": "released",
+    "rescue": "rescued",
+    "cancel": "cancelled",
+    "requeue": "requeued",
+}
+
+
+def log_event(event: Event) -> None:
+    """The subscriber that logs: successes at debug, retries and failures at warning."""
+    name = _VERB_LINES.get(event.verb)
+    if name is None or not _LOGGER.isEnabledFor(LINES[name][0]):
+        return
+    say(
+        name,
+        job=event.job,
+        task=event.task,
+        queue=event.queue,
+        attempt=event.attempt,
+        attempts_max=event.attempts_max,
+        error=event.error,
+        delay=duration_text(event.delay_ms),
+        kind=event.kind,
+    )
+
+
+@dataclass(slots=True)
+class _Role:
+    name: str = ""
+
+
+# Which process speaks. Set once after a fork; a log line has no other way to learn it.
+_ROLE = _Role()
+
+
+def set_role(name: str) -> None:
+    """How this process is called in its lines: "worker 2", "parent", "caretaker"."""
+    _ROLE.name = name
+
+
+class TextFormat(logging.Formatter):
+    """`2026-11-22T17:40:01.123Z warning worker 2 [4711] message`, one line each."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line; a traceback follows it, indented."""
+        role = f"{_ROLE.name} " if _ROLE.name else ""
+        head = f"{_time(record)} {_level(record)} {role}[{record.process}]"
+        text = f"{head} {_message(record).translate(_VISIBLE)}"
+        if not record.exc_info:
+            return text
+        trace = self.formatException(record.exc_info)
+        return "\n    ".join([text, *(line.translate(_VISIBLE) for line in trace.split("\n"))])
+
+
+class JsonFormat(logging.Formatter):
+    """One JSON object a line: time, level, role, pid, line, message, fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line."""
+        told = {
+            "time": _time(record),
+            "level": _level(record),
+            "role": _ROLE.name,
+            "pid": record.process,
+            "line": getattr(record, "line", None),
+            "message": _message(record),
+            "fields": getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            told["traceback"] = self.formatException(record.exc_info)
+        text = self._dumped(told)
+        if len(text) <= LINE_MAX // 4:  # at most 4 bytes a character
+            return text
+        return text if len(text.encode(errors="replace")) <= LINE_MAX else self._shortened(told)
+
+    def _shortened(self, told: dict[str, Any]) -> str:
+        """Cut inside the object, because a cut line would be no JSON."""
+        told |= {"message": told["message"][:1_000], "fields": {}, "cut": True}
+        told["traceback"] = told.get("traceback", "")[-2_000:]
+        return self._dumped(told)
+
+    @staticmethod
+    def _dumped(told: dict[str, Any]) -> str:
+        return json.dumps(told, ensure_ascii=False, default=shown, separators=(",", ":"))
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = to_datetime(int(record.created * 1_000))
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _level(record: logging.LogRecord) -> str:
+    return _LEVEL_NAMES.get(record.levelno, record.levelname.lower())
+
+
+def _message(record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    # Who stands above this file on the map logs only the name of the line (see events.py).
+    if message in LINES and getattr(record, "line", None) == message:
+        return _worded(LINES[message][1], getattr(record, "fields", {}))
+    return message
+
+
+class LineHandler(logging.Handler):
+    """Writes lines to a descriptor. It never raises and, on a pipe or terminal, does not wait.
+
+    A pipe is asked before each write whether it takes one; other processes that write to the same
+    pipe in that instant can still fill it, so a wait of one reader's turn remains possible.
+    """
+
+    def __init__(self, stream_fd: int) -> None:
+        super().__init__()
+        self.stream_fd = stream_fd
+        self.dropped = 0
+        """Lines that could not be written, since the last one that said so."""
+        self.dropped_total = 0
+        self._torn = False  # a line was begun and not ended
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, or count it as dropped."""
+        try:
+            if self._written(self._line(record)):
+                self.dropped = 0
+                return
+        except Exception:  # noqa: BLE001 -- ENOSPC, EPIPE, a record that cannot be formatted
+            self._count()
+        else:
+            self._count()
+
+    def _count(self) -> None:
+        self.dropped += 1
+        self.dropped_total += 1
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        text = self.format(record)
+        data = text.encode(errors="backslashreplace")
+        if len(data) > LINE_MAX:
+            data = data[:LINE_MAX].decode(errors="ignore").encode() + b" ... (cut)"
+        if self.dropped:
+            data = self._note(record) + b"\n" + data
+        return (b"\n" if self._torn else b"") + data + b"\n"
+
+    def _note(self, record: logging.LogRecord) -> bytes:
+        fields = {"name": record.name, "levelno": logging.WARNING, "levelname": "WARNING"}
+        note = logging.makeLogRecord(record.__dict__ | fields | {"exc_info": None, "args": None})
+        note.msg = "log_dropped"
+        note.__dict__ |= {"line": "log_dropped", "fields": {"count": self.dropped}}
+        return self.format(note).encode()
+
+    def _written(self, line: bytes) -> bool:
+        """Whether the whole line went out. What is begun and not ended is noted as torn."""
+        mode = os.fstat(self.stream_fd).st_mode
+        waits = not stat.S_ISREG(mode)
+        rest = memoryview(line)
+        while rest:
+            if waits and not self._takes_more():
+                return False
+            count = os.write(self.stream_fd, rest[:_CHUNK] if waits else rest)
+            rest = rest[count:]
+            self._torn = bool(rest)
+        return True
+
+    def _takes_more(self) -> bool:
+        poll = select.poll()
+        poll.register(self.stream_fd, select.POLLOUT)
+        return any(events & select.POLLOUT for _, events in poll.poll(0))
+
+
+class FileHandler(LineHandler):
+    """Writes lines to a file that may be renamed under it: `reopen` begins a new one."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_opened(path))
+        self._path = path
+
+    def reopen(self) -> None:
+        """The file of this name as of now; where it cannot be opened the old one goes on."""
+        try:
+            fresh = _opened(self._path)
+        except OSError:
+            self._count()
+            return
+        os.dup2(fresh, self.stream_fd)
+        os.close(fresh)
+
+
+def _opened(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def reopen() -> None:
+    """After a log rotation: write to the file that has the configured name now."""
+    for handler in _LOGGER.handlers:
+        if isinstance(handler, FileHandler):
+            handler.reopen()
+
+
+def configure(
+    level: str,
+    format: str = "text",  # noqa: A002 -- the key's name
+    stream_fd: int = 2,
+    *,
+    file: str = "",
+) -> LineHandler:
+    """Send the lines of "jobvisor" to this file or descriptor, instead of where they went before."""
+    if level not in LEVELS:
+        raise ConfigError(f"[log] level {shown(level)} must be one of {', '.join(LEVELS)}")
+    if format not in FORMATS:
+        raise ConfigError(f"[log] format {shown(format)} must be one of {', '.join(FORMATS)}")
+    try:
+        handler = FileHandler(file) if file else LineHandler(stream_fd)
+    except OSError as error:
+        raise ConfigError(f"[log] file {file} cannot be opened: {error.strerror}") from error
+    handler.setFormatter(JsonFormat() if format == "json" else TextFormat())
+    for old in [one for one in _LOGGER.handlers if isinstance(one, LineHandler)]:
+        _LOGGER.removeHandler(old)
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(LEVELS[level])
+    # Our lines have their own way out; a root handler of the user's would write them twice.
+    _LOGGER.propagate = False
+    return handler

@@ -1,0 +1,218 @@
+"""Name to task: the @task decorator, and loading the user's modules."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+
+from jobs.errors import ConfigError, InvalidOption
+from jobs.payload import Codec
+from jobs.task import NAME_MAX, ContextTask, Injected, Options, OptionValues, Task, wants_context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=Injected)
+
+_PACKAGES = ("jobs", "supervisor")
+
+
+class Decorator:
+    """What `@task(...)` returns: it makes a function the task of these options."""
+
+    __slots__ = ("_name", "_options", "_registry")
+
+    def __init__(self, registry: Registry, name: str | None, options: Options) -> None:
+        self._registry = registry
+        self._name = name
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[C, P], R], /) -> ContextTask[C, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Task[..., Any]:
+        """Register the function and return its task."""
+        _check_function(function)
+        name = _default_name(function) if self._name is None else _check_name(self._name)
+        kind = ContextTask if wants_context(function) else Task
+        return self._registry.add(kind(name, function, self._options))
+
+
+class Registry:
+    """The tasks this process knows. A test makes its own; everybody else uses `registry`."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self.codec: Codec | None = None
+        """What stands between payloads and the database; workers read it after loading modules."""
+
+    def add(self, task: Task[P, R]) -> Task[P, R]:
+        """Make a task known under its name. A name means one function: another one is refused."""
+        known = self._tasks.get(task.name)
+        if known is not None and not _is_same(known.function, task.function):
+            raise ConfigError(
+                f"two functions want to be the task {task.name!r}: {_place(known.function)} and "
+                f"{_place(task.function)}; give one of them another name="
+            )
+        self._tasks[task.name] = task
+        return task
+
+    def get(self, name: str) -> Task[..., Any] | None:
+        """The task of this name, None where nothing defined it."""
+        return self._tasks.get(name)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._tasks)
+
+    @overload
+    def task(
+        self,
+        function: Callable[Concatenate[C, P], R],
+        /,
+        *,
+        name: str | None = None,
+        **values: Unpack[OptionValues],
+    ) -> ContextTask[C, P, R]: ...
+    @overload
+    def task(
+        self,
+        function: Callable[P, R],
+        /,
+        *,
+        name: str | None = None,
+        **values: Unpack[OptionValues],
+    ) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        **values: Unpack[OptionValues],
+    ) -> Decorator: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        **values: Unpack[OptionValues],
+    ) -> Task[..., Any] | Decorator:
+        """Make a function a task: `@task`, `@task(queue="mail")`, or `task(function, name="x")`.
+
+        Its name is "module:function" unless `name=` says otherwise. ConfigError when another
+        function has the name, InvalidOption for a bad option.
+        """
+        decorator = Decorator(self, name, Options.of(values))
+        return decorator if function is None else decorator(function)
+
+    def load(self, modules: Sequence[str], path: str | None = None) -> None:
+        """Import the modules that define tasks, with `path` at the end of the search path.
+
+        At the end, never in front: a user's tree often has a `jobs` or `supervisor` of its own, and
+        ours must stay ours. ConfigError names the module that cannot be imported, and why.
+        """
+        _check_packages()
+        if path is not None and (folder := os.path.abspath(path)) not in sys.path:
+            sys.path.append(folder)
+        for module in modules:
+            _import(module)
+
+
+def _check_function(function: Any) -> None:
+    if isinstance(function, Task) or not callable(function):
+        raise InvalidOption(f"@task takes a function, not {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidOption(f"{_place(function)} is a generator: its body would not run as a task")
+
+
+def _default_name(function: Callable[..., Any]) -> str:
+    module = getattr(function, "__module__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if module is None or qualname is None:
+        raise InvalidOption(f"{function!r} has no name of its own; give the task one with name=")
+    if module == "__main__":
+        raise InvalidOption(
+            f"the task {qualname!r} is defined in __main__, which each process has its own of: "
+            f"give it name= and move it to a module that workers import"
+        )
+    return _check_name(f"{module}:{qualname}")
+
+
+def _check_name(name: Any) -> str:
+    if not isinstance(name, str) or not 1 <= len(name) <= NAME_MAX or not name.isprintable():
+        raise InvalidOption(
+            f"name={str(name)[:80]!r} must be 1 to {NAME_MAX} printable characters; "
+            f'"module:function" is usual'
+        )
+    return name
+
+
+def _is_same(known: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """Whether the new one is the known one, or what a reload of its module made of it.
+
+    Functions made inside a function share a name without being the same.
+    """
+    if known is new:
+        return True
+    names = [
+        (getattr(function, "__module__", None), getattr(function, "__qualname__", "<locals>"))
+        for function in (known, new)
+    ]
+    return names[0] == names[1] and "<" not in names[0][1]
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return repr(function)
+    return f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def _check_packages() -> None:
+    """Refuse to go on where another `jobs` or `supervisor` would be imported than ours."""
+    ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    for package in _PACKAGES:
+        folder = _folder_of(package)
+        if folder is not None and folder != os.path.join(ours, package):
+            raise ConfigError(
+                f"the package {package!r} is taken by {folder}, jobvisor's own is in {ours}: "
+                f"rename that folder, or take its parent out of PYTHONPATH and start elsewhere"
+            )
+
+
+def _folder_of(package: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # a module in sys.modules without a spec
+        return None
+    if spec is None:
+        return None
+    if spec.origin is not None and not spec.submodule_search_locations:
+        return os.path.realpath(spec.origin)  # a single file: supervisor.py
+    places = list(spec.submodule_search_locations or ())
+    return os.path.realpath(places[0]) if places else None
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"[tasks] modules: {module!r} cannot be imported: {type(error).__name__}: {error} "
+            f"(it is searched in {', '.join(place or '.' for place in sys.path)})"
+        ) from error
+
+
+registry = Registry()
+"""The registry of this process."""
+
+task = registry.task
+"""Make a function a task, known in this process: see Registry.task."""

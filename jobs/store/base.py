@@ -1,0 +1,335 @@
+"""The contract every store keeps: one method per verb of the queue, and the values they speak in.
+
+Who reads only this page knows the product. What is not in the conformance suite `tests/store/`
+is not promised. No method waits for a user's code, and none is safe in a forked copy of the
+process that opened the store: such a use is refused (`ForkedStore`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from jobs.job import Attempt, Claimed, Job, NewJob, State
+from jobs.outcome import Failure
+from jobs.payload import Payload
+
+
+class Record(NamedTuple):
+    """How one run ended, as a ledger keeps it. `age_ms` is how long ago, `verb` a `VERB_CODES` code."""
+
+    owner: int
+    claim: int
+    job: int
+    attempt: int
+    verb: int
+    age_ms: int
+    duration_ms: int
+    delay_ms: int
+    body: bytes
+
+
+class Life(NamedTuple):
+    """One process from fork to death, as the database knows it."""
+
+    owner: int
+    family: int
+    name: str
+    host: str
+    boot_id: str
+    pid_namespace: int
+    pid: int
+    start_ticks: int
+
+
+class FamilyRow(NamedTuple):
+    """One family, as the database knows it; times are UTC milliseconds of the database's clock."""
+
+    id: int
+    name: str
+    host: str
+    boot_id: str
+    pid_namespace: int
+    pid: int
+    start_ticks: int
+    version: str
+    state_dir: str
+    dead_after_ms: int
+    started_at: int
+    heartbeat_at: int
+
+
+class Held(NamedTuple):
+    """A running row, as the settler of its dead owner needs it."""
+
+    attempt: int
+    attempts_max: int
+    policy: str | None
+    claimed_at: int
+    claim: int
+    cancel_requested: int
+    task: str
+    timeout_ms: int
+    memory_bytes: int
+
+
+class Death(NamedTuple):
+    """What is known of the end of a life, as it is written on the attempt it cost."""
+
+    outcome: str  # crash, timeout, memory, stopped, cancelled, vanished
+    text: str
+    host: str
+    pid: int
+    exit_code: int | None = None
+    signal: str | None = None
+    verdict: str | None = None
+
+
+class Applied(NamedTuple):
+    """What became of a journal: changed rows, lost claims, and records the database refused twice."""
+
+    changed: int
+    lost: list[Record]
+    rejected: list[tuple[Record, str]]
+
+
+class Turn(NamedTuple):
+    """One committed turn: what was claimed, in the order to run it, and what became of the journal."""
+
+    jobs: list[Claimed]
+    applied: Applied
+
+
+NOTHING = Applied(0, [], [])
+
+
+class Waker(ABC):
+    """How a sleeper learns that a row may have become claimable: a hint, never the only way."""
+
+    @abstractmethod
+    def fileno(self) -> int | None:
+        """What to poll for reading, or None where only polling the table helps."""
+
+    @abstractmethod
+    def drain(self) -> float | None:
+        """Take what has arrived: seconds until one look is due (0 = now), None if nothing came.
+
+        Also repairs the watch, so call it before each look: watch, drain, look, sleep.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go."""
+
+
+class Store(ABC):
+    """A database of jobs. Verbs outside a `transaction` are one of their own."""
+
+    #: Called between two tries while somebody else holds the database, so that a beat can move.
+    on_wait: Callable[[], None]
+    #: How arguments and results are read for people.
+    payload: Payload
+
+    # -- life of the store
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect now (else at first use), creating and migrating the schema where that is due."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Disconnect; the next use connects again."""
+
+    @abstractmethod
+    def migrate(self) -> tuple[int, int]:
+        """Bring the schema up to this release; (number before, number after)."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """All verbs within commit together or not at all; wake-ups and events follow the commit."""
+
+    @abstractmethod
+    def waker(self) -> Waker:
+        """A new waker for this process."""
+
+    @abstractmethod
+    def database_id(self) -> str:
+        """The random name this database was born with."""
+
+    # -- the application
+
+    @abstractmethod
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
+        """Store jobs; (id, created) of each in order, the id of the holder where a unique key is taken."""
+
+    @abstractmethod
+    def get(self, job: int) -> Job:
+        """One job; raises JobNotFound."""
+
+    @abstractmethod
+    def find(
+        self,
+        *,
+        state: State | None = None,
+        queue: str | None = None,
+        task: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Newest first, at most `limit`; `before` an id pages on."""
+
+    @abstractmethod
+    def attempts(self, job: int) -> list[Attempt]:
+        """The unsuccessful runs of a job, oldest first."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Queue to state to number of rows. Reads the whole table."""
+
+    @abstractmethod
+    def oldest_pending(self) -> dict[str, int]:
+        """Queue to the due time (UTC ms) of its longest waiting pending row."""
+
+    @abstractmethod
+    def cancel(self, job: int) -> str:
+        """`cancelled` at once, or `requested` of a running job; a finished one raises IllegalMove."""
+
+    @abstractmethod
+    def requeue(self, job: int) -> None:
+        """A finished job starts over at attempt 0, its history kept; UniqueTaken names a holder."""
+
+    @abstractmethod
+    def block(self, job: int) -> bool:
+        """A pending job must wait; False if it was not pending."""
+
+    @abstractmethod
+    def unblock(self, job: int) -> bool:
+        """A blocked job need not wait; False if it was not blocked."""
+
+    @abstractmethod
+    def prune(self, older_than_ms: Mapping[State, int], *, limit: int) -> int:
+        """Remove finished jobs older than their state's time, at most `limit`; how many went."""
+
+    @abstractmethod
+    def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
+        """How many jobs a complete prune would remove, by state."""
+
+    # -- workers
+
+    @abstractmethod
+    def turn(
+        self,
+        life: Life,
+        claim: int,
+        *,
+        queues: Sequence[str],
+        limit: int,
+        journal: Sequence[Record] = (),
+        release_rest: bool = False,
+        register: bool = False,
+        forget_succeeded: bool = False,
+    ) -> Turn:
+        """One transaction: settle the journal, release what is owned and not held, promote, claim."""
+
+    @abstractmethod
+    def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+        """Whether a claim would find something, else in how many ms the next scheduled row is due."""
+
+    @abstractmethod
+    def apply(
+        self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
+    ) -> Applied:
+        """Settle authentic records: by anyone, any number of times, at any later time."""
+
+    # -- caretakers
+
+    @abstractmethod
+    def promote(self) -> int:
+        """Scheduled rows that are due become pending; how many."""
+
+    @abstractmethod
+    def release_rest(self, owner: int, *, claim: int | None = None, current: int = 0) -> int:
+        """Every row an owner holds (of one claim, or all) but `current` goes back; how many."""
+
+    @abstractmethod
+    def held(self, job: int, owner: int, claim: int) -> Held | None:
+        """The running row under this fence, None if it has left."""
+
+    @abstractmethod
+    def rescue(
+        self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None
+    ) -> None:
+        """A dead owner's current row runs again after `delay_ms`, or is failed (None); charged."""
+
+    @abstractmethod
+    def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
+        """A row whose run was ended for no fault of its own goes back uncharged, with its history."""
+
+    @abstractmethod
+    def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
+        """Rows of an owner that vanished without evidence: uncharged, failed the fourth time."""
+
+    @abstractmethod
+    def owns(self, owner: int) -> bool:
+        """Whether an owner holds running rows."""
+
+    @abstractmethod
+    def ownerless(self, claimed_before_ms_ago: int) -> list[int | None]:
+        """Owners no row of `owners` knows that hold rows claimed longer ago than this."""
+
+    @abstractmethod
+    def progress(self, job: int, owner: int, claim: int, progress: str) -> bool:
+        """Note how far a running job has come (JSON)."""
+
+    @abstractmethod
+    def cancelling(self) -> list[tuple[int, int, int]]:
+        """(job, owner, claim) of running rows that were asked to end."""
+
+    @abstractmethod
+    def has_work(self, queues: Sequence[str], family: int) -> bool:
+        """Whether a draining family has something left: pending, a retry, or running here."""
+
+    @abstractmethod
+    def add_family(self, family: FamilyRow) -> None:
+        """A family enters, or beats again after it was declared dead."""
+
+    @abstractmethod
+    def heartbeat(self, family: int) -> bool:
+        """The family lives; False means that it was declared dead."""
+
+    @abstractmethod
+    def families(self) -> list[FamilyRow]:
+        """Every family."""
+
+    @abstractmethod
+    def remove_family(self, family: int) -> None:
+        """A family has left, or is settled."""
+
+    @abstractmethod
+    def owners(self, family: int) -> list[Life]:
+        """The lives of one family."""
+
+    @abstractmethod
+    def strays(self) -> list[Life]:
+        """Lives whose family has no row: `run_one` in somebody's process, or a leaving cut short."""
+
+    @abstractmethod
+    def remove_owner(self, owner: int) -> None:
+        """A settled life."""
+
+    @abstractmethod
+    def checkpoint(self) -> None:
+        """Whatever the database wants done now and then, in a small step."""
+
+
+def failure_fields(failure: Failure | None) -> dict[str, str | None]:
+    """The columns of `attempts` that tell an error."""
+    if failure is None:
+        return {"error_type": None, "message": None, "traceback": None}
+    return {
+        "error_type": failure.error_type,
+        "message": failure.message,
+        "traceback": failure.traceback or None,
+    }

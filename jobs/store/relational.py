@@ -1,0 +1,670 @@
+"""Every verb of the queue, once, over named statements; a dialect brings statements and a connection."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from jobs.clock import Clock, to_datetime
+from jobs.errors import IllegalMove, JobNotFound, UniqueTaken
+from jobs.events import Event, Events
+from jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
+from jobs.log import say
+from jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
+from jobs.payload import Payload
+from jobs.store.base import (
+    NOTHING,
+    Applied,
+    Death,
+    FamilyRow,
+    Held,
+    Life,
+    Record,
+    Store,
+    Turn,
+    failure_fields,
+)
+
+PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
+LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
+ID_MAX = 2**63 - 1
+
+_SUCCEED = VERB_CODES["succeed"]
+
+
+@cache
+def statements(dialect: str) -> dict[str, str]:
+    """The named statements of one dialect's file, in its order."""
+    text = resources.files("jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
+    named: dict[str, str] = {}
+    for part in text.split("-- name: ")[1:]:
+        name, _, rest = part.partition("\n")
+        lines = [line for line in rest.splitlines() if not line.startswith("--")]
+        named[name.strip()] = "\n".join(lines).strip().rstrip(";")
+    return named
+
+
+class RelationalStore(Store):
+    """The logic of every verb; what differs between databases is below the abstract line."""
+
+    def __init__(self, clock: Clock, events: Events) -> None:
+        self.clock = clock
+        self.events = events
+        self.on_wait = _nothing
+        self.payload = Payload()
+        self._pending_made = False
+        self._events: list[Event] = []
+
+    # -- what a dialect brings
+
+    @abstractmethod
+    def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a statement; its rows."""
+
+    @abstractmethod
+    def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
+        """Run a statement; how many rows it changed."""
+
+    @abstractmethod
+    def _change_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
+        """Run a statement for each; how many rows changed in all."""
+
+    @abstractmethod
+    def _attempted(self, action: Any, *arguments: Any) -> tuple[Any, str | None]:
+        """Run an action under a savepoint; (its value, None), or (None, why the database refused)."""
+
+    # -- the application
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
+        with self.transaction():
+            return [self._enqueue_one(job, self.clock.now_ms()) for job in jobs]
+
+    def _enqueue_one(self, job: NewJob, now: int) -> tuple[int, bool]:
+        run_at = (now if job.run_at_ms is None else job.run_at_ms) + job.run_in_ms
+        parameters = {
+            "task": job.task,
+            "args": job.args,
+            "kwargs": job.kwargs,
+            "queue": job.queue,
+            "priority": job.priority,
+            "state": "scheduled" if run_at > now else "pending",
+            "run_at": run_at,
+            "attempts_max": job.attempts_max,
+            "policy": job.policy,
+            "timeout_ms": job.timeout_ms,
+            "memory_bytes": job.memory_bytes,
+            "unique_key": job.unique_key,
+            "expires_at": None if job.expires_in_ms is None else run_at + job.expires_in_ms,
+            "now": now,
+        }
+        rows = self._rows("enqueue", parameters)
+        if not rows:
+            return self._rows("holder", {"unique_key": job.unique_key})[0][0], False
+        self._pending_made = True
+        number = int(rows[0][0])
+        if self.events.active:
+            self._note("enqueue", number, ("", job.task, job.queue, 0, job.attempts_max))
+        return number, True
+
+    def get(self, job: int) -> Job:
+        rows = self._rows("get", {"job": job})
+        if not rows:
+            raise JobNotFound(f"there is no job {job}")
+        return self._job(rows[0])
+
+    def find(
+        self,
+        *,
+        state: State | None = None,
+        queue: str | None = None,
+        task: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Job]:
+        parameters: dict[str, Any] = {
+            "queue": queue,
+            "task": task,
+            "limit": limit,
+            "before": ID_MAX if before is None else before,
+        }
+        if state is None:
+            return [self._job(row) for row in self._rows("find", parameters)]
+        name = "find_finished" if state in FINISHED else "find_unfinished"
+        return [self._job(row) for row in self._rows(name, {**parameters, "state": state.value})]
+
+    def attempts(self, job: int) -> list[Attempt]:
+        return [_attempt(row) for row in self._rows("attempts", {"job": job})]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for queue, state, number in self._rows("counts", {}):
+            found.setdefault(queue, {})[state] = number
+        return found
+
+    def oldest_pending(self) -> dict[str, int]:
+        return dict(self._rows("oldest_pending", {}))  # type: ignore[arg-type]
+
+    def cancel(self, job: int) -> str:
+        with self.transaction():
+            rows = self._rows("cancel", {"job": job, "now": self.clock.now_ms()})
+            if rows:
+                self._note("cancel", job, rows[0])
+                return "cancelled"
+            if self._rows("request_cancel", {"job": job}):
+                self._pending_made = True  # wakes the caretaker, who carries the word
+                return "requested"
+            state = self.get(job).state
+            raise IllegalMove(f"job {job} is {state} already and cannot be cancelled")
+
+    def requeue(self, job: int) -> None:
+        with self.transaction():
+            rows, refused = self._attempted(
+                self._rows, "requeue", {"job": job, "now": self.clock.now_ms()}
+            )
+            if refused is not None:
+                raise self._unique_taken(job, refused)
+            if not rows:
+                raise IllegalMove(
+                    f"job {job} is {self.get(job).state}; only a finished job can be requeued"
+                )
+            self._pending_made = True
+            self._note("requeue", job, rows[0])
+
+    def _unique_taken(self, job: int, refused: str) -> Exception:
+        key = self.get(job).unique
+        rows = self._rows("holder", {"unique_key": key}) if key is not None else []
+        if not rows:
+            return IllegalMove(f"job {job} cannot be requeued: {refused}")
+        error = UniqueTaken(
+            f"job {job} cannot be requeued: job {rows[0][0]} holds its unique key {key!r}"
+        )
+        error.holder = rows[0][0]
+        return error
+
+    def block(self, job: int) -> bool:
+        return self._simple_move("block", job)
+
+    def unblock(self, job: int) -> bool:
+        return self._simple_move("unblock", job)
+
+    def _simple_move(self, verb: str, job: int) -> bool:
+        with self.transaction():
+            rows = self._rows(verb, {"job": job, "now": self.clock.now_ms()})
+            if rows:
+                self._changed(verb, job, rows[0])
+            return bool(rows)
+
+    def prune(self, older_than_ms: Mapping[State, int], *, limit: int) -> int:
+        gone = 0
+        now = self.clock.now_ms()
+        for state, age in older_than_ms.items():
+            if gone < limit:
+                with self.transaction():
+                    parameters = {"state": state.value, "before": now - age, "limit": limit - gone}
+                    gone += self._change("prune", parameters)
+        return gone
+
+    def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
+        now = self.clock.now_ms()
+        return {
+            state: self._rows("prunable", {"state": state.value, "before": now - age})[0][0]
+            for state, age in older_than_ms.items()
+        }
+
+    # -- workers
+
+    def turn(
+        self,
+        life: Life,
+        claim: int,
+        *,
+        queues: Sequence[str],
+        limit: int,
+        journal: Sequence[Record] = (),
+        release_rest: bool = False,
+        register: bool = False,
+        forget_succeeded: bool = False,
+    ) -> Turn:
+        jobs: list[Claimed] = []
+        with self.transaction():
+            if register:
+                self._change("add_owner", {**life._asdict(), "now": self.clock.now_ms()})
+            applied = NOTHING
+            if journal:
+                applied = self.apply(journal, life, forget_succeeded=forget_succeeded)
+            if release_rest:
+                self.release_rest(life.owner)
+            if limit:
+                self.promote()
+                for queue in queues:
+                    jobs += self._claim(life.owner, claim, queue, limit - len(jobs))
+                    if len(jobs) >= limit:
+                        break
+        return Turn(jobs, applied)
+
+    def _claim(self, owner: int, claim: int, queue: str, limit: int) -> list[Claimed]:
+        parameters = {
+            "owner": owner,
+            "claim": claim,
+            "queue": queue,
+            "limit": limit,
+            "now": self.clock.now_ms(),
+        }
+        rows = self._rows("claim", parameters)
+        # RETURNING promises no order: id first, then a stable sort by priority, high to low.
+        rows.sort(key=itemgetter(0))
+        jobs = [Claimed._make(row) for row in rows]
+        jobs.sort(key=attrgetter("priority"), reverse=True)
+        return jobs
+
+    def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+        for queue in queues:
+            if self._rows("has_pending", {"queue": queue})[0][0]:
+                return True, 0
+        due = self._rows("next_due", {})
+        if not due:
+            return False, None
+        ahead = due[0][0] - self.clock.now_ms()
+        return ahead <= 0, max(ahead, 0)
+
+    def apply(
+        self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
+    ) -> Applied:
+        ordered = sorted(records, key=attrgetter("job"))  # rows are locked in id order
+        if not ordered:
+            return NOTHING
+        with self.transaction():
+            succeeded = [record for record in ordered if record.verb == _SUCCEED]
+            others = [record for record in ordered if record.verb != _SUCCEED]
+            applied = Applied(0, [], [])
+            if succeeded:
+                applied = self._succeed(succeeded, life, forget_succeeded)
+            for record in others:
+                applied = _sum(applied, self._apply_guarded(record, life, forget_succeeded))
+        return applied
+
+    def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:
+        now = self.clock.now_ms()
+        name = "succeed_and_forget" if forget else "succeed"
+        parameters = [_success(record, now) for record in records]
+        changed, refused = self._attempted(self._change_many, name, parameters)
+        if refused is None:
+            lost = [] if changed == len(records) else self._lost(records)
+            return Applied(changed, lost, [])
+        # One row the database refuses must not block the others: each by itself.
+        applied = Applied(0, [], [])
+        for record in records:
+            applied = _sum(applied, self._apply_guarded(record, life, forget))
+        return applied
+
+    def _apply_guarded(self, record: Record, life: Life, forget: bool) -> Applied:
+        changed, refused = self._attempted(self._apply_one, record, life, forget)
+        if refused is None:
+            return Applied(1, [], []) if changed else Applied(0, self._lost([record]), [])
+        reason = f"the database refused the outcome of this run: {refused}"
+        _, refused_again = self._attempted(self._fail_refused, record, life, reason)
+        if refused_again is None:
+            return Applied(1, [], [])
+        return Applied(0, [], [(record, refused_again)])
+
+    def _apply_one(self, record: Record, life: Life, forget: bool) -> bool:
+        outcome = Outcome.from_body(VERB_NAMES[record.verb], record.delay_ms, record.body)
+        now = self.clock.now_ms()
+        fence = {"job": record.job, "owner": record.owner, "claim": record.claim}
+        finished_at = now - record.age_ms
+        times = {"started_at": finished_at - record.duration_ms, "finished_at": finished_at}
+        if outcome.verb == "succeed":
+            name = "succeed_and_forget" if forget else "succeed"
+            return self._change(name, _success(record, now)) > 0
+        if outcome.verb == "release":
+            rows = self._rows("release", {**fence, "now": now})
+        else:
+            failure = outcome.failure
+            rows = self._rows(
+                _STATEMENTS[outcome.verb],
+                {
+                    **fence,
+                    **times,
+                    "now": now,
+                    "run_at": finished_at + record.delay_ms,
+                    "deferred": outcome.deferred,
+                    "error": _summary(failure),
+                },
+            )
+        if not rows:
+            return False
+        if outcome.verb in ("retry", "fail", "cancel"):
+            self._add_attempt(
+                record.attempt,
+                fence,
+                Death(outcome.kind, "", life.host, life.pid),
+                times,
+                failure_fields(outcome.failure),
+            )
+        self._changed(outcome.verb, record.job, rows[0], outcome, record)
+        return True
+
+    def _fail_refused(self, record: Record, life: Life, reason: str) -> None:
+        fence = {"job": record.job, "owner": record.owner, "claim": record.claim}
+        now = self.clock.now_ms()
+        finished_at = now - record.age_ms
+        times = {"started_at": finished_at - record.duration_ms, "finished_at": finished_at}
+        rows = self._rows("fail", {**fence, **times, "error": reason})
+        if rows:
+            death = Death("refused", reason, life.host, life.pid)
+            self._add_attempt(record.attempt, fence, death, times, {"message": reason})
+            self._changed("fail", record.job, rows[0], error=reason, kind="refused")
+
+    def _lost(self, records: list[Record]) -> list[Record]:
+        return [record for record in records if not self._settled_before(record)]
+
+    def _settled_before(self, record: Record) -> bool:
+        """Whether a record that changed nothing had been applied already.
+
+        A row that is gone was pruned or not kept. The same owner under the same or a later claim
+        has seen this record through; so has a row whose history knows the run.
+        """
+        rows = self._rows("standing", {"job": record.job})
+        if not rows:
+            return True
+        _state, owner, claim = rows[0]
+        if owner == record.owner and claim is not None and claim >= record.claim:
+            return True
+        known = {"job": record.job, "owner": record.owner, "claim": record.claim}
+        return bool(self._rows("has_attempt", known)[0][0])
+
+    # -- caretakers
+
+    def promote(self) -> int:
+        with self.transaction():
+            parameters = {"now": self.clock.now_ms(), "limit": PROMOTED_AT_ONCE}
+            promoted = self._change("promote", parameters)
+            if promoted:
+                self._pending_made = True
+            return promoted
+
+    def release_rest(self, owner: int, *, claim: int | None = None, current: int = 0) -> int:
+        with self.transaction():
+            parameters = {
+                "owner": owner,
+                "claim": claim,
+                "current": current,
+                "now": self.clock.now_ms(),
+            }
+            rows = self._rows("release_rest", parameters)
+            for row in rows:
+                self._changed("release", row[0], row[1:])
+            return len(rows)
+
+    def held(self, job: int, owner: int, claim: int) -> Held | None:
+        rows = self._rows("held", {"job": job, "owner": owner, "claim": claim})
+        return Held._make(rows[0]) if rows else None
+
+    def rescue(
+        self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None
+    ) -> None:
+        fence = {"job": job, "owner": owner, "claim": held.claim}
+        now = self.clock.now_ms()
+        times = {"started_at": held.claimed_at, "finished_at": now}
+        with self.transaction():
+            parameters = {**fence, **times, "now": now, "error": death.text}
+            if delay_ms is None:
+                rows = self._rows("fail", parameters)
+            else:
+                rows = self._rows("retry", {**parameters, "run_at": now + delay_ms})
+            if rows:
+                self._add_attempt(held.attempt, fence, death, times, {"message": death.text})
+                self._changed("rescue", job, rows[0], error=death.text, kind=death.outcome)
+
+    def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
+        fence = {"job": job, "owner": owner, "claim": held.claim}
+        now = self.clock.now_ms()
+        with self.transaction():
+            rows = self._rows("release", {**fence, "now": now})
+            if rows:
+                times = {"started_at": held.claimed_at, "finished_at": now}
+                self._add_attempt(held.attempt, fence, death, times, {"message": death.text})
+                self._changed("release", job, rows[0], error=death.text, kind=death.outcome)
+
+    def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
+        now = self.clock.now_ms()
+        with self.transaction():
+            rows = self._rows(
+                "vanish",
+                {
+                    "owner": owner,
+                    "job": job,
+                    "losses_max": LOSSES_MAX,
+                    "error": f"its worker vanished {LOSSES_MAX + 1} times",
+                    "now": now,
+                },
+            )
+            for number, state, task, queue, attempt, attempts_max, claim, claimed_at in rows:
+                fence = {"job": number, "owner": owner, "claim": claim}
+                times = {"started_at": claimed_at, "finished_at": now}
+                self._add_attempt(attempt + 1, fence, death, times, {"message": death.text})
+                told = (state, task, queue, attempt, attempts_max)
+                self._changed("rescue", number, told, error=death.text, kind="vanished")
+            return len(rows)
+
+    def owns(self, owner: int) -> bool:
+        return bool(self._rows("owned", {"owner": owner})[0][0])
+
+    def ownerless(self, claimed_before_ms_ago: int) -> list[int | None]:
+        before = self.clock.now_ms() - claimed_before_ms_ago
+        return [row[0] for row in self._rows("ownerless", {"before": before})]
+
+    def progress(self, job: int, owner: int, claim: int, progress: str) -> bool:
+        parameters = {"job": job, "owner": owner, "claim": claim, "progress": progress}
+        with self.transaction():
+            return self._change("progress", parameters) > 0
+
+    def cancelling(self) -> list[tuple[int, int, int]]:
+        return [(job, owner, claim) for job, owner, claim in self._rows("cancelling", {})]
+
+    def has_work(self, queues: Sequence[str], family: int) -> bool:
+        return bool(self._rows("family_runs", {"family": family})[0][0]) or any(
+            self._rows("has_work", {"queue": queue})[0][0] for queue in queues
+        )
+
+    def add_family(self, family: FamilyRow) -> None:
+        with self.transaction():
+            parameters = {**family._asdict(), "family": family.id, "now": self.clock.now_ms()}
+            self._change("add_family", parameters)
+
+    def heartbeat(self, family: int) -> bool:
+        with self.transaction():
+            return self._change("heartbeat", {"family": family, "now": self.clock.now_ms()}) > 0
+
+    def families(self) -> list[FamilyRow]:
+        return [FamilyRow._make(row) for row in self._rows("families", {})]
+
+    def remove_family(self, family: int) -> None:
+        with self.transaction():
+            self._change("remove_family", {"family": family})
+
+    def owners(self, family: int) -> list[Life]:
+        return [Life._make(row) for row in self._rows("owners", {"family": family})]
+
+    def strays(self) -> list[Life]:
+        return [Life._make(row) for row in self._rows("strays", {})]
+
+    def remove_owner(self, owner: int) -> None:
+        with self.transaction():
+            self._change("remove_owner", {"owner": owner})
+
+    def database_id(self) -> str:
+        return str(self._rows("meta", {"key": "database_id"})[0][0])
+
+    # -- rows as values
+
+    def _job(self, row: tuple[Any, ...]) -> Job:
+        (
+            number, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max,
+            timeout_ms, memory_bytes, unique_key, result, error, progress, cancel_requested, losses,
+            owner, claim, created_at, claimed_at, started_at, finished_at, expires_at, deferred,
+        ) = row  # fmt: skip
+        return Job(
+            id=number,
+            task=task,
+            args=self._read(args),
+            kwargs=self._read(kwargs),
+            queue=queue,
+            priority=priority,
+            state=State(state),
+            run_at=to_datetime(run_at),
+            attempt=attempt,
+            attempts_max=attempts_max,
+            timeout=timeout_ms / 1000 if timeout_ms else None,
+            memory=memory_bytes or None,
+            unique=unique_key,
+            result=None if result is None else self._read(result),
+            error=error,
+            progress=None if progress is None else json.loads(progress),
+            cancel_requested=bool(cancel_requested),
+            losses=losses,
+            owner=owner,
+            claim=claim,
+            created_at=to_datetime(created_at),
+            claimed_at=None if claimed_at is None else to_datetime(claimed_at),
+            started_at=None if started_at is None else to_datetime(started_at),
+            finished_at=None if finished_at is None else to_datetime(finished_at),
+            expires_at=None if expires_at is None else to_datetime(expires_at),
+            deferred=deferred,
+        )
+
+    def _read(self, text: str) -> Any:
+        # Lenient: a row whose class or codec is not here must not hide the others from `list`.
+        return self.payload.decode(text, lenient=True)
+
+    # -- what every change leaves behind
+
+    def _add_attempt(
+        self,
+        attempt: int,
+        fence: Mapping[str, Any],
+        death: Death,
+        times: Mapping[str, Any],
+        failure: Mapping[str, Any],
+    ) -> None:
+        self._change(
+            "add_attempt",
+            {
+                "error_type": None,
+                "message": None,
+                "traceback": None,
+                **failure,
+                **fence,
+                **times,
+                "attempt": attempt,
+                "outcome": death.outcome,
+                "host": death.host,
+                "pid": death.pid,
+                "exit_code": death.exit_code,
+                "signal": death.signal,
+                "verdict": death.verdict,
+            },
+        )
+
+    def _changed(
+        self,
+        verb: str,
+        job: int,
+        row: tuple[Any, ...],
+        outcome: Outcome | None = None,
+        record: Record | None = None,
+        *,
+        error: str | None = None,
+        kind: str | None = None,
+    ) -> None:
+        """After a row (state, task, queue, attempt, attempts_max) changed: who wakes, who hears."""
+        if row[0] in ("pending", "scheduled"):
+            self._pending_made = True
+        if not self.events.active:
+            return
+        if outcome is not None and outcome.failure is not None:
+            error, kind = _summary(outcome.failure), outcome.kind
+        self._note(verb, job, row, error=error, delay_ms=record.delay_ms if record else 0, kind=kind)
+
+    def _note(
+        self,
+        verb: str,
+        job: int,
+        row: tuple[Any, ...],
+        *,
+        error: str | None = None,
+        delay_ms: int = 0,
+        kind: str | None = None,
+    ) -> None:
+        if self.events.active:
+            state, task, queue, attempt, attempts_max = row
+            self._events.append(
+                Event(
+                    verb=verb,
+                    job=job,
+                    task=task,
+                    queue=queue,
+                    attempt=attempt,
+                    attempts_max=attempts_max,
+                    error=error,
+                    delay_ms=delay_ms,
+                    kind=kind or state,
+                )
+            )
+
+    def _tell(self) -> None:
+        """After a commit: the events, in order."""
+        told, self._events = self._events, []
+        for event in told:
+            self.events.emit(event)
+
+
+_STATEMENTS = {"retry": "retry", "snooze": "snooze", "fail": "fail", "cancel": "cancel_run"}
+
+
+def _nothing() -> None:
+    """Nobody wants to know that the store waits."""
+
+
+def log_lost(records: Iterable[Record]) -> None:
+    """One line for each outcome that came too late: somebody else had the job by then."""
+    for record in records:
+        say("lost_claim", job=record.job, verb=VERB_NAMES[record.verb], claim=record.claim)
+
+
+def _summary(failure: Failure | None) -> str | None:
+    if failure is None:
+        return None
+    return f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
+
+
+def _sum(left: Applied, right: Applied) -> Applied:
+    return Applied(
+        left.changed + right.changed, left.lost + right.lost, left.rejected + right.rejected
+    )
+
+
+def _success(record: Record, now: int) -> dict[str, Any]:
+    finished_at = now - record.age_ms
+    return {
+        "result": record.body.decode("utf-8") if record.body else None,
+        "started_at": finished_at - record.duration_ms,
+        "finished_at": finished_at,
+        "job": record.job,
+        "owner": record.owner,
+        "claim": record.claim,
+    }
+
+
+def _attempt(row: tuple[Any, ...]) -> Attempt:
+    *told, started_at, finished_at = row
+    return Attempt(
+        *told,
+        None if started_at is None else to_datetime(started_at),
+        to_datetime(finished_at),
+    )

@@ -1,0 +1,289 @@
+-- Every statement of the queue, SQLite's dialect. A name and a sentence each; the other dialects
+-- keep the same names in the same order. Each statement that leaves `running` carries the whole
+-- fence: id, state, owner, claim.
+
+-- name: enqueue
+-- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
+INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+VALUES (:task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max, :policy,
+    :timeout_ms, :memory_bytes, :unique_key, :expires_at, :now)
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING id;
+
+-- name: holder
+-- The unfinished job that holds a unique key.
+SELECT id FROM jobs WHERE unique_key = :unique_key
+    AND state IN ('scheduled', 'pending', 'blocked', 'running');
+
+-- name: promote
+-- Scheduled rows that are due become pending, a bounded number at a time.
+UPDATE jobs SET state = 'pending' WHERE id IN
+    (SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now ORDER BY run_at LIMIT :limit);
+
+-- name: claim
+-- The first pending rows of one queue become running under this owner and claim.
+UPDATE jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1, owner = :owner,
+    claim = :claim, claimed_at = :now, started_at = NULL, deferred = NULL, progress = NULL
+WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
+    ORDER BY priority DESC, id LIMIT :limit)
+RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
+    expires_at, queue, priority;
+
+-- name: has_pending
+-- Whether one queue has a row to claim.
+SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue);
+
+-- name: next_due
+-- When the next scheduled row is due.
+SELECT run_at FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
+
+-- name: succeed
+-- A run that returned.
+UPDATE jobs SET state = 'succeeded', result = :result, error = NULL,
+    started_at = :started_at, finished_at = :finished_at
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
+
+-- name: succeed_and_forget
+-- A run that returned, where succeeded rows are not kept.
+DELETE FROM jobs WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
+
+-- name: retry
+-- A run that failed and may run again.
+UPDATE jobs SET
+    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+        WHEN :run_at <= :now THEN 'pending' ELSE 'scheduled' END,
+    run_at = :run_at, deferred = 'retry', error = :error, started_at = :started_at,
+    finished_at = CASE WHEN cancel_requested = 1 THEN :finished_at END
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: snooze
+-- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
+UPDATE jobs SET
+    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+        WHEN :run_at <= :now THEN 'pending' ELSE 'scheduled' END,
+    run_at = :run_at, deferred = :deferred, attempt = max(attempt - 1, 0),
+    finished_at = CASE WHEN cancel_requested = 1 THEN :finished_at END
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: fail
+-- A run that failed for good.
+UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'failed' END,
+    error = :error, started_at = :started_at, finished_at = :finished_at
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: release
+-- A run handed back as if it had never begun.
+UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    attempt = max(attempt - 1, 0), run_at = min(run_at, :now),
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now END
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: release_rest
+-- Every row an owner holds (of one claim, or of all) but the one it runs goes back untouched.
+UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    attempt = max(attempt - 1, 0),
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now END
+WHERE state = 'running' AND owner = :owner AND (:claim IS NULL OR claim = :claim) AND id <> :current
+RETURNING id, state, task, queue, attempt, attempts_max;
+
+-- name: vanish
+-- A row whose worker vanished without evidence goes back uncharged, and is failed the fourth time.
+UPDATE jobs SET
+    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+        WHEN losses >= :losses_max THEN 'failed' ELSE 'pending' END,
+    losses = losses + 1, attempt = max(attempt - 1, 0),
+    error = CASE WHEN losses >= :losses_max THEN :error ELSE error END,
+    finished_at = CASE WHEN cancel_requested = 1 OR losses >= :losses_max THEN :now END
+WHERE state = 'running' AND owner = :owner AND (:job IS NULL OR id = :job)
+RETURNING id, state, task, queue, attempt, attempts_max, claim, claimed_at;
+
+-- name: cancel_run
+-- A run that ended because it was asked to.
+UPDATE jobs SET state = 'cancelled', error = :error, started_at = :started_at, finished_at = :finished_at
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: block
+-- Pending rows that must wait for something else.
+UPDATE jobs SET state = 'blocked' WHERE id = :job AND state = 'pending'
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: unblock
+-- Rows that need wait no longer.
+UPDATE jobs SET state = CASE WHEN run_at > :now THEN 'scheduled' ELSE 'pending' END
+WHERE id = :job AND state = 'blocked'
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: cancel
+-- An unfinished row that does not run is cancelled at once.
+UPDATE jobs SET state = 'cancelled', cancel_requested = 1, finished_at = :now
+WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked')
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: request_cancel
+-- A running row is asked to end; its family carries the word.
+UPDATE jobs SET cancel_requested = 1 WHERE id = :job AND state = 'running' RETURNING state;
+
+-- name: requeue
+-- A finished row starts over; its history stays.
+UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, deferred = NULL,
+    cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
+    started_at = NULL, finished_at = NULL, result = NULL, error = NULL, progress = NULL
+WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: prune
+-- Finished rows older than their time go, a bounded number at a time.
+DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = :state
+    AND finished_at IS NOT NULL AND finished_at <= :before ORDER BY finished_at LIMIT :limit);
+
+-- name: prunable
+-- How many finished rows are older than their time.
+SELECT count(*) FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :before;
+
+-- name: add_attempt
+-- The history of one unsuccessful run; a second telling of the same run changes nothing.
+INSERT INTO attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid,
+    exit_code, signal, verdict, started_at, finished_at)
+VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
+    :exit_code, :signal, :verdict, :started_at, :finished_at)
+ON CONFLICT (job, owner, claim) DO NOTHING;
+
+-- name: has_attempt
+-- Whether the history knows this run.
+SELECT EXISTS (SELECT 1 FROM attempts WHERE job = :job AND owner = :owner AND claim = :claim);
+
+-- name: standing
+-- Where a row stands: what a record that changed nothing is judged by.
+SELECT state, owner, claim FROM jobs WHERE id = :job;
+
+-- name: held
+-- One running row, as the settler of its dead owner needs it.
+SELECT attempt, attempts_max, policy, claimed_at, claim, cancel_requested, task, timeout_ms,
+    memory_bytes FROM jobs
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
+
+-- name: progress
+-- How far a running job has come.
+UPDATE jobs SET progress = :progress
+WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
+
+-- name: get
+-- One job.
+SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
+    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
+    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+FROM jobs WHERE id = :job;
+
+-- name: find
+-- The newest jobs, of every state.
+SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
+    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
+    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+FROM jobs WHERE id < :before AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: find_unfinished
+-- The newest jobs of one unfinished state.
+SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
+    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
+    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+FROM jobs WHERE state = :state AND id < :before
+    AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: find_finished
+-- The jobs of one finished state; the finished index finds the few failed among millions of others.
+SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
+    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
+    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id < :before
+    AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: attempts
+-- The history of one job.
+SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
+    signal, verdict, started_at, finished_at FROM attempts WHERE job = :job ORDER BY id;
+
+-- name: counts
+-- How many rows of each queue are in each state.
+SELECT queue, state, count(*) FROM jobs GROUP BY queue, state;
+
+-- name: oldest_pending
+-- How long the oldest pending row of each queue has waited.
+SELECT queue, min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queue;
+
+-- name: cancelling
+-- Running rows that were asked to end.
+SELECT id, owner, claim FROM jobs WHERE state = 'running' AND cancel_requested = 1 LIMIT 1000;
+
+-- name: owned
+-- Whether an owner holds running rows.
+SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND owner = :owner);
+
+-- name: ownerless
+-- Owners that nobody knows and that hold rows claimed long ago.
+SELECT DISTINCT owner FROM jobs WHERE state = 'running' AND claimed_at < :before
+    AND (owner IS NULL OR owner NOT IN (SELECT owner FROM owners)) LIMIT 1000;
+
+-- name: has_work
+-- Whether anything is left that a draining family waits for in one queue: pending rows and retries.
+SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue)
+    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred = 'retry' AND queue = :queue);
+
+-- name: family_runs
+-- Whether a family's own workers hold running rows.
+SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running'
+    AND owner IN (SELECT owner FROM owners WHERE family = :family));
+
+-- name: add_family
+-- A family enters.
+INSERT INTO families (id, name, host, boot_id, pid_namespace, pid, start_ticks, version, state_dir,
+    dead_after_ms, started_at, heartbeat_at)
+VALUES (:family, :name, :host, :boot_id, :pid_namespace, :pid, :start_ticks, :version, :state_dir,
+    :dead_after_ms, :now, :now)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = :now;
+
+-- name: heartbeat
+-- A family lives; zero rows mean that it was declared dead.
+UPDATE families SET heartbeat_at = :now WHERE id = :family;
+
+-- name: families
+-- Every family.
+SELECT id, name, host, boot_id, pid_namespace, pid, start_ticks, version, state_dir, dead_after_ms,
+    started_at, heartbeat_at FROM families ORDER BY id;
+
+-- name: remove_family
+-- A family has left, or is dead and settled.
+DELETE FROM families WHERE id = :family;
+
+-- name: add_owner
+-- A life that may own rows enters.
+INSERT INTO owners (owner, family, name, host, boot_id, pid_namespace, pid, start_ticks, started_at)
+VALUES (:owner, :family, :name, :host, :boot_id, :pid_namespace, :pid, :start_ticks, :now)
+ON CONFLICT (owner) DO NOTHING;
+
+-- name: owners
+-- The lives of one family.
+SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks FROM owners
+WHERE family = :family ORDER BY owner;
+
+-- name: strays
+-- Lives of no family.
+SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks FROM owners
+WHERE family NOT IN (SELECT id FROM families) ORDER BY owner;
+
+-- name: remove_owner
+-- A settled life.
+DELETE FROM owners WHERE owner = :owner;
+
+-- name: meta
+-- A fact about the database.
+SELECT value FROM meta WHERE key = :key;

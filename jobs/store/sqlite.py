@@ -1,0 +1,384 @@
+"""SQLite: the connection, its errors and its transactions; the verbs are in relational.py.
+
+Facts this file is built on (measured, or from SQLite's own pages):
+every write begins with BEGIN IMMEDIATE, because a read that turns into a write cannot wait for a lock;
+a connection never crosses a fork, and closing an inherited one would drop its owner's POSIX locks;
+`synchronous=FULL` makes a commit survive power loss, NORMAL only the death of processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from typing import Any, TypeVar
+
+from jobs.clock import Clock
+from jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobs.events import Events
+from jobs.store.base import Waker
+from jobs.store.relational import RelationalStore, statements
+from jobs.store.wake import FileWaker, PollWaker, touch
+
+SCHEMA = 1  # the number of the newest migration this release knows
+OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
+LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a call gives up
+TRY_SECONDS = 0.25  # one wait inside SQLite; between two of them the caller's beat moves
+CHECKPOINT_PAGES = 4000  # the net of every connection; the caretaker is meant to be there first
+CHECKPOINT_BYTES = 4 << 20  # the log is worth a step of the caretaker from here on
+TRUNCATE_BYTES = 64 << 20  # and from here writers wait a moment so that it starts over
+
+# https://www.sqlite.org/rescode.html, primary codes
+_UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY: "somebody else holds it",
+    sqlite3.SQLITE_LOCKED: "somebody else holds it",
+    sqlite3.SQLITE_NOMEM: "out of memory",
+    sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_INTERRUPT: "the statement was interrupted",
+    sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_PROTOCOL: "its locks do not answer",
+}
+_REFUSED = {
+    sqlite3.SQLITE_CORRUPT: "it is damaged; restore a backup or run sqlite3's .recover",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
+}
+_NETWORK = ("nfs", "cifs", "smb", "9p", "virtiofs", "fuse.sshfs", "ceph", "glusterfs", "afs", "lustre")
+
+Value = TypeVar("Value")
+
+
+class SqliteStore(RelationalStore):
+    """The queue in one SQLite file, or in memory (`:memory:`) for one process."""
+
+    def __init__(self, path: str, *, durable: bool, clock: Clock, events: Events) -> None:
+        super().__init__(clock, events)
+        self.path = path
+        self.in_memory = path == ":memory:"
+        self._durable = durable
+        self._statements = statements("sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._depth = 0
+        self._place_checked = False
+        self._lock = threading.RLock()
+
+    # -- connection
+
+    def open(self) -> None:
+        self._connected()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._pid != os.getpid():
+            # Closing a copied handle would drop the locks of the process it was copied from.
+            _abandoned.append(connection)
+            return
+        connection.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._check_place()
+            with self._named_errors():
+                self._connection = self._connect()
+            self._pid = os.getpid()
+            self._check_schema(self._connection)
+        elif self._pid != os.getpid():
+            raise ForkedStore(
+                f"the connection to {self.path} was opened by process {self._pid} and used by its "
+                f"copy {os.getpid()}; open a store of its own after a fork"
+            )
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=TRY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _check_place(self) -> None:
+        if self._place_checked or self.in_memory:
+            return
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreRefused(
+                f"SQLite {sqlite3.sqlite_version} is too old; jobvisor needs "
+                f"{'.'.join(map(str, OLDEST_SQLITE))} or newer"
+            )
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not os.path.isdir(folder):
+            raise StoreRefused(f"the folder {folder} of {self.path} does not exist; create it first")
+        kind = file_system(folder)
+        if kind in _NETWORK:
+            raise StoreRefused(
+                f"{self.path} lies on a network file system ({kind}), where SQLite's log gets "
+                f"damaged; use a local disk"
+            )
+        self._place_checked = True
+
+    # -- schema
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        with self._named_errors():
+            number = _schema_number(connection)
+        if number == SCHEMA:
+            return
+        if number > SCHEMA:
+            with self._named_errors():
+                oldest = connection.execute(self._statements["meta"], {"key": "oldest_schema"})
+                oldest_schema = int(oldest.fetchone()[0])
+            if oldest_schema > SCHEMA:
+                self.close()
+                raise SchemaError(
+                    f"{self.path} has schema {number}, and this release knows {SCHEMA}; "
+                    f"install a newer jobvisor"
+                )
+            return
+        self._migrate(connection)
+
+    def migrate(self) -> tuple[int, int]:
+        self._check_place()
+        with self._lock, self._named_errors():
+            if self._connection is None:
+                self._connection = self._connect()
+                self._pid = os.getpid()
+            before = _schema_number(self._connection)
+        self._check_schema(self._connection)
+        with self._named_errors():
+            return before, _schema_number(self._connection)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self.in_memory:
+            _apply_migrations(connection)
+            return
+        # Two first migrations at once fail in SQLite (measured), so they queue up at a file lock.
+        gate = os.open(f"{self.path}-wake", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._wait_for(gate)
+            with self._named_errors():
+                connection.execute("PRAGMA journal_mode = WAL")
+                if _schema_number(connection) < SCHEMA:
+                    _apply_migrations(connection)
+        finally:
+            os.close(gate)
+
+    def _wait_for(self, gate: int) -> None:
+        deadline = self.clock.monotonic_ns() + int(LOCK_SECONDS * 1e9)
+        while True:
+            try:
+                fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if self.clock.monotonic_ns() > deadline:
+                    raise StoreUnavailable(
+                        f"{self.path} is being migrated by another process for over "
+                        f"{LOCK_SECONDS:.0f} s; look who holds {self.path}-wake"
+                    ) from error
+                self.on_wait()
+                self.clock.sleep(0.01)
+            else:
+                return
+
+    # -- statements
+
+    def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        return self._run(self._fetch, name, parameters)
+
+    def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
+        return self._run(self._execute, name, parameters)
+
+    def _change_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
+        return self._run(self._execute_many, name, parameters)
+
+    def _fetch(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        return self._connected().execute(self._statements[name], parameters).fetchall()
+
+    def _execute(self, name: str, parameters: Mapping[str, Any]) -> int:
+        return self._connected().execute(self._statements[name], parameters).rowcount
+
+    def _execute_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
+        return self._connected().executemany(self._statements[name], parameters).rowcount
+
+    def _run(self, action: Callable[..., Value], *arguments: Any) -> Value:
+        """One statement: as it is within a transaction, with bounded patience outside of one."""
+        with self._lock:
+            if self._depth:
+                return action(*arguments)
+            with self._named_errors():
+                return self._patiently(lambda: action(*arguments))
+
+    def _attempted(
+        self, action: Callable[..., Any], *arguments: Any
+    ) -> tuple[Any, str | None]:
+        connection = self._connected()
+        connection.execute("SAVEPOINT attempted")
+        try:
+            value = action(*arguments)
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
+                OverflowError, UnicodeError) as error:  # fmt: skip
+            connection.execute("ROLLBACK TO attempted")
+            connection.execute("RELEASE attempted")
+            return None, str(error)
+        connection.execute("RELEASE attempted")
+        return value, None
+
+    # -- transactions
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._lock:
+            if self._depth:
+                yield  # part of the one that is open
+                return
+            with self._named_errors():
+                self._patiently(lambda: self._connected().execute("BEGIN IMMEDIATE"))
+                self._depth = 1
+                try:
+                    yield
+                    self._connected().execute("COMMIT")
+                except BaseException:
+                    self._undo()
+                    raise
+                finally:
+                    self._depth = 0
+        if self._pending_made:
+            self._pending_made = False
+            self._wake()
+        if self._events:
+            self._tell()
+
+    def _undo(self) -> None:
+        self._pending_made = False
+        self._events.clear()
+        connection = self._connection
+        # After a full disk or a failed write SQLite may have rolled back by itself.
+        if connection is not None and connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+    def _patiently(self, action: Callable[[], Value]) -> Value:
+        """Try while somebody else holds the database, moving the caller's beat, for a bounded time."""
+        deadline = 0
+        while True:
+            try:
+                return action()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                now = self.clock.monotonic_ns()
+                deadline = deadline or now + int(LOCK_SECONDS * 1e9)
+                if now > deadline:
+                    raise
+                self.on_wait()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """SQLite's errors under our names, with the file they are about."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if code in _UNAVAILABLE:
+                self._drop()
+                raise StoreUnavailable(f"{self.path}: {_UNAVAILABLE[code]} ({error})") from error
+            if code in _REFUSED:
+                self._drop()
+                raise StoreRefused(f"{self.path}: {_REFUSED[code]} ({error})") from error
+            raise
+
+    def _drop(self) -> None:
+        """Start over with a new connection next time: the disk or file may be another by then."""
+        if not self.in_memory and self._depth == 0:
+            with suppress(sqlite3.Error):
+                self.close()
+
+    # -- waking
+
+    def waker(self) -> Waker:
+        if self.in_memory:
+            return PollWaker()
+        with suppress(OSError):
+            os.close(os.open(f"{self.path}-wake", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        waker = FileWaker(self.path)
+        return waker if waker.fileno() is not None else PollWaker()
+
+    def _wake(self) -> None:
+        if not self.in_memory:
+            touch(f"{self.path}-wake")
+
+    # -- upkeep
+
+    def checkpoint(self) -> None:
+        """Carry the log into the database while it is small, so that no writer has to."""
+        try:
+            size = os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return
+        if size < CHECKPOINT_BYTES:
+            return
+        with self._lock, self._named_errors():
+            # PASSIVE waits for nobody. Under constant writes it never sees the end of the log, so a
+            # large one is cut by TRUNCATE, which by then has little left to copy.
+            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if size > TRUNCATE_BYTES:
+                self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+_abandoned: list[sqlite3.Connection] = []  # copies of another process's handles: never closed
+
+
+def file_system(folder: str) -> str:
+    """The kind of file system a folder lies on ("ext4", "nfs4" as "nfs"), "" where it is not known."""
+    best, kind = "", ""
+    folder = os.path.realpath(folder)
+    try:
+        with open("/proc/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                _device, escaped, found, *_ = line.split(" ")
+                place = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), escaped)
+                inside = folder == place or folder.startswith(place.rstrip("/") + "/")
+                if inside and len(place) >= len(best):
+                    best, kind = place, found
+    except FileNotFoundError:
+        return ""
+    if kind.startswith(("nfs", "smb")):
+        return kind[:3]
+    return kind
+
+
+def _schema_number(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _apply_migrations(connection: sqlite3.Connection) -> None:
+    """Each numbered file in one transaction with the record that it ran (sqlite-utils does both)."""
+    # Imported here: only the first start of a database or a release needs it.
+    from sqlite_utils import Database, Migrations  # noqa: PLC0415
+
+    migrations = Migrations("jobvisor")
+    folder = resources.files("jobs.store").joinpath("migrations", "sqlite")
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".sql"):
+            migrations(name=file.name.removesuffix(".sql"))(_migration(file.read_text("utf-8")))
+    migrations.apply(Database(connection, execute_plugins=False))
+
+
+def _migration(script: str) -> Callable[[Any], None]:
+    def run(database: Any) -> None:
+        statement = ""
+        for line in script.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                database.conn.execute(statement)
+                statement = ""
+
+    return run

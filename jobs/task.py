@@ -1,0 +1,446 @@
+"""A function plus the options it is run with, and one call of it.
+
+A Task is what the decorator leaves in place of the function; a Call is a task with its arguments,
+not yet stored. Every option is judged here, where it is written, and never in a worker.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import lru_cache, update_wrapper
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+
+from jobs.clock import from_datetime
+from jobs.errors import ConfigError, InvalidOption, shown
+from jobs.job import Job, NewJob
+from jobs.payload import Payload, encode_call
+from jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
+from jobs.units import Duration, duration_ms, size_bytes
+
+P = ParamSpec("P")
+C = TypeVar("C")
+R_co = TypeVar("R_co", covariant=True)
+
+Unique = str | bool | Callable[..., str]
+
+NAME_MAX = 400  # characters; a unique key that is made from it stays below KEY_MAX
+KEY_MAX = 500
+QUEUE_MAX = 100
+RETRIES_MAX = 1_000_000
+PRIORITY_MIN, PRIORITY_MAX = -32_768, 32_767  # a smallint in PostgreSQL
+
+_QUEUE_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
+
+
+class Injected:
+    """What the worker itself passes as the first parameter; jobs.context.Context is the one.
+
+    It stands here, empty, so that a task can be typed without importing the context, which is
+    further down the map.
+    """
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The options of tasks that do not say otherwise: `[defaults]` of config.toml."""
+
+    queue: str = "default"
+    retries: int = 3
+    timeout_ms: int = 0
+    """0 for no limit."""
+
+
+class OptionValues(TypedDict, total=False):
+    """The options as a person writes them, for the decorator and for `using`."""
+
+    queue: str
+    priority: int
+    retries: int
+    retry: Policy | Duration | Answer
+    timeout: Duration
+    memory: str | int
+    unique: Unique
+    run_in: Duration
+    run_at: datetime
+    expires_in: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of a task or a call, judged; None means: as the task, or the defaults, say."""
+
+    queue: str | None = None
+    priority: int | None = None
+    retries: int | None = None
+    """Attempts after the first."""
+    retry: Policy | None = None
+    timeout_ms: int | None = None
+    memory_bytes: int | None = None
+    unique: Unique | None = None
+    """A key; True for the name with a digest of the arguments; a function of the arguments."""
+    run_in_ms: int | None = None
+    run_at_ms: int | None = None
+    expires_in_ms: int | None = None
+
+    @classmethod
+    def of(cls, values: OptionValues) -> Options:
+        """Judge what a person wrote; an InvalidOption names the option, its value and the remedy.
+
+        >>> Options.of({"queue": "mail", "timeout": "30s"}).timeout_ms
+        30000
+        """
+        return _options(values)
+
+    def merged(self, other: Options) -> Options:
+        """These options with what the other one says laid over them.
+
+        >>> Options(queue="mail", retries=1).merged(Options(retries=0))
+        Options(queue='mail', retries=0)
+        """
+        if other is NO_OPTIONS:
+            return self
+        said = {
+            name: value for name in _OPTION_FIELDS if (value := getattr(other, name)) is not None
+        }
+        if "run_in_ms" in said or "run_at_ms" in said:  # two ways to say when: the later one counts
+            said = {"run_in_ms": None, "run_at_ms": None} | said
+        return Options(**({name: getattr(self, name) for name in _OPTION_FIELDS} | said))
+
+    def __repr__(self) -> str:
+        said = ((name, getattr(self, name)) for name in _OPTION_FIELDS)
+        return f"Options({', '.join(f'{n}={value!r}' for n, value in said if value is not None)})"
+
+
+_OPTION_FIELDS = tuple(one.name for one in fields(Options))
+NO_OPTIONS = Options()
+
+
+def _options(values: OptionValues) -> Options:
+    if not values:
+        return NO_OPTIONS
+    if values.get("run_in") is not None and values.get("run_at") is not None:
+        raise InvalidOption("run_in and run_at both say when; give one of them")
+    judged: dict[str, Any] = {}
+    for option, value in values.items():
+        if option not in _JUDGES:
+            raise InvalidOption(f"{option}={value!r} is not an option; {_nearest(option)}")
+        if value is not None:
+            name, judge = _JUDGES[option]
+            judged[name] = judge(option, value)
+    return Options(**judged)
+
+
+def _nearest(option: str) -> str:
+    near = difflib.get_close_matches(option, _JUDGES, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(_JUDGES)}"
+
+
+def check_queue(option: str, value: Any) -> str:
+    """A queue's name, or an InvalidOption that begins with the option's name.
+
+    >>> check_queue("queue", "mail.fast")
+    'mail.fast'
+    """
+    if value == "*":
+        raise InvalidOption(f'{option}="*" names no queue: a job is in one queue; write its name')
+    if (
+        not isinstance(value, str)
+        or not 1 <= len(value) <= QUEUE_MAX
+        or set(value) - _QUEUE_CHARACTERS
+    ):
+        raise InvalidOption(
+            f"{option}={shown(value)} is no queue name: "
+            f"write 1 to {QUEUE_MAX} letters, digits and _ . : -"
+        )
+    return str(value)
+
+
+def check_number(option: str, value: Any, low: int, high: int) -> int:
+    """An int in a range, or an InvalidOption that begins with the option's name.
+
+    >>> check_number("retries", 3, 0, 10)
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidOption(f"{option}={shown(value)} must be a whole number from {low} to {high}")
+    return int(value)
+
+
+def _check_duration(option: str, value: Any) -> int:
+    try:
+        return duration_ms(value)
+    except InvalidOption as error:
+        raise InvalidOption(f"{option}: {error}") from error
+
+
+def _check_expiry(option: str, value: Any) -> int:
+    ms = _check_duration(option, value)
+    if ms == 0:
+        raise InvalidOption(f"{option}={value!r} would never run; leave it out for no expiry")
+    return ms
+
+
+def _check_size(option: str, value: Any) -> int:
+    try:
+        return size_bytes(value)
+    except InvalidOption as error:
+        raise InvalidOption(f"{option}: {error}") from error
+
+
+def _check_moment(option: str, value: Any) -> int:
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{option}={shown(value)} must be a datetime with a timezone")
+    try:
+        return from_datetime(value)
+    except InvalidOption as error:
+        raise InvalidOption(f"{option}: {error}") from error
+
+
+def _check_unique(option: str, value: Any) -> Unique:
+    if isinstance(value, str):
+        return _check_key(option, value)
+    if isinstance(value, bool) or callable(value):
+        return value  # type: ignore[no-any-return]  # callable() tells mypy nothing of the result
+    raise InvalidOption(
+        f"{option}={shown(value)} must be a key, True (one job for the same arguments), "
+        f"or a function of the arguments that returns a key"
+    )
+
+
+def _check_key(option: str, key: Any) -> str:
+    if not isinstance(key, str) or not 1 <= len(key) <= KEY_MAX:
+        raise InvalidOption(f"{option}={shown(key)} must be a str of 1 to {KEY_MAX} characters")
+    if "\0" in key or not _is_text(key):
+        raise InvalidOption(f"{option}={shown(key)} contains NUL or a lone surrogate; leave it out")
+    return str(key)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "queue": ("queue", check_queue),
+    "priority": (
+        "priority",
+        lambda option, value: check_number(option, value, PRIORITY_MIN, PRIORITY_MAX),
+    ),
+    "retries": ("retries", lambda option, value: check_number(option, value, 0, RETRIES_MAX)),
+    "retry": ("retry", lambda _option, value: as_policy(value)),
+    "timeout": ("timeout_ms", _check_duration),
+    "memory": ("memory_bytes", _check_size),
+    "unique": ("unique", _check_unique),
+    "run_in": ("run_in_ms", _check_duration),
+    "run_at": ("run_at_ms", _check_moment),
+    "expires_in": ("expires_in_ms", _check_expiry),
+}
+
+
+class Enqueuer(Protocol):
+    """What a task needs of a client."""
+
+    def enqueue(self, call: Call, /) -> Job:
+        """Store the call."""
+
+
+def _no_client() -> Enqueuer:
+    raise ConfigError("no client is known yet: `import jobs` before the first enqueue")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One requested call of a task, not stored yet."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = NO_OPTIONS
+    function: Callable[..., Any] | None = None
+    """None where only the task's name is known: then nothing checks the arguments."""
+
+    def new_job(self, defaults: Defaults, payload: Payload) -> NewJob:
+        """The row to store. A call that the function would not accept is an InvalidOption here."""
+        options = self.options
+        bound = None if self.function is None else self._bound(self.function)
+        args, kwargs = payload.encode_call(self.args, self.kwargs)
+        retries = defaults.retries if options.retries is None else options.retries
+        timeout = defaults.timeout_ms if options.timeout_ms is None else options.timeout_ms
+        policy = options.retry
+        return NewJob(
+            task=self.task,
+            args=args,
+            kwargs=kwargs,
+            queue=options.queue or defaults.queue,
+            priority=options.priority or 0,
+            run_at_ms=options.run_at_ms,
+            run_in_ms=options.run_in_ms or 0,
+            attempts_max=retries + 1,
+            policy=None if policy is None or policy == DEFAULT else policy_json(policy),
+            timeout_ms=timeout,
+            memory_bytes=options.memory_bytes or 0,
+            unique_key=self._unique_key(bound),
+            expires_in_ms=options.expires_in_ms,
+        )
+
+    def _bound(self, function: Callable[..., Any]) -> inspect.BoundArguments | None:
+        signature = parameters_of(function)
+        if signature is None:
+            return None
+        try:
+            return signature.bind(*self.args, **self.kwargs)
+        except TypeError as error:
+            raise InvalidOption(
+                f"{self.task}{signature} cannot be called like this: {error}"
+            ) from None
+
+    def _unique_key(self, bound: inspect.BoundArguments | None) -> str | None:
+        unique = self.options.unique
+        if unique is None or unique is False:
+            return None
+        if isinstance(unique, str):
+            return unique
+        if unique is True:
+            return f"{self.task}:{self._digest(bound)}"
+        return _check_key("unique", unique(*self.args, **self.kwargs))
+
+    def _digest(self, bound: inspect.BoundArguments | None) -> str:
+        """The same for f(1) and f(n=1), for any order of keywords, and with any codec."""
+        args, kwargs = (self.args, self.kwargs) if bound is None else (bound.args, bound.kwargs)
+        texts = encode_call(args, kwargs, sys.maxsize)
+        same = json.dumps([json.loads(text) for text in texts], sort_keys=True)
+        return hashlib.blake2b(same.encode(), digest_size=16).hexdigest()
+
+
+class Task(Generic[P, R_co]):
+    """A function that can also be enqueued; calling it stays a plain call."""
+
+    default_client: ClassVar[Callable[[], Enqueuer]] = _no_client
+    """Where `enqueue` takes its client from. jobs/client.py puts itself here when it is imported:
+    the client knows tasks, a task cannot know the client without a circle of imports."""
+
+    name: str
+    function: Callable[..., R_co]
+    options: Options
+    wants_context: bool
+    """Whether the worker passes a Context as the first argument."""
+
+    def __init__(
+        self, name: str, function: Callable[..., R_co], options: Options = NO_OPTIONS
+    ) -> None:
+        update_wrapper(self, function)
+        self.name = name
+        self.function = function
+        self.options = options
+        self.wants_context = wants_context(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function here and now."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
+        """This call as a value, for `enqueue_many`."""
+        return Call(self.name, args, kwargs, self.options, self.function)
+
+    def using(self, **values: Unpack[OptionValues]) -> Task[P, R_co]:
+        """The same task with other options, for one call or for many.
+
+        InvalidOption where an option or its value is unknown.
+        """
+        return Task(self.name, self.function, self.options.merged(Options.of(values)))
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Store this call with the default client; once this returns, the job cannot be lost."""
+        return Task.default_client().enqueue(self.call(*args, **kwargs))
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """`enqueue` in a thread, for an event loop."""
+        import asyncio  # noqa: PLC0415 -- 30 ms that a program without a loop need not pay
+
+        return await asyncio.to_thread(self.enqueue, *args, **kwargs)
+
+
+class ContextTask(Task[P, R_co], Generic[C, P, R_co]):
+    """A task whose first parameter is the Context: the worker passes it, not who enqueues.
+
+    Only a plain call has to bring one, such as jobs.testing makes.
+    """
+
+    def __call__(self, context: C, /, *args: P.args, **kwargs: P.kwargs) -> R_co:  # type: ignore[override]
+        """Call the function here and now."""
+        return self.function(context, *args, **kwargs)
+
+
+@lru_cache(maxsize=1_024)
+def _parameters_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins tell nothing
+        return None
+    if wants_context(function):
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return signature.replace(return_annotation=inspect.Signature.empty)
+
+
+def parameters_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What the caller of `enqueue` passes: the signature without an injected Context.
+
+    >>> parameters_of(lambda to, *, subject: None)
+    <Signature (to, *, subject)>
+    """
+    try:
+        return _parameters_of(function)
+    except TypeError:  # a callable object that cannot be hashed
+        return _parameters_of.__wrapped__(function)
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def wants_context(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is annotated Context.
+
+    The annotation may be a string that cannot be resolved (imported for type checkers only), so
+    then its name decides. A class of the user that is also called Context is not ours.
+    """
+    try:
+        parameters: Iterable[inspect.Parameter] = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    first = next(iter(parameters), None)
+    if first is None or first.kind not in _POSITIONAL:
+        return False
+    annotation = first.annotation
+    if isinstance(annotation, str):
+        return _names_context(annotation.strip("'\" "), function)
+    return _is_context(annotation)
+
+
+def _names_context(annotation: str, function: Callable[..., Any]) -> bool:
+    found: Any = getattr(inspect.unwrap(function), "__globals__", {})
+    for step, name in enumerate(annotation.split(".")):
+        found = found.get(name) if step == 0 else getattr(found, name, None)
+        if found is None:
+            return annotation in {"Context", "jobs.Context", "jobs.context.Context"}
+    return _is_context(found)
+
+
+def _is_context(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (
+        issubclass(annotation, Injected) or annotation.__module__ == "jobs.context"
+    )

@@ -1,0 +1,149 @@
+"""The shared memory of the living: stop, slots, verdicts, and the graves of lives not yet settled.
+
+Anonymous memory made before the first fork: 8-byte aligned words, each with one writer. A single
+aligned word is never seen torn (12 million reads, measured); two words may be (2.6 %), so no fact
+is spread over two words without the order of their writing being said.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SLOTS = 256
+GRAVES = 1024
+
+_HEADER_WORDS = 64
+_SLOT_WORDS = 32
+_GRAVE_WORDS = 8
+_GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
+_WORDS = _GRAVES_AT + GRAVES * _GRAVE_WORDS
+
+# The header. Parent: stop, scale, watching, graves written, restarts, degraded, caretaker's leave.
+# Caretaker: graves settled, lease, drained, and whether it watches.
+(
+    STOP, SCALE, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, DISMISSED, STARTED_AT,
+    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, WAITING, FAMILY, DRAINING, RELOADED,
+) = range(16)  # fmt: skip
+
+# A slot, by writer and cache line. Child:
+(
+    STATE, OWNER, CLAIM, CURRENT, SINCE, DEADLINE, MEMORY, PROGRESS, BEAT, BATCH, STARTED, REACHED,
+    LACKS_LEDGER,
+) = range(13)  # fmt: skip
+# parent:
+PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN = range(16, 24)
+# caretaker:
+RECALL, CANCEL_JOB, CANCEL_CLAIM = range(24, 27)
+
+# States of a child, as it writes them.
+BOOTING, WAITING_STATE, IDLE, TURN, BUSY = range(5)
+STATES = ("booting", "waiting", "idle", "turn", "busy")
+# States of a slot, as the parent writes them.
+EMPTY, FILLED, BACKOFF = range(3)
+
+# The stop flag.
+RUN, DRAIN, NOW = range(3)
+
+# Roles.
+WORKER, CARETAKER = range(1, 3)
+ROLES = {WORKER: "worker", CARETAKER: "caretaker"}
+
+# Why the parent killed: the word on the attempt. 0 is no verdict.
+VERDICTS = (
+    "", "timeout", "memory", "cancel", "stop", "reload", "scale", "boot", "stuck", "force",
+)  # fmt: skip
+VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
+
+FOREVER = 2**63 - 1
+
+
+class Grave(NamedTuple):
+    """The end of one life, as the parent saw it: `status` is -signal or the exit code."""
+
+    owner: int
+    pid: int
+    slot: int
+    status: int
+    verdict_job: int
+    verdict_claim: int
+    verdict: int
+    at: int
+
+
+class Slot:
+    """One place for a child on the board."""
+
+    __slots__ = ("_at", "_words", "index")
+
+    def __init__(self, words: memoryview[int], index: int) -> None:
+        self.index = index
+        self._words = words
+        self._at = _HEADER_WORDS + index * _SLOT_WORDS
+
+    def __getitem__(self, word: int) -> int:
+        return self._words[self._at + word]
+
+    def __setitem__(self, word: int, value: int) -> None:
+        self._words[self._at + word] = value
+
+    def words(self) -> tuple[memoryview[int], int]:
+        """The memory itself and where the slot begins, for the loop that cannot afford a call."""
+        return self._words, self._at
+
+    def clear(self) -> None:
+        """For the parent, between two lives: nobody else writes then."""
+        for word in range(_SLOT_WORDS):
+            self._words[self._at + word] = 0
+
+
+class Board:
+    """Words of the whole family, its slots, and the ring of graves."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _WORDS * 8)
+        self._words: memoryview[int] = memoryview(self._memory).cast("q")
+        self.slots = [Slot(self._words, index) for index in range(SLOTS)]
+        self[LEASE_UNTIL] = FOREVER
+
+    def __getitem__(self, word: int) -> int:
+        return self._words[word]
+
+    def __setitem__(self, word: int, value: int) -> None:
+        self._words[word] = value
+
+    def filled(self) -> list[Slot]:
+        """The slots that have a child."""
+        return [slot for slot in self.slots if slot[SLOT_STATE] == FILLED]
+
+    def busy(self) -> list[Slot]:
+        """The workers that are in a turn or a job."""
+        return [
+            slot
+            for slot in self.slots
+            if slot[SLOT_STATE] == FILLED and slot[ROLE] == WORKER and slot[STATE] >= TURN
+        ]
+
+    # -- graves: written by the parent, settled by the caretaker, in order
+
+    def has_room_for_grave(self) -> bool:
+        """A ring that is full makes the parent wait with new forks rather than forget a death."""
+        return self[GRAVES_WRITTEN] - self[GRAVES_SETTLED] < GRAVES
+
+    def bury(self, grave: Grave) -> None:
+        """Note a death; the counter moves last."""
+        at = _GRAVES_AT + (self[GRAVES_WRITTEN] % GRAVES) * _GRAVE_WORDS
+        for offset, value in enumerate(grave):
+            self._words[at + offset] = value
+        self[GRAVES_WRITTEN] += 1
+
+    def unsettled(self) -> Iterator[Grave]:
+        """Deaths the caretaker has not settled; count them off with `settled_one`."""
+        for number in range(self[GRAVES_SETTLED], self[GRAVES_WRITTEN]):
+            at = _GRAVES_AT + (number % GRAVES) * _GRAVE_WORDS
+            yield Grave._make(self._words[at : at + _GRAVE_WORDS])
+
+    def settled_one(self) -> None:
+        """The oldest grave is settled, in the database."""
+        self[GRAVES_SETTLED] += 1

@@ -1,0 +1,137 @@
+"""The parent's handle on one process: fork it with empty hands, signal it, reap it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from supervisor.signals import forget_all
+
+EX_SOFTWARE = 70  # sysexits.h: an internal error; a child that met an exception of ours
+
+
+class Exit(NamedTuple):
+    """How a process ended: `status` is its exit code, or the negative number of the signal."""
+
+    pid: int
+    status: int
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that ended it."""
+        return None if self.status >= 0 else signal_name(-self.status)
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, if it had one."""
+        return self.status if self.status >= 0 else None
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9; real-time signals by number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
+    """Fork a child that calls `run` and leaves with its result; returns its pid.
+
+    Raises OSError where the system has no process or memory to give. All signals are blocked
+    around the fork, so none is handled by the child with the parent's handlers.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.freeze()  # what exists now is shared with the child and never touched by its collector
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _live(run, closing, mask)
+        # In both processes, because either may be the first to need it.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _live(run: Callable[[], int], closing: Iterable[int], mask: set[int]) -> None:
+    """The whole life of a child; never returns, so that no line of the parent runs twice."""
+    code = EX_SOFTWARE
+    try:
+        forget_all()
+        os.setpgid(0, 0)
+        for descriptor in closing:
+            os.close(descriptor)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = run()
+    except BaseException:  # noqa: BLE001 -- the border of a child: whatever it was, it is told and ends here
+        with contextlib.suppress(Exception):
+            sys.stderr.write(traceback.format_exc())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to a child and all that its tasks left in its process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    # Between fork and setpgid there is no group yet.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """A signal to one child; one that has gone needs none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def reap(pid: int) -> Exit | None:
+    """The end of a child if it has ended, None while it runs.
+
+    What its task left in the process group is killed before the pid is given back to the system:
+    until then the group id cannot be a stranger's.
+    """
+    try:
+        if hasattr(os, "waitid"):
+            told = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if told is None:
+                return None
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        # Somebody else in this process reaped it (a script that embeds us and waits for any child).
+        return Exit(pid, EX_SOFTWARE)
+    return Exit(pid, os.waitstatus_to_exitcode(status)) if found else None
+
+
+def reap_strangers(ours: Iterable[int]) -> int:
+    """As pid 1: take the processes that nobody else will, and say how many; ours are left alone."""
+    mine = set(ours)
+    taken = 0
+    while True:
+        try:
+            told = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return taken
+        if told is None or told.si_pid in mine:
+            return taken
+        os.waitpid(told.si_pid, os.WNOHANG)
+        taken += 1

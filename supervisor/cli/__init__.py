@@ -1,0 +1,268 @@
+"""The command line: the group, its error border, and what every command shares.
+
+A command's module is imported only when that command is asked for, so `jobvisor start` carries no
+table library and no database into the parent. Data goes to stdout, talk to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from jobs.errors import JobsError
+from jobs.units import duration_text
+from supervisor.config import Config
+
+__all__ = [
+    "brief",
+    "config_option",
+    "json_option",
+    "load_config",
+    "main",
+    "plain",
+    "print_json",
+    "print_table",
+    "say",
+]
+
+COMMANDS = {
+    "init": ("setup", "init"),
+    "check": ("setup", "check"),
+    "doctor": ("setup", "doctor"),
+    "migrate": ("setup", "migrate"),
+    "start": ("family", "start"),
+    "stop": ("family", "stop"),
+    "reload": ("family", "reload"),
+    "scale": ("family", "scale"),
+    "status": ("family", "status"),
+    "health": ("family", "health"),
+    "enqueue": ("jobs", "enqueue"),
+    "list": ("jobs", "list_jobs"),
+    "show": ("jobs", "show"),
+    "cancel": ("jobs", "cancel"),
+    "requeue": ("jobs", "requeue"),
+    "prune": ("jobs", "prune"),
+    "demo": ("demo", "demo"),
+    "completion": ("setup", "completion"),
+}
+"""Each command, in the order help shows them: its module beside this file, and its name there."""
+
+INTERRUPTED = 130
+"""What a shell reports for a command that ended by Ctrl-C."""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+USAGE = 2
+"""The command line itself is wrong."""
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is asked for, and turns our errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands whose module is there, in the order of the table."""
+        del ctx
+        return [name for name, (module, _) in COMMANDS.items() if _exists(module)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported now; None when there is none."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, name = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"supervisor.cli.{module}"), name)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command for a misspelled one; the exit code is 2."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # noqa: PLC0415 - only a misspelled command needs it
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(
+                f"No such command {args[0]!r}; did you mean {near[0]!r}?", ctx
+            ) from error
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options before the command; one line for a wrong one."""
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command behind the error border."""
+        try:
+            with _usage_in_one_line():
+                return super().invoke(ctx)
+        except JobsError as error:
+            raise _failed(str(error), error.exit_code) from error
+        except KeyboardInterrupt:
+            click.echo("", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    """The three lines click shows for a usage error as one, like every other error."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # no error: the bare command shows its help
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "jobvisor"
+        message = error.format_message().rstrip(".")
+        raise _failed(f"{message}; see `{command} --help`", USAGE) from error
+
+
+def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
+    """Write an expected error as the user sees it, one line, and make the way out."""
+    say(f"jobvisor: {' '.join(message.split())}")
+    return click.exceptions.Exit(exit_code)
+
+
+def _exists(module: str) -> bool:
+    return importlib.util.find_spec(f"supervisor.cli.{module}") is not None
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from importlib import metadata  # noqa: PLC0415 - slow, and only this option needs it
+
+    try:
+        version = metadata.version("jobvisor")
+    except metadata.PackageNotFoundError:
+        version = "(not installed: running from its source tree)"
+    click.echo(f"jobvisor {version}")
+    ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 the checked thing is not so, 2 usage, 69 database unreachable, "
+    "75 something had to be killed, 78 bad configuration.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """A durable background-job queue on one SQL table, run in supervised processes."""
+
+
+def config_option(command: _Command) -> _Command:
+    """Give a command `-c`; it gets `config`, the path or None."""
+    return click.option(
+        "-c",
+        "--config",
+        envvar="JOBVISOR_CONFIG",
+        show_envvar=True,
+        metavar="FILE",
+        help="The configuration.  [default: ./config.toml]",
+    )(command)
+
+
+def json_option(command: _Command) -> _Command:
+    """Give a command `--json`; it gets `as_json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="JSON on stdout, for other programs."
+    )(command)
+
+
+def load_config(path: str | None) -> Config:
+    """The configuration a command was given by `-c`, else `./config.toml`."""
+    return Config.load(path or "config.toml")
+
+
+def say(text: str) -> None:
+    """Tell the person something: on stderr, so that stdout holds only data."""
+    click.echo(plain(text), err=True)
+
+
+def plain(text: str) -> str:
+    """The text without control characters, which could steer a terminal; lines and tabs stay.
+
+    What jobs carry was written by strangers: an error message may hold escape sequences.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1]
+        for letter in text
+    )
+
+
+def brief(duration_ms: int) -> str:
+    """A duration by its two largest units, as tables have it; below a second it is 0s."""
+    text = duration_text(max(0, duration_ms) // 1000 * 1000)
+    return "".join(re.findall(r"[0-9]+[a-z]+", text)[:2])
+
+
+def print_json(value: Any) -> None:
+    """Write a value as JSON: indented for a person at a terminal, one line for a pipe."""
+    indent = 2 if sys.stdout.isatty() else None
+    click.echo(json.dumps(value, indent=indent))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table: drawn by rich at a terminal, plain aligned columns into a pipe.
+
+    Nothing is cut in a pipe, so `grep` and `awk` find whole values; NO_COLOR is rich's to obey.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_drawn(columns, cells)
+        return
+    heads = [column.upper() for column in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    for row in [heads, *cells]:
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def _print_drawn(columns: Sequence[str], cells: list[list[str]]) -> None:
+    from rich import box  # noqa: PLC0415 - rich costs more than most commands
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(file=sys.stdout).print(table)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else plain(str(value))
+    return " ".join(text.split()) or "-"
+
+
+_STYLES = {
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "succeeded": "green",
+    "failed": "bold red",
+    "cancelled": "dim",
+    "running": "cyan",
+    "busy": "cyan",
+    "backoff": "bold red",
+}

@@ -1,0 +1,154 @@
+"""A family started from somebody's own script: in its process, or beside it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.clock import SYSTEM
+from jobs.errors import FamilyNotRunning, JobsError
+from jobs.log import configure
+from supervisor.config import Config
+from supervisor.family import StateDir
+
+READY_POLL = 0.01  # seconds between two looks whether the family is ready
+
+
+class Supervisor:
+    """One family, described by a Config.
+
+    `run` makes this very process the parent; `start`, `stop` and `join`, or `with ... .running()`,
+    put the family beside it, in a fresh interpreter, so that the script may have threads and
+    signal handlers of its own. However the script ends, the family drains and leaves.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, *, drain: bool = False) -> int:
+        """Be the parent until the family stops; the exit code (0, 69, 75, 78).
+
+        Raises JobsError where this process has other threads (a fork would copy their locks in
+        whatever state they are), FamilyRunning where the state directory has a family.
+        """
+        return run_family(self.config, drain=drain)
+
+    def start(self, *, drain: bool = False) -> None:
+        """Start the family beside this process and return at once; `running` waits until it is ready."""
+        if self._process is not None and self._process.poll() is None:
+            raise JobsError(f"this family was started already, as pid {self._process.pid}")
+        here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from supervisor.embed import main; main()"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # a Ctrl-C of the script's terminal is the script's
+        )
+        if self._process.stdin is None:
+            raise JobsError("the family has no pipe to this process")
+        # The pipe stays open: its end is how the family learns that this process has ended.
+        pickle.dump((self.config, drain), self._process.stdin)
+        self._process.stdin.flush()
+
+    def stop(self, timeout: float | None = None) -> int:
+        """Ask the family to drain and wait for it; killed after `timeout` seconds. The exit code."""
+        process = self._started()
+        process.terminate()
+        try:
+            return self.join(timeout)
+        except JobsError:
+            process.terminate()  # the second TERM kills what still runs, its jobs given back
+            return self.join()
+
+    def join(self, timeout: float | None = None) -> int:
+        """Wait until the family has left; the exit code. JobsError if it has not after `timeout`."""
+        process = self._started()
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise JobsError(
+                f"the family (pid {process.pid}) still runs after {timeout} s"
+            ) from None
+        if process.stdin is not None:
+            process.stdin.close()
+        return code
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Until every worker has imported its tasks; JobsError if the family ends before that."""
+        process = self._started()
+        limit = self.config.family.boot_timeout_ms / 1000 if timeout is None else timeout
+        ends = SYSTEM.monotonic_ns() + int(limit * 1e9)
+        state = StateDir(self.config.family.state_dir)
+        while True:
+            if process.poll() is not None:
+                raise JobsError(
+                    f"the family ended with exit code {process.returncode} before it was ready; "
+                    f"its log says why"
+                )
+            status = state.status()
+            if status and status["pid"] == process.pid and status["state"] not in ("starting",):
+                return
+            if SYSTEM.monotonic_ns() > ends:
+                raise JobsError(f"the family is not ready after {limit:g} s; its log says why")
+            SYSTEM.sleep(READY_POLL)
+
+    @contextmanager
+    def running(self, *, timeout: float | None = None) -> Iterator[Supervisor]:
+        """The family runs within the block and is stopped after it (`timeout` as in `stop`)."""
+        self.start()
+        try:
+            self.wait_ready()
+            yield self
+        finally:
+            if self._started().poll() is None:
+                self.stop(timeout)
+
+    @property
+    def pid(self) -> int | None:
+        """The parent's pid while it runs beside this process."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise FamilyNotRunning("this family was not started; call start() first")
+        return self._process
+
+
+def run_family(config: Config, *, drain: bool = False, leash: int = -1) -> int:
+    """Make this process the parent of a family."""
+    _refuse_threads()
+    configure(config.log.level, config.log.format, file=config.log.file)
+    # Imported here: whoever only wants a Config or a running() does not pay for it.
+    from supervisor.parent import Parent  # noqa: PLC0415
+
+    return Parent(config, drain_and_stop=drain, leash=leash).run()
+
+
+def _refuse_threads() -> None:
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others or threading.current_thread() is not threading.main_thread():
+        raise JobsError(
+            f"the parent must be single-threaded, and this process also runs {', '.join(others) or 'another thread'}; "
+            f"use Supervisor(config).running() or .start(), which run beside it"
+        )
+
+
+def main() -> None:
+    """The fresh interpreter of `start`: its configuration comes down the leash."""
+    leash = os.dup(0)
+    with os.fdopen(os.dup(0), "rb", buffering=0) as pipe:
+        config, drain = pickle.load(pipe)  # noqa: S301 -- from the script that started us, by pipe
+    try:
+        code = run_family(config, drain=drain, leash=leash)
+    except JobsError as error:
+        sys.stderr.write(f"jobvisor: {error}\n")
+        code = error.exit_code
+    sys.exit(code)

@@ -1,0 +1,144 @@
+"""The skeleton of a child: boot, step until stopped, shut down; a step returns how long to sleep."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jobs.clock import SYSTEM, Clock
+from jobs.errors import JobsError
+from jobs.log import reopen, say, set_role
+from jobs.store import Life
+from supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, Board, Slot
+from supervisor.config import Config
+from jobs.identity import HOST, Identity
+from supervisor.signals import Signals, drain, poke
+
+SECOND = 1_000_000_000
+EX_OK, EX_CONFIG = 0, 78
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a child is given at its fork, and all it is given."""
+
+    config: Config
+    board: Board
+    slot: Slot
+    owner: int
+    family: int
+    name: str
+    parent: int
+    """The pid of the parent."""
+    lifeline: int
+    """Readable (end of file) when the parent stops or is dead."""
+    parent_poke: int
+    caretaker_poke: int
+    caretaker_read: int
+    """-1 but for the caretaker."""
+    clock: Clock = SYSTEM
+
+
+class Role(ABC):
+    """One child. Subclasses say what a boot, a step and the end are."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.board = seat.board
+        self.slot = seat.slot
+        self.clock = seat.clock
+        self.lifeline_cut = False
+        self._told = False
+        self._poll = select.poll()
+
+    def run(self) -> int:
+        """The whole life; its exit code."""
+        set_role(self.seat.name)
+        self.slot[STATE] = BOOTING
+        self.slot[OWNER] = self.seat.owner
+        self.signals = Signals([signal.SIGTERM, signal.SIGUSR1])
+        # For USR2: from C, so that a child stuck in native code tells its stack as well.
+        faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+        identity = Identity.mine()
+        self.life = Life(self.seat.owner, self.seat.family, self.seat.name, HOST, *identity)
+        self._poll.register(self.seat.lifeline, select.POLLIN)
+        self._poll.register(self.signals.fileno(), select.POLLIN)
+        try:
+            self.boot()
+        except JobsError as error:
+            say("boot_failed", role=self.seat.name, error=str(error))
+            return EX_CONFIG if error.exit_code == EX_CONFIG else 1
+        poke(self.seat.parent_poke)
+        while not self.leaving():
+            self.beat()
+            self.sleep(self.step())
+        self.shut_down()
+        return EX_OK
+
+    @abstractmethod
+    def boot(self) -> None:
+        """Become ready; a JobsError here means that this child cannot work as configured."""
+
+    @abstractmethod
+    def leaving(self) -> bool:
+        """Whether the next step must not be taken."""
+
+    @abstractmethod
+    def step(self) -> float:
+        """One bounded piece of work; seconds until the next one is due (0 = at once)."""
+
+    @abstractmethod
+    def shut_down(self) -> None:
+        """Leave nothing behind."""
+
+    def beat(self) -> None:
+        """Show that this process moves."""
+        self.slot[BEAT] = self.clock.monotonic_ns()
+
+    def watch(self, descriptor: int | None) -> None:
+        """Let a descriptor end a sleep."""
+        if descriptor is not None and descriptor >= 0:
+            self._poll.register(descriptor, select.POLLIN)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for the time, a signal, the lifeline or a watched descriptor, whichever is first."""
+        if seconds <= 0:
+            return
+        # Rounded up: a wait that ends too early would be followed by a second, empty one.
+        milliseconds = int(seconds * 1000 + 0.999)
+        self._heard(self._poll.poll(milliseconds))
+
+    def glance(self) -> None:
+        """Whether the parent is still there, without waiting."""
+        self._heard(self._poll.poll(0))
+
+    def _heard(self, events: list[tuple[int, int]]) -> None:
+        for descriptor, _ in events:
+            if descriptor == self.seat.lifeline:
+                # It stays readable for ever: heard once, or every sleep would be none.
+                self._poll.unregister(descriptor)
+                self.lifeline_cut = True
+            elif descriptor == self.seat.caretaker_read:
+                drain(descriptor)
+
+    def told_to_leave(self) -> bool:
+        """Whether this child was sent SIGTERM; on the way the logs are reopened where that was asked."""
+        if self.signals.pending():
+            for number in self.signals.take():
+                if number == signal.SIGUSR1:
+                    reopen()
+                else:
+                    self._told = True
+        return self._told
+
+    @property
+    def alone(self) -> bool:
+        """Whether the parent is dead: the lifeline was cut without its word, or while it stopped."""
+        return self.lifeline_cut and (
+            self.board[STOP] == RUN or os.getppid() != self.seat.parent
+        )

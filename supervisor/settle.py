@@ -1,0 +1,126 @@
+"""A ledger carried to the store: its journal applied, its current job charged, the rest released.
+
+All of one life in one transaction, and each statement fenced by id, state, owner and claim: settling
+a life twice, or while somebody else does, changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+from jobs.identity import HOST
+from jobs.job import State
+from jobs.retry import policy_from_json
+from jobs.store import Applied, Life, Store
+from jobs.store.base import Death, Held
+from supervisor.board import VERDICTS, Grave
+from supervisor.child import Exit
+from supervisor.ledger import Header, Read
+
+__all__ = ["death_of", "died_unseen", "recall", "settle", "vanished"]
+
+#: Verdicts that are the fault of the job they name; every other kill of ours charges nobody.
+_BLAMING = {"timeout", "memory"}
+
+
+def death_of(grave: Grave, held: Held | None, current: int, claim: int, *, oom: bool) -> Death:
+    """What a death the parent saw means for the job that was current."""
+    ended = Exit(grave.pid, grave.status)
+    how = f"was killed by {ended.signal}" if ended.signal else f"exited with code {ended.code}"
+    verdict = VERDICTS[grave.verdict] if 0 <= grave.verdict < len(VERDICTS) else "force"
+    named = (grave.verdict_job, grave.verdict_claim) == (current, claim)
+    if verdict and named and verdict in (*_BLAMING, "cancel"):
+        outcome = "cancelled" if verdict == "cancel" else verdict
+        text = _sentence(verdict, held)
+    elif verdict:
+        outcome = "stopped"
+        text = f"its worker was stopped ({verdict}) for no fault of the job"
+    else:
+        outcome = "crash"
+        text = f"its worker {how}"
+        if ended.signal == "SIGKILL" and oom:
+            outcome, text = "oom", "its worker was killed by the kernel: out of memory"
+    return Death(
+        outcome, text, HOST, grave.pid, ended.code, ended.signal, verdict or None
+    )
+
+
+def _sentence(verdict: str, held: Held | None) -> str:
+    if verdict == "timeout":
+        limit = f" of {held.timeout_ms / 1000:g} s" if held else ""
+        return f"killed at its timeout{limit}"
+    if verdict == "memory":
+        limit = f" of {held.memory_bytes >> 20} MiB" if held else ""
+        return f"killed over its memory limit{limit}"
+    return "killed because it did not end when its cancel was asked for"
+
+
+def died_unseen(header: Header) -> Death:
+    """A life that ended with its parent, so that nobody saw how."""
+    text = "its worker died together with its supervisor; nobody saw how"
+    return Death("crash", text, header.host, header.pid)
+
+
+def vanished(life: Life) -> Death:
+    """A life that left no evidence: its machine or its ledger is gone."""
+    return Death("vanished", "its worker vanished without evidence", life.host, life.pid)
+
+
+def settle(store: Store, life: Life, found: Read | None, death: Death, *, forget: bool) -> Applied:
+    """Settle a dead life in one transaction.
+
+    Without a ledger there is no evidence of what had been started: every row goes back uncharged,
+    and a job that loses its worker so four times is failed.
+    """
+    with store.transaction():
+        applied = Applied(0, [], [])
+        if found is None:
+            store.vanish(life.owner, vanished(life) if death.outcome == "crash" else death)
+        else:
+            applied = store.apply(found.records, life, forget_succeeded=forget)
+            if found.header.current:
+                _end_current(store, life, found.header, death)
+            store.release_rest(life.owner)
+        store.remove_owner(life.owner)
+    return applied
+
+
+def settle_rebooted(store: Store, life: Life, found: Read, *, forget: bool) -> Applied:
+    """Settle a life of an earlier boot: its records are authentic, but what it wrote last is lost."""
+    with store.transaction():
+        applied = store.apply(found.records, life, forget_succeeded=forget)
+        store.vanish(life.owner, vanished(life))
+        store.remove_owner(life.owner)
+    return applied
+
+
+def _end_current(store: Store, life: Life, header: Header, death: Death) -> None:
+    # Gone from `running` means that the journal had it, or that an earlier settling did.
+    held = store.held(header.current, life.owner, header.claim)
+    if held is None:
+        return
+    if death.outcome == "vanished":
+        store.vanish(life.owner, death, header.current)
+    elif death.outcome == "stopped":
+        store.give_back(header.current, life.owner, held, death)
+    else:
+        store.rescue(header.current, life.owner, held, death, _delay(held))
+
+
+def _delay(held: Held) -> int | None:
+    if held.attempt >= held.attempts_max:
+        return None
+    return policy_from_json(held.policy).delay_ms(held.attempt, None)
+
+
+def recall(store: Store, life: Life, found: Read, claim: int, *, forget: bool) -> tuple[Applied, int]:
+    """Behind a long job: what its batch has finished is settled, what it has not begun goes back.
+
+    `found` was read after the recall word was set and the worker had time to see it: current
+    first, then the journal.
+    """
+    with store.transaction():
+        applied = store.apply(found.records, life, forget_succeeded=forget)
+        released = store.release_rest(life.owner, claim=claim, current=found.header.current)
+    return applied, released
+
+
+RETAINED = (State.SUCCEEDED, State.CANCELLED, State.FAILED)

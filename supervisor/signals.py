@@ -1,0 +1,90 @@
+"""A signal becomes a noted fact and a wake-up; nothing else happens inside a handler."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from types import FrameType
+
+#: Every signal a family may handle somewhere; a child begins with the default of each.
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+
+class Signals:
+    """The signals one process has been sent and has not looked at yet.
+
+    The wake-up descriptor gets a byte even when the signal arrives between a check and a sleep, so
+    no signal waits for the next one. A full pipe loses bytes, not signals: the handler noted them.
+    """
+
+    def __init__(self, wanted: Iterable[signal.Signals]) -> None:
+        self._noted: list[int] = []
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, self._note) for number in wanted}
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._noted.append(number)
+
+    def fileno(self) -> int:
+        """Readable when a signal came; poll it, then `take`."""
+        return self._read
+
+    def descriptors(self) -> tuple[int, int]:
+        """What a fork must close."""
+        return self._read, self._write
+
+    def close(self) -> None:
+        """Put back what was there before, for a script that made itself a parent for a while."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def take(self) -> list[int]:
+        """What has come since the last look, oldest first."""
+        drain(self._read)
+        taken, self._noted = self._noted, []
+        return taken
+
+    def pending(self) -> bool:
+        """Whether anything came that was not taken; cheap enough to ask before every job."""
+        return bool(self._noted)
+
+
+def drain(descriptor: int) -> bool:
+    """Empty a non-blocking pipe; whether anything was in it."""
+    found = False
+    try:
+        while os.read(descriptor, 4096):
+            found = True
+    except BlockingIOError:
+        pass
+    return found
+
+
+def poke(descriptor: int) -> None:
+    """Wake the reader of a non-blocking pipe; a full one is awake already, a closed one is gone."""
+    try:
+        os.write(descriptor, b"!")
+    except (BlockingIOError, BrokenPipeError):
+        pass
+
+
+def forget_all() -> None:
+    """In a forked child, first of all: what the parent handled is the parent's business."""
+    signal.set_wakeup_fd(-1)
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,199 @@
+"""What the family says of itself: the board as a file, written by the caretaker.
+
+The board is anonymous memory, so whoever asks from outside reads `state_dir/status.json`: replaced
+by a rename each second, and at once when a process, the scale or the family's state changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from jobs import __version__
+from jobs.clock import Clock, to_datetime
+from jobs.identity import HOST
+from jobs.store.base import Death
+from supervisor.board import (
+    BACKOFF,
+    BORN,
+    CLAIM,
+    CURRENT,
+    DEGRADED,
+    EMPTY,
+    LACKS_LEDGER,
+    PID,
+    POOL,
+    REACHED,
+    RESTARTS,
+    ROLE,
+    ROLES,
+    SCALE,
+    SINCE,
+    SLOT_STATE,
+    STARTED,
+    STARTED_AT,
+    STATE,
+    STATES,
+    STOP,
+    WORKER,
+    Board,
+    Grave,
+    Slot,
+)
+from supervisor.child import Exit
+from supervisor.config import Config
+from supervisor.family import StateDir
+
+EVERY_NS = 1_000_000_000
+DEATHS_KEPT = 20
+
+
+class Status:
+    """The last word of the family about itself."""
+
+    def __init__(
+        self, board: Board, config: Config, state: StateDir, clock: Clock, family: int
+    ) -> None:
+        self._board = board
+        self._config = config
+        self._path = os.path.join(state.path, "status.json")
+        self._clock = clock
+        self._family = family
+        self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
+        self._written_ns = 0
+        self._shape: object = None
+
+    def note_death(self, grave: Grave, death: Death | None, job: int) -> None:
+        """A life has been settled: what it died of, and the job that paid for it."""
+        ended = Exit(grave.pid, grave.status)
+        cause = death.text if death else ended.signal or f"exit code {ended.code}"
+        self._deaths.append(
+            {
+                "at": _iso(self._clock.now_ms()),
+                "slot": grave.slot,
+                "pid": grave.pid,
+                "cause": cause,
+                "outcome": death.outcome if death else None,
+                "signal": ended.signal,
+                "exit_code": ended.code,
+                "job": job or None,
+                "settled_after_ms": (self._clock.monotonic_ns() - grave.at) // 1_000_000,
+            }
+        )
+        self._shape = None
+
+    def seconds_to_next(self) -> float:
+        """How long until the next regular writing."""
+        passed = self._clock.monotonic_ns() - self._written_ns
+        return max(0.0, (EVERY_NS - passed) / 1e9)
+
+    def write_if_due(self, *, waiting: bool) -> None:
+        """Write where a second has passed or the shape of the family is another."""
+        shape = (waiting, self._shape_now())
+        if shape != self._shape or self._clock.monotonic_ns() - self._written_ns >= EVERY_NS:
+            self.write(waiting=waiting)
+            self._shape = shape
+
+    def _shape_now(self) -> object:
+        board = self._board
+        return (
+            board[SCALE], board[STOP], board[DEGRADED], board[RESTARTS],
+            [(slot[PID], slot[SLOT_STATE], slot[STATE] == 0) for slot in self._slots()],
+        )  # fmt: skip
+
+    def _slots(self) -> list[Slot]:
+        return [slot for slot in self._board.slots if slot[SLOT_STATE] != EMPTY]
+
+    def write(self, *, waiting: bool, stopped: bool = False) -> None:
+        """Write now; a full disk costs this writing, not the family."""
+        self._written_ns = self._clock.monotonic_ns()
+        text = json.dumps(self._told(waiting, stopped), indent=1)
+        beside = f"{self._path}.{os.getpid()}"
+        try:
+            with open(beside, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(beside, self._path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(beside)
+
+    def _told(self, waiting: bool, stopped: bool) -> dict[str, Any]:
+        board = self._board
+        degraded = self._degraded(waiting)
+        workers = [self._slot(slot) for slot in self._slots() if slot[ROLE] == WORKER]
+        caretakers = [self._slot(slot) for slot in self._slots() if slot[ROLE] != WORKER]
+        if stopped:
+            state = "stopped"
+        elif board[STOP]:
+            state = "stopping"
+        elif degraded:
+            state = "degraded"
+        elif any(worker["state"] == "booting" for worker in workers):
+            state = "starting"
+        else:
+            state = "running"
+        return {
+            "family": self._config.family.name,
+            "family_id": self._family,
+            "pid": os.getppid(),
+            "host": HOST,
+            "version": __version__,
+            "state": state,
+            "started_at": _iso(board[STARTED_AT]),
+            "written_at": _iso(self._clock.now_ms()),
+            "database": self._config.database.url,
+            "waiting_for_database": waiting,
+            "degraded": degraded,
+            "scale": board[SCALE],
+            "restarts": board[RESTARTS],
+            "workers": workers,
+            "caretaker": caretakers[0] if caretakers else None,
+            "deaths": list(self._deaths),
+        }
+
+    def _degraded(self, waiting: bool) -> list[str]:
+        told = ["the database cannot be used"] if waiting else []
+        for slot in self._slots():
+            name = ROLES.get(slot[ROLE], "child") + f" {slot.index}"
+            if slot[SLOT_STATE] == BACKOFF:
+                told.append(f"{name} keeps dying and is started again with growing delay")
+            elif slot[LACKS_LEDGER]:
+                told.append(f"{name} has no ledger file and runs one job at a time")
+        return told
+
+    def _slot(self, slot: Slot) -> dict[str, Any]:
+        state = slot[STATE]
+        backoff = slot[SLOT_STATE] == BACKOFF
+        job = slot[CURRENT]
+        now = self._clock.monotonic_ns()
+        pools = self._config.workers
+        pool = slot[POOL]
+        return {
+            "slot": slot.index,
+            "role": ROLES.get(slot[ROLE], ""),
+            "pool": pools[pool].name if slot[ROLE] == WORKER and pool < len(pools) else None,
+            "pid": None if backoff else slot[PID],
+            "state": "backoff" if backoff else STATES[state] if state < len(STATES) else "?",
+            "job": job or None,
+            "job_seconds": round((now - slot[SINCE]) / 1e9, 3) if job else None,
+            "claim": slot[CLAIM],
+            "started": slot[STARTED],
+            "reached_database": bool(slot[REACHED]),
+            "rss": _resident(slot[PID]),
+            "up_seconds": round((now - slot[BORN]) / 1e9, 1),
+        }
+
+
+def _resident(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _iso(ms: int) -> str:
+    return to_datetime(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,467 @@
+"""The worker: turn (settle, promote, claim), then run each claimed job and record its outcome.
+
+Its order of writing is the promise of the product. Per job: publish it as current, then look
+whether it may start; run it; write its record, then the tail; then nothing is current. Per turn:
+one transaction, then the journal is emptied, then the new claim is noted. A kill between any two
+of these leaves a state from which `settle` finds out what had happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import resource
+import signal
+
+from jobs.client import Client, use_client
+from jobs.errors import StoreError
+from jobs.events import Events
+from jobs.execution import Execution
+from jobs.job import Claimed
+from jobs.log import log_event, say
+from jobs.outcome import VERB_CODES, Outcome
+from jobs.registry import registry
+from jobs.store import Applied, Record, open_store
+from jobs.store.relational import log_lost
+from supervisor.board import (
+    BATCH,
+    BUSY,
+    CANCEL_CLAIM,
+    CANCEL_JOB,
+    CARETAKER_WATCHES,
+    CLAIM,
+    CURRENT,
+    DEADLINE,
+    IDLE,
+    LACKS_LEDGER,
+    LEASE_UNTIL,
+    MEMORY,
+    PARENT_WATCHES,
+    PROGRESS,
+    REACHED,
+    RECALL,
+    RUN,
+    SINCE,
+    STARTED,
+    STATE,
+    STOP,
+    TURN,
+    WAITING_STATE,
+)
+from supervisor.cleanliness import Cleanliness
+from supervisor.config import Workers
+from supervisor.family import StateDir
+from supervisor.ledger import INLINE, Entry, Header, Ledger
+from supervisor.rejected import keep_rejected
+from supervisor.role import SECOND, Role, Seat
+from supervisor.signals import poke
+
+WORK_AHEAD_NS = 20_000_000  # a batch is about 20 ms of work: what a neighbour may have to wait
+LONG_NS = 1_000_000  # after a job longer than this the process is looked over
+LOOKED_OVER_EVERY = 100  # and after this many short ones
+RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
+GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
+LEDGER_AGAIN_NS = 5 * SECOND  # how often a file is tried again on a full disk
+
+
+class Worker(Role):
+    """One process that runs jobs."""
+
+    def __init__(self, seat: Seat, pool: Workers) -> None:
+        super().__init__(seat)
+        self._pool = pool
+        self._config = seat.config
+        self._state = StateDir(seat.config.family.state_dir)
+        self._ledger: Ledger | None = None
+        self._claim = 0
+        self._average_ns = 0.0
+        self._batch = 1
+        self._unsure = False  # rows of ours may run that we do not hold
+        self._registered = False
+        self._reason: str | None = None  # why this worker leaves by itself
+        self._failures = 0
+        self._since_looked_over = 0
+        self._current: Claimed | None = None
+        self._ledger_tried = 0
+
+    # -- boot
+
+    def boot(self) -> None:
+        """Import the user's tasks and take a place; the database may come later."""
+        tasks = self._config.tasks
+        registry.load(tasks.modules, tasks.path)
+        events = Events()
+        events.subscribe(log_event)
+        self._store = open_store(
+            self._config.database.url, durable=False, clock=self.clock, events=events
+        )
+        self._store.on_wait = self.beat
+        os.environ["JOBVISOR_DATABASE_URL"] = self._config.database.url
+        use_client(Client(self._config.database.url, hold=False, defaults=self._config.defaults))
+        self._execution = Execution(
+            registry,
+            clock=self.clock,
+            port=self,
+            worker=self.seat.name,
+            defer_unknown=tasks.unknown == "defer",
+        )
+        self._waker = self._store.waker()
+        self.watch(self._waker.fileno())
+        self._poll_seconds = self._config.database.poll_ms / 1000
+        if self._waker.fileno() is None:
+            self._poll_seconds = min(self._poll_seconds, 0.1)
+        self._pid = os.getpid()
+        self._memory_at = _resident()
+        ours = [self.seat.lifeline, self.seat.parent_poke, self.seat.caretaker_poke]
+        ours += [*self.signals.descriptors(), 2]
+        waker = self._waker.fileno()
+        self._clean = Cleanliness([*ours, waker] if waker is not None else ours)
+        self.slot[STATE] = WAITING_STATE
+
+    def _open_ledger(self) -> None:
+        """With the database's name known: a ledger belongs to one database."""
+        now = self.clock.monotonic_ns()
+        if now < self._ledger_tried:
+            return
+        self._ledger_tried = now + LEDGER_AGAIN_NS
+        header = Header(
+            self.seat.owner, 0, 0, 0, self.life.pid, self.life.start_ticks,
+            self.life.pid_namespace, self.life.family, self.life.boot_id,
+            self._store.database_id(), self.life.host,
+        )  # fmt: skip
+        try:
+            self._ledger = Ledger(self._state.ledgers, header, self.clock)
+        except OSError as error:
+            # Exactness needs no file where every job is its own transaction; speed does.
+            if not self.slot[LACKS_LEDGER]:
+                say("ledger_refused", path=self._state.ledgers, error=str(error))
+            self.slot[LACKS_LEDGER] = 1
+        else:
+            self.slot[LACKS_LEDGER] = 0
+
+    # -- the loop
+
+    def leaving(self) -> bool:
+        """Stop, a signal, a dead parent, or a reason of its own."""
+        return self._reason is not None or self._asked_to_leave()
+
+    def _asked_to_leave(self) -> bool:
+        return self.board[STOP] != RUN or self.lifeline_cut or self.told_to_leave()
+
+    def step(self) -> float:
+        """A turn and the jobs it claimed; or, with nothing to claim, the time until the next look."""
+        if self._leased_out():
+            return 0.1
+        stain = self._clean.lost_descriptor()
+        if stain is not None:
+            # The database cannot be trusted to a process that lost its files: leave, be settled.
+            say("dirty", job="", task="", what=stain)
+            os._exit(0)
+        try:
+            jobs = self._turn(self._batch)
+        except StoreError as error:
+            return self._wait_for_database(error)
+        if not jobs:
+            return self._rest()
+        self._run(jobs)
+        return 0
+
+    def _leased_out(self) -> bool:
+        return self.board[LEASE_UNTIL] < self.clock.boottime_ns()
+
+    def _turn(self, limit: int) -> list[Claimed]:
+        self.slot[STATE] = TURN
+        self.beat()
+        if self._ledger is None:
+            self._open_ledger()
+        ledger = self._ledger
+        if ledger is None:
+            limit = min(limit, 1)
+        claim = self._claim + 1
+        self._claim = claim  # a number is used once, whether or not its COMMIT was answered
+        unsure, self._unsure = self._unsure, True
+        turn = self._store.turn(
+            self.life,
+            claim,
+            queues=self._pool.queues,
+            limit=limit,
+            journal=ledger.records() if ledger is not None and ledger.entries else (),
+            release_rest=unsure,
+            register=not self._registered,
+            forget_succeeded=self._config.retention.succeeded_ms == 0,
+        )
+        self._unsure = False
+        self._registered = True
+        self.slot[REACHED] = 1
+        if self._failures:
+            say("database_back", delay=f"{self._failures} tries")
+        self._failures = 0
+        if ledger is not None:
+            ledger.claimed(claim)
+        self.slot[CLAIM] = claim
+        self._tell(turn.applied)
+        return turn.jobs
+
+    def _tell(self, applied: Applied) -> None:
+        if applied.lost:
+            log_lost(applied.lost)
+        for record, reason in applied.rejected:
+            keep_rejected(self._state.rejected, record, reason)
+
+    def _rest(self) -> float:
+        """Nothing to claim: look without a lock until there is, keeping the connection.
+
+        The order is watch, drain, look, sleep: what comes after the drain ends the sleep, what came
+        before it is seen by the look.
+        """
+        self.slot[STATE] = IDLE
+        self.slot[BATCH] = 0
+        self._batch = 1
+        now = look_at = self.clock.monotonic_ns()
+        while not self.leaving():
+            self.beat()
+            hint = self._waker.drain()
+            if hint is not None:
+                look_at = min(look_at, now + int(hint * SECOND))
+            if now >= look_at:
+                try:
+                    found, due_ms = self._store.look(self._pool.queues)
+                    self._unsure = self._unsure or (not found and self._store.owns(self.seat.owner))
+                except StoreError as error:
+                    return self._wait_for_database(error)
+                if found or self._unsure:
+                    break
+                wait = self._poll_seconds if due_ms is None else due_ms / 1000
+                look_at = now + int(min(self._poll_seconds, wait) * SECOND)
+            self.sleep((look_at - now) / SECOND)
+            now = self.clock.monotonic_ns()
+        return 0
+
+    def _wait_for_database(self, error: StoreError) -> float:
+        """Away, full, locked: keep the journal, say so, come back later; nobody judges this state."""
+        self._unsure = True
+        self.slot[STATE] = WAITING_STATE
+        self._failures += 1
+        if self._failures == 1 or self._failures % 20 == 0:
+            say("database_lost", error=str(error))
+        self._store.close()
+        delay = min(RETRY_FIRST * 2 ** min(self._failures, 10), RETRY_CAP)
+        self.beat()
+        self.sleep(delay * random.uniform(0.5, 1.0))
+        return 0
+
+    # -- the jobs of one claim
+
+    def _run(self, jobs: list[Claimed]) -> None:
+        # No connection of ours is open while a user's function runs: a task that opens and closes
+        # the database file would drop this process's locks, and with them a later commit.
+        self._store.close()
+        slot = self.slot
+        slot[BATCH] = len(jobs)
+        slot[STATE] = BUSY
+        self._wake_watchers()
+        began = self.clock.monotonic_ns()
+        done = 0
+        for job in jobs:
+            if not self._start(job):
+                break
+            done += 1
+            if self._reason is not None:
+                break
+        else:
+            self._measure(self.clock.monotonic_ns() - began, done)
+            return
+        if done < len(jobs):
+            self._unsure = True  # the rest of the claim is released by the next turn
+
+    def _wake_watchers(self) -> None:
+        # Only when they sleep: while anything is busy they look every 20 ms by themselves.
+        if not self.board[PARENT_WATCHES]:
+            poke(self.seat.parent_poke)
+        if not self.board[CARETAKER_WATCHES]:
+            poke(self.seat.caretaker_poke)
+
+    def _start(self, job: Claimed) -> bool:
+        """Run one job, or withdraw from the rest of the claim (False)."""
+        ledger, slot = self._ledger, self.slot
+        if ledger is not None and not ledger.has_room() and not self._settle_now():
+            return False
+        began = self.clock.monotonic_ns()
+        ends = began + job.timeout_ms * 1_000_000 if job.timeout_ms else 0
+        # Publish, then look. The other order ran 1.8 % of recalled jobs twice (simulated).
+        slot[MEMORY] = job.memory_bytes
+        slot[DEADLINE] = ends
+        slot[SINCE] = began
+        if ledger is not None:
+            ledger.publish(job.id, ends)
+        slot[CURRENT] = job.id
+        if self._must_withdraw(job):
+            self._withdraw()
+            return False
+        slot[STARTED] += 1
+        self._current = job
+        outcome = self._execution.run(job, ends)
+        if os.getpid() != self._pid:
+            os._exit(0)  # the task forked and its copy came back: the run is the original's
+        self._current = None
+        took = self.clock.monotonic_ns() - began
+        kept = self._record(job, outcome, took)
+        self._withdraw()
+        self._look_over(job, took)
+        return kept
+
+    def _must_withdraw(self, job: Claimed) -> bool:
+        slot = self.slot
+        return (
+            self.board[STOP] != RUN
+            or slot[RECALL] == self._claim
+            or (slot[CANCEL_JOB] == job.id and slot[CANCEL_CLAIM] == self._claim)
+            or self.board[LEASE_UNTIL] < self.clock.boottime_ns()
+            or self.lifeline_cut
+            or self.told_to_leave()
+        )
+
+    def _withdraw(self) -> None:
+        self.slot[CURRENT] = 0
+        if self._ledger is not None:
+            self._ledger.withdraw()
+
+    def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> bool:
+        """Keep an outcome; False where the claim must end here."""
+        entry = Entry(
+            job.id,
+            job.attempt,
+            VERB_CODES[outcome.verb],
+            self.clock.boottime_ns(),
+            took_ns // 1_000_000,
+            outcome.delay_ms,
+            outcome.body(),
+        )
+        ledger = self._ledger
+        if ledger is None or len(entry.body) > INLINE:
+            return self._commit(entry)
+        ledger.write_body(entry)
+        ledger.write_tail(entry)
+        return True
+
+    def _commit(self, entry: Entry) -> bool:
+        """Settle one outcome that is in no ledger, for as long as it takes."""
+        record = Record(
+            self.seat.owner, self._claim, entry.job, entry.attempt, entry.verb, 0,
+            entry.duration_ms, entry.delay_ms, entry.body,
+        )  # fmt: skip
+        while True:
+            try:
+                applied = self._store.apply(
+                    [record],
+                    self.life,
+                    forget_succeeded=self._config.retention.succeeded_ms == 0,
+                )
+            except StoreError as error:
+                self._wait_for_database(error)
+                continue
+            self._store.close()
+            self._tell(applied)
+            self.slot[STATE] = BUSY
+            return True
+
+    def _settle_now(self) -> bool:
+        """The journal is full: settle it in a turn that claims nothing, keeping the claim."""
+        ledger = self._ledger
+        if ledger is None:
+            return True
+        self.slot[STATE] = TURN
+        try:
+            applied = self._store.apply(
+                ledger.records(),
+                self.life,
+                forget_succeeded=self._config.retention.succeeded_ms == 0,
+            )
+        except StoreError as error:
+            self._wait_for_database(error)
+            return False
+        self._store.close()
+        ledger.settled()
+        self._tell(applied)
+        self.slot[STATE] = BUSY
+        return True
+
+    # -- after a job
+
+    def _look_over(self, job: Claimed, took_ns: int) -> None:
+        self._since_looked_over += 1
+        jobs = self.slot[STARTED]
+        if self._pool.max_jobs and jobs >= self._pool.max_jobs:
+            self._leave("recycled", reason=f"it has run {jobs} jobs")
+        if took_ns <= LONG_NS and self._since_looked_over < LOOKED_OVER_EVERY:
+            return
+        self._since_looked_over = 0
+        self.glance()
+        stain = self._clean.stain()
+        if stain is not None:
+            self._leave("dirty", job=job.id, task=job.task, what=stain)
+        limit = self._pool.max_memory
+        if limit and (resident := _resident()) > limit:
+            self._leave("recycled", reason=f"it holds {resident >> 20} MiB")
+
+    def _leave(self, line: str, **fields: object) -> None:
+        if self._reason is None:
+            self._reason = line
+            say(line, **fields)
+
+    def _measure(self, took_ns: int, jobs: int) -> None:
+        """The batch grows while jobs are short, to about 20 ms of work."""
+        each = took_ns / jobs
+        self._average_ns = each if not self._average_ns else 0.7 * self._average_ns + 0.3 * each
+        wanted = int(WORK_AHEAD_NS / max(self._average_ns, 1.0))
+        self._batch = max(1, min(wanted, self._batch * GROWTH, self._pool.batch_max))
+
+    # -- the port of a running task's context
+
+    def progress(self, text: str) -> None:
+        """Into the ledger; the caretaker carries it to the row."""
+        if self._ledger is not None:
+            self._ledger.progress(text.encode())
+            self.slot[PROGRESS] += 1
+
+    def cancelled(self) -> bool:
+        """Whether the caretaker brought a cancel for the current job."""
+        job = self._current
+        return (
+            job is not None
+            and self.slot[CANCEL_JOB] == job.id
+            and self.slot[CANCEL_CLAIM] == self._claim
+        )
+
+    def stopping(self) -> bool:
+        """Whether this worker is to leave."""
+        self.glance()
+        return self._asked_to_leave()
+
+    # -- the end
+
+    def shut_down(self) -> None:
+        """Settle, release the rest, retire the ledger; what cannot be settled stays in its file."""
+        self._unsure = True
+        for _ in range(3):
+            try:
+                if self._registered or self._ledger is not None:
+                    self._turn(0)
+                    self._store.remove_owner(self.seat.owner)
+                    if self._ledger is not None:
+                        self._ledger.retire()
+                self._store.close()
+            except StoreError as error:
+                say("settle_left", error=str(error), path=self._state.ledgers)
+                self.sleep(RETRY_FIRST)
+            else:
+                return
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,213 @@
+"""The words of the lines, and the handler that never blocks or breaks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import log
+from jobs.errors import ConfigError
+from jobs.events import Event, Events
+from jobs.log import LINE_MAX, LINES, configure, log_event, say, set_role
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Puts the logger back as it was."""
+    logger = logging.getLogger("jobvisor")
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    yield
+    logger.handlers[:], level, logger.propagate = before
+    logger.setLevel(level)
+    set_role("")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:
+            continue  # the test closed it
+
+
+def text_of(reading: int) -> str:
+    """All that is in the pipe."""
+    os.set_blocking(reading, False)
+    parts = []
+    try:
+        while part := os.read(reading, 1 << 20):
+            parts.append(part)
+    except BlockingIOError:
+        return b"".join(parts).decode()
+    return b"".join(parts).decode()
+
+
+def fill(writing: int) -> None:
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+
+
+def test_a_text_line_has_time_level_role_pid_and_message(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    set_role("worker 2")
+    say("migrated", version=1)
+    wanted = (
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info worker 2 "
+        rf"\[{os.getpid()}\] database migrated to schema 1\n"
+    )
+    assert re.fullmatch(wanted, text_of(pipe[0]))
+
+
+def test_a_json_line_is_one_object(pipe: tuple[int, int]) -> None:
+    configure("info", "json", pipe[1])
+    say("migrated", version=1)
+    told = json.loads(text_of(pipe[0]))
+    assert (told["level"], told["line"], told["fields"]) == ("info", "migrated", {"version": 1})
+
+
+def test_an_unknown_line_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        say("no such line")
+
+
+def test_a_forgotten_field_shows_as_a_question_mark(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    say("migrated")
+    assert text_of(pipe[0]).endswith("schema ?\n")
+
+
+def test_a_line_below_the_level_is_not_written(pipe: tuple[int, int]) -> None:
+    configure("warning", "text", pipe[1])
+    say("migrated", version=1)
+    say("degraded", reason="x")
+    assert text_of(pipe[0]).count("\n") == 1
+
+
+def test_control_characters_are_shown_and_not_obeyed(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    say("degraded", reason="a\nb\x1b[31m\ud800")
+    line = text_of(pipe[0])
+    assert r"a\nb\x1b[31m\ud800" in line
+    assert line.count("\n") == 1
+
+
+def test_a_full_pipe_costs_lines_that_the_next_one_counts(pipe: tuple[int, int]) -> None:
+    handler = configure("info", "text", pipe[1])
+    fill(pipe[1])
+    say("migrated", version=1)
+    say("migrated", version=2)
+    assert handler.dropped == 2
+    text_of(pipe[0])
+    say("migrated", version=3)
+    lines = text_of(pipe[0]).splitlines()
+    assert "2 log lines before this one could not be written" in lines[0]
+    assert lines[1].endswith("schema 3")
+    assert (handler.dropped, handler.dropped_total) == (0, 2)
+
+
+def test_a_line_that_was_torn_is_ended_before_the_next(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    fill(pipe[1])
+    os.read(pipe[0], 8192)  # room for a part of it
+    say("degraded", reason="y" * 20_000)
+    assert text_of(pipe[0]).endswith("y")
+    say("migrated", version=3)
+    text = text_of(pipe[0])
+    assert text.startswith("\n")
+    assert text.endswith("schema 3\n")
+
+
+def test_a_closed_pipe_and_a_closed_descriptor_are_counted(pipe: tuple[int, int]) -> None:
+    handler = configure("info", "text", pipe[1])
+    os.close(pipe[0])
+    say("migrated", version=1)
+    os.close(pipe[1])
+    say("migrated", version=2)
+    assert handler.dropped == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_counted() -> None:
+    fd = os.open("/dev/full", os.O_WRONLY)
+    handler = configure("info", "text", fd)
+    say("migrated", version=1)
+    os.close(fd)
+    assert handler.dropped == 1
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_a_long_line_is_cut(tmp_path: Path, format_: str) -> None:
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    configure("info", format_, fd)
+    say("degraded", reason="\u00e9" * 100_000)
+    os.close(fd)
+    line = (tmp_path / "log").read_bytes()
+    assert len(line) < LINE_MAX + 100
+    assert line.endswith(b"\n")
+    if format_ == "json":
+        assert json.loads(line)["cut"] is True
+
+
+def test_configuring_again_replaces_the_handler(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    configure("info", "text", pipe[1])
+    say("migrated", version=1)
+    assert text_of(pipe[0]).count("\n") == 1
+
+
+@pytest.mark.parametrize(("level", "format_"), [("loud", "text"), ("info", "xml")])
+def test_an_unknown_level_or_format_is_refused(level: str, format_: str) -> None:
+    with pytest.raises(ConfigError, match="must be one of"):
+        configure(level, format_)
+
+
+def test_a_retry_is_logged_with_attempt_error_and_delay(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    event = Event("retry", 7, "app:f", "mail", 2, 4, "ValueError: no", 90_000, 5, "error")
+    log_event(event)
+    line = text_of(pipe[0])
+    assert "warning" in line
+    assert "job 7 app:f attempt 2/4" in line
+    assert "ValueError: no; next attempt in 1m30s" in line
+
+
+def test_a_success_is_logged_at_debug_only(pipe: tuple[int, int]) -> None:
+    event = Event("succeed", 7, "app:f", "mail", 1, 4)
+    configure("info", "text", pipe[1])
+    log_event(event)
+    configure("debug", "text", pipe[1])
+    log_event(event)
+    assert text_of(pipe[0]).count("succeeded") == 1
+
+
+def test_a_broken_subscriber_is_worded_by_the_table(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    events = Events()
+
+    def broken(event: Event) -> None:
+        raise KeyError(event.job)
+
+    events.subscribe(broken)
+    events.emit(Event("succeed", 1, "app:f", "default"))
+    assert "raised KeyError" in text_of(pipe[0])
+
+
+def test_every_template_is_well_formed_and_every_verb_has_a_line() -> None:
+    for level, template in LINES.values():
+        assert level in log.LEVELS.values()
+        assert all(name != "" for _, name, _, _ in string.Formatter().parse(template))
+    assert set(log._VERB_LINES.values()) <= set(LINES)

@@ -1,0 +1,200 @@
+"""Name to task, the decorator, and loading modules."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import ConfigError, InvalidOption
+from jobs.registry import Registry
+from jobs.registry import task as default_task
+from jobs.task import ContextTask, Injected, Task
+
+ROOT = Path(__file__).parents[2]
+
+
+class Context(Injected):
+    """Stands for the real one."""
+
+
+def plain(n: int) -> int:
+    return n + 1
+
+
+def contextual(ctx: Context, n: int) -> str:
+    return str(n)
+
+
+def test_the_decorator_is_used_bare_with_options_and_as_a_call() -> None:
+    registry = Registry()
+
+    @registry.task
+    def bare(n: int) -> int:
+        return n
+
+    @registry.task(queue="mail", name="app:mail")
+    def optioned(n: int) -> int:
+        return n
+
+    called = registry.task(plain, name="app:plain")
+    assert bare(1) == optioned(1) == called(0) == 1
+    assert optioned.options.queue == "mail"
+    assert registry.get("app:plain") is called
+    assert "app:mail" in registry.names()
+
+
+def test_a_task_is_named_by_its_module_and_function() -> None:
+    assert Registry().task(plain).name == "tests.jobs.test_registry:plain"
+
+
+def test_a_function_with_a_context_becomes_a_context_task() -> None:
+    registry = Registry()
+    task = registry.task(contextual)
+    assert isinstance(task, ContextTask)
+    assert task.wants_context
+    assert task(Context(), 5) == "5"
+    assert not isinstance(registry.task(plain), ContextTask)
+
+
+def test_types_pass_through_the_decorator() -> None:
+    registry = Registry()
+    number: Task[[int], int] = registry.task(plain, name="a")
+    text: ContextTask[Context, [int], str] = registry.task(contextual, name="b")
+    decorated: Task[[int], int] = registry.task(queue="q", name="c")(plain)
+    assert [number.call(1).args, text.call(1).args, decorated.using(retries=1).call(1).args] == [
+        (1,),
+        (1,),
+        (1,),
+    ]
+    assert callable(number.enqueue)
+
+
+def test_two_functions_of_one_name_are_refused_with_both_places() -> None:
+    registry = Registry()
+    registry.task(plain, name="same")
+    with pytest.raises(ConfigError, match=r"plain \(.*contextual \("):
+        registry.task(contextual, name="same")
+
+
+def test_functions_made_in_a_function_do_not_pass_for_each_other() -> None:
+    def make(n: int) -> Callable[[], int]:
+        def made() -> int:
+            return n
+
+        return made
+
+    registry = Registry()
+    registry.task(make(1))
+    with pytest.raises(ConfigError, match="two functions"):
+        registry.task(make(2))
+
+
+def test_the_same_function_may_come_again_and_a_reload_replaces_it() -> None:
+    registry = Registry()
+    registry.task(plain)
+    registry.task(plain, queue="later")
+    reloaded: dict[str, Any] = {"__name__": plain.__module__}
+    exec("def plain(n): return n + 2", reloaded)
+    registry.task(reloaded["plain"])
+    task = registry.get("tests.jobs.test_registry:plain")
+    assert task is not None
+    assert task(1) == 3
+
+
+def test_a_function_of_main_needs_a_name() -> None:
+    made: dict[str, Any] = {"__name__": "__main__"}
+    exec("def f(): return 1", made)
+    with pytest.raises(InvalidOption, match="name="):
+        Registry().task(made["f"])
+    assert Registry().task(made["f"], name="f").name == "f"
+
+
+def generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [generator, 5, Task("x", plain)])
+def test_what_a_worker_could_not_run_is_refused(function: Any) -> None:
+    with pytest.raises(InvalidOption):
+        Registry().task(function)
+
+
+@pytest.mark.parametrize("name", ["", "n" * 401, "a\nb", 5])
+def test_a_bad_name_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidOption, match="name="):
+        Registry().task(plain, name=name)
+
+
+def test_the_module_decorator_fills_the_default_registry() -> None:
+    assert default_task.__func__ is Registry.task  # type: ignore[attr-defined]
+
+
+def loaded(tmp_path: Path, files: dict[str, str], *modules: str) -> str:
+    """What a fresh interpreter says when it loads these modules from this folder."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = (
+        "import sys\n"
+        "from jobs.errors import JobsError\n"
+        "from jobs.registry import registry\n"
+        "try:\n"
+        f"    registry.load({list(modules)!r}, {str(tmp_path)!r})\n"
+        "    print(registry.names(), sys.path[-1])\n"
+        "except JobsError as error:\n"
+        "    print(type(error).__name__, error, repr(error.__cause__))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ended.stdout
+
+
+TASKS = "from jobs.registry import task\n@task\ndef f(): pass\n"
+
+
+def test_modules_are_found_in_the_folder_which_comes_last(tmp_path: Path) -> None:
+    said = loaded(tmp_path, {"own_tasks.py": TASKS}, "own_tasks")
+    assert "'own_tasks:f'" in said
+    assert said.strip().endswith(str(tmp_path))
+
+
+def test_packages_of_the_user_do_not_take_the_place_of_ours(tmp_path: Path) -> None:
+    files = {"own_tasks.py": TASKS, "jobs/__init__.py": "1/0", "supervisor/__init__.py": "1/0"}
+    assert "'own_tasks:f'" in loaded(tmp_path, files, "own_tasks")
+
+
+def test_a_package_that_hides_ours_is_named(tmp_path: Path) -> None:
+    (tmp_path.parent / "supervisor.py").write_text("")
+    said = loaded(tmp_path, {"own_tasks.py": TASKS}, "own_tasks")
+    (tmp_path.parent / "supervisor.py").unlink()
+    assert "ConfigError the package 'supervisor' is taken by" in said
+    assert str(tmp_path.parent) in said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1/0", "ZeroDivisionError: division by zero"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        ("def f(:", "SyntaxError"),
+        ("raise SystemExit('leaving')", "SystemExit: leaving"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    said = loaded(tmp_path, {"broken_tasks.py": text}, "broken_tasks")
+    assert said.startswith("ConfigError [tasks] modules: 'broken_tasks' cannot be imported")
+    assert told in said

@@ -1,0 +1,210 @@
+"""stop, reload, scale, status and health against a process that plays the family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.clock import SYSTEM
+from jobs.errors import JobsError
+from supervisor.cli.family import trouble, wait_scale
+from supervisor.cli.jobs import find_place
+from supervisor.family import StateDir
+from tests.supervisor.cli.conftest import WELL, Player, Run
+
+Play = Callable[..., Player]
+
+
+@pytest.mark.parametrize("command", [["stop"], ["reload"], ["scale", "3"]])
+def test_without_a_family_nothing_is_signalled(run: Run, folder: Path, command: list[str]) -> None:
+    result = run(*command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("jobvisor: no family runs in ")
+    assert not (folder / ".jobvisor").exists()
+
+
+def test_stop_waits_until_the_family_has_left(run: Run, play: Play) -> None:
+    player = play()
+    result = run("stop")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("stopped\n")
+    assert player.heard() == ["SIGTERM"]
+
+
+def test_stop_now_asks_for_the_quick_way(run: Run, play: Play) -> None:
+    player = play()
+    assert run("stop", "--now").exit_code == 0
+    assert player.heard() == ["SIGQUIT"]
+
+
+def test_stop_kills_what_outlasts_its_patience_and_says_so(run: Run, play: Play) -> None:
+    player = play("SIGTERM")
+    result = run("stop", "--timeout", "100ms")
+    assert result.exit_code == 75
+    assert "still running after 100ms: killing what is left" in result.stderr
+    assert player.heard() == ["SIGTERM", "SIGQUIT"]
+
+
+def test_stop_names_a_bad_timeout_before_it_stops_anything(run: Run, play: Play) -> None:
+    player = play()
+    result = run("stop", "--timeout", "soon")
+    assert result.exit_code == 2
+    assert "--timeout: 'soon'" in result.stderr
+    assert player.heard() == []
+
+
+def test_reload_is_one_hup(run: Run, play: Play) -> None:
+    player = play()
+    assert run("reload").exit_code == 0
+    assert run("scale", "+1").exit_code == 0  # shows that the first signal has arrived
+    assert player.heard() == ["SIGHUP", "SIGTTIN"]
+
+
+def test_reload_refuses_a_bad_file_here(run: Run, folder: Path, play: Play) -> None:
+    player = play()
+    with (folder / "config.toml").open("a") as file:
+        file.write("proceses = 3\n")
+    result = run("reload")
+    assert result.exit_code == 78
+    assert 'did you mean "processes"?' in result.stderr
+    assert player.heard() == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "signals"),
+    [
+        ("4", ["SIGTTIN"] * 2),
+        ("+3", ["SIGTTIN"] * 3),
+        ("-1", ["SIGTTOU"]),
+        ("1", ["SIGTTOU"]),
+        ("2", []),
+    ],
+)
+def test_scale_sends_one_signal_for_each_worker(
+    run: Run, play: Play, wanted: str, signals: list[str]
+) -> None:
+    player = play()
+    result = run("scale", wanted)
+    assert result.exit_code == 0
+    assert f"has {2 + len(signals) * (-1 if 'SIGTTOU' in signals else 1)} workers" in result.stderr
+    assert player.heard() == signals
+
+
+@pytest.mark.parametrize("wanted", ["0", "-2", "241", "+239"])
+def test_scale_keeps_within_the_limits(run: Run, play: Play, wanted: str) -> None:
+    player = play()
+    result = run("scale", wanted)
+    assert result.exit_code == 2
+    assert "a pool has 1 to 240" in result.stderr
+    assert player.heard() == []
+
+
+@pytest.mark.parametrize("wanted", ["two", "", "+-1", "1.5", "--1", "9" * 5000])
+def test_scale_takes_only_numbers(run: Run, folder: Path, wanted: str) -> None:
+    assert run("scale", wanted).exit_code == 2
+
+
+def test_a_family_that_does_not_answer_is_named(folder: Path, play: Play) -> None:
+    player = play()
+    state = StateDir(str(folder / ".jobvisor"))
+    assert wait_scale(state, None) == 2
+    with pytest.raises(
+        JobsError, match=rf"\(pid {player.pid}\) did not answer in 0.1 s; it shows 2"
+    ):
+        wait_scale(state, 2, patience_s=0.1)
+
+
+def test_status_shows_the_workers(run: Run, play: Play) -> None:
+    player = play()
+    result = run("status")
+    assert result.exit_code == 0
+    assert f"family main: running, pid {player.pid}" in result.stdout
+    assert "20MB" in result.stdout
+    assert "1m15s" in result.stdout
+    assert "SIGKILL" in result.stdout
+    told = json.loads(run("status", "--json").stdout)
+    assert told["workers"] == WELL["workers"]
+    assert told["queues"] is None
+
+
+def test_status_of_a_stopped_family_is_exit_code_1(run: Run, folder: Path) -> None:
+    result = run("status", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["state"] == "stopped"
+    assert json.loads(result.stdout)["workers"] == []
+    assert not (folder / "jobs.db").exists()
+
+
+def test_status_left_behind_by_an_earlier_family_is_not_shown(
+    run: Run, folder: Path, play: Play
+) -> None:
+    play(pid=1)
+    assert json.loads(run("status", "--json").stdout)["state"] == "starting"
+
+
+def test_status_names_a_queue_nobody_serves(run: Run, folder: Path, play: Play) -> None:
+    play()
+    place = find_place(None)
+    with place.client(create=True) as client:
+        for queue in ("default", "mail", "lonely"):
+            client.enqueue(client.call("a:b", options={"queue": queue}))
+        client.enqueue(client.call("a:b", options={"queue": "later", "run_in": "1h"}))
+    result = run("status", "--json")
+    told = json.loads(result.stdout)
+    assert told["unserved"] == ["lonely"]
+    assert "no pool serves queue 'lonely'" in result.stderr
+    counted = json.loads(run("status", "--json", "--counts").stdout)
+    assert counted["unserved"] == ["later", "lonely"]
+    assert counted["queues"]["mail"]["pending"] == 1
+
+
+def test_status_shows_the_family_though_the_database_is_broken(
+    run: Run, folder: Path, play: Play
+) -> None:
+    play()
+    (folder / "jobs.db").write_text("dear diary, " * 100)
+    result = run("status")
+    assert result.exit_code == 0
+    assert "the queues cannot be shown" in result.stderr
+
+
+def test_health_is_one_line_and_an_exit_code(run: Run, folder: Path, play: Play) -> None:
+    assert (run("health").stdout, run("health").exit_code) == ("not running\n", 1)
+    player = play()
+    assert run("health").stdout == f"family main is well (pid {player.pid})\n"
+    assert json.loads(run("health", "--json").stdout) == {
+        "healthy": True,
+        "reason": None,
+        "pid": player.pid,
+    }
+
+
+NOW = datetime.fromtimestamp(SYSTEM.now_ms() / 1000, UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (None, "starting: no status yet"),
+        ({"pid": 8}, "starting: no status yet"),
+        ({"written_at": (NOW - timedelta(seconds=60)).isoformat()}, "s old"),
+        ({"written_at": "yesterday"}, "of unknown age"),
+        ({"degraded": ["disk full"]}, "degraded: disk full"),
+        ({"state": "degraded"}, "degraded: no reason given"),
+        ({"state": "stopping"}, "stopping"),
+        ({"waiting_for_database": True}, "waiting for the database"),
+        ({"workers": []}, "no worker is ready"),
+        ({"workers": [{"state": "booting"}, {"state": "backoff"}]}, "no worker is ready"),
+    ],
+)
+def test_what_is_wrong_with_a_family_is_said(status: dict[str, Any] | None, reason: str) -> None:
+    well = WELL | {"pid": 7, "written_at": (NOW + timedelta(hours=1)).isoformat()}
+    assert trouble(well, 7) is None
+    found = trouble(None if status is None else well | status, 7)
+    assert found is not None
+    assert reason in found

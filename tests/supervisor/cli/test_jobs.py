@@ -1,0 +1,395 @@
+"""enqueue, list, show, cancel, requeue and prune on a database of their own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.client import Client
+from tests.supervisor.cli.conftest import Run
+
+ADD = "tests.supervisor.cli.sample:add"
+SEND = "tests.supervisor.cli.sample:send"
+BOOM = "tests.supervisor.cli.sample:boom"
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[Client]:
+    with Client(f"sqlite:///{folder}/jobs.db") as opened:
+        yield opened
+
+
+@contextmanager
+def working(client: Client) -> Iterator[None]:
+    """A worker beside the command, until the block is left."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with Client(client.url) as mine:
+            while not ended.is_set():
+                if mine.run_one(["default", "mail"]) is None:
+                    ended.wait(0.01)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        worker.join()
+
+
+def test_enqueue_prints_the_id_and_nothing_else(run: Run, client: Client) -> None:
+    result = run("enqueue", ADD, "1", "2")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "1\n", "")
+    assert client.get(1).args == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("3", 3),
+        ("-3", -3),
+        ('"3"', "3"),
+        ("three", "three"),
+        ("[1, {}]", [1, {}]),
+        ("null", None),
+        ("true", True),
+        ("True", "True"),
+        ("NaN", "NaN"),
+        ("", ""),
+        ("{", "{"),
+        ("1 2", "1 2"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_an_argument_is_json_or_else_text(
+    run: Run, client: Client, argument: str, value: object
+) -> None:
+    assert run("enqueue", ADD, "--", argument).exit_code == 0
+    assert client.get(1).args == [value]
+
+
+def test_enqueue_takes_every_option(run: Run, client: Client) -> None:
+    result = run(
+        "enqueue", SEND, "a@b", "--kwargs", '{"subject": "x"}', "--in", "5m", "--queue", "default",
+        "--priority", "-7", "--unique", "key", "--retries", "9", "--timeout", "1m",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    job = client.get(int(result.stdout))
+    assert (job.kwargs, job.queue, job.priority) == ({"subject": "x"}, "default", -7)
+    assert (job.unique, job.attempts_max, job.timeout) == ("key", 10, 60.0)
+    assert job.state == "scheduled"
+    assert (job.run_at - job.created_at).total_seconds() == 300
+
+
+def test_enqueue_takes_a_moment(run: Run, client: Client) -> None:
+    run("enqueue", ADD, "1", "--at", "2100-01-31T08:00+01:00")
+    assert client.get(1).run_at.isoformat() == "2100-01-31T07:00:00+00:00"
+
+
+def test_the_options_of_the_task_win_over_the_configured_ones(
+    run: Run, folder: Path, client: Client
+) -> None:
+    with (folder / "config.toml").open("a") as file:
+        file.write('[defaults]\nretries = 7\ntimeout = "9s"\n')
+    run("enqueue", SEND, "a")
+    run("enqueue", ADD, "1")
+    assert [(j.queue, j.attempts_max, j.timeout) for j in client.list()] == [
+        ("default", 8, 9.0),
+        ("mail", 2, 30.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([ADD], "missing a required argument"),
+        ([ADD, "1", "--in", "5 parsecs"], "--in: '5 parsecs'"),
+        ([ADD, "1", "--at", "noon"], "--at: 'noon' is not a time"),
+        ([ADD, "1", "--at", "2100-01-01T00:00"], "has no timezone; add one"),
+        ([ADD, "1", "--at", "2100-01-01T00:00Z", "--in", "1m"], "--in and --at"),
+        ([ADD, "1", "--kwargs", "{"], "--kwargs is not JSON"),
+        ([ADD, "1", "--kwargs", "[]"], "--kwargs is not a JSON object"),
+        ([ADD, "1", "--kwargs", '{"c": 1}'], "unexpected keyword argument"),
+        ([ADD, "1", "--priority", "99999"], "priority"),
+        ([ADD, "1", "--retries", "-1"], "retries"),
+        ([ADD, "1", "--timeout", "x"], "--timeout"),
+        ([ADD, "1", "--queue", "*"], "queue"),
+        ([ADD, "1", "--unique", ""], "unique"),
+        ([""], "is no task"),
+        (["a\nb"], "is no task"),
+        ([ADD, "-", "--wait"], "one job"),
+        ([ADD, "-", "--unique", "k"], "one job"),
+    ],
+)
+def test_a_bad_request_stores_nothing(
+    run: Run, client: Client, args: list[str], message: str
+) -> None:
+    result = run("enqueue", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert client.list() == []
+
+
+def test_a_key_that_is_taken_gives_the_job_that_has_it(run: Run, client: Client) -> None:
+    run("enqueue", ADD, "1", "--unique", "k")
+    result = run("enqueue", ADD, "1", "--unique", "k")
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "job 1 holds the key 'k' already" in result.stderr
+    assert (
+        json.loads(run("enqueue", ADD, "1", "--unique", "k", "--json").stdout)["created"] is False
+    )
+
+
+def test_an_unknown_task_is_enqueued_with_a_warning(run: Run, client: Client) -> None:
+    result = run("enqueue", "app.newer:task", "1")
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "warning: no task 'app.newer:task'" in result.stderr
+
+
+def test_a_queue_nobody_serves_is_a_warning(run: Run, client: Client) -> None:
+    result = run("enqueue", ADD, "1", "--queue", "lonely")
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "serves queue 'lonely'" in result.stderr
+
+
+def test_modules_that_cannot_be_imported_stop_an_enqueue(
+    run: Run, folder: Path, client: Client
+) -> None:
+    (folder / "config.toml").write_text('[tasks]\nmodules = ["not_there_at_all"]\n')
+    result = run("enqueue", ADD, "1")
+    assert result.exit_code == 78
+    assert client.list() == []
+
+
+def test_lines_from_stdin_are_one_job_each(run: Run, client: Client) -> None:
+    result = run("enqueue", ADD, "-", "--queue", "mail", stdin="[1]\n\n  [2, 3]\r\n[4]")
+    assert (result.exit_code, result.stdout) == (0, "1\n2\n3\n")
+    assert [client.get(n).args for n in (1, 2, 3)] == [[1], [2, 3], [4]]
+    assert json.loads(run("enqueue", ADD, "-", "--json", stdin="[1]\n[2]").stdout) == [4, 5]
+    assert run("enqueue", ADD, "-", stdin="").stdout == ""
+
+
+def test_many_lines_are_stored_in_pages(run: Run, client: Client) -> None:
+    result = run("enqueue", ADD, "-", stdin="".join(f"[{n}]\n" for n in range(2500)))
+    assert len(result.stdout.split()) == 2500
+    assert client.counts() == {"default": {"pending": 2500}}
+    assert client.get(2500).args == [2499]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{}", "it is not a list"),
+        (b"[1", "stdin line 4"),
+        (b"[NaN]", "NaN is not JSON"),
+        (b"[]", "missing a required argument"),
+        (b"[1, 2, 3]", "too many positional arguments"),
+        (b'["\xff"]', "stdin line 4"),
+        (b'["\\u0000"]', "stdin line 4"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_one_bad_line_stores_nothing_and_names_its_number(
+    run: Run, client: Client, line: bytes, message: str
+) -> None:
+    result = run("enqueue", ADD, "-", stdin=b"[1]\n\n[2]\n" + line + b"\n[3]\n")
+    assert result.exit_code == 2
+    assert "stdin line 4: " in result.stderr
+    assert message in result.stderr
+    assert "Nothing was enqueued" in result.stderr
+    assert client.list() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [((b"[1]".ljust(1 << 20) + b"\n") * 65, 64), (b"\n" * 1_000_001, 1_000_001)],
+    ids=["bytes", "lines"],
+)
+def test_too_much_input_is_refused_before_anything_is_stored(
+    run: Run, client: Client, text: bytes, line: int
+) -> None:
+    result = run("enqueue", ADD, "-", stdin=text)
+    assert result.exit_code == 2
+    assert f"longer than 64 MiB or 1000000 lines at line {line}" in result.stderr
+    assert client.list() == []
+
+
+def test_wait_prints_the_result(run: Run, client: Client) -> None:
+    with working(client):
+        result = run("enqueue", ADD, "1", "2", "--wait")
+    assert (result.exit_code, result.stdout) == (0, "3\n")
+    assert "job 1 succeeded" in result.stderr
+
+
+def test_wait_for_a_job_that_fails_is_exit_code_1(run: Run, client: Client) -> None:
+    with working(client):
+        result = run("enqueue", BOOM, "--wait")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "job 1 failed" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_wait_with_json_shows_the_finished_job(run: Run, client: Client) -> None:
+    with working(client):
+        told = json.loads(run("enqueue", ADD, "1", "--wait", "--json").stdout)
+    assert (told["state"], told["result"]) == ("succeeded", 1)
+
+
+def test_list_shows_the_newest_first_and_filters(run: Run, client: Client) -> None:
+    for number in range(3):
+        client.enqueue(ADD, number)
+    client.enqueue(client.call(SEND, "x", options={"queue": "mail"}))
+    client.cancel(1)
+    assert [job["id"] for job in json.loads(run("list", "--json").stdout)] == [4, 3, 2, 1]
+    assert [job["id"] for job in json.loads(run("list", "--json", "--limit", "2").stdout)] == [4, 3]
+    for option, ids in [
+        (["--state", "cancelled"], [1]),
+        (["--queue", "mail"], [4]),
+        (["--task", ADD], [3, 2, 1]),
+        (["--task", "none"], []),
+    ]:
+        assert [job["id"] for job in json.loads(run("list", "--json", *option).stdout)] == ids
+    lines = run("list").stdout.splitlines()
+    assert lines[0].split() == ["ID", "STATE", "TASK", "QUEUE", "ATTEMPT", "WHEN", "ERROR"]
+    assert lines[4].split()[:2] == ["1", "cancelled"]
+
+
+def test_show_has_the_attempts_and_no_escape_sequence(run: Run, client: Client) -> None:
+    run("enqueue", BOOM)
+    client.run_one()
+    told = json.loads(run("show", "1", "--json").stdout)
+    assert told["state"] == "failed"
+    assert "RuntimeError" in told["attempts"][0]["error_type"]
+    shown = run("show", "1").stdout
+    assert "Traceback" in shown
+    assert "raise RuntimeError" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "requeue"])
+def test_an_id_that_does_not_exist_is_exit_code_1(run: Run, client: Client, command: str) -> None:
+    client.enqueue(ADD, 1)
+    result = run(command, "99")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "99" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", "9" * 30, str(2**63)])
+def test_what_is_no_id_is_a_usage_error(run: Run, folder: Path, text: str) -> None:
+    assert run("show", "--", text).exit_code == 2
+
+
+def test_cancel_does_nothing_when_one_id_is_wrong(run: Run, client: Client) -> None:
+    client.enqueue(ADD, 1)
+    assert run("cancel", "1", "99").exit_code == 1
+    assert client.get(1).state == "pending"
+
+
+def test_cancel_names_the_finished_and_does_the_others(run: Run, client: Client) -> None:
+    for number in range(3):
+        client.enqueue(ADD, number)
+    client.cancel(2)
+    result = run("cancel", "1", "2", "3")
+    assert (result.exit_code, result.stdout) == (1, "1 cancelled\n3 cancelled\n")
+    assert "job 2" in result.stderr
+    told = json.loads(run("cancel", "1", "--json").stdout)
+    assert told[0]["id"] == 1
+    assert "error" in told[0]
+
+
+def test_requeue_starts_over(run: Run, client: Client) -> None:
+    client.enqueue(ADD, 1)
+    client.cancel(1)
+    assert run("requeue", "1").stdout == "1 pending\n"
+    assert run("requeue", "1").exit_code == 1
+
+
+def test_requeue_of_a_state_asks_first(run: Run, client: Client) -> None:
+    for queue in ("default", "mail", "mail"):
+        client.enqueue(client.call(ADD, 1, options={"queue": queue}))
+    for number in (1, 2, 3):
+        client.cancel(number)
+    refused = run("requeue", "--state", "cancelled")
+    assert refused.exit_code == 2
+    assert "requeue 3 cancelled jobs: there is nobody to ask here, so add -y" in refused.stderr
+    assert client.counts()["default"] == {"cancelled": 1}
+    mail = run("requeue", "--state", "cancelled", "--queue", "mail", "-y")
+    assert mail.stdout == "2 pending\n3 pending\n"
+    assert "no failed job" in run("requeue", "--state", "failed", "-y").stderr
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["1", "--state", "failed"], ["1", "--queue", "mail"], ["--queue", "mail"]]
+)
+def test_requeue_wants_ids_or_a_state(run: Run, client: Client, args: list[str]) -> None:
+    assert run("requeue", *args).exit_code == 2
+
+
+def test_prune_counts_and_then_removes(run: Run, client: Client) -> None:
+    for number in range(3):
+        client.enqueue(ADD, number)
+    client.cancel(1)
+    client.cancel(2)
+    dry = json.loads(run("prune", "--cancelled", "0s", "--dry-run", "--json").stdout)
+    assert dry == {"dry_run": True, "removed": {"cancelled": 2}}
+    assert run("prune").stdout.splitlines() == [
+        "removed 0 succeeded jobs older than 1d",
+        "removed 0 cancelled jobs older than 7d",
+        "removed 0 failed jobs older than 30d",
+    ]
+    assert run("prune", "--cancelled", "0s").stdout == "removed 2 cancelled jobs older than 0s\n"
+    assert [job.id for job in client.list()] == [3]
+
+
+def test_prune_names_a_bad_age_and_removes_nothing(run: Run, client: Client) -> None:
+    result = run("prune", "--cancelled", "0s", "--failed", "old")
+    assert result.exit_code == 2
+    assert "--failed: 'old'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [["list"], ["show", "1"], ["cancel", "1"], ["requeue", "1"], ["prune"]]
+)
+def test_what_only_looks_does_not_make_a_database(run: Run, folder: Path, args: list[str]) -> None:
+    result = run(*args)
+    assert result.exit_code == 69
+    assert "there is no database" in result.stderr
+    assert not (folder / "jobs.db").exists()
+
+
+def test_without_a_file_the_variable_names_the_database(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"JOBVISOR_DATABASE_URL": "sqlite:///here.db"}
+    result = run("enqueue", "a:b", "1", env=environ)
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "warning: without a config.toml" in result.stderr
+    assert (tmp_path / "here.db").exists()
+    assert json.loads(run("show", "1", "--json", env=environ).stdout)["args"] == [1]
+
+
+def test_without_both_the_message_says_what_to_do(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("list", env={"JOBVISOR_DATABASE_URL": ""})
+    assert result.exit_code == 78
+    assert "JOBVISOR_DATABASE_URL" in result.stderr
+
+
+def test_a_database_in_memory_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("enqueue", "a:b", env={"JOBVISOR_DATABASE_URL": "memory://"})
+    assert result.exit_code == 78
+    assert "ends with this command" in result.stderr

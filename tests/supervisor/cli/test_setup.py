@@ -1,0 +1,245 @@
+"""init, check, doctor, migrate and completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.config import render
+from tests.supervisor.cli.conftest import CONFIG, Run
+
+
+def findings(run: Run, *args: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    result = run("doctor", "--json", *args)
+    told = json.loads(result.stdout)
+    return result.exit_code, {line["check"]: (line["status"], line["text"]) for line in told}
+
+
+def modules(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.py").write_text(text)
+    (folder / "config.toml").write_text(f'[tasks]\nmodules = ["{name}"]\n')
+
+
+def test_init_writes_every_key_and_names_the_next_commands(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("init")
+    assert (result.exit_code, result.stdout) == (0, "config.toml\n")
+    assert Path("config.toml").read_text() == render()
+    assert "`jobvisor check`, then `jobvisor start`" in result.stderr
+
+
+def test_init_makes_the_folder_and_names_it_in_the_next_commands(run: Run, tmp_path: Path) -> None:
+    result = run("init", str(tmp_path / "new"))
+    assert (tmp_path / "new" / "config.toml").exists()
+    assert f"jobvisor start -c {tmp_path}/new/config.toml" in result.stderr
+
+
+def test_init_leaves_a_file_alone_unless_forced(run: Run, folder: Path) -> None:
+    result = run("init")
+    assert result.exit_code == 78
+    assert "--force replaces it" in result.stderr
+    assert (folder / "config.toml").read_text() == CONFIG
+    assert run("init", "--force").exit_code == 0
+    assert (folder / "config.toml").read_text() == render()
+
+
+def test_init_in_a_file_is_refused(run: Run, folder: Path) -> None:
+    result = run("init", str(folder / "config.toml"))
+    assert result.exit_code == 78
+    assert result.stderr.count("\n") == 1
+
+
+def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder: Path) -> None:
+    told = json.loads(run("check", "--json").stdout)
+    name = "tests.supervisor.cli.sample"
+    assert told["tasks"] == [
+        {"name": f"{name}:add", "queue": "default", "retries": 3, "timeout_ms": 0},
+        {"name": f"{name}:boom", "queue": "default", "retries": 0, "timeout_ms": 0},
+        {"name": f"{name}:send", "queue": "mail", "retries": 1, "timeout_ms": 30_000},
+    ]
+    assert told["warnings"] == []
+    assert not (folder / "jobs.db").exists()
+
+
+def test_check_warns_of_a_queue_nobody_serves(run: Run, folder: Path) -> None:
+    (folder / "config.toml").write_text(CONFIG.replace('["default", "mail"]', '["default"]'))
+    result = run("check")
+    assert result.exit_code == 0
+    assert "no pool serves queue 'mail'" in result.stderr
+    assert "sample:send" in result.stdout
+
+
+def test_check_warns_where_there_is_no_task(run: Run, folder: Path) -> None:
+    modules(folder, "empty_module", "")
+    result = run("check")
+    assert result.exit_code == 0
+    assert "no task in empty_module" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit('no licence')", "no licence"),
+        ("import os; os._exit(3)", "ended the process with exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "ended the process by signal SIGKILL"),
+        ("import nowhere_at_all", "nowhere_at_all"),
+        ("import sys; sys.exit()", "cannot be imported"),
+    ],
+)
+def test_check_survives_a_module_that_does_not(
+    run: Run, folder: Path, text: str, message: str
+) -> None:
+    modules(folder, "bad_module", text)
+    result = run("check")
+    assert result.exit_code == 78
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_check_does_not_wait_for_ever_and_leaves_nothing_behind(run: Run, folder: Path) -> None:
+    modules(
+        folder,
+        "slow_module",
+        "import subprocess, time, pathlib\n"
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        "pathlib.Path('pid').write_text(str(child.pid))\n"
+        "time.sleep(300)\n",
+    )
+    with (folder / "config.toml").open("a") as file:
+        file.write('[supervisor]\nboot_timeout = "2s"\n')
+    result = run("check")
+    assert result.exit_code == 78
+    assert "took longer than 2s" in result.stderr
+    stat = Path(f"/proc/{(folder / 'pid').read_text()}/stat")
+    assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+
+
+def test_what_a_module_prints_is_not_data(run: Run, folder: Path) -> None:
+    modules(folder, "loud_module", "print('hello')")
+    assert json.loads(run("check", "--json").stdout)["tasks"] == []
+
+
+def test_check_takes_a_long_answer(run: Run, folder: Path) -> None:
+    modules(
+        folder,
+        "long_module",
+        "from jobs.registry import task\n"
+        "for n in range(3000):\n    task(lambda: None, name=f'long-task-{n}')\n",
+    )
+    assert len(json.loads(run("check", "--json").stdout)["tasks"]) == 3000
+
+
+def test_migrate_says_from_and_to(run: Run, folder: Path) -> None:
+    assert run("migrate").stdout == "schema 0 -> 1\n"
+    assert run("migrate").stdout == "schema 1: nothing to do\n"
+
+
+def test_migrate_of_a_file_that_is_no_database_is_refused(run: Run, folder: Path) -> None:
+    (folder / "jobs.db").write_text("dear diary, " * 100)
+    result = run("migrate")
+    assert result.exit_code == 78
+    assert "not an SQLite database" in result.stderr
+
+
+def test_doctor_before_the_first_start_makes_nothing(run: Run, folder: Path) -> None:
+    code, found = findings(run)
+    assert code == 0
+    assert found["database"][1].endswith("by `jobvisor migrate`")
+    assert found["family"][0] == "warn"
+    assert sorted(os.listdir(folder)) == ["config.toml"]
+
+
+def test_doctor_reads_a_database_without_changing_it(run: Run, folder: Path) -> None:
+    sqlite3.connect(folder / "jobs.db").execute("CREATE TABLE mine (x)").connection.close()
+    code, found = findings(run)
+    assert code == 0
+    assert found["schema"] == ("warn", "0; `jobvisor migrate` brings it to 1")
+    with sqlite3.connect(folder / "jobs.db") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+    connection.close()
+
+
+def test_doctor_names_a_queue_nobody_serves_and_a_long_wait(run: Run, folder: Path) -> None:
+    run("migrate")
+    connection = sqlite3.connect(folder / "jobs.db")
+    connection.execute("INSERT INTO jobs (task, queue) VALUES ('a:b', 'lonely')")
+    connection.execute("INSERT INTO jobs (task, run_at) VALUES ('a:b', 1000)")
+    connection.execute("INSERT INTO jobs (task, created_at) VALUES ('a:b', 9000000000000)")
+    connection.commit()
+    connection.close()
+    code, found = findings(run)
+    assert code == 0
+    assert found["queues"][0] == "warn"
+    assert "lonely" in found["queues"][1]
+    assert found["pending"][0] == "warn"
+    assert found["clock"][0] == "warn"
+    assert "the clock went back" in found["clock"][1]
+
+
+def test_doctor_fails_on_a_damaged_database(run: Run, folder: Path) -> None:
+    run("migrate")
+    path = folder / "jobs.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[8192:40960] = b"\xa5" * (40960 - 8192)
+    path.write_bytes(data)
+    code, found = findings(run)
+    assert code == 1
+    assert "fail" in {status for status, _ in found.values()}
+
+
+def test_doctor_fails_on_a_file_that_is_no_database(run: Run, folder: Path) -> None:
+    (folder / "jobs.db").write_text("dear diary, " * 100)
+    code, found = findings(run)
+    assert (code, found["database"][0]) == (1, "fail")
+
+
+def test_doctor_fails_on_a_state_directory_others_can_write(run: Run, folder: Path) -> None:
+    (folder / ".jobvisor").mkdir()
+    (folder / ".jobvisor").chmod(0o777)
+    code, found = findings(run)
+    assert (code, found["state directory"][0]) == (1, "fail")
+
+
+def test_doctor_names_what_the_database_refused(run: Run, folder: Path) -> None:
+    (folder / ".jobvisor" / "rejected").mkdir(parents=True, mode=0o700)
+    (folder / ".jobvisor").chmod(0o700)
+    (folder / ".jobvisor" / "rejected" / "1").write_text("")
+    assert "1 outcomes" in findings(run)[1]["rejected"][1]
+
+
+def test_doctor_says_a_bad_configuration_and_goes_no_further(run: Run, folder: Path) -> None:
+    (folder / "config.toml").write_text("[log]\nlevel = 3\n")
+    code, found = findings(run)
+    assert (code, found["configuration"][0]) == (1, "fail")
+    assert "Python" in found
+    assert "database" not in found
+
+
+def test_doctor_knows_whether_the_family_is_well(
+    run: Run, folder: Path, play: Callable[..., Any]
+) -> None:
+    player = play()
+    assert findings(run)[1]["family"] == ("ok", f"main runs as pid {player.pid}")
+
+
+def test_doctor_is_readable_in_a_pipe(run: Run, folder: Path) -> None:
+    shown = run("doctor").stdout
+    assert "\x1b" not in shown
+    assert "\nPython " in shown
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_prints_a_script(run: Run, shell: str) -> None:
+    assert "_JOBVISOR_COMPLETE" in run("completion", shell).stdout

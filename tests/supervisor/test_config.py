@@ -1,0 +1,282 @@
+"""config.toml and its environment twins: what they mean, and how a mistake in them is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.errors import ConfigError
+from jobs.task import Defaults
+from supervisor.config import KEYS, PROCESSES_MAX, Config, render
+
+ROOT = Path(__file__).parents[2]
+
+
+def refused(mapping: dict[str, Any], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as error:
+        Config.of(mapping, environ=environ)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def written(tmp_path: Path, text: str | bytes) -> str:
+    path = tmp_path / "config.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def test_the_file_at_the_root_is_what_init_writes() -> None:
+    assert (ROOT / "config.toml").read_text() == render()
+
+
+def test_the_rendered_file_says_exactly_the_defaults(tmp_path: Path) -> None:
+    loaded = Config.load(written(tmp_path, render()), {})
+    assert dataclasses.replace(loaded, path=None) == Config.of({}, str(tmp_path))
+
+
+def test_the_rendered_file_shows_every_key_on_a_line_that_fits() -> None:
+    found = tomllib.loads(render())
+    for key in KEYS:
+        table = found[key.section]
+        shown = table[0] if isinstance(table, list) else table
+        assert shown[key.name] == key.default
+    assert max(map(len, render().splitlines())) <= 100
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    config = Config.load(written(tmp_path, ""), {})
+    assert config.database.url == f"sqlite:///{tmp_path}/jobs.db"
+    assert config.tasks.path == str(tmp_path)
+    assert config.family.state_dir == f"{tmp_path}/.jobvisor"
+    assert config.defaults == Defaults()
+    assert config.path == str(tmp_path / "config.toml")
+    assert [(pool.name, pool.queues, pool.processes) for pool in config.workers] == [
+        ("default", ("default",), 2)
+    ]
+
+
+def test_values_are_read_in_milliseconds_and_bytes() -> None:
+    config = Config.of(
+        {
+            "database": {"poll": "250ms", "connect_timeout": 90},
+            "retention": {"succeeded": "0s", "failed": "1m30s"},
+            "workers": [{"max_memory": "512MB", "max_jobs": 7}],
+        }
+    )
+    assert (config.database.poll_ms, config.database.connect_timeout_ms) == (250, 90_000)
+    assert (config.retention.succeeded_ms, config.retention.failed_ms) == (0, 90_000)
+    assert (config.workers[0].max_memory, config.workers[0].max_jobs) == (512 << 20, 7)
+
+
+def test_queues_are_named_once_in_the_order_written() -> None:
+    config = Config.of(
+        {"workers": [{"name": "a", "queues": ["x", "y"]}, {"name": "b", "queues": ["y", "z"]}]}
+    )
+    assert config.queues == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (
+            {"workers": [{"proceses": 1}]},
+            'config: [workers] "proceses" is not a key; did you mean "processes"?',
+        ),
+        ({"wokers": []}, 'config: [wokers] is not a section; did you mean "workers"?'),
+        ({"workers": {"processes": 1}}, "write [[workers]]"),
+        ({"workers": []}, "write [[workers]]"),
+        ({"workers": [3]}, "write [[workers]]"),
+        ({"database": 3}, "database is not a table; write [database]"),
+        ({"database": {"poll": "0s"}}, '[database] poll = "0s" is not valid: write a duration'),
+        ({"database": {"poll": True}}, "poll = true is not valid"),
+        ({"database": {"poll": "400d"}}, "at most 365 days"),
+        ({"database": {"durability": "none"}}, 'write "full" or "normal"'),
+        ({"database": {"url": "memory://"}}, "one process"),
+        ({"supervisor": {"stop_timeout": "banana"}}, 'stop_timeout = "banana"'),
+        ({"supervisor": {"name": "a b"}}, 'name = "a b"'),
+        ({"supervisor": {"state_dir": ""}}, 'state_dir = "" is not valid: write the path'),
+        ({"supervisor": {"state_dir": "a\0b"}}, "state_dir"),
+        ({"tasks": {"modules": []}}, "write at least one module"),
+        ({"tasks": {"modules": ["app/tasks.py"]}}, 'as ["app.tasks"]'),
+        ({"tasks": {"modules": "app.tasks"}}, 'as ["app.tasks"]'),
+        ({"tasks": {"unknown": "drop"}}, 'write "defer" or "fail"'),
+        ({"defaults": {"retries": 2.5}}, "write a whole number"),
+        ({"defaults": {"retries": -1}}, "write a whole number from 0"),
+        ({"defaults": {"timeout": float("nan")}}, "[defaults] timeout"),
+        ({"defaults": {"queue": "*"}}, "write one queue name"),
+        ({"workers": [{"queues": []}]}, "write at least one queue"),
+        ({"workers": [{"queues": ["*"]}]}, "write at least one queue"),
+        ({"workers": [{"queues": ["a", "a"]}]}, "each once"),
+        ({"workers": [{"processes": 0}]}, f"from 1 to {PROCESSES_MAX}"),
+        ({"workers": [{"processes": 10**5000}]}, "processes"),
+        ({"workers": [{"name": "a"}, {"name": "a"}]}, 'name = "a" is taken'),
+        ({"workers": [{"name": "a-b"}, {"name": "A_B"}]}, 'taken by pool "a-b"'),
+        (
+            {"workers": [{"name": "a", "processes": 200}, {"name": "b", "processes": 41}]},
+            "add up to 241",
+        ),
+        ({"workers": [{"name": "a"}, {"name": "b", "x": 1}]}, '[workers] pool "b": "x" is not a'),
+        ({"workers": [{"max_memory": "1 parsec"}]}, 'a size such as "512MB"'),
+        ({"log": {"level": "trace"}}, 'write "debug" or'),
+        ({"log": {"level": ["info"]}}, 'write "debug" or'),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_value_and_remedy(
+    mapping: dict[str, Any], message: str
+) -> None:
+    assert message in refused(mapping)
+
+
+def test_a_password_is_never_shown() -> None:
+    for url in ("mysql://u:secret@h/x", "postgresql://u:secret@h/x", "u:secret@h"):
+        assert "secret" not in refused({"database": {"url": url}})
+        assert "secret" not in refused({}, {"JOBVISOR_DATABASE_URL": url})
+
+
+def test_a_long_value_is_cut() -> None:
+    assert len(refused({"retention": {"failed": "x" * 100_000}})) < 400
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key.section}.{key.name}")
+def test_every_key_has_a_twin_that_wins(key: Any) -> None:
+    if (key.section, key.name) == ("workers", "name"):
+        pytest.skip("a pool's name picks its variables")
+    variable = key.variable("default")
+    default = key.default
+    text = ",".join(default) if isinstance(default, list) else str(default)
+    table = {key.name: ["never", "read"]}
+    mapping = {key.section: [table] if key.section == "workers" else table}
+    assert Config.of(mapping, environ={variable: text}) == Config.of({})
+
+
+def test_a_pool_has_twins_of_its_own() -> None:
+    config = Config.of(
+        {"workers": [{"name": "a-b", "processes": 1}, {"name": "c"}]},
+        environ={
+            "JOBVISOR_WORKERS_A_B_PROCESSES": "9",
+            "JOBVISOR_WORKERS_C_QUEUES": "mail, bulk",
+        },
+    )
+    assert [pool.processes for pool in config.workers] == [9, 2]
+    assert config.workers[1].queues == ("mail", "bulk")
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert Config.of({}, environ={"JOBVISOR_LOG_LEVEL": ""}) == Config.of({})
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"JOBVISOR_LOG_LEVEL": "trace"}, 'JOBVISOR_LOG_LEVEL = "trace" is not valid'),
+        ({"JOBVISOR_WORKERS_DEFAULT_PROCESSES": "x"}, "JOBVISOR_WORKERS_DEFAULT_PROCESSES"),
+        ({"JOBVISOR_DATABASE_URI": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"?'),
+        ({"JOBVISOR_WORKERS_MAIL_PROCESSES": "2"}, "is the twin of no key"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(
+    environ: dict[str, str], message: str
+) -> None:
+    assert message in refused({}, environ)
+
+
+def test_other_variables_are_nobodys_business() -> None:
+    environ = {"JOBVISOR_CONFIG": "x", "JOBVISOR_WEB_TOKEN": "t", "PATH": "/bin"}
+    assert Config.of({}, environ=environ) == Config.of({})
+
+
+def test_a_relative_path_starts_from_the_file_but_in_a_variable_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    path = written(tmp_path / "etc", '[database]\nurl = "sqlite:///a.db"')
+    monkeypatch.chdir(tmp_path)
+    assert Config.load(path, {}).database.url == f"sqlite:///{tmp_path}/etc/a.db"
+    config = Config.load(path, {"JOBVISOR_DATABASE_URL": "sqlite:///b.db"})
+    assert config.database.url == f"sqlite:///{tmp_path}/b.db"
+
+
+def test_a_mapping_of_the_code_is_not_overruled_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOBVISOR_LOG_LEVEL", "debug")
+    assert Config.of({}).log.level == "info"
+
+
+def test_a_missing_file_names_the_command_that_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist; `jobvisor init` writes one"):
+        Config.load(str(tmp_path / "config.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[database]\nurl = \n", r"is not TOML: .*line 2"),
+        ("[log]\n[log]\n", "is not TOML"),
+        ("a = " + "[" * 20_000, "is not TOML"),
+        ("a = " + "9" * 5_000, "is not TOML"),
+        (b"[log]\nlevel = '\xff'\n", "line 2 is not UTF-8"),
+        ("#" * (1 << 20) + "\n", "longer than 1 MiB"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_said_with_its_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.load(written(tmp_path, text), {})
+
+
+@pytest.mark.parametrize("path", [".", "/dev/zero", "a\0b", "x" * 5000])
+def test_a_path_that_is_no_file_is_said(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"with -c|does not exist"):
+        Config.load(path, {})
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.lists(st.text(max_size=3), max_size=2)
+)
+TABLES = st.dictionaries(st.sampled_from([key.name for key in KEYS]), SCALARS, max_size=3)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from([key.section for key in KEYS]),
+        SCALARS | TABLES | st.lists(TABLES, max_size=2),
+        max_size=3,
+    )
+)
+def test_any_mapping_is_a_config_or_a_config_error(mapping: dict[str, Any]) -> None:
+    try:
+        Config.of(mapping)
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017 - either is right; nothing else may be raised
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([key.variable("default") for key in KEYS]), st.text()))
+def test_any_environment_is_a_config_or_a_config_error(environ: dict[str, str]) -> None:
+    try:
+        Config.of({}, environ=environ)
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017 - either is right; nothing else may be raised
+
+
+def test_a_config_is_a_value() -> None:
+    assert hash(Config.of({})) == hash(Config.of({}))
+    assert json.dumps(dataclasses.asdict(Config.of({})))
+    assert os.path.isabs(Config.of({}, "relative").family.state_dir)
