@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from jobs.clock import SYSTEM, Clock
 from jobs.context import Nobody
@@ -227,9 +227,7 @@ class Client:
     def _run(self, store: Store, life: Life, claimed: Claimed) -> None:
         if not self._hold:
             store.close()
-        execution = Execution(
-            self._registry, clock=self._clock, port=Nobody(), worker="run_one"
-        )
+        execution = Execution(self._registry, clock=self._clock, port=Nobody(), worker="run_one")
         began = self._clock.monotonic_ns()
         outcome = execution.run(claimed)
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
@@ -270,7 +268,7 @@ class Client:
                 self._store_of[1].close()
                 self._store_of = None
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -329,9 +327,7 @@ def _state(name: str) -> State:
     try:
         return State(name)
     except ValueError:
-        raise InvalidOption(
-            f"{name!r} is no state; it must be one of {', '.join(State)}"
-        ) from None
+        raise InvalidOption(f"{name!r} is no state; it must be one of {', '.join(State)}") from None
 
 
 def _prune_all(store: Store, state: State, age: int) -> int:

@@ -74,7 +74,11 @@ def start_ticks(pid: int) -> int | None:
     if not sys.platform.startswith("linux"):
         try:
             process = psutil.Process(pid)
-            return None if process.status() == psutil.STATUS_ZOMBIE else int(process.create_time() * 100)
+            return (
+                None
+                if process.status() == psutil.STATUS_ZOMBIE
+                else int(process.create_time() * 100)
+            )
         except psutil.NoSuchProcess:
             return None
     try:

@@ -140,8 +140,8 @@ class Attempt:
     host: str | None
     pid: int | None
     exit_code: int | None
-    signal: int | None
-    """The number of the signal that killed the process."""
+    signal: str | None
+    """The name of the signal that killed the process, such as SIGKILL."""
     verdict: str | None
     """Why the parent killed it, where it did."""
     started_at: datetime | None

@@ -288,14 +288,14 @@ class Caretaker(Role):
         header = found.header
         overdue = header.current and header.deadline and self.clock.monotonic_ns() > header.deadline
         if overdue and identity.alive():
-            say("child_verdict", role="orphan", pid=header.pid, reason="timeout", job=header.current)
+            say(
+                "child_verdict", role="orphan", pid=header.pid, reason="timeout", job=header.current
+            )
             kill_group(header.pid)
 
     def _judge_family(self, family: FamilyRow) -> None:
         """Another family on this database: settled only when it is proved dead."""
-        identity = Identity(
-            family.boot_id, family.pid_namespace, family.pid, family.start_ticks
-        )
+        identity = Identity(family.boot_id, family.pid_namespace, family.pid, family.start_ticks)
         if not self._is_dead(identity, family):
             return
         folder = os.path.join(family.state_dir, "ledger")
@@ -389,14 +389,20 @@ class Caretaker(Role):
             family = self._config.family
             self._store.add_family(
                 FamilyRow(
-                    self.seat.family, family.name, HOST, *self._parent, __version__,
-                    self._state.path, family.dead_after_ms, now, now,
-                )  # fmt: skip
+                    self.seat.family,
+                    family.name,
+                    HOST,
+                    *self._parent,
+                    __version__,
+                    self._state.path,
+                    family.dead_after_ms,
+                    now,
+                    now,
+                )
             )
         # Only families in other containers judge by time; alone there is no lease to lose.
         foreign = any(
-            family.pid_namespace != self._parent.pid_namespace
-            for family in self._store.families()
+            family.pid_namespace != self._parent.pid_namespace for family in self._store.families()
         )
         limit = self._config.family.dead_after_ms * 1_000_000
         self.board[LEASE_UNTIL] = sent + limit - LEASE_MARGIN_NS if foreign else FOREVER

@@ -93,7 +93,7 @@ class Supervisor:
                     f"its log says why"
                 )
             status = state.status()
-            if status and status["pid"] == process.pid and status["state"] not in ("starting",):
+            if status and status["pid"] == process.pid and status["state"] != "starting":
                 return
             if SYSTEM.monotonic_ns() > ends:
                 raise JobsError(f"the family is not ready after {limit:g} s; its log says why")
@@ -133,11 +133,14 @@ def run_family(config: Config, *, drain: bool = False, leash: int = -1) -> int:
 
 
 def _refuse_threads() -> None:
-    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    others = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+    ]
     if others or threading.current_thread() is not threading.main_thread():
         raise JobsError(
-            f"the parent must be single-threaded, and this process also runs {', '.join(others) or 'another thread'}; "
-            f"use Supervisor(config).running() or .start(), which run beside it"
+            f"the parent must be single-threaded, and this process also runs "
+            f"{', '.join(others) or 'another thread'}; use Supervisor(config).running() "
+            f"or .start(), which run beside it"
         )
 
 

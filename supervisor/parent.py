@@ -26,7 +26,6 @@ from supervisor.board import (
     CANCEL_CLAIM,
     CANCEL_JOB,
     CARETAKER,
-    CARETAKER_WATCHES,
     CLAIM,
     CURRENT,
     DEADLINE,
@@ -321,9 +320,15 @@ class Parent:
         slot, now = place.slot, self._clock.monotonic_ns()
         self._board.bury(
             Grave(
-                place.owner, place.pid, slot.index, ended.status, slot[VERDICT_JOB],
-                slot[VERDICT_CLAIM], slot[VERDICT], now,
-            )  # fmt: skip
+                place.owner,
+                place.pid,
+                slot.index,
+                ended.status,
+                slot[VERDICT_JOB],
+                slot[VERDICT_CLAIM],
+                slot[VERDICT],
+                now,
+            )
         )
         poke(self._care_write)
         self._ever_reached = self._ever_reached or bool(slot[REACHED])
@@ -379,7 +384,10 @@ class Parent:
                 self._judge_worker(place, now)
                 if look_at_memory and place.slot[MEMORY] and place.slot[CURRENT]:
                     self._judge_memory(place)
-            elif place.slot[BEAT] and now - place.slot[BEAT] > self._config.family.dead_after_ms * 1_000_000 // 3:
+            elif (
+                place.slot[BEAT]
+                and now - place.slot[BEAT] > self._config.family.dead_after_ms * 1_000_000 // 3
+            ):
                 self._condemn(place, "stuck")
             if place.leaving and place.leave_by and now > place.leave_by:
                 self._condemn(place, place.leaving)
@@ -445,9 +453,8 @@ class Parent:
             self._renew_next()
             if self._board[DRAINED]:
                 self._begin_stop()
-        elif self._stage == DRAIN:
-            if self._clock.monotonic_ns() > self._stop_by:
-                self._force("stop")
+        elif self._stage == DRAIN and self._clock.monotonic_ns() > self._stop_by:
+            self._force("stop")
         self._board[DEGRADED] = sum(1 for place in self._places if place.failures)
         if self._stage != RUN and not any(place.pid for place in self._workers()):
             self._dismiss_caretaker()
@@ -488,7 +495,9 @@ class Parent:
                 self._remove_place(place)
             return
         place.leaving = why
-        place.leave_by = self._clock.monotonic_ns() + self._config.family.stop_timeout_ms * 1_000_000
+        place.leave_by = (
+            self._clock.monotonic_ns() + self._config.family.stop_timeout_ms * 1_000_000
+        )
         if place.role == WORKER:
             send(place.pid, signal.SIGTERM)
         else:

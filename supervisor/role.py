@@ -6,17 +6,16 @@ import faulthandler
 import os
 import select
 import signal
-import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jobs.clock import SYSTEM, Clock
 from jobs.errors import JobsError
+from jobs.identity import HOST, Identity
 from jobs.log import reopen, say, set_role
 from jobs.store import Life
 from supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, Board, Slot
 from supervisor.config import Config
-from jobs.identity import HOST, Identity
 from supervisor.signals import Signals, drain, poke
 
 SECOND = 1_000_000_000
@@ -63,7 +62,7 @@ class Role(ABC):
         self.slot[OWNER] = self.seat.owner
         self.signals = Signals([signal.SIGTERM, signal.SIGUSR1])
         # For USR2: from C, so that a child stuck in native code tells its stack as well.
-        faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
+        faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
         identity = Identity.mine()
         self.life = Life(self.seat.owner, self.seat.family, self.seat.name, HOST, *identity)
         self._poll.register(self.seat.lifeline, select.POLLIN)
@@ -74,6 +73,7 @@ class Role(ABC):
             say("boot_failed", role=self.seat.name, error=str(error))
             return EX_CONFIG if error.exit_code == EX_CONFIG else 1
         poke(self.seat.parent_poke)
+        poke(self.seat.caretaker_poke)
         while not self.leaving():
             self.beat()
             self.sleep(self.step())
@@ -139,6 +139,4 @@ class Role(ABC):
     @property
     def alone(self) -> bool:
         """Whether the parent is dead: the lifeline was cut without its word, or while it stopped."""
-        return self.lifeline_cut and (
-            self.board[STOP] == RUN or os.getppid() != self.seat.parent
-        )
+        return self.lifeline_cut and (self.board[STOP] == RUN or os.getppid() != self.seat.parent)

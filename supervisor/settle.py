@@ -38,9 +38,7 @@ def death_of(grave: Grave, held: Held | None, current: int, claim: int, *, oom: 
         text = f"its worker {how}"
         if ended.signal == "SIGKILL" and oom:
             outcome, text = "oom", "its worker was killed by the kernel: out of memory"
-    return Death(
-        outcome, text, HOST, grave.pid, ended.code, ended.signal, verdict or None
-    )
+    return Death(outcome, text, HOST, grave.pid, ended.code, ended.signal, verdict or None)
 
 
 def _sentence(verdict: str, held: Held | None) -> str:
@@ -111,7 +109,9 @@ def _delay(held: Held) -> int | None:
     return policy_from_json(held.policy).delay_ms(held.attempt, None)
 
 
-def recall(store: Store, life: Life, found: Read, claim: int, *, forget: bool) -> tuple[Applied, int]:
+def recall(
+    store: Store, life: Life, found: Read, claim: int, *, forget: bool
+) -> tuple[Applied, int]:
     """Behind a long job: what its batch has finished is settled, what it has not begun goes back.
 
     `found` was read after the recall word was set and the worker had time to see it: current

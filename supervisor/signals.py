@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from types import FrameType
 
 #: Every signal a family may handle somewhere; a child begins with the default of each.
@@ -67,20 +68,16 @@ class Signals:
 def drain(descriptor: int) -> bool:
     """Empty a non-blocking pipe; whether anything was in it."""
     found = False
-    try:
+    with suppress(BlockingIOError):
         while os.read(descriptor, 4096):
             found = True
-    except BlockingIOError:
-        pass
     return found
 
 
 def poke(descriptor: int) -> None:
     """Wake the reader of a non-blocking pipe; a full one is awake already, a closed one is gone."""
-    try:
+    with suppress(BlockingIOError, BrokenPipeError):
         os.write(descriptor, b"!")
-    except (BlockingIOError, BrokenPipeError):
-        pass
 
 
 def forget_all() -> None:

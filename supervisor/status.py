@@ -23,6 +23,7 @@ from supervisor.board import (
     CURRENT,
     DEGRADED,
     EMPTY,
+    IDLE,
     LACKS_LEDGER,
     PID,
     POOL,
@@ -101,7 +102,10 @@ class Status:
         board = self._board
         return (
             board[SCALE], board[STOP], board[DEGRADED], board[RESTARTS],
-            [(slot[PID], slot[SLOT_STATE], slot[STATE] == 0) for slot in self._slots()],
+            [
+                (slot[PID], slot[SLOT_STATE], min(slot[STATE], IDLE), slot[REACHED])
+                for slot in self._slots()
+            ],
         )  # fmt: skip
 
     def _slots(self) -> list[Slot]:

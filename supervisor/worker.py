@@ -8,11 +8,9 @@ of these leaves a state from which `settle` finds out what had happened.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import resource
-import signal
 
 from jobs.client import Client, use_client
 from jobs.errors import StoreError
@@ -193,7 +191,10 @@ class Worker(Role):
         )
         self._unsure = False
         self._registered = True
-        self.slot[REACHED] = 1
+        if not self.slot[REACHED]:
+            self.slot[REACHED] = 1
+            poke(self.seat.parent_poke)
+            poke(self.seat.caretaker_poke)
         if self._failures:
             say("database_back", delay=f"{self._failures} tries")
         self._failures = 0

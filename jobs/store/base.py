@@ -258,9 +258,7 @@ class Store(ABC):
         """The running row under this fence, None if it has left."""
 
     @abstractmethod
-    def rescue(
-        self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None
-    ) -> None:
+    def rescue(self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None) -> None:
         """A dead owner's current row runs again after `delay_ms`, or is failed (None); charged."""
 
     @abstractmethod

@@ -147,7 +147,7 @@ class RelationalStore(Store):
         return found
 
     def oldest_pending(self) -> dict[str, int]:
-        return dict(self._rows("oldest_pending", {}))  # type: ignore[arg-type]
+        return dict(self._rows("oldest_pending", {}))
 
     def cancel(self, job: int) -> str:
         with self.transaction():
@@ -405,9 +405,7 @@ class RelationalStore(Store):
         rows = self._rows("held", {"job": job, "owner": owner, "claim": claim})
         return Held._make(rows[0]) if rows else None
 
-    def rescue(
-        self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None
-    ) -> None:
+    def rescue(self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
         now = self.clock.now_ms()
         times = {"started_at": held.claimed_at, "finished_at": now}
@@ -589,7 +587,9 @@ class RelationalStore(Store):
             return
         if outcome is not None and outcome.failure is not None:
             error, kind = _summary(outcome.failure), outcome.kind
-        self._note(verb, job, row, error=error, delay_ms=record.delay_ms if record else 0, kind=kind)
+        self._note(
+            verb, job, row, error=error, delay_ms=record.delay_ms if record else 0, kind=kind
+        )
 
     def _note(
         self,
@@ -662,9 +662,24 @@ def _success(record: Record, now: int) -> dict[str, Any]:
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:
-    *told, started_at, finished_at = row
+    (
+        job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
+        signal, verdict, started_at, finished_at,
+    ) = row  # fmt: skip
     return Attempt(
-        *told,
-        None if started_at is None else to_datetime(started_at),
-        to_datetime(finished_at),
+        job=job,
+        attempt=attempt,
+        owner=owner,
+        claim=claim,
+        outcome=outcome,
+        error_type=error_type,
+        message=message,
+        traceback=traceback,
+        host=host,
+        pid=pid,
+        exit_code=exit_code,
+        signal=signal,
+        verdict=verdict,
+        started_at=None if started_at is None else to_datetime(started_at),
+        finished_at=to_datetime(finished_at),
     )

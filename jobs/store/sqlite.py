@@ -28,7 +28,10 @@ from jobs.store.wake import FileWaker, PollWaker, touch
 SCHEMA = 1  # the number of the newest migration this release knows
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
 LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a call gives up
-TRY_SECONDS = 0.25  # one wait inside SQLite; between two of them the caller's beat moves
+# Between two tries for a lock. SQLite's own waits grow to 100 ms while a turn takes five: with two
+# busy workers the database stood idle for a third of the time (measured: 56,000 against 77,000 jobs/s).
+TRY_FIRST, TRY_CAP = 0.0002, 0.005
+BEAT_NS = 100_000_000  # while waiting, the caller's beat moves this often
 CHECKPOINT_PAGES = 4000  # the net of every connection; the caretaker is meant to be there first
 CHECKPOINT_BYTES = 4 << 20  # the log is worth a step of the caretaker from here on
 TRUNCATE_BYTES = 64 << 20  # and from here writers wait a moment so that it starts over
@@ -49,7 +52,18 @@ _REFUSED = {
     sqlite3.SQLITE_CORRUPT: "it is damaged; restore a backup or run sqlite3's .recover",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
 }
-_NETWORK = ("nfs", "cifs", "smb", "9p", "virtiofs", "fuse.sshfs", "ceph", "glusterfs", "afs", "lustre")
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "virtiofs",
+    "fuse.sshfs",
+    "ceph",
+    "glusterfs",
+    "afs",
+    "lustre",
+)
 
 Value = TypeVar("Value")
 
@@ -88,7 +102,7 @@ class SqliteStore(RelationalStore):
         if self._connection is None:
             self._check_place()
             with self._named_errors():
-                self._connection = self._connect()
+                self._connection = self._patiently(self._connect)
             self._pid = os.getpid()
             self._check_schema(self._connection)
         elif self._pid != os.getpid():
@@ -100,7 +114,7 @@ class SqliteStore(RelationalStore):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=TRY_SECONDS, isolation_level=None, check_same_thread=False
+            self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -117,7 +131,9 @@ class SqliteStore(RelationalStore):
             )
         folder = os.path.dirname(os.path.abspath(self.path))
         if not os.path.isdir(folder):
-            raise StoreRefused(f"the folder {folder} of {self.path} does not exist; create it first")
+            raise StoreRefused(
+                f"the folder {folder} of {self.path} does not exist; create it first"
+            )
         kind = file_system(folder)
         if kind in _NETWORK:
             raise StoreRefused(
@@ -130,7 +146,7 @@ class SqliteStore(RelationalStore):
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         with self._named_errors():
-            number = _schema_number(connection)
+            number = self._patiently(lambda: _schema_number(connection))
         if number == SCHEMA:
             return
         if number > SCHEMA:
@@ -150,9 +166,10 @@ class SqliteStore(RelationalStore):
         self._check_place()
         with self._lock, self._named_errors():
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = self._patiently(self._connect)
                 self._pid = os.getpid()
-            before = _schema_number(self._connection)
+            connection = self._connection
+            before = self._patiently(lambda: _schema_number(connection))
         self._check_schema(self._connection)
         with self._named_errors():
             return before, _schema_number(self._connection)
@@ -166,9 +183,9 @@ class SqliteStore(RelationalStore):
         try:
             self._wait_for(gate)
             with self._named_errors():
-                connection.execute("PRAGMA journal_mode = WAL")
+                self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
                 if _schema_number(connection) < SCHEMA:
-                    _apply_migrations(connection)
+                    self._patiently(lambda: _apply_migrations(connection))
         finally:
             os.close(gate)
 
@@ -216,9 +233,7 @@ class SqliteStore(RelationalStore):
             with self._named_errors():
                 return self._patiently(lambda: action(*arguments))
 
-    def _attempted(
-        self, action: Callable[..., Any], *arguments: Any
-    ) -> tuple[Any, str | None]:
+    def _attempted(self, action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
         connection = self._connected()
         connection.execute("SAVEPOINT attempted")
         try:
@@ -267,18 +282,26 @@ class SqliteStore(RelationalStore):
 
     def _patiently(self, action: Callable[[], Value]) -> Value:
         """Try while somebody else holds the database, moving the caller's beat, for a bounded time."""
-        deadline = 0
+        began = beaten = 0
+        pause = TRY_FIRST
         while True:
             try:
                 return action()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if error.sqlite_errorcode & 0xFF not in (
+                    sqlite3.SQLITE_BUSY,
+                    sqlite3.SQLITE_LOCKED,
+                ):
                     raise
                 now = self.clock.monotonic_ns()
-                deadline = deadline or now + int(LOCK_SECONDS * 1e9)
-                if now > deadline:
+                began = began or now
+                if now - began > LOCK_SECONDS * 1e9:
                     raise
-                self.on_wait()
+                if now - beaten > BEAT_NS:
+                    beaten = now
+                    self.on_wait()
+            self.clock.sleep(pause)
+            pause = min(pause * 1.05, TRY_CAP)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -330,7 +353,9 @@ class SqliteStore(RelationalStore):
             # large one is cut by TRUNCATE, which by then has little left to copy.
             self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
             if size > TRUNCATE_BYTES:
+                self._connected().execute("PRAGMA busy_timeout = 1000")
                 self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._connected().execute("PRAGMA busy_timeout = 0")
 
 
 _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles: never closed

@@ -1,0 +1,127 @@
+"""A fresh folder with a migrated database, and a family in it, for one measurement."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs import Client
+from jobs.clock import SYSTEM
+from supervisor.family import StateDir
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TASKS = """
+import time
+from jobs import Fixed, task
+
+@task
+def noop():
+    pass
+
+@task
+def stamp():
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+@task(retries=1, retry=Fixed(0))
+def hang_once(path):
+    with open(path, "a") as file:
+        file.write(f"{time.clock_gettime_ns(time.CLOCK_MONOTONIC)}\\n")
+    if sum(1 for _ in open(path)) == 1:
+        time.sleep(60)
+"""
+
+
+class Place:
+    """A folder, a client, and what runs there."""
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder}/jobs.db"
+        (folder / "app.py").write_text(TASKS)
+        (folder / "config.toml").write_text(
+            f'[database]\nurl = "{self.url}"\n[tasks]\nmodules = ["app"]\n'
+            f'[[workers]]\nprocesses = {processes}\n[log]\nlevel = "warning"\n'
+        )
+        self.client = Client(self.url)
+        self.client.migrate()
+        self.processes = processes
+
+    @contextmanager
+    def family(self) -> Iterator[subprocess.Popen[bytes]]:
+        """`jobvisor start`, ready, and drained afterwards."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor", "start"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+        try:
+            self.wait_ready(process.pid)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    def wait_ready(self, pid: int) -> None:
+        """Until all workers have reached the database."""
+        state = StateDir(str(self.folder / ".jobvisor"))
+        while True:
+            status = state.status()
+            if status and status["pid"] == pid:
+                ready = [w for w in status["workers"] if w["reached_database"]]
+                if len(ready) == self.processes:
+                    return
+            SYSTEM.sleep(0.002)
+
+    def fill(self, jobs: int, task: str = "app:noop") -> None:
+        """Enqueue this many in one transaction."""
+        self.client.enqueue_many(self.client.call(task) for _ in range(jobs))
+
+    def left(self) -> int:
+        """How many rows are not finished."""
+        counts = self.client.counts()
+        return sum(
+            number
+            for states in counts.values()
+            for state, number in states.items()
+            if state not in ("succeeded", "failed", "cancelled")
+        )
+
+
+@contextmanager
+def place(processes: int = 2) -> Iterator[Place]:
+    """A place that is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="jobvisor-bench-"))
+    made = Place(folder, processes)
+    try:
+        yield made
+    finally:
+        made.client.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def family_pss(parent: int) -> int:
+    """Bytes of memory of a whole family, shared pages counted once."""
+    total = 0
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    for pid in (parent, *map(int, children)):
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total
+
+
+def quantile(values: list[float], part: float) -> float:
+    """The value below which this part of all lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

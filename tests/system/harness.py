@@ -1,0 +1,236 @@
+"""A real family in a folder of its own: started, looked at, killed, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jobs import Client
+from tests.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: For task sources: keep a line in a file of the house, whole even from many processes at once.
+MARK = """
+def mark(name, text=""):
+    descriptor = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{text}\\n".encode())
+    os.close(descriptor)
+
+def gate(name):
+    while not os.path.exists(name):
+        time.sleep(0.005)  # task body
+"""
+
+
+class House:
+    """A folder with a config.toml, a task module `app`, a database, and families that ran in it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tasks: str,
+        *,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        state_dir: str = ".jobvisor",
+        **pool: Any,
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state_dir = folder / state_dir
+        self.log = folder / "log.txt"
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._pids: set[int] = set()
+        header = "import os, sys, time, signal\nfrom jobs import *\n"
+        (folder / "app.py").write_text(header + textwrap.dedent(tasks))
+        self.configure(config or {}, **pool)
+        self.client = Client(f"sqlite:///{folder}/jobs.db")
+
+    def configure(self, config: Mapping[str, Mapping[str, Any]], **pool: Any) -> None:
+        """Write config.toml: two workers and the module `app` unless said otherwise."""
+        sections: dict[str, dict[str, Any]] = {
+            "tasks": {"modules": ["app"]},
+            "supervisor": {"state_dir": str(self.state_dir)},
+            "log": {"level": "debug"},
+        }
+        for name, values in config.items():
+            sections.setdefault(name, {}).update(values)
+        workers = {"name": "default", "queues": ["default"], "processes": 2, **pool}
+        lines: list[str] = []
+        for name, values in sections.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
+        lines += ["[[workers]]", *(f"{key} = {json.dumps(v)}" for key, v in workers.items())]
+        (self.folder / "config.toml").write_text("\n".join(lines) + "\n")
+
+    # -- life
+
+    def start(
+        self,
+        *arguments: str,
+        ready: bool = True,
+        prefix: Sequence[str] = (),
+        output: int | None = None,
+        **environ: str,
+    ) -> subprocess.Popen[bytes]:
+        """`jobvisor start` as a user types it, its log appended to `log.txt`.
+
+        `prefix` is a command in front of it that keeps the pid (strace -D, prlimit); `output` is a
+        descriptor that takes the place of `log.txt`.
+        """
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "supervisor", "start", *arguments],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=log if output is None else output,
+                stderr=log if output is None else output,
+                start_new_session=True,
+            )
+        self._running.append(process)
+        if ready:
+            self.wait_ready(process)
+        return process
+
+    def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Until every worker of this parent has reached the database."""
+
+        def is_ready() -> bool:
+            assert process.poll() is None, f"the family ended: {self.log.read_text()}"
+            status = self.status()
+            return status.get("pid") == process.pid and all(
+                worker["reached_database"] for worker in status["workers"]
+            )
+
+        eventually(is_ready, what="the family is ready")
+
+    def status(self) -> dict[str, Any]:
+        """What the family last said of itself, {} before its first word."""
+        try:
+            found: dict[str, Any] = json.loads((self.state_dir / "status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        self._pids.update(worker["pid"] for worker in found["workers"] if worker["pid"])
+        if found["caretaker"]:
+            self._pids.add(found["caretaker"]["pid"])
+        return found
+
+    def workers(self) -> list[int]:
+        """The pids of the workers that are there now."""
+        return [worker["pid"] for worker in self.status()["workers"] if worker["pid"]]
+
+    def caretaker(self) -> int:
+        """The pid of the caretaker."""
+        return int(self.status()["caretaker"]["pid"])
+
+    def stop(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
+        """Send a signal to the parent and wait for its exit code."""
+        process.send_signal(number)
+        return process.wait(60)
+
+    def drain(self, **environ: str) -> int:
+        """`jobvisor start --drain` to its end; the exit code."""
+        return self.start("--drain", ready=False, **environ).wait(100)
+
+    def kill_family(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL to the parent and all its children, the parent first."""
+        children = self.children(process.pid)
+        for pid in (process.pid, *children):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(10)
+        for pid in children:
+            eventually(lambda pid=pid: not alive(pid), what=f"{pid} is gone")
+
+    def children(self, pid: int) -> list[int]:
+        """The direct children of a process, from /proc."""
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+
+    def close(self) -> None:
+        """Kill what is left; a test that relies on it has a family that did not leave."""
+        self.client.close()
+        for process in self._running:
+            if process.poll() is None:
+                self._pids.update(self.children(process.pid))
+                process.kill()
+                process.wait(10)
+        for pid in self._pids:
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                if b"supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.killpg(pid, signal.SIGKILL)
+
+    # -- asking
+
+    def enqueue(self, name: str, *args: Any, **options: Any) -> int:
+        """Enqueue a task of `app` by name; the id. Options as `using` takes them."""
+        call = self.client.call(f"app:{name}", *args, options=options or None)
+        return self.client.enqueue(call).id
+
+    def touch(self, name: str) -> None:
+        """Open a gate that a task waits at."""
+        (self.folder / name).touch()
+
+    # -- looking
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Plain SQL beside everything else."""
+        with sqlite3.connect(self.folder / "jobs.db", timeout=30) as connection:
+            rows = connection.execute(sql, parameters).fetchall()
+        connection.close()
+        return rows
+
+    def lines(self, name: str) -> list[str]:
+        """What tasks appended to a file (`mark` in task code): one line each."""
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_lines(self, name: str, count: int = 1) -> list[str]:
+        """Until tasks have marked a file so often."""
+        eventually(lambda: len(self.lines(name)) >= count, what=f"{count} lines in {name}")
+        return self.lines(name)
+
+    def wait_state(self, job: int, state: str) -> None:
+        """Until a job is in a state."""
+        eventually(lambda: self.client.get(job).state == state, what=f"job {job} is {state}")
+
+    def history(self, job: int) -> list[str]:
+        """How the unsuccessful runs of a job ended, in one word each."""
+        return [attempt.outcome for attempt in self.client.attempts(job)]
+
+    def said(self, words: str) -> list[str]:
+        """The log lines that have these words."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if words in line]
+
+    def wait_finished(self, ids: Iterable[int], limit: float = 60.0) -> None:
+        """Until all of these jobs are finished."""
+        wanted = set(ids)
+
+        def is_done() -> bool:
+            rows = self.query("SELECT id FROM jobs WHERE finished_at IS NOT NULL")
+            return wanted <= {row[0] for row in rows}
+
+        eventually(is_done, limit=limit, what="all jobs are finished")
+
+
+Build = Callable[..., House]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
