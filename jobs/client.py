@@ -22,7 +22,7 @@ from jobs.job import Attempt, Claimed, Job, State
 from jobs.log import log_event
 from jobs.outcome import VERB_CODES
 from jobs.payload import Codec, Payload
-from jobs.registry import Registry, registry
+from jobs.registry import Registry, check_name, registry
 from jobs.settings import Settings, find
 from jobs.store import Life, Record, Store, open_store
 from jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
@@ -103,7 +103,8 @@ class Client:
         self, name: str, /, *args: Any, options: OptionValues | None = None, **kwargs: Any
     ) -> Call:
         """A call of a task that this program knows only by name."""
-        return Call(name, args, kwargs, Options.of(options) if options else NO_OPTIONS)
+        judged = Options.of(options) if options else NO_OPTIONS
+        return Call(check_name(name), args, kwargs, judged)
 
     # -- look
 
@@ -227,7 +228,13 @@ class Client:
     def _run(self, store: Store, life: Life, claimed: Claimed) -> None:
         if not self._hold:
             store.close()
-        execution = Execution(self._registry, clock=self._clock, port=Nobody(), worker="run_one")
+        execution = Execution(
+            self._registry,
+            clock=self._clock,
+            port=Nobody(),
+            worker="run_one",
+            payload=self._payload,
+        )
         began = self._clock.monotonic_ns()
         outcome = execution.run(claimed)
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
@@ -264,9 +271,11 @@ class Client:
     def close(self) -> None:
         """Disconnect; a later call connects again."""
         with self._lock:
-            if self._store_of is not None:
-                self._store_of[1].close()
-                self._store_of = None
+            store_of, self._store_of = self._store_of, None
+        # Outside the lock: it waits for another thread's transaction, and a fork meanwhile must
+        # not leave the copy with a lock that nobody opens.
+        if store_of is not None:
+            store_of[1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -312,7 +321,7 @@ def _call_of(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     if isinstance(target, Task):
         return target.call(*args, **kwargs)
     if isinstance(target, str):
-        return Call(target, args, kwargs)
+        return Call(check_name(target), args, kwargs)
     if isinstance(target, Call):
         if args or kwargs:
             raise InvalidOption(f"the call of {target.task} has its arguments already")

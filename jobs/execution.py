@@ -48,9 +48,10 @@ class Execution:
         port: Port,
         worker: str,
         defer_unknown: bool = True,
+        payload: Payload | None = None,
     ) -> None:
         self._registry = registry
-        self._payload = Payload(registry.codec)
+        self._payload = payload or Payload(registry.codec)
         self._clock = clock
         self._port = port
         self._worker = worker

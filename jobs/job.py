@@ -39,13 +39,14 @@ def _moves(*pairs: Move) -> frozenset[Move]:
 
 # One verb per edge. A statement of another verb that finds `cancel_requested` on a running row
 # moves it along the edge of cancel, where it would have left `running` for something unfinished.
+# A retry or snooze whose delay has passed by the time it is settled is due: promoted at once.
 MOVES: dict[str, frozenset[Move]] = {
     "enqueue": _moves((None, State.PENDING), (None, State.SCHEDULED), (None, State.BLOCKED)),
     "promote": _moves((State.SCHEDULED, State.PENDING)),
     "claim": _moves((State.PENDING, State.RUNNING)),
     "succeed": _moves((State.RUNNING, State.SUCCEEDED)),
-    "retry": _moves((State.RUNNING, State.SCHEDULED)),
-    "snooze": _moves((State.RUNNING, State.SCHEDULED)),
+    "retry": _moves((State.RUNNING, State.SCHEDULED), (State.RUNNING, State.PENDING)),
+    "snooze": _moves((State.RUNNING, State.SCHEDULED), (State.RUNNING, State.PENDING)),
     "fail": _moves((State.RUNNING, State.FAILED)),
     "release": _moves((State.RUNNING, State.PENDING)),
     "rescue": _moves(
@@ -183,7 +184,7 @@ class NewJob(NamedTuple):
     """0 for no limit."""
     unique_key: str | None
     expires_in_ms: int | None
-    """Counted from the enqueue; None is never."""
+    """Counted from the moment the job is first due; None is never."""
 
 
 class Claimed(NamedTuple):

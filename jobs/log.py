@@ -349,6 +349,13 @@ class FileHandler(LineHandler):
         os.dup2(fresh, self.stream_fd)
         os.close(fresh)
 
+    def close(self) -> None:
+        """Give the descriptor back; a reload has opened another."""
+        super().close()
+        descriptor, self.stream_fd = self.stream_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
 
 def _opened(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -380,6 +387,7 @@ def configure(
     handler.setFormatter(JsonFormat() if format == "json" else TextFormat())
     for old in [one for one in _LOGGER.handlers if isinstance(one, LineHandler)]:
         _LOGGER.removeHandler(old)
+        old.close()
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(LEVELS[level])
     # Our lines have their own way out; a root handler of the user's would write them twice.

@@ -38,7 +38,7 @@ class Decorator:
     def __call__(self, function: Callable[..., Any], /) -> Task[..., Any]:
         """Register the function and return its task."""
         _check_function(function)
-        name = _default_name(function) if self._name is None else _check_name(self._name)
+        name = _default_name(function) if self._name is None else check_name(self._name)
         kind = ContextTask if wants_context(function) else Task
         return self._registry.add(kind(name, function, self._options))
 
@@ -143,10 +143,15 @@ def _default_name(function: Callable[..., Any]) -> str:
             f"the task {qualname!r} is defined in __main__, which each process has its own of: "
             f"give it name= and move it to a module that workers import"
         )
-    return _check_name(f"{module}:{qualname}")
+    return check_name(f"{module}:{qualname}")
 
 
-def _check_name(name: Any) -> str:
+def check_name(name: Any) -> str:
+    """A task's name, or an InvalidOption.
+
+    >>> check_name("app.mail:send")
+    'app.mail:send'
+    """
     if not isinstance(name, str) or not 1 <= len(name) <= NAME_MAX or not name.isprintable():
         raise InvalidOption(
             f"name={str(name)[:80]!r} must be 1 to {NAME_MAX} printable characters; "

@@ -143,7 +143,7 @@ def _settings(
     def value(section: str, key: str, default: Any, judge: Callable[[str, Any], Any]) -> Any:
         """The environment's twin, else the file's key, else the default."""
         variable = f"JOBVISOR_{section}_{key}".upper()
-        if variable in environ:
+        if environ.get(variable):  # an empty one is not set, as for the family
             return _judged(judge, variable, environ[variable])
         found = _section(sections, section, path).get(key)
         return default if found is None else _judged(judge, f"{path}: [{section}] {key}", found)

@@ -16,7 +16,7 @@ GRAVES = 1024
 
 _HEADER_WORDS = 64
 _SLOT_WORDS = 32
-_GRAVE_WORDS = 8
+_GRAVE_WORDS = 16
 _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
 _WORDS = _GRAVES_AT + GRAVES * _GRAVE_WORDS
 
@@ -70,6 +70,9 @@ class Grave(NamedTuple):
     verdict_claim: int
     verdict: int
     at: int
+    current: int
+    """The job the board showed, for a life that had no ledger; its claim follows."""
+    claim: int
 
 
 class Slot:
@@ -142,7 +145,7 @@ class Board:
         """Deaths the caretaker has not settled; count them off with `settled_one`."""
         for number in range(self[GRAVES_SETTLED], self[GRAVES_WRITTEN]):
             at = _GRAVES_AT + (number % GRAVES) * _GRAVE_WORDS
-            yield Grave._make(self._words[at : at + _GRAVE_WORDS])
+            yield Grave._make(self._words[at : at + len(Grave._fields)])
 
     def settled_one(self) -> None:
         """The oldest grave is settled, in the database."""

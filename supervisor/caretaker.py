@@ -41,6 +41,7 @@ from supervisor.board import (
     REACHED,
     RECALL,
     ROLE,
+    RUN,
     SINCE,
     STATE,
     STOP,
@@ -55,7 +56,15 @@ from supervisor.family import StateDir
 from supervisor.ledger import Read, read, read_progress, retire
 from supervisor.rejected import keep_rejected
 from supervisor.role import SECOND, Role, Seat
-from supervisor.settle import death_of, died_unseen, recall, settle, settle_rebooted, vanished
+from supervisor.settle import (
+    death_of,
+    died_unseen,
+    recall,
+    settle,
+    settle_rebooted,
+    settle_vanished,
+    vanished,
+)
 from supervisor.signals import poke
 from supervisor.status import Status
 
@@ -195,13 +204,16 @@ class Caretaker(Role):
             grave.owner, self.seat.family, self.board_name(grave.slot), HOST, boot_id(),
             pid_namespace(), grave.pid, 0,
         )  # fmt: skip
-        current = found.header.current if found else 0
-        claim = found.header.claim if found else 0
+        # The board knows as well, for a worker that had no file to write to.
+        current = found.header.current if found else grave.current
+        claim = found.header.claim if found else grave.claim
         held = self._store.held(current, grave.owner, claim) if current else None
         killed = _oom_kills()
         death = death_of(grave, held, current, claim, oom=killed > self._oom_kills)
         self._oom_kills = killed
-        self._tell(settle(self._store, life, found, death, forget=self._forget))
+        records = found.records if found else []
+        applied = settle(self._store, life, records, (current, claim), death, forget=self._forget)
+        self._tell(applied)
         self._status.note_death(grave, death if held else None, current if held else 0)
         if found is not None:
             retire(self._state.ledgers, path)
@@ -259,7 +271,8 @@ class Caretaker(Role):
     def _drop_stale(self, path: str) -> None:
         """A file whose life ended before it wrote its header tells nothing."""
         with suppress(FileNotFoundError):
-            age_ms = self.clock.now_ms() - os.stat(path).st_mtime_ns // 1_000_000
+            # By ctime, which a rename moves: a spare on its way into use has an old mtime.
+            age_ms = self.clock.now_ms() - os.stat(path).st_ctime_ns // 1_000_000
             if age_ms > self._config.family.dead_after_ms:
                 retire(os.path.dirname(path), path)
 
@@ -278,8 +291,9 @@ class Caretaker(Role):
         if rebooted:
             applied = settle_rebooted(self._store, life, found, forget=self._forget)
         else:
+            current = (header.current, header.claim)
             death = died_unseen(header)
-            applied = settle(self._store, life, found, death, forget=self._forget)
+            applied = settle(self._store, life, found.records, current, death, forget=self._forget)
         self._tell(applied)
         retire(folder, path)
 
@@ -321,7 +335,7 @@ class Caretaker(Role):
             yield True  # our parent holds it
             return
         try:
-            descriptor = StateDir(family.state_dir).lock()
+            descriptor = StateDir(family.state_dir).custody()
         except (JobsError, OSError):
             yield False
             return
@@ -348,7 +362,7 @@ class Caretaker(Role):
             return False
         if folder is not None and os.path.exists(os.path.join(folder, str(life.owner))):
             return False  # its ledger is settled first
-        settle(self._store, life, None, vanished(life), forget=self._forget)
+        settle_vanished(self._store, life)
         return True
 
     # -- behind a long job
@@ -510,12 +524,15 @@ class Caretaker(Role):
             self.beat()
             with self._database():
                 self._settle_graves()
+                if self.alone:
+                    self._scan_ledgers(self._state.ledgers)
                 if self.alone or self.board[STOP]:
                     self._leave_database()
             if not self._waiting:
                 break
             self.clock.sleep(0.1)
-        self._status.write(waiting=self._waiting, stopped=True)
+        # One that a reload replaces leaves a family that goes on.
+        self._status.write(waiting=self._waiting, stopped=self.alone or self.board[STOP] != RUN)
         self._store.close()
 
     def _leave_database(self) -> None:

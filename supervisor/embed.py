@@ -122,14 +122,16 @@ class Supervisor:
         return self._process
 
 
-def run_family(config: Config, *, drain: bool = False, leash: int = -1) -> int:
-    """Make this process the parent of a family."""
+def run_family(
+    config: Config, *, drain: bool = False, leash: int = -1, ends_here: bool = False
+) -> int:
+    """Make this process the parent of a family; `ends_here` where it does nothing after that."""
     _refuse_threads()
     configure(config.log.level, config.log.format, file=config.log.file)
     # Imported here: whoever only wants a Config or a running() does not pay for it.
     from supervisor.parent import Parent  # noqa: PLC0415
 
-    return Parent(config, drain_and_stop=drain, leash=leash).run()
+    return Parent(config, drain_and_stop=drain, leash=leash, ends_here=ends_here).run()
 
 
 def _refuse_threads() -> None:
@@ -150,7 +152,7 @@ def main() -> None:
     with os.fdopen(os.dup(0), "rb", buffering=0) as pipe:
         config, drain = pickle.load(pipe)  # noqa: S301 -- from the script that started us, by pipe
     try:
-        code = run_family(config, drain=drain, leash=leash)
+        code = run_family(config, drain=drain, leash=leash, ends_here=True)
     except JobsError as error:
         sys.stderr.write(f"jobvisor: {error}\n")
         code = error.exit_code

@@ -77,6 +77,20 @@ class StateDir:
         """
         self._check(self.path, {os.geteuid()})
 
+    def custody(self) -> int:
+        """Hold the lock of a dead family while it is settled, without becoming its family.
+
+        Raises FamilyRunning where somebody else holds it.
+        """
+        self.check()
+        descriptor = self._open_lock(os.O_RDWR | os.O_CREAT)
+        try:
+            self._take(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def lock(self) -> int:
         """Become the family of this folder; the descriptor that is returned holds the lock.
 
@@ -86,10 +100,8 @@ class StateDir:
         Raises:
             FamilyRunning: another process holds it; `pid` names it where it can be read.
         """
-        self.check()
-        descriptor = self._open_lock(os.O_RDWR | os.O_CREAT)
+        descriptor = self.custody()
         try:
-            self._take(descriptor)
             mine = Identity.mine()
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{mine.pid} {mine.start_ticks}\n".encode(), 0)

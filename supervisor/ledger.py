@@ -80,11 +80,11 @@ class Ledger:
         descriptor = _allocate(folder, self.path)
         try:
             self._memory = mmap.mmap(descriptor, SIZE)
-            self.descriptor = descriptor
         except BaseException:
-            os.close(descriptor)
             os.unlink(self.path)
             raise
+        finally:
+            os.close(descriptor)  # the mapping stays; one descriptor less that a task could close
         self._words: memoryview[int] = memoryview(self._memory)[:_BOOT_AT].cast("q")
         self._begin(header)
 
@@ -190,7 +190,6 @@ class Ledger:
         """Let go of the mapping; the file stays until it is settled."""
         self._words.release()
         self._memory.close()
-        os.close(self.descriptor)
 
 
 _PREFIX = struct.Struct("=II")

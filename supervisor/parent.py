@@ -119,12 +119,17 @@ class Parent:
         *,
         drain_and_stop: bool = False,
         leash: int = -1,
+        ends_here: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`leash` is a descriptor whose end of file stops the family, for a script that embeds it."""
+        """`leash` is a descriptor whose end of file stops the family, for a script that embeds it.
+
+        `ends_here` says that the process has nothing to do after `run`.
+        """
         self._config = config
         self._clock = clock
         self._leash = leash
+        self._ends_here = ends_here
         self._board = Board()
         self._board[DRAINING] = int(drain_and_stop)
         self._board[STARTED_AT] = clock.now_ms()
@@ -150,6 +155,7 @@ class Parent:
         """Fork, watch and stop; the exit code (0, 69, 75, 78)."""
         state = StateDir(self._config.family.state_dir, self._clock)
         state.create()
+        self._pid = os.getpid()
         self._lock = state.lock()
         set_role("parent")
         self._signals = Signals(HANDLED)
@@ -234,11 +240,11 @@ class Parent:
             try:
                 config = Config.load(path)
                 self._check_unchangeable(config)
+                configure(config.log.level, config.log.format, file=config.log.file)
             except ConfigError as error:
                 say("reload_refused", error=str(error))
                 return
             self._config = config
-            configure(config.log.level, config.log.format, file=config.log.file)
         self._refurnish()
 
     def _check_unchangeable(self, new: Config) -> None:
@@ -262,6 +268,8 @@ class Parent:
             for _ in range(wanted - len(has)):
                 self._add_place(WORKER, index)
         self._renewing = [place for place in self._places if place.pid and not place.leaving]
+        for place in self._places:
+            place.spawn_at = 0  # what kept dying may do so no longer with the new configuration
         self._board[SCALE] = self._scale()
 
     def _more(self) -> None:
@@ -283,7 +291,9 @@ class Parent:
     def _reopen_logs(self) -> None:
         reopen()
         for place in self._places:
-            if place.pid:
+            if (
+                place.pid and place.slot[STATE] != BOOTING
+            ):  # before that it would be the default: death
                 send(place.pid, signal.SIGUSR1)
 
     def _dump(self) -> None:
@@ -328,6 +338,8 @@ class Parent:
                 slot[VERDICT_CLAIM],
                 slot[VERDICT],
                 now,
+                slot[CURRENT],
+                slot[CLAIM],
             )
         )
         poke(self._care_write)
@@ -335,7 +347,7 @@ class Parent:
         self._say_ended(place, ended)
         ready = slot[STATE] != BOOTING
         useful = bool(slot[STARTED]) or (ready and now - slot[BORN] > USEFUL_NS)
-        expected = bool(place.leaving) or (ready and ended.status == 0) or place.killed
+        expected = bool(place.leaving) or (ready and ended.status == 0) or (place.killed and ready)
         place.failures = 0 if useful or expected else place.failures + 1
         if not ready and not place.leaving and not self._ever_ready:
             self._failed_boots += 1
@@ -574,7 +586,6 @@ class Parent:
 
     def _role(self, place: Place) -> Role:
         """Called in the child."""
-        self._poll = select.poll()
         seat = Seat(
             config=self._config,
             board=self._board,
@@ -582,7 +593,7 @@ class Parent:
             owner=place.owner,
             family=self._family,
             name=place.name,
-            parent=os.getppid(),
+            parent=self._pid,
             lifeline=self._lifeline_read,
             parent_poke=self._poke_write,
             caretaker_poke=self._care_write,
@@ -626,7 +637,8 @@ class Parent:
             drain(descriptor)
         elif descriptor == self._leash:
             self._poll.unregister(descriptor)
-            self._term()
+            if self._stage == RUN:
+                self._begin_stop()
 
     def _next_look(self, now: int, busy: bool) -> int:
         until = now + (TICK_NS if busy or self._stage != RUN else IDLE_NS)
@@ -641,7 +653,7 @@ class Parent:
         return until
 
     def _close(self) -> None:
-        self._signals.close()
+        self._signals.close(ends_here=self._ends_here)
         for descriptor in (
             self._lifeline_read, self._poke_read, self._poke_write, self._care_read,
             self._care_write, self._lock,

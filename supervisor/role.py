@@ -6,6 +6,8 @@ import faulthandler
 import os
 import select
 import signal
+import sys
+import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -20,6 +22,7 @@ from supervisor.signals import Signals, drain, poke
 
 SECOND = 1_000_000_000
 EX_OK, EX_CONFIG = 0, 78
+TRACE_MAX = 16_384  # characters of the traceback of a module that cannot be imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Role(ABC):
             self.boot()
         except JobsError as error:
             say("boot_failed", role=self.seat.name, error=str(error))
+            if error.__cause__ is not None:
+                trace = "".join(traceback.format_exception(error.__cause__))
+                sys.stderr.write(trace[-TRACE_MAX:])
             return EX_CONFIG if error.exit_code == EX_CONFIG else 1
         poke(self.seat.parent_poke)
         poke(self.seat.caretaker_poke)

@@ -7,15 +7,12 @@ a life twice, or while somebody else does, changes nothing the second time.
 from __future__ import annotations
 
 from jobs.identity import HOST
-from jobs.job import State
 from jobs.retry import policy_from_json
-from jobs.store import Applied, Life, Store
+from jobs.store import Applied, Life, Record, Store
 from jobs.store.base import Death, Held
 from supervisor.board import VERDICTS, Grave
 from supervisor.child import Exit
 from supervisor.ledger import Header, Read
-
-__all__ = ["death_of", "died_unseen", "recall", "settle", "vanished"]
 
 #: Verdicts that are the fault of the job they name; every other kill of ours charges nobody.
 _BLAMING = {"timeout", "memory"}
@@ -62,21 +59,21 @@ def vanished(life: Life) -> Death:
     return Death("vanished", "its worker vanished without evidence", life.host, life.pid)
 
 
-def settle(store: Store, life: Life, found: Read | None, death: Death, *, forget: bool) -> Applied:
-    """Settle a dead life in one transaction.
-
-    Without a ledger there is no evidence of what had been started: every row goes back uncharged,
-    and a job that loses its worker so four times is failed.
-    """
+def settle(
+    store: Store,
+    life: Life,
+    records: list[Record],
+    running: tuple[int, int],
+    death: Death,
+    *,
+    forget: bool,
+) -> Applied:
+    """Settle a dead life in one transaction; `running` is its current job (0: none) and claim."""
     with store.transaction():
-        applied = Applied(0, [], [])
-        if found is None:
-            store.vanish(life.owner, vanished(life) if death.outcome == "crash" else death)
-        else:
-            applied = store.apply(found.records, life, forget_succeeded=forget)
-            if found.header.current:
-                _end_current(store, life, found.header, death)
-            store.release_rest(life.owner)
+        applied = store.apply(records, life, forget_succeeded=forget)
+        if running[0]:
+            _end_current(store, life, running, death)
+        store.release_rest(life.owner)
         store.remove_owner(life.owner)
     return applied
 
@@ -85,22 +82,30 @@ def settle_rebooted(store: Store, life: Life, found: Read, *, forget: bool) -> A
     """Settle a life of an earlier boot: its records are authentic, but what it wrote last is lost."""
     with store.transaction():
         applied = store.apply(found.records, life, forget_succeeded=forget)
-        store.vanish(life.owner, vanished(life))
-        store.remove_owner(life.owner)
+        settle_vanished(store, life)
     return applied
 
 
-def _end_current(store: Store, life: Life, header: Header, death: Death) -> None:
+def settle_vanished(store: Store, life: Life) -> None:
+    """Settle a life without evidence of what it had started: every row goes back uncharged.
+
+    A job that loses its worker like that four times is failed.
+    """
+    with store.transaction():
+        store.vanish(life.owner, vanished(life))
+        store.remove_owner(life.owner)
+
+
+def _end_current(store: Store, life: Life, running: tuple[int, int], death: Death) -> None:
+    job, claim = running
     # Gone from `running` means that the journal had it, or that an earlier settling did.
-    held = store.held(header.current, life.owner, header.claim)
+    held = store.held(job, life.owner, claim)
     if held is None:
         return
-    if death.outcome == "vanished":
-        store.vanish(life.owner, death, header.current)
-    elif death.outcome == "stopped":
-        store.give_back(header.current, life.owner, held, death)
+    if death.outcome == "stopped":
+        store.give_back(job, life.owner, held, death)
     else:
-        store.rescue(header.current, life.owner, held, death, _delay(held))
+        store.rescue(job, life.owner, held, death, _delay(held))
 
 
 def _delay(held: Held) -> int | None:
@@ -121,6 +126,3 @@ def recall(
         applied = store.apply(found.records, life, forget_succeeded=forget)
         released = store.release_rest(life.owner, claim=claim, current=found.header.current)
     return applied, released
-
-
-RETAINED = (State.SUCCEEDED, State.CANCELLED, State.FAILED)

@@ -46,11 +46,16 @@ class Signals:
         """What a fork must close."""
         return self._read, self._write
 
-    def close(self) -> None:
-        """Put back what was there before, for a script that made itself a parent for a while."""
+    def close(self, *, ends_here: bool = False) -> None:
+        """Put back what was there before, for a script that made itself a parent for a while.
+
+        Where the process ends here they are ignored instead: a second TERM in its last milliseconds
+        must not turn the exit code into a death by signal.
+        """
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            kept = signal.SIG_DFL if handler is None else handler
+            signal.signal(number, signal.SIG_IGN if ends_here else kept)
         os.close(self._read)
         os.close(self._write)
 

@@ -169,8 +169,8 @@ class Worker(Role):
         return self.board[LEASE_UNTIL] < self.clock.boottime_ns()
 
     def _turn(self, limit: int) -> list[Claimed]:
+        self.beat()  # before the state: a turn with an old beat is taken for a stuck one
         self.slot[STATE] = TURN
-        self.beat()
         if self._ledger is None:
             self._open_ledger()
         ledger = self._ledger
@@ -348,6 +348,10 @@ class Worker(Role):
 
     def _commit(self, entry: Entry) -> bool:
         """Settle one outcome that is in no ledger, for as long as it takes."""
+        # The function has returned: while the database is away no deadline may end what is done.
+        self.slot[DEADLINE] = 0
+        if self._ledger is not None:
+            self._ledger.publish(entry.job, 0)
         record = Record(
             self.seat.owner, self._claim, entry.job, entry.attempt, entry.verb, 0,
             entry.duration_ms, entry.delay_ms, entry.body,
@@ -372,6 +376,7 @@ class Worker(Role):
         ledger = self._ledger
         if ledger is None:
             return True
+        self.beat()
         self.slot[STATE] = TURN
         try:
             applied = self._store.apply(

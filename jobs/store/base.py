@@ -75,10 +75,14 @@ class Held(NamedTuple):
     memory_bytes: int
 
 
+#: In a word, how a run ended that left no record.
+DEATHS = frozenset({"crash", "oom", "timeout", "memory", "stopped", "vanished"})
+
+
 class Death(NamedTuple):
     """What is known of the end of a life, as it is written on the attempt it cost."""
 
-    outcome: str  # crash, timeout, memory, stopped, cancelled, vanished
+    outcome: str  # one of DEATHS, or cancelled, which a record may tell too
     text: str
     host: str
     pid: int

@@ -18,6 +18,7 @@ from jobs.log import say
 from jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
 from jobs.payload import Payload
 from jobs.store.base import (
+    DEATHS,
     NOTHING,
     Applied,
     Death,
@@ -289,10 +290,7 @@ class RelationalStore(Store):
         return applied
 
     def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:
-        now = self.clock.now_ms()
-        name = "succeed_and_forget" if forget else "succeed"
-        parameters = [_success(record, now) for record in records]
-        changed, refused = self._attempted(self._change_many, name, parameters)
+        changed, refused = self._attempted(self._succeed_all, records, forget)
         if refused is None:
             lost = [] if changed == len(records) else self._lost(records)
             return Applied(changed, lost, [])
@@ -302,15 +300,19 @@ class RelationalStore(Store):
             applied = _sum(applied, self._apply_guarded(record, life, forget))
         return applied
 
+    def _succeed_all(self, records: list[Record], forget: bool) -> int:
+        now = self.clock.now_ms()
+        name = "succeed_and_forget" if forget else "succeed"
+        return self._change_many(name, [_success(record, now) for record in records])
+
     def _apply_guarded(self, record: Record, life: Life, forget: bool) -> Applied:
         changed, refused = self._attempted(self._apply_one, record, life, forget)
-        if refused is None:
-            return Applied(1, [], []) if changed else Applied(0, self._lost([record]), [])
-        reason = f"the database refused the outcome of this run: {refused}"
-        _, refused_again = self._attempted(self._fail_refused, record, life, reason)
-        if refused_again is None:
-            return Applied(1, [], [])
-        return Applied(0, [], [(record, refused_again)])
+        if refused is not None:
+            reason = f"the database refused the outcome of this run: {refused}"
+            changed, refused = self._attempted(self._fail_refused, record, life, reason)
+        if refused is not None:
+            return Applied(0, [], [(record, refused)])
+        return Applied(1, [], []) if changed else Applied(0, self._lost([record]), [])
 
     def _apply_one(self, record: Record, life: Life, forget: bool) -> bool:
         outcome = Outcome.from_body(VERB_NAMES[record.verb], record.delay_ms, record.body)
@@ -349,7 +351,7 @@ class RelationalStore(Store):
         self._changed(outcome.verb, record.job, rows[0], outcome, record)
         return True
 
-    def _fail_refused(self, record: Record, life: Life, reason: str) -> None:
+    def _fail_refused(self, record: Record, life: Life, reason: str) -> bool:
         fence = {"job": record.job, "owner": record.owner, "claim": record.claim}
         now = self.clock.now_ms()
         finished_at = now - record.age_ms
@@ -359,6 +361,7 @@ class RelationalStore(Store):
             death = Death("refused", reason, life.host, life.pid)
             self._add_attempt(record.attempt, fence, death, times, {"message": reason})
             self._changed("fail", record.job, rows[0], error=reason, kind="refused")
+        return bool(rows)
 
     def _lost(self, records: list[Record]) -> list[Record]:
         return [record for record in records if not self._settled_before(record)]
@@ -366,17 +369,24 @@ class RelationalStore(Store):
     def _settled_before(self, record: Record) -> bool:
         """Whether a record that changed nothing had been applied already.
 
-        A row that is gone was pruned or not kept. The same owner under the same or a later claim
-        has seen this record through; so has a row whose history knows the run.
+        A row that is gone was pruned or not kept. The same owner under a later claim has seen this
+        record through, and under the same claim where the row stands as the record would have it:
+        a rescue, too, leaves the owner's name on the row. So has a row whose history knows the end
+        that this record tells of, and not one that was found for it when its worker was gone.
         """
         rows = self._rows("standing", {"job": record.job})
         if not rows:
             return True
-        _state, owner, claim = rows[0]
-        if owner == record.owner and claim is not None and claim >= record.claim:
+        state, owner, claim = rows[0]
+        if owner == record.owner and claim is not None and claim > record.claim:
             return True
         known = {"job": record.job, "owner": record.owner, "claim": record.claim}
-        return bool(self._rows("has_attempt", known)[0][0])
+        outcomes = [row[0] for row in self._rows("outcome_of", known)]
+        if outcomes:
+            return outcomes[0] not in DEATHS
+        return (owner, claim) == (record.owner, record.claim) and (
+            state in _FINISHING.get(VERB_NAMES[record.verb], (state,))
+        )
 
     # -- caretakers
 
@@ -617,13 +627,9 @@ class RelationalStore(Store):
                 )
             )
 
-    def _tell(self) -> None:
-        """After a commit: the events, in order."""
-        told, self._events = self._events, []
-        for event in told:
-            self.events.emit(event)
 
-
+#: Where a row stands after a record of these verbs; after the others it may have gone on since.
+_FINISHING = {"succeed": ("succeeded",), "fail": ("failed", "cancelled"), "cancel": ("cancelled",)}
 _STATEMENTS = {"retry": "retry", "snooze": "snooze", "fail": "fail", "cancel": "cancel_run"}
 
 

@@ -53,17 +53,8 @@ _REFUSED = {
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
 }
 _NETWORK = (
-    "nfs",
-    "cifs",
-    "smb",
-    "9p",
-    "virtiofs",
-    "fuse.sshfs",
-    "ceph",
-    "glusterfs",
-    "afs",
-    "lustre",
-)
+    "nfs", "cifs", "smb", "9p", "virtiofs", "sshfs", "ceph", "gluster", "afs", "lustre",
+)  # fmt: skip
 
 Value = TypeVar("Value")
 
@@ -86,17 +77,29 @@ class SqliteStore(RelationalStore):
     # -- connection
 
     def open(self) -> None:
-        self._connected()
+        self._refuse_copy()
+        with self._lock:
+            self._connected()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+        if self._connection is not None and self._pid != os.getpid():
+            # A copied handle shares the log and its index with the process it was copied from.
+            _abandoned.append(self._connection)
+            self._connection = None
             return
-        if self._pid != os.getpid():
-            # Closing a copied handle would drop the locks of the process it was copied from.
-            _abandoned.append(connection)
-            return
-        connection.close()
+        # Under the lock: another thread may be in the middle of a transaction.
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def _refuse_copy(self) -> None:
+        """Before the lock is taken: a thread that held it at the fork is not in the copy."""
+        if self._connection is not None and self._pid != os.getpid():
+            raise ForkedStore(
+                f"the connection to {self.path} was opened by process {self._pid} and used by its "
+                f"copy {os.getpid()}; open a store of its own after a fork"
+            )
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -105,20 +108,20 @@ class SqliteStore(RelationalStore):
                 self._connection = self._patiently(self._connect)
             self._pid = os.getpid()
             self._check_schema(self._connection)
-        elif self._pid != os.getpid():
-            raise ForkedStore(
-                f"the connection to {self.path} was opened by process {self._pid} and used by its "
-                f"copy {os.getpid()}; open a store of its own after a fork"
-            )
+        self._refuse_copy()
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _check_place(self) -> None:
@@ -135,7 +138,7 @@ class SqliteStore(RelationalStore):
                 f"the folder {folder} of {self.path} does not exist; create it first"
             )
         kind = file_system(folder)
-        if kind in _NETWORK:
+        if is_network(kind):
             raise StoreRefused(
                 f"{self.path} lies on a network file system ({kind}), where SQLite's log gets "
                 f"damaged; use a local disk"
@@ -163,6 +166,7 @@ class SqliteStore(RelationalStore):
         self._migrate(connection)
 
     def migrate(self) -> tuple[int, int]:
+        self._refuse_copy()
         self._check_place()
         with self._lock, self._named_errors():
             if self._connection is None:
@@ -227,6 +231,7 @@ class SqliteStore(RelationalStore):
 
     def _run(self, action: Callable[..., Value], *arguments: Any) -> Value:
         """One statement: as it is within a transaction, with bounded patience outside of one."""
+        self._refuse_copy()
         with self._lock:
             if self._depth:
                 return action(*arguments)
@@ -250,6 +255,7 @@ class SqliteStore(RelationalStore):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        self._refuse_copy()
         with self._lock:
             if self._depth:
                 yield  # part of the one that is open
@@ -265,11 +271,13 @@ class SqliteStore(RelationalStore):
                     raise
                 finally:
                     self._depth = 0
-        if self._pending_made:
-            self._pending_made = False
+            # Taken under the lock: the next thread's transaction notes its own.
+            wake, self._pending_made = self._pending_made, False
+            told, self._events = self._events, []
+        if wake:
             self._wake()
-        if self._events:
-            self._tell()
+        for event in told:
+            self.events.emit(event)
 
     def _undo(self) -> None:
         self._pending_made = False
@@ -362,7 +370,7 @@ _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles
 
 
 def file_system(folder: str) -> str:
-    """The kind of file system a folder lies on ("ext4", "nfs4" as "nfs"), "" where it is not known."""
+    """The kind of file system a folder lies on, such as "ext4"; "" where it is not known."""
     best, kind = "", ""
     folder = os.path.realpath(folder)
     try:
@@ -375,9 +383,16 @@ def file_system(folder: str) -> str:
                     best, kind = place, found
     except FileNotFoundError:
         return ""
-    if kind.startswith(("nfs", "smb")):
-        return kind[:3]
     return kind
+
+
+def is_network(kind: str) -> bool:
+    """Whether a kind of file system is shared between machines: its locks and mappings lie.
+
+    >>> is_network("nfs4"), is_network("fuse.glusterfs"), is_network("ext4")
+    (True, True, False)
+    """
+    return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 
 def _schema_number(connection: sqlite3.Connection) -> int:

@@ -36,7 +36,7 @@ __all__ = [
 COMMANDS = {
     "init": ("setup", "init"),
     "check": ("setup", "check"),
-    "doctor": ("setup", "doctor"),
+    "doctor": ("doctor", "doctor"),
     "migrate": ("setup", "migrate"),
     "start": ("family", "start"),
     "stop": ("family", "stop"),

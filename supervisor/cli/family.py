@@ -60,10 +60,10 @@ def start(config: str | None, drain: bool) -> None:
     TERM or Ctrl-C lets running jobs finish, a second one kills them. HUP reloads, TTIN and TTOU
     scale, USR1 reopens logs, USR2 dumps stacks.
     """
-    from supervisor.embed import Supervisor  # noqa: PLC0415 - the other commands need no parent
+    from supervisor.embed import run_family  # noqa: PLC0415 - the other commands need no parent
 
     loaded = load_config(config)
-    click.get_current_context().exit(Supervisor(loaded).run(drain=drain))
+    click.get_current_context().exit(run_family(loaded, drain=drain, ends_here=True))
 
 
 @click.command()

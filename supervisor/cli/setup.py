@@ -1,7 +1,6 @@
-"""Commands before the first start and after an upgrade: write, check and examine the set-up.
+"""Commands before the first start and after an upgrade: write and check the set-up.
 
-`check` looks at what the files say and needs no database; `doctor` looks at the machine, the
-database and the family as they are now.
+`check` looks at what the files say and needs no database.
 """
 
 from __future__ import annotations
@@ -9,27 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
-import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
-import urllib.parse
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from jobs.clock import SYSTEM, to_datetime
-from jobs.errors import ConfigError, JobsError
-from jobs.settings import parse_url
+from jobs.errors import ConfigError
 from jobs.store import open_store
-from jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system
-from jobs.units import duration_text, size_text
+from jobs.units import duration_text
 from supervisor.cli import (
-    brief,
     config_option,
     json_option,
     load_config,
@@ -38,23 +28,8 @@ from supervisor.cli import (
     say,
 )
 from supervisor.config import Config, render
-from supervisor.family import StateDir
 
-__all__ = ["check", "completion", "doctor", "init", "migrate"]
-
-QUICK_CHECK_S = 10.0
-"""How long doctor reads a large database before it says that it has not read all of it."""
-
-FREE_BYTES_LEAST = 256 << 20
-"""Below this a burst of jobs, or the log of the database, may fill the disk."""
-
-PENDING_LONG_MS = 3_600_000
-"""A job that waits an hour in a queue that is served means too few workers, or none."""
-
-CLOCK_BACK_MS = 5_000
-"""Machines in step differ by far less."""
-
-_NETWORK = ("nfs", "cifs", "smb", "9p", "virtiofs", "sshfs", "ceph", "gluster", "afs", "lustre")
+__all__ = ["check", "completion", "init", "migrate"]
 
 
 @click.command()
@@ -110,23 +85,6 @@ def check(config: str | None, as_json: bool) -> None:
             )
     for warning in warnings:
         say(f"warning: {warning}")
-
-
-@click.command()
-@json_option
-@config_option
-def doctor(config: str | None, as_json: bool) -> None:
-    """Examine machine, database and family.
-
-    One line for each check: ok, warn or fail; exit code 1 when one fails. Changes nothing.
-    """
-    findings = list(_examine(config))
-    if as_json:
-        print_json([finding._asdict() for finding in findings])
-    else:
-        print_table(["check", "", "finding"], findings)
-    if any(finding.status == "fail" for finding in findings):
-        click.get_current_context().exit(1)
 
 
 @click.command()
@@ -269,220 +227,3 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
 
 def _timeout(timeout_ms: int) -> str:
     return duration_text(timeout_ms) if timeout_ms else "none"
-
-
-class Finding(NamedTuple):
-    """What one check of `doctor` found; `status` is ok, warn or fail."""
-
-    check: str
-    status: str
-    text: str
-
-
-def _examine(path: str | None) -> Iterator[Finding]:
-    """Every check, in order; one that cannot be made is a finding too."""
-    yield from (_python(), _sqlite(), _core_size())
-    try:
-        config = load_config(path)
-    except JobsError as error:
-        yield Finding("configuration", "fail", str(error))
-        return
-    yield Finding("configuration", "ok", str(config.path))
-    checks: tuple[tuple[str, Callable[[Config], Iterator[Finding]]], ...] = (
-        ("state directory", _state_dir),
-        ("file systems", _file_systems),
-        ("inotify", _inotify),
-        ("durability", _durability),
-        ("family", _family),
-        ("database", _database),
-    )
-    for name, look in checks:
-        try:
-            yield from look(config)
-        except (JobsError, OSError, sqlite3.Error) as error:
-            yield Finding(name, "fail", str(error))
-
-
-def _python() -> Finding:
-    version = platform.python_version()
-    status = "ok" if sys.implementation.name == "cpython" else "warn"
-    return Finding("Python", status, f"{platform.python_implementation()} {version}")
-
-
-def _sqlite() -> Finding:
-    version = sqlite3.sqlite_version_info
-    if version < OLDEST_SQLITE:
-        needed = ".".join(map(str, OLDEST_SQLITE))
-        return Finding(
-            "SQLite", "fail", f"{sqlite3.sqlite_version} is too old; {needed} or newer is needed"
-        )
-    if version < (3, 51, 3):
-        # https://sqlite.org/wal.html#walresetbug. A distribution may have carried the fix back.
-        text = (
-            f"{sqlite3.sqlite_version} has the WAL-reset bug of 3.7.0-3.51.2, which may damage a "
-            "database when two processes checkpoint at once; very rare, 3.51.3 has the fix"
-        )
-        return Finding("SQLite", "warn", text)
-    return Finding("SQLite", "ok", sqlite3.sqlite_version)
-
-
-def _core_size() -> Finding:
-    soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
-    if soft == 0:
-        return Finding("core size", "ok", "no core files")
-    size = "unlimited" if soft == resource.RLIM_INFINITY else size_text(soft)
-    text = f"{size}: a crashed worker leaves a file with all its memory; `ulimit -c 0` stops that"
-    return Finding("core size", "warn", text)
-
-
-def _state_dir(config: Config) -> Iterator[Finding]:
-    state = StateDir(config.family.state_dir)
-    if not os.path.lexists(state.path):
-        yield Finding("state directory", "ok", f"{state.path} is made at the first start")
-        return
-    state.check()
-    yield Finding("state directory", "ok", state.path)
-    rejected = os.listdir(state.rejected) if os.path.isdir(state.rejected) else []
-    if rejected:
-        text = f"{len(rejected)} outcomes the database refused lie in {state.rejected}"
-        yield Finding("rejected", "warn", text)
-
-
-def _file_systems(config: Config) -> Iterator[Finding]:
-    places = {"state directory": config.family.state_dir}
-    target = parse_url(config.database.url)
-    if target.kind == "sqlite":
-        places["database"] = os.path.dirname(target.path)
-    for name, place in places.items():
-        folder = _existing(place)
-        kind = file_system(folder)
-        free = os.statvfs(folder)
-        free_bytes = free.f_bavail * free.f_frsize
-        check = f"disk of {name}"
-        if kind.removeprefix("fuse.").startswith(_NETWORK):
-            text = f"{kind}, a network file system: locks and logs break there; use a local disk"
-            yield Finding(check, "fail", text)
-        elif name == "database" and kind in {"tmpfs", "ramfs", "overlay"}:
-            text = f"{kind}: the jobs go with the {'container' if kind == 'overlay' else 'machine'}"
-            yield Finding(check, "warn", f"{text}; use a lasting disk")
-        elif free_bytes < FREE_BYTES_LEAST:
-            yield Finding(check, "warn", f"{kind}, only {size_text(free_bytes)} free")
-        else:
-            yield Finding(check, "ok", f"{kind or 'local'}, {size_text(free_bytes)} free")
-
-
-def _existing(place: str) -> str:
-    """The folder itself, or the nearest one above it that is there."""
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
-    return place
-
-
-def _inotify(config: Config) -> Iterator[Finding]:
-    try:
-        with open("/proc/sys/fs/inotify/max_user_instances", encoding="ascii") as file:
-            most = int(file.read())
-    except FileNotFoundError:
-        yield Finding("inotify", "warn", "not on this system: workers look every 100 ms instead")
-        return
-    needed = sum(pool.processes for pool in config.workers)
-    if most < 2 * needed + 16:
-        yield Finding(
-            "inotify",
-            "warn",
-            f"{most} instances per user for {needed} workers; raise "
-            "fs.inotify.max_user_instances, or some workers look every 100 ms instead",
-        )
-    else:
-        yield Finding("inotify", "ok", f"{most} instances per user for {needed} workers")
-
-
-def _durability(config: Config) -> Iterator[Finding]:
-    if config.database.durability == "full":
-        yield Finding("durability", "ok", "full: an acknowledged job survives a power cut")
-    else:
-        yield Finding("durability", "warn", "normal: a power cut may lose the last jobs")
-
-
-def _family(config: Config) -> Iterator[Finding]:
-    state = StateDir(config.family.state_dir)
-    pid = state.holder()
-    if pid is None:
-        text = f"{config.family.name} is not running; `jobvisor start` starts it"
-        yield Finding("family", "warn", text)
-        return
-    from supervisor.cli.family import trouble  # noqa: PLC0415 - only this check needs it
-
-    reason = trouble(state.status(), pid)
-    text = f"{config.family.name} runs as pid {pid or 'of another container'}"
-    yield Finding("family", "warn" if reason else "ok", f"{text}; {reason}" if reason else text)
-
-
-def _database(config: Config) -> Iterator[Finding]:
-    target = parse_url(config.database.url)
-    if not os.path.exists(target.path):
-        text = f"{target.path} is made by the first start or by `jobvisor migrate`"
-        yield Finding("database", "ok", text)
-        return
-    # Read-only and beside the store: a doctor must not migrate, and must look at a file that the
-    # store would refuse.
-    quoted = urllib.parse.quote(target.path)
-    with contextlib.closing(sqlite3.connect(f"file:{quoted}?mode=ro", uri=True)) as connection:
-        yield _integrity(connection)
-        schema = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        yield _schema(schema)
-    if schema == SCHEMA:
-        yield from _jobs(config)
-
-
-def _integrity(connection: sqlite3.Connection) -> Finding:
-    deadline = SYSTEM.monotonic_ns() + int(QUICK_CHECK_S * 1e9)
-    connection.set_progress_handler(lambda: SYSTEM.monotonic_ns() > deadline, 100_000)
-    try:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
-        text = f"not finished in {QUICK_CHECK_S:.0f} s; sqlite3's `PRAGMA quick_check` takes longer"
-        return Finding("integrity", "warn", text)
-    finally:
-        connection.set_progress_handler(None, 0)
-    if found != "ok":
-        return Finding("integrity", "fail", f"{found}; restore a backup or run sqlite3's .recover")
-    return Finding("integrity", "ok", "quick_check found nothing")
-
-
-def _schema(number: int) -> Finding:
-    if number == SCHEMA:
-        return Finding("schema", "ok", f"{number}")
-    if number > SCHEMA:
-        text = f"{number} is newer than {SCHEMA} of this release; install a newer jobvisor"
-        return Finding("schema", "warn", text)
-    return Finding("schema", "warn", f"{number}; `jobvisor migrate` brings it to {SCHEMA}")
-
-
-def _jobs(config: Config) -> Iterator[Finding]:
-    with contextlib.closing(open_store(config.database.url)) as store:
-        oldest = store.oldest_pending()
-        newest = store.find(limit=1)
-    now_ms = SYSTEM.now_ms()
-    unserved = [queue for queue in sorted(oldest) if queue not in config.queues]
-    if unserved:
-        text = f"jobs wait in {', '.join(unserved)}, which no [[workers]] serves"
-        yield Finding("queues", "warn", text)
-    else:
-        yield Finding("queues", "ok", "every waiting job has a pool that serves its queue")
-    waits = {queue: now_ms - due for queue, due in oldest.items() if queue in config.queues}
-    if waits:
-        queue = max(waits, key=lambda name: waits[name])
-        wait = max(0, waits[queue])
-        text = f"the oldest has been waiting for {brief(wait)} in {queue}"
-        yield Finding("pending", "warn" if wait > PENDING_LONG_MS else "ok", text)
-    else:
-        yield Finding("pending", "ok", "no job waits")
-    ahead_ms = int(newest[0].created_at.timestamp() * 1000) - now_ms if newest else 0
-    if ahead_ms > CLOCK_BACK_MS:
-        text = f"job {newest[0].id} is from {brief(ahead_ms)} ahead: the clock went back"
-        yield Finding("clock", "warn", text)
-    else:
-        yield Finding("clock", "ok", to_datetime(now_ms).isoformat(timespec="seconds"))

@@ -153,6 +153,8 @@ def test_every_key_has_a_twin_that_wins(key: Any) -> None:
     variable = key.variable("default")
     default = key.default
     text = ",".join(default) if isinstance(default, list) else str(default)
+    if not text:
+        pytest.skip("an empty variable is not set, so this default cannot be written as one")
     table = {key.name: ["never", "read"]}
     mapping = {key.section: [table] if key.section == "workers" else table}
     assert Config.of(mapping, environ={variable: text}) == Config.of({})

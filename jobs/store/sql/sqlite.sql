@@ -155,9 +155,9 @@ VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceb
     :exit_code, :signal, :verdict, :started_at, :finished_at)
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
--- name: has_attempt
--- Whether the history knows this run.
-SELECT EXISTS (SELECT 1 FROM attempts WHERE job = :job AND owner = :owner AND claim = :claim);
+-- name: outcome_of
+-- How this run ended, as far as the history knows it.
+SELECT outcome FROM attempts WHERE job = :job AND owner = :owner AND claim = :claim;
 
 -- name: standing
 -- Where a row stands: what a record that changed nothing is judged by.
