@@ -118,10 +118,9 @@ LINES: dict[str, tuple[int, str]] = {
     "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
     "database_back": (logging.INFO, "the database is back after {delay}"),
     "migrated": (logging.INFO, "database migrated to schema {version}"),
-    "wal_bug": (logging.WARNING, "SQLite {version} has the WAL-reset bug; use 3.51.3 or newer"),
     "settled": (
         logging.INFO,
-        "settled the life {owner}: {applied} applied, {charged} charged, {released} released",
+        "settled {name} pid {pid}: {applied} outcomes applied; {cause}",
     ),
     "pruned": (logging.INFO, "pruned {count} finished jobs"),
     "ledger_refused": (logging.WARNING, "no ledger file in {path}: {error}; one job at a time"),

@@ -18,7 +18,7 @@ from jobs.identity import HOST, Identity, boot_id, pid_namespace
 from jobs.job import State
 from jobs.log import log_event, say
 from jobs.store import Applied, Life, open_store
-from jobs.store.base import FamilyRow
+from jobs.store.base import Death, FamilyRow
 from jobs.store.relational import log_lost
 from supervisor.board import (
     BATCH,
@@ -53,12 +53,13 @@ from supervisor.board import (
 )
 from supervisor.child import kill_group
 from supervisor.family import StateDir
-from supervisor.ledger import Read, read, read_progress, retire
+from supervisor.ledger import Header, Read, read, read_progress, retire
 from supervisor.rejected import keep_rejected
 from supervisor.role import SECOND, Role, Seat
 from supervisor.settle import (
     death_of,
     died_unseen,
+    overdue,
     recall,
     settle,
     settle_rebooted,
@@ -90,6 +91,7 @@ class Caretaker(Role):
         self._oom_kills = _oom_kills()
         self._waiting = False
         self._strangers_left = False
+        self._overdue: dict[int, int] = {}  # owners killed here at the timeout of a job
         self._retained = {
             State.SUCCEEDED: config.retention.succeeded_ms,
             State.CANCELLED: config.retention.cancelled_ms,
@@ -144,7 +146,9 @@ class Caretaker(Role):
             if self.alone:
                 self._stand_in_for_parent()
             self._do_duties()
-        self._status.write_if_due(waiting=self._waiting)
+        if not self.alone:
+            # Alone, the file is the next family's, which may be here already.
+            self._status.write_if_due(waiting=self._waiting)
         return self._pause()
 
     def _pause(self) -> float:
@@ -214,6 +218,11 @@ class Caretaker(Role):
         records = found.records if found else []
         applied = settle(self._store, life, records, (current, claim), death, forget=self._forget)
         self._tell(applied)
+        if grave.status:
+            name = self.board_name(grave.slot)
+            say(
+                "settled", name=name, pid=grave.pid, applied=applied.changed, cause=death.text
+            )  # fmt: skip
         self._status.note_death(grave, death if held else None, current if held else 0)
         if found is not None:
             retire(self._state.ledgers, path)
@@ -237,6 +246,8 @@ class Caretaker(Role):
 
     def _rescue(self) -> float | None:
         """Lives whose end nobody of this family saw: of families before, and of others."""
+        if self.alone:
+            return None
         self._strangers_left = False
         self._scan_ledgers(self._state.ledgers)
         for family in self._store.families():
@@ -265,7 +276,9 @@ class Caretaker(Role):
             found = self._read(path, int(name))
             if found is None:
                 self._drop_stale(path)
-            elif found.header.family != self.seat.family or self.alone:
+            elif (found.header.family == self.seat.family) == self.alone:
+                # With a parent, the deaths of its own family come as graves. Without one, others'
+                # are none of its business: a new family may live here, whose parent knows why.
                 self._judge_ledger(folder, path, found)
 
     def _drop_stale(self, path: str) -> None:
@@ -288,24 +301,39 @@ class Caretaker(Role):
             self._strangers_left = True
             self._enforce_deadline(identity, found)
             return
+        # Read again: between the first look and its death it may have recorded and begun more.
+        found = self._read(path, header.owner)
+        if found is None:
+            return  # it left properly, after all
         if rebooted:
             applied = settle_rebooted(self._store, life, found, forget=self._forget)
         else:
+            header = found.header
             current = (header.current, header.claim)
-            death = died_unseen(header)
+            death = self._death_unseen(header)
             applied = settle(self._store, life, found.records, current, death, forget=self._forget)
         self._tell(applied)
         retire(folder, path)
+
+    def _death_unseen(self, header: Header) -> Death:
+        """Nobody saw it, unless it was this caretaker's own doing."""
+        job = self._overdue.pop(header.owner, None)
+        if job is None:
+            return died_unseen(header)
+        return overdue(header, job, self._store.held(job, header.owner, header.claim))
 
     def _enforce_deadline(self, identity: Identity, found: Read) -> None:
         """A life without its family keeps its timeout: its caretaker is gone, so this one sees to it."""
         header = found.header
         overdue = header.current and header.deadline and self.clock.monotonic_ns() > header.deadline
         if overdue and identity.alive():
-            say(
-                "child_verdict", role="orphan", pid=header.pid, reason="timeout", job=header.current
-            )
-            kill_group(header.pid)
+            self._kill_overdue(header.owner, header.pid, header.current)
+
+    def _kill_overdue(self, owner: int, pid: int, job: int) -> None:
+        """As the parent would: the verdict first, so that the settling knows the cause."""
+        say("child_verdict", role="orphan", pid=pid, reason="timeout", job=job)
+        self._overdue[owner] = job
+        kill_group(pid)
 
     def _judge_family(self, family: FamilyRow) -> None:
         """Another family on this database: settled only when it is proved dead."""
@@ -511,8 +539,7 @@ class Caretaker(Role):
             if identity is None or not current or current != slot[CURRENT]:
                 continue
             if deadline and self.clock.monotonic_ns() > deadline and identity.alive():
-                say("child_verdict", role="worker", pid=identity.pid, reason="timeout", job=current)
-                kill_group(identity.pid)
+                self._kill_overdue(slot[OWNER], identity.pid, current)
         self._scan_ledgers(self._state.ledgers)
 
     # -- the end
@@ -532,7 +559,8 @@ class Caretaker(Role):
                 break
             self.clock.sleep(0.1)
         # One that a reload replaces leaves a family that goes on.
-        self._status.write(waiting=self._waiting, stopped=self.alone or self.board[STOP] != RUN)
+        if not self.alone:
+            self._status.write(waiting=self._waiting, stopped=self.board[STOP] != RUN)
         self._store.close()
 
     def _leave_database(self) -> None:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from supervisor.signals import forget_all
+from supervisor.signals import PASSED_ON, forget_all
 
 EX_SOFTWARE = 70  # sysexits.h: an internal error; a child that met an exception of ours
 
@@ -45,7 +45,8 @@ def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
     """Fork a child that calls `run` and leaves with its result; returns its pid.
 
     Raises OSError where the system has no process or memory to give. All signals are blocked
-    around the fork, so none is handled by the child with the parent's handlers.
+    around the fork, so none is handled by the child with the parent's handlers; `run` unblocks
+    those of PASSED_ON when it has handlers for them.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -74,7 +75,7 @@ def _live(run: Callable[[], int], closing: Iterable[int], mask: set[int]) -> Non
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, *PASSED_ON})
         code = run()
     except BaseException:  # noqa: BLE001 -- the border of a child: whatever it was, it is told and ends here
         with contextlib.suppress(Exception):

@@ -54,6 +54,7 @@ from supervisor.board import (
     STARTED,
     STARTED_AT,
     STATE,
+    STATES,
     STOP,
     TURN,
     VERDICT,
@@ -144,6 +145,7 @@ class Parent:
         self._ever_reached = False
         self._failed_boots = 0
         self._renewing: list[Place] = []  # waiting for their turn in a reload
+        self._dumping: list[Place] = []  # waiting for theirs to write their stack
         self._judge_from = 0
         self._memory_at = 0
         self._began = clock.monotonic_ns()
@@ -174,6 +176,7 @@ class Parent:
             self._reap()
             self._judge()
             self._proceed()
+            self._dump_next()
             self._replace()
             self._wait()
         self._close()
@@ -291,17 +294,22 @@ class Parent:
     def _reopen_logs(self) -> None:
         reopen()
         for place in self._places:
-            if (
-                place.pid and place.slot[STATE] != BOOTING
-            ):  # before that it would be the default: death
+            if place.pid:
                 send(place.pid, signal.SIGUSR1)
 
     def _dump(self) -> None:
-        for place in self._places:
-            slot = place.slot
-            say("dump", name=place.name, pid=place.pid, state=slot[STATE], job=slot[CURRENT])
-            if place.pid and slot[STATE] != BOOTING:
-                send(place.pid, signal.SIGUSR2)
+        self._dumping = list(self._places)
+
+    def _dump_next(self) -> None:
+        """One child in each round: stacks written at the same time could not be told apart."""
+        if not self._dumping:
+            return
+        place = self._dumping.pop(0)
+        slot = place.slot
+        state, job = STATES[slot[STATE]], slot[CURRENT] or "none"
+        say("dump", name=place.name, pid=place.pid or "none", state=state, job=job)
+        if place.pid:
+            send(place.pid, signal.SIGUSR2)
 
     _actions: dict[int, Callable[[Parent], None]] = {  # noqa: RUF012 -- never changed
         signal.SIGTERM: _term,
@@ -641,7 +649,8 @@ class Parent:
                 self._begin_stop()
 
     def _next_look(self, now: int, busy: bool) -> int:
-        until = now + (TICK_NS if busy or self._stage != RUN else IDLE_NS)
+        watchful = busy or self._dumping or self._stage != RUN
+        until = now + (TICK_NS if watchful else IDLE_NS)
         for place in self._places:
             slot = place.slot
             if not place.pid:

@@ -18,7 +18,7 @@ from jobs.log import reopen, say, set_role
 from jobs.store import Life
 from supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, Board, Slot
 from supervisor.config import Config
-from supervisor.signals import Signals, drain, poke
+from supervisor.signals import PASSED_ON, Signals, drain, poke
 
 SECOND = 1_000_000_000
 EX_OK, EX_CONFIG = 0, 78
@@ -66,6 +66,7 @@ class Role(ABC):
         self.signals = Signals([signal.SIGTERM, signal.SIGUSR1])
         # For USR2: from C, so that a child stuck in native code tells its stack as well.
         faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         identity = Identity.mine()
         self.life = Life(self.seat.owner, self.seat.family, self.seat.name, HOST, *identity)
         self._poll.register(self.seat.lifeline, select.POLLIN)
@@ -129,6 +130,8 @@ class Role(ABC):
                 # It stays readable for ever: heard once, or every sleep would be none.
                 self._poll.unregister(descriptor)
                 self.lifeline_cut = True
+                if self.alone:
+                    say("orphaned")
             elif descriptor == self.seat.caretaker_read:
                 drain(descriptor)
 

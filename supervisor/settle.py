@@ -54,6 +54,14 @@ def died_unseen(header: Header) -> Death:
     return Death("crash", text, header.host, header.pid)
 
 
+def overdue(header: Header, job: int, held: Held | None) -> Death:
+    """A life without its parent, killed by a caretaker at the timeout of a job."""
+    outcome, text = "timeout", _sentence("timeout", held)
+    if header.current != job:  # it ended in the last moment, and the next one is innocent
+        outcome, text = "stopped", "its worker was stopped (timeout) for no fault of the job"
+    return Death(outcome, text, header.host, header.pid, None, "SIGKILL", "timeout")
+
+
 def vanished(life: Life) -> Death:
     """A life that left no evidence: its machine or its ledger is gone."""
     return Death("vanished", "its worker vanished without evidence", life.host, life.pid)

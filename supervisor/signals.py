@@ -21,6 +21,10 @@ HANDLED = (
     signal.SIGCHLD,
 )
 
+#: What the parent passes on to its children. Blocked from the fork until a child has its handlers:
+#: the default of both is death, and a child that missed one would log into a file renamed away.
+PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
+
 
 class Signals:
     """The signals one process has been sent and has not looked at yet.

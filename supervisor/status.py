@@ -15,6 +15,7 @@ from typing import Any
 from jobs import __version__
 from jobs.clock import Clock, to_datetime
 from jobs.identity import HOST
+from jobs.log import say
 from jobs.store.base import Death
 from supervisor.board import (
     BACKOFF,
@@ -66,6 +67,7 @@ class Status:
         self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
         self._written_ns = 0
         self._shape: object = None
+        self._degraded_before: list[str] = []
 
     def note_death(self, grave: Grave, death: Death | None, job: int) -> None:
         """A life has been settled: what it died of, and the job that paid for it."""
@@ -127,6 +129,7 @@ class Status:
     def _told(self, waiting: bool, stopped: bool) -> dict[str, Any]:
         board = self._board
         degraded = self._degraded(waiting)
+        self._say_change(degraded)
         workers = [self._slot(slot) for slot in self._slots() if slot[ROLE] == WORKER]
         caretakers = [self._slot(slot) for slot in self._slots() if slot[ROLE] != WORKER]
         if stopped:
@@ -157,6 +160,13 @@ class Status:
             "caretaker": caretakers[0] if caretakers else None,
             "deaths": list(self._deaths),
         }
+
+    def _say_change(self, degraded: list[str]) -> None:
+        if degraded and degraded != self._degraded_before:
+            say("degraded", reason="; ".join(degraded))
+        elif self._degraded_before and not degraded:
+            say("recovered")
+        self._degraded_before = degraded
 
     def _degraded(self, waiting: bool) -> list[str]:
         told = ["the database cannot be used"] if waiting else []

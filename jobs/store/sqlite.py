@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from jobs.clock import Clock
 from jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
 from jobs.events import Events
+from jobs.log import say
 from jobs.store.base import Waker
 from jobs.store.relational import RelationalStore, statements
 from jobs.store.wake import FileWaker, PollWaker, touch
@@ -52,6 +53,8 @@ _REFUSED = {
     sqlite3.SQLITE_CORRUPT: "it is damaged; restore a backup or run sqlite3's .recover",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
 }
+# Another program's file may have tables of our names, and any user_version.
+_FOREIGN = re.compile("no such (table|column)|already exists|has no column named")
 _NETWORK = (
     "nfs", "cifs", "smb", "9p", "virtiofs", "sshfs", "ceph", "gluster", "afs", "lustre",
 )  # fmt: skip
@@ -190,6 +193,7 @@ class SqliteStore(RelationalStore):
                 self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
                 if _schema_number(connection) < SCHEMA:
                     self._patiently(lambda: _apply_migrations(connection))
+                    say("migrated", version=SCHEMA)
         finally:
             os.close(gate)
 
@@ -324,6 +328,11 @@ class SqliteStore(RelationalStore):
             if code in _REFUSED:
                 self._drop()
                 raise StoreRefused(f"{self.path}: {_REFUSED[code]} ({error})") from error
+            if code == sqlite3.SQLITE_ERROR and _FOREIGN.search(str(error)):
+                self._drop()
+                raise SchemaError(
+                    f"{self.path}: its tables are another program's ({error}); name another file"
+                ) from error
             raise
 
     def _drop(self) -> None:

@@ -1,0 +1,121 @@
+"""README tells the truth: its tour is executed, its tables are compared with the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli import COMMANDS
+from supervisor.config import KEYS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+TOUR = README.split("## A tour of five minutes")[1].split("\n## ")[0]
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """(what stands behind the fence, the block) of each fenced block."""
+    return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _expectations(block: str) -> list[tuple[str, list[str]]]:
+    """(command, the lines shown after it) of a console block."""
+    steps: list[tuple[str, list[str]]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            steps.append((line[2:], []))
+        else:
+            steps[-1][1].append(line)
+    return steps
+
+
+@pytest.mark.system
+@pytest.mark.timeout(100)
+def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    commands = {"jobvisor": "-m supervisor", "sqlite-utils": "-m sqlite_utils", "python": ""}
+    for name, start in commands.items():
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
+        script.chmod(0o755)
+    steps: list[tuple[str, list[str]]] = []
+    for info, block in _blocks(TOUR):
+        language, _, name = info.partition(" ")
+        if name:
+            (tmp_path / name).write_text(block)
+        if language == "console":
+            steps += _expectations(block)
+    script = "set -e\n" + "".join(f"echo '@@{n}'\n{c}\n" for n, (c, _) in enumerate(steps))
+    code, output, talk = _run(script, tmp_path)
+    assert code == 0, output + talk
+    for number, shown in _shown(output):
+        command, expected = steps[number]
+        if expected:
+            pattern = r"\n".join(_pattern(line) for line in expected)
+            assert re.fullmatch(pattern, shown.rstrip("\n"), re.DOTALL), f"$ {command}\n{shown}"
+
+
+def _run(script: str, folder: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr; into files, because a family left behind would hold a pipe."""
+    environ = {
+        **os.environ,
+        "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+    }
+    with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as err:
+        process = subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=folder,
+            env=environ,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(90)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+    return code, (folder / "stdout").read_text(), (folder / "stderr").read_text()
+
+
+def _shown(output: str) -> list[tuple[int, str]]:
+    parts = re.split(r"^@@(\d+)\n", output, flags=re.MULTILINE)[1:]
+    return [(int(number), text) for number, text in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _pattern(line: str) -> str:
+    return ".*".join(re.escape(part) for part in line.split("...")).replace(r"\ .*", r"\s+.*")
+
+
+def test_every_command_is_in_the_readme() -> None:
+    table = README.split("## Commands")[1].split("\n## ")[0]
+    named = set(re.findall(r"^\| `jobvisor (\w+)", table, re.MULTILINE))
+    assert named == set(COMMANDS)
+
+
+def test_every_key_is_in_the_readme_with_its_default_and_meaning() -> None:
+    assert README.split("<!-- keys -->\n")[1].split("<!-- /keys -->")[0] == keys_table()
+
+
+def keys_table() -> str:
+    """The table of keys as README has it."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for key in KEYS:
+        section = "[[workers]]" if key.section == "workers" else f"[{key.section}]"
+        default = str(key.default).replace("'", '"') if key.default != "" else '""'
+        lines.append(f"| `{section} {key.name}` | `{default}` | {key.help} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_two_commands_of_the_readme_are_what_ci_and_people_type() -> None:
+    assert ".venv/bin/pip install -q -e '.[dev]' && .venv/bin/pytest" in README
+    assert "tests.check" in (ROOT / ".ci/run").read_text()
