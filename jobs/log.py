@@ -77,6 +77,7 @@ LINES: dict[str, tuple[int, str]] = {
     # the family
     "started": (logging.INFO, "family {family} started: {workers} workers on {database}"),
     "ready": (logging.INFO, "ready"),
+    "drained": (logging.INFO, "drained; left behind: {left}"),
     "draining": (logging.INFO, "stopping: running jobs have {timeout} to finish"),
     "killing": (logging.WARNING, "stopping now: {count} children are killed"),
     "stopped": (logging.INFO, "family {family} stopped, exit code {code}"),
@@ -96,6 +97,7 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "job {job} {task} left the process changed ({what}); it is replaced",
     ),
+    "unsound": (logging.WARNING, "this process ends at once and is replaced: {what}"),
     "recycled": (logging.INFO, "leaving after its job, to be replaced: {reason}"),
     "degraded": (logging.WARNING, "degraded: {reason}"),
     "recovered": (logging.INFO, "no longer degraded"),

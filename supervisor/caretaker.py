@@ -15,7 +15,7 @@ from jobs import __version__
 from jobs.errors import JobsError, StoreError, StoreUnavailable
 from jobs.events import Events
 from jobs.identity import HOST, Identity, boot_id, pid_namespace
-from jobs.job import State
+from jobs.job import UNFINISHED, State
 from jobs.log import log_event, say
 from jobs.store import Applied, Life, open_store
 from jobs.store.base import Death, FamilyRow
@@ -72,6 +72,7 @@ from supervisor.status import Status
 TICK = 0.02  # seconds between two looks while a worker is busy
 LONG_JOB_NS = 50_000_000  # a job longer than this does not keep its neighbours waiting
 RECALL_WAIT = 0.002  # seconds for a recall word to be seen: far longer than any store buffer
+LEFT_TOLD = 20  # queues and states in the last line of a drain
 PRUNED_AT_ONCE = 500  # rows; about 20 ms
 LEASE_MARGIN_NS = 2 * SECOND
 FINAL_SECONDS = 5.0  # what the last settling may take when the family stops
@@ -174,6 +175,9 @@ class Caretaker(Role):
             self._waiting = True
             self.slot[STATE] = WAITING_STATE
             self._store.close()
+            # The heartbeat, a write, is due with the next try: a step whose duties happen not to
+            # touch the database would prove nothing.
+            self._due.pop(self._heartbeat, None)
         else:
             if self._waiting and self.slot[REACHED]:
                 say("database_back", delay="a while")
@@ -302,16 +306,15 @@ class Caretaker(Role):
             self._enforce_deadline(identity, found)
             return
         # Read again: between the first look and its death it may have recorded and begun more.
-        found = self._read(path, header.owner)
-        if found is None:
+        last = self._read(path, header.owner)
+        if last is None:
             return  # it left properly, after all
         if rebooted:
-            applied = settle_rebooted(self._store, life, found, forget=self._forget)
+            applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
-            header = found.header
-            current = (header.current, header.claim)
-            death = self._death_unseen(header)
-            applied = settle(self._store, life, found.records, current, death, forget=self._forget)
+            current = (last.header.current, last.header.claim)
+            death = self._death_unseen(last.header)
+            applied = settle(self._store, life, last.records, current, death, forget=self._forget)
         self._tell(applied)
         retire(folder, path)
 
@@ -506,9 +509,20 @@ class Caretaker(Role):
         if any(slot[STATE] in (BUSY, TURN) for slot in workers):
             return None
         if not self._store.has_work(self._config.queues, self.seat.family):
+            say("drained", left=self._left())
             self.board[DRAINED] = 1
             poke(self.seat.parent_poke)
         return None
+
+    def _left(self) -> str:
+        """What a drain does not wait for, in words: scheduled by somebody, unknown, not ours."""
+        told = [
+            f"{number} {state} in {queue}"
+            for queue, states in sorted(self._store.counts().items())
+            for state, number in sorted(states.items())
+            if state in UNFINISHED
+        ]
+        return ", ".join([*told[:LEFT_TOLD], *(["..."] if told[LEFT_TOLD:] else [])]) or "nothing"
 
     # -- without a parent
 

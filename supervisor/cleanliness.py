@@ -54,6 +54,15 @@ class Cleanliness:
                 return f"its descriptor {descriptor} was closed"
         return None
 
+    def holds(self, path: str) -> bool:
+        """Whether this process has a file open more than once: ours, and somebody else's."""
+        try:
+            told = os.stat(path)
+            numbers = [int(name) for name in os.listdir("/dev/fd")]
+        except OSError:
+            return False
+        return [_inode(number) for number in numbers].count((told.st_dev, told.st_ino)) > 1
+
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from jobs.clock import SYSTEM
 from jobs.errors import FamilyNotRunning, JobsError
@@ -93,7 +94,7 @@ class Supervisor:
                     f"its log says why"
                 )
             status = state.status()
-            if status and status["pid"] == process.pid and status["state"] != "starting":
+            if status and status["pid"] == process.pid and _all_ready(status["workers"]):
                 return
             if SYSTEM.monotonic_ns() > ends:
                 raise JobsError(f"the family is not ready after {limit:g} s; its log says why")
@@ -122,16 +123,33 @@ class Supervisor:
         return self._process
 
 
+def _all_ready(workers: list[dict[str, Any]]) -> bool:
+    return bool(workers) and not {"booting", "backoff"} & {worker["state"] for worker in workers}
+
+
 def run_family(
     config: Config, *, drain: bool = False, leash: int = -1, ends_here: bool = False
 ) -> int:
     """Make this process the parent of a family; `ends_here` where it does nothing after that."""
     _refuse_threads()
+    _fill_streams()
     configure(config.log.level, config.log.format, file=config.log.file)
     # Imported here: whoever only wants a Config or a running() does not pay for it.
     from supervisor.parent import Parent  # noqa: PLC0415
 
     return Parent(config, drain_and_stop=drain, leash=leash, ends_here=ends_here).run()
+
+
+def _fill_streams() -> None:
+    """Started with `2>&-` as some daemons are: the lock would get number 2, and the log its file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    # Python has None for a stream that was closed when it started.
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _refuse_threads() -> None:

@@ -8,9 +8,11 @@ of these leaves a state from which `settle` finds out what had happened.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import resource
+import sys
 
 from jobs.client import Client, use_client
 from jobs.errors import StoreError
@@ -20,6 +22,7 @@ from jobs.job import Claimed
 from jobs.log import log_event, say
 from jobs.outcome import VERB_CODES, Outcome
 from jobs.registry import registry
+from jobs.settings import parse_url
 from jobs.store import Applied, Record, open_store
 from jobs.store.relational import log_lost
 from supervisor.board import (
@@ -60,6 +63,8 @@ LONG_NS = 1_000_000  # after a job longer than this the process is looked over
 LOOKED_OVER_EVERY = 100  # and after this many short ones
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
 GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
+LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
+LOCKED_GAP_NS = SECOND // 2  # a wait for the lock is told every 100 ms; after a longer gap it is new
 LEDGER_AGAIN_NS = 5 * SECOND  # how often a file is tried again on a full disk
 
 
@@ -70,8 +75,11 @@ class Worker(Role):
         super().__init__(seat)
         self._pool = pool
         self._config = seat.config
+        self._forget = seat.config.retention.succeeded_ms == 0
         self._state = StateDir(seat.config.family.state_dir)
         self._ledger: Ledger | None = None
+        self._database = parse_url(seat.config.database.url).path
+        self._locked_since = self._locked_seen = 0
         self._claim = 0
         self._average_ns = 0.0
         self._batch = 1
@@ -88,13 +96,16 @@ class Worker(Role):
     def boot(self) -> None:
         """Import the user's tasks and take a place; the database may come later."""
         tasks = self._config.tasks
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # What a task prints is seen when it prints it, and not lost with a killed worker.
+            sys.stdout.reconfigure(line_buffering=True)
         registry.load(tasks.modules, tasks.path)
         events = Events()
         events.subscribe(log_event)
         self._store = open_store(
             self._config.database.url, durable=False, clock=self.clock, events=events
         )
-        self._store.on_wait = self.beat
+        self._store.on_wait = self._wait_for_lock
         os.environ["JOBVISOR_DATABASE_URL"] = self._config.database.url
         use_client(Client(self._config.database.url, hold=False, defaults=self._config.defaults))
         self._execution = Execution(
@@ -110,7 +121,8 @@ class Worker(Role):
         if self._waker.fileno() is None:
             self._poll_seconds = min(self._poll_seconds, 0.1)
         self._pid = os.getpid()
-        self._memory_at = _resident()
+        # Successes are the many: their line costs nothing where nobody reads it.
+        self._verbose = self._config.log.level == "debug"
         ours = [self.seat.lifeline, self.seat.parent_poke, self.seat.caretaker_poke]
         ours += [*self.signals.descriptors(), 2]
         waker = self._waker.fileno()
@@ -154,7 +166,7 @@ class Worker(Role):
         stain = self._clean.lost_descriptor()
         if stain is not None:
             # The database cannot be trusted to a process that lost its files: leave, be settled.
-            say("dirty", job="", task="", what=stain)
+            say("unsound", what=stain)
             os._exit(0)
         try:
             jobs = self._turn(self._batch)
@@ -187,7 +199,7 @@ class Worker(Role):
             journal=ledger.records() if ledger is not None and ledger.entries else (),
             release_rest=unsure,
             register=not self._registered,
-            forget_succeeded=self._config.retention.succeeded_ms == 0,
+            forget_succeeded=self._forget,
         )
         self._unsure = False
         self._registered = True
@@ -238,6 +250,22 @@ class Worker(Role):
             self.sleep((look_at - now) / SECOND)
             now = self.clock.monotonic_ns()
         return 0
+
+    def _wait_for_lock(self) -> None:
+        """Somebody writes; where it is this very process, no patience helps.
+
+        A connection that a task left in a transaction keeps everybody out until its process ends.
+        What it did is in the ledger, so it ends at once and is settled.
+        """
+        self.beat()
+        last, now = self._locked_seen, self.clock.monotonic_ns()
+        self._locked_seen = now
+        if now - last > LOCKED_GAP_NS:
+            self._locked_since = now  # the first time in this wait
+        elif now - self._locked_since > LOCKED_NS and self._clean.holds(self._database):
+            self._locked_since = now
+            say("unsound", what="a task left the database open and locked")
+            os._exit(0)
 
     def _wait_for_database(self, error: StoreError) -> float:
         """Away, full, locked: keep the journal, say so, come back later; nobody judges this state."""
@@ -307,10 +335,10 @@ class Worker(Role):
             os._exit(0)  # the task forked and its copy came back: the run is the original's
         self._current = None
         took = self.clock.monotonic_ns() - began
-        kept = self._record(job, outcome, took)
+        self._record(job, outcome, took)
         self._withdraw()
         self._look_over(job, took)
-        return kept
+        return True
 
     def _must_withdraw(self, job: Claimed) -> bool:
         slot = self.slot
@@ -328,8 +356,8 @@ class Worker(Role):
         if self._ledger is not None:
             self._ledger.withdraw()
 
-    def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> bool:
-        """Keep an outcome; False where the claim must end here."""
+    def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> None:
+        """Keep an outcome: in the ledger, or in the database where the ledger has no place for it."""
         entry = Entry(
             job.id,
             job.attempt,
@@ -340,13 +368,17 @@ class Worker(Role):
             outcome.body(),
         )
         ledger = self._ledger
+        if self._verbose and outcome.verb == "succeed":
+            say(
+                "succeeded", job=job.id, task=job.task, attempt=job.attempt,
+                attempts_max=job.attempts_max,
+            )  # fmt: skip
         if ledger is None or len(entry.body) > INLINE:
-            return self._commit(entry)
-        ledger.write_body(entry)
-        ledger.write_tail(entry)
-        return True
+            self._commit(entry)
+        else:
+            ledger.record(entry)
 
-    def _commit(self, entry: Entry) -> bool:
+    def _commit(self, entry: Entry) -> None:
         """Settle one outcome that is in no ledger, for as long as it takes."""
         # The function has returned: while the database is away no deadline may end what is done.
         self.slot[DEADLINE] = 0
@@ -358,40 +390,33 @@ class Worker(Role):
         )  # fmt: skip
         while True:
             try:
-                applied = self._store.apply(
-                    [record],
-                    self.life,
-                    forget_succeeded=self._config.retention.succeeded_ms == 0,
-                )
+                self._settle([record])
             except StoreError as error:
                 self._wait_for_database(error)
-                continue
-            self._store.close()
-            self._tell(applied)
-            self.slot[STATE] = BUSY
-            return True
+            else:
+                return
 
     def _settle_now(self) -> bool:
         """The journal is full: settle it in a turn that claims nothing, keeping the claim."""
         ledger = self._ledger
         if ledger is None:
             return True
-        self.beat()
-        self.slot[STATE] = TURN
         try:
-            applied = self._store.apply(
-                ledger.records(),
-                self.life,
-                forget_succeeded=self._config.retention.succeeded_ms == 0,
-            )
+            self._settle(ledger.records())
         except StoreError as error:
             self._wait_for_database(error)
             return False
-        self._store.close()
         ledger.settled()
+        return True
+
+    def _settle(self, records: list[Record]) -> None:
+        """Outside of a turn, in the middle of a claim."""
+        self.beat()
+        self.slot[STATE] = TURN
+        applied = self._store.apply(records, self.life, forget_succeeded=self._forget)
+        self._store.close()
         self._tell(applied)
         self.slot[STATE] = BUSY
-        return True
 
     # -- after a job
 

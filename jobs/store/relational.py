@@ -476,9 +476,11 @@ class RelationalStore(Store):
         return [(job, owner, claim) for job, owner, claim in self._rows("cancelling", {})]
 
     def has_work(self, queues: Sequence[str], family: int) -> bool:
-        return bool(self._rows("family_runs", {"family": family})[0][0]) or any(
-            self._rows("has_work", {"queue": queue})[0][0] for queue in queues
-        )
+        # In one snapshot: between two a row could be claimed, and be missed in both.
+        with self.transaction():
+            return bool(self._rows("family_runs", {"family": family})[0][0]) or any(
+                self._rows("has_work", {"queue": queue})[0][0] for queue in queues
+            )
 
     def add_family(self, family: FamilyRow) -> None:
         with self.transaction():
