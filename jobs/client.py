@@ -23,7 +23,7 @@ from jobs.log import log_event
 from jobs.outcome import VERB_CODES
 from jobs.payload import Codec, Payload
 from jobs.registry import Registry, check_name, registry
-from jobs.settings import Settings, find
+from jobs.settings import DURABILITIES, Settings, find
 from jobs.store import Life, Record, Store, open_store
 from jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 
@@ -55,11 +55,17 @@ class Client:
         codec: Codec | None = None,
         hold: bool = True,
         defaults: Defaults | None = None,
+        durability: str | None = None,
         registry: Registry = registry,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`hold=False` connects for each call, as a task must that runs in a worker."""
+        """`hold=False` connects for each call, as a task must that runs in a worker.
+
+        `durability` is "full" (an acknowledged job survives a power cut) or "normal"; without it
+        the settings say, as for the defaults of options.
+        """
         self._settings: Settings = find(url)
+        self._durable = _is_durable(durability or self._settings.durability)
         self._defaults = defaults or self._settings.defaults
         self._payload = Payload(codec or registry.codec)
         self._registry = registry
@@ -260,9 +266,8 @@ class Client:
             if self._store_of is None or self._store_of[0] != os.getpid():
                 if self._store_of is not None:
                     self._store_of[1].close()  # of the process we were forked from: only forgotten
-                durable = self._settings.durability == "full"
                 store = open_store(
-                    self.url, durable=durable, clock=self._clock, events=self._events
+                    self.url, durable=self._durable, clock=self._clock, events=self._events
                 )
                 store.payload = self._payload
                 self._store_of = (os.getpid(), store)
@@ -330,6 +335,12 @@ def _call_of(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         f"{target!r} cannot be enqueued; it must be a task (a function under @task), "
         f"a call of one, or a task's name"
     )
+
+
+def _is_durable(durability: str) -> bool:
+    if durability not in DURABILITIES:
+        raise InvalidOption(f"durability={durability!r} must be one of {', '.join(DURABILITIES)}")
+    return durability == "full"
 
 
 def _state(name: str) -> State:

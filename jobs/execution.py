@@ -78,8 +78,9 @@ class Execution:
             if isinstance(value, CoroutineType):
                 value = _finished(value)
         except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
-            self._leave_if_copy()
+            self._leave_if_copy(1)
             return self._raised(task, job, error)
+        self._leave_if_copy(0)
         if value is None:
             return SUCCEEDED
         try:
@@ -109,10 +110,10 @@ class Execution:
             clock=self._clock,
         )
 
-    def _leave_if_copy(self) -> None:
-        # The task forked, and its copy raised its way back to us: the run is the original's.
+    def _leave_if_copy(self, code: int) -> None:
+        # The task forked, and its copy found its way back to us: the run is the original's.
         if os.getpid() != self._pid:
-            os._exit(1)
+            os._exit(code)
 
     def _unknown(self, job: Claimed) -> Outcome:
         if not self._defer_unknown:

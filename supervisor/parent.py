@@ -141,6 +141,7 @@ class Parent:
         self._stop_by = 0
         self._forced = False
         self._code = EX_OK
+        self._parted = False  # the caretaker has left for good
         self._ever_ready = False
         self._ever_reached = False
         self._failed_boots = 0
@@ -355,7 +356,13 @@ class Parent:
         self._say_ended(place, ended)
         ready = slot[STATE] != BOOTING
         useful = bool(slot[STARTED]) or (ready and now - slot[BORN] > USEFUL_NS)
-        expected = bool(place.leaving) or (ready and ended.status == 0) or (place.killed and ready)
+        # The caretaker's last settling is over when it says so or its time is: what it could not
+        # reach stays in the files. A death in the middle of it is a death like any other.
+        last = place.role == CARETAKER and place.leaving == "stop"
+        if last and (ended.status == 0 or place.killed):
+            self._parted = True
+        asked = bool(place.leaving) and not last
+        expected = asked or (ready and ended.status == 0) or (place.killed and ready)
         place.failures = 0 if useful or expected else place.failures + 1
         if not ready and not place.leaving and not self._ever_ready:
             self._failed_boots += 1
@@ -560,7 +567,8 @@ class Parent:
             return False
         unsettled = self._board[GRAVES_WRITTEN] - self._board[GRAVES_SETTLED]
         # The last grave is the caretaker's own, and a settled family leaves it alone.
-        return unsettled <= 1 or self._code != EX_OK or self._places[0].failures >= 2
+        given_up = self._parted or self._places[0].failures >= 2
+        return unsettled <= 1 or self._code != EX_OK or given_up
 
     # -- forks
 

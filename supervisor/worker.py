@@ -64,7 +64,9 @@ LOOKED_OVER_EVERY = 100  # and after this many short ones
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
 GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
 LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
-LOCKED_GAP_NS = SECOND // 2  # a wait for the lock is told every 100 ms; after a longer gap it is new
+LOCKED_GAP_NS = (
+    SECOND // 2
+)  # a wait for the lock is told every 100 ms; after a longer gap it is new
 LEDGER_AGAIN_NS = 5 * SECOND  # how often a file is tried again on a full disk
 
 
@@ -107,7 +109,14 @@ class Worker(Role):
         )
         self._store.on_wait = self._wait_for_lock
         os.environ["JOBVISOR_DATABASE_URL"] = self._config.database.url
-        use_client(Client(self._config.database.url, hold=False, defaults=self._config.defaults))
+        use_client(
+            Client(
+                self._config.database.url,
+                hold=False,
+                defaults=self._config.defaults,
+                durability=self._config.database.durability,
+            )
+        )
         self._execution = Execution(
             registry,
             clock=self.clock,
@@ -120,7 +129,6 @@ class Worker(Role):
         self._poll_seconds = self._config.database.poll_ms / 1000
         if self._waker.fileno() is None:
             self._poll_seconds = min(self._poll_seconds, 0.1)
-        self._pid = os.getpid()
         # Successes are the many: their line costs nothing where nobody reads it.
         self._verbose = self._config.log.level == "debug"
         ours = [self.seat.lifeline, self.seat.parent_poke, self.seat.caretaker_poke]
@@ -331,8 +339,6 @@ class Worker(Role):
         slot[STARTED] += 1
         self._current = job
         outcome = self._execution.run(job, ends)
-        if os.getpid() != self._pid:
-            os._exit(0)  # the task forked and its copy came back: the run is the original's
         self._current = None
         took = self.clock.monotonic_ns() - began
         self._record(job, outcome, took)

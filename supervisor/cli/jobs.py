@@ -83,7 +83,8 @@ class Place:
                 f"there is no database {target.path} yet; `jobvisor migrate` or the first enqueue "
                 "makes it, -c names another configuration"
             )
-        return Client(self.url)
+        durability = self.config.database.durability if self.config else None
+        return Client(self.url, defaults=self.defaults, durability=durability)
 
 
 def find_place(config: str | None) -> Place:

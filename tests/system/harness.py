@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,10 +12,14 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from jobs import Client
+from jobs.task import OptionValues
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +144,7 @@ class House:
 
     def drain(self, **environ: str) -> int:
         """`jobvisor start --drain` to its end; the exit code."""
-        return self.start("--drain", ready=False, **environ).wait(100)
+        return self.start("--drain", ready=False, prefix=(), output=None, **environ).wait(100)
 
     def kill_family(self, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL to the parent and all its children, the parent first."""
@@ -149,7 +154,7 @@ class House:
                 os.kill(pid, signal.SIGKILL)
         process.wait(10)
         for pid in children:
-            eventually(lambda pid=pid: not alive(pid), what=f"{pid} is gone")
+            eventually(partial(is_gone, pid), what=f"{pid} is gone")
 
     def children(self, pid: int) -> list[int]:
         """The direct children of a process, from /proc."""
@@ -176,7 +181,8 @@ class House:
 
     def enqueue(self, name: str, *args: Any, **options: Any) -> int:
         """Enqueue a task of `app` by name; the id. Options as `using` takes them."""
-        call = self.client.call(f"app:{name}", *args, options=options or None)
+        wanted = cast("OptionValues | None", options or None)
+        call = self.client.call(f"app:{name}", *args, options=wanted)
         return self.client.enqueue(call).id
 
     def touch(self, name: str) -> None:
@@ -226,6 +232,22 @@ class House:
 
 
 Build = Callable[..., House]
+
+
+def traced(*options: str) -> list[str]:
+    """A `prefix` that runs the family under strace, which keeps the pid (-D); else a skip."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("there is no strace here")
+    probe = subprocess.run([strace, "-o", os.devnull, "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"strace may not trace here: {probe.stderr.decode(errors='replace')}")
+    return [strace, "-D", "-o", os.devnull, *options]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    return not alive(pid)
 
 
 def alive(pid: int) -> bool:

@@ -1,0 +1,174 @@
+"""One child: forked with empty hands, ended with its own exit code, reaped with all it left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from jobs.clock import SYSTEM
+from supervisor.child import (
+    EX_SOFTWARE,
+    Exit,
+    kill_group,
+    reap,
+    reap_strangers,
+    send,
+    signal_name,
+    spawn,
+)
+from supervisor.signals import HANDLED, PASSED_ON
+from tests.system.harness import alive
+from tests.waiting import eventually
+
+
+def ended(pid: int) -> Exit:
+    return eventually(lambda: reap(pid), what=f"the end of {pid}")  # type: ignore[return-value]
+
+
+def life(run: Callable[[], object], closing: Iterable[int] = ()) -> Exit:
+    """The end of a child that runs this and leaves with 0, or with 9 where it is falsy."""
+    return ended(spawn(lambda: 0 if run() else 9, closing))
+
+
+def forever() -> int:
+    while True:
+        SYSTEM.sleep(60)
+
+
+def test_a_child_leaves_with_the_code_its_run_returns() -> None:
+    found = ended(spawn(lambda: 42, []))
+    assert (found.code, found.signal) == (42, None)
+
+
+def test_a_child_that_raises_leaves_with_70_and_a_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def broken() -> int:
+        raise ValueError("in the child")
+
+    assert ended(spawn(broken, [])).code == EX_SOFTWARE
+    assert "ValueError: in the child" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
+def test_no_exception_lets_a_child_run_on_in_its_parents_lines(error: BaseException) -> None:
+    def broken() -> int:
+        raise error
+
+    assert ended(spawn(broken, [])).code == EX_SOFTWARE
+
+
+def test_a_child_is_alone_in_its_group_with_default_signals_and_no_input() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        pid = spawn(
+            lambda: (
+                0
+                if os.getpgid(0) == os.getpid()
+                and all(signal.getsignal(number) is signal.SIG_DFL for number in HANDLED)
+                and signal.set_wakeup_fd(-1) == -1
+                and os.read(0, 1) == b""
+                else 9
+            ),
+            [],
+        )
+        assert os.getpgid(pid) == pid
+        assert ended(pid).code == 0
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_a_child_closes_what_it_must_not_inherit() -> None:
+    read, write = os.pipe()
+    pid = spawn(forever, [write])
+    os.close(write)
+    try:
+        # Only the end of the last writer makes this return.
+        assert os.read(read, 1) == b""
+    finally:
+        kill_group(pid)
+        ended(pid)
+        os.close(read)
+
+
+def test_only_what_the_parent_passes_on_is_blocked_in_a_new_child() -> None:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert (
+        life(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []) == {*blocked, *PASSED_ON}).code
+        == 0
+    )
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
+
+
+def test_what_a_child_wrote_before_its_end_is_flushed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert (
+        life(lambda: sys.__stdout__ is not None and sys.__stdout__.write("no line end")).code == 0
+    )
+    assert capfd.readouterr().out == "no line end"
+
+
+def test_a_running_child_is_not_reaped() -> None:
+    pid = spawn(forever, [])
+    assert reap(pid) is None
+    kill_group(pid)
+    assert ended(pid) == Exit(pid, -signal.SIGKILL)
+    assert Exit(pid, -9).signal == "SIGKILL"
+    assert Exit(pid, -9).code is None
+
+
+def test_a_child_somebody_else_reaped_is_taken_for_broken() -> None:
+    pid = spawn(lambda: 0, [])
+    os.waitpid(pid, 0)
+    assert reap(pid) == Exit(pid, EX_SOFTWARE)
+
+
+def test_reaping_kills_what_the_child_left_in_its_group() -> None:
+    read, write = os.pipe()
+
+    def leave_one() -> int:
+        grandchild = os.fork()
+        if grandchild == 0:
+            forever()
+        os.write(write, str(grandchild).encode())
+        return 0
+
+    pid = spawn(leave_one, [])
+    left = int(os.read(read, 20))
+    assert ended(pid).code == 0
+    eventually(lambda: not alive(left), what="the grandchild is gone")
+    os.close(read)
+    os.close(write)
+
+
+def test_signals_to_a_child_that_has_gone_are_quiet() -> None:
+    pid = spawn(lambda: 0, [])
+    ended(pid)
+    send(pid, signal.SIGTERM)
+    kill_group(pid)
+
+
+def test_strangers_are_reaped_and_our_own_children_left() -> None:
+    # In a process of its own, whose children nobody else waits for.
+    def check() -> bool:
+        mine = spawn(lambda: 3, [])
+        strangers = [spawn(lambda: 0, []) for _ in range(3)]
+        eventually(lambda: not any(alive(pid) for pid in (mine, *strangers)))
+        reap_strangers([mine])
+        kept = reap(mine) == Exit(mine, 3)
+        reap_strangers([])  # those behind ours, which the first round stopped at
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return kept
+        return False
+
+    assert life(check).code == 0
+
+
+def test_a_signal_without_a_name_has_its_number() -> None:
+    assert signal_name(9) == "SIGKILL"
+    assert signal_name(40) == "signal 40"

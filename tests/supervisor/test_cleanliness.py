@@ -1,0 +1,121 @@
+"""What a task may leave changed, seen from inside a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor.child import spawn
+from supervisor.cleanliness import Cleanliness
+from tests.supervisor.test_child import ended
+
+
+def stain_after(change: Callable[[], object], descriptors: tuple[int, ...] = ()) -> str:
+    """What Cleanliness says of a process in which this happened; "" for nothing."""
+    read, write = os.pipe()
+
+    def run() -> int:
+        clean = Cleanliness([write, *descriptors])
+        if clean.stain() is not None:
+            return 8
+        change()
+        os.write(write, (clean.stain() or "").encode() + b"\n")
+        return 0
+
+    assert ended(spawn(run, [])).code == 0
+    found = os.read(read, 1000).decode().strip()
+    os.close(read)
+    os.close(write)
+    return found
+
+
+def start_thread() -> None:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+def replace_stdout() -> None:
+    sys.stdout = sys.stderr
+
+
+CHANGES: list[tuple[Callable[[], object], str]] = [
+    (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "signal handlers"),
+    (lambda: signal.signal(signal.SIGALRM, lambda *_: None), "signal handlers"),
+    (lambda: signal.setitimer(signal.ITIMER_REAL, 600), "timer"),
+    (lambda: signal.setitimer(signal.ITIMER_PROF, 600), "timer"),
+    (lambda: signal.alarm(600), "timer"),
+    (lambda: os.chdir("/"), "working directory is /"),
+    (lambda: os.umask(0o123), "umask"),
+    (replace_stdout, "standard streams"),
+    (lambda: sys.setrecursionlimit(1234), "recursion limit"),
+    (start_thread, "1 threads"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES, ids=[words for _, words in CHANGES])
+def test_a_change_is_named(change: Callable[[], object], words: str) -> None:
+    assert words in stain_after(change)
+
+
+def test_nothing_changed_is_clean() -> None:
+    assert stain_after(lambda: None) == ""
+
+
+def test_what_was_put_back_is_clean() -> None:
+    def there_and_back() -> None:
+        mask = os.umask(0o123)
+        os.umask(mask)
+        before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, before)
+        signal.alarm(600)
+        signal.alarm(0)
+
+    assert stain_after(there_and_back) == ""
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    def lose_it() -> None:
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        os.chdir(folder)
+        folder.rmdir()
+
+    assert "gone" in stain_after(lose_it)
+
+
+def test_a_closed_descriptor_and_another_file_in_its_place_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "ours"
+    ours = os.open(path, os.O_RDWR | os.O_CREAT)
+    assert f"descriptor {ours} was closed" in stain_after(lambda: os.close(ours), (ours,))
+
+    def replace() -> None:
+        os.close(ours)
+        assert os.open(os.devnull, os.O_RDONLY) == ours
+
+    assert f"descriptor {ours} was closed" in stain_after(replace, (ours,))
+    os.close(ours)
+
+
+def test_threads_of_before_are_no_stain() -> None:
+    def run() -> int:
+        start_thread()
+        return 0 if Cleanliness([]).stain() is None else 9
+
+    assert ended(spawn(run, [])).code == 0
+
+
+def test_a_file_open_twice_is_held_by_somebody_else_too(tmp_path: Path) -> None:
+    path = tmp_path / "database"
+    path.touch()
+    clean = Cleanliness([])
+    assert not clean.holds(str(path))
+    with path.open():
+        assert not clean.holds(str(path))
+        with path.open():
+            assert clean.holds(str(path))
+    assert not clean.holds(str(tmp_path / "nowhere"))

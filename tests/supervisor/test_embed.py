@@ -1,0 +1,69 @@
+"""The Supervisor of a script, as far as it needs no family; `tests/system` has those that do."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import FamilyNotRunning, JobsError
+from supervisor import Config, Supervisor
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Supervisor:
+    (tmp_path / "config.toml").write_text('[tasks]\nmodules = ["jobs.demo"]\n')
+    return Supervisor(Config.load(str(tmp_path / "config.toml")))
+
+
+def test_a_family_that_was_not_started_can_neither_be_stopped_nor_joined(
+    supervisor: Supervisor,
+) -> None:
+    assert supervisor.pid is None
+    for call in (supervisor.stop, supervisor.join, supervisor.wait_ready):
+        with pytest.raises(FamilyNotRunning, match="start\\(\\)"):
+            call()
+
+
+def test_run_is_refused_beside_other_threads_and_names_them(supervisor: Supervisor) -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, name="web-server")
+    thread.start()
+    try:
+        with pytest.raises(JobsError, match="web-server"):
+            supervisor.run()
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_run_is_refused_outside_the_main_thread(supervisor: Supervisor) -> None:
+    refused: list[str] = []
+
+    def attempt() -> None:
+        try:
+            supervisor.run()
+        except JobsError as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    assert "single-threaded" in refused[0]
+
+
+def test_a_refused_run_leaves_no_trace(supervisor: Supervisor, tmp_path: Path) -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    streams = sys.stdout, sys.stderr
+    try:
+        with pytest.raises(JobsError):
+            supervisor.run()
+    finally:
+        done.set()
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+    assert (sys.stdout, sys.stderr) == streams

@@ -1,0 +1,231 @@
+"""The ledger: what a life wrote is what another reads, however the life ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from supervisor import ledger
+from supervisor.ledger import INLINE, SIZE, SPARES, Entry, Header, Ledger, read, read_progress
+from tests.clock import MovableClock
+
+BOOT = "boot-1"
+
+
+def header(owner: int = 11) -> Header:
+    return Header(owner, 0, 0, 0, 4242, 99, 7, 3, BOOT, "database-1", "höst")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger")
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+def entry(job: int, clock: MovableClock, body: bytes = b"") -> Entry:
+    return Entry(job, 1, 1, clock.boottime_ns(), 5, 0, body)
+
+
+def found(path: str, clock: MovableClock, boot: str = BOOT) -> ledger.Read:
+    told = read(path, boot_id=boot, clock=clock)
+    assert told is not None
+    return told
+
+
+def test_the_header_tells_whose_life_it_was(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    life.claimed(5)
+    life.publish(77, 123)
+    assert found(life.path, clock).header == header()._replace(claim=5, current=77, deadline=123)
+    life.withdraw()
+    assert found(life.path, clock).header.current == 0
+    life.close()
+
+
+def test_the_file_is_this_users_alone_and_wholly_allocated(
+    folder: str, clock: MovableClock
+) -> None:
+    life = Ledger(folder, header(), clock)
+    told = os.stat(life.path)
+    assert (told.st_mode & 0o777, told.st_size) == (0o600, SIZE)
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+    assert told.st_blocks * 512 >= SIZE
+    life.close()
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(bodies=st.lists(st.binary(max_size=3000), max_size=20))
+def test_every_record_is_read_as_it_was_written(tmp_path: Path, bodies: list[bytes]) -> None:
+    clock = MovableClock()
+    life = Ledger(str(tmp_path / "ledger"), header(), clock)
+    life.claimed(3)
+    for number, body in enumerate(bodies, 1):
+        life.record(Entry(number, 2, 4, clock.boottime_ns(), 17, 250, body))
+    records = found(life.path, clock).records
+    assert [(r.owner, r.claim, r.job, r.attempt, r.verb) for r in records] == [
+        (11, 3, number, 2, 4) for number in range(1, len(bodies) + 1)
+    ]
+    assert [r.body for r in records] == bodies
+    assert {(r.duration_ms, r.delay_ms) for r in records} <= {(17, 250)}
+    assert [r[:5] + r[6:] for r in records] == [r[:5] + r[6:] for r in life.records()]
+    life.retire()
+
+
+def test_a_record_without_its_tail_is_no_record(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    life.record(entry(1, clock, b"first"))
+    life.write_body(entry(2, clock, b"second"))
+    assert [record.job for record in found(life.path, clock).records] == [1]
+    life.write_tail(entry(2, clock, b"second"))
+    assert [record.job for record in found(life.path, clock).records] == [1, 2]
+    life.close()
+
+
+def test_a_damaged_record_ends_the_reading_at_what_is_sure(
+    folder: str, clock: MovableClock
+) -> None:
+    life = Ledger(folder, header(), clock)
+    for number in (1, 2, 3):
+        life.record(entry(number, clock, b"0123456789"))
+    life.close()
+    content = bytearray(Path(life.path).read_bytes())
+    second = content.index(b"0123456789", content.index(b"0123456789") + 10)
+    content[second] ^= 0xFF
+    Path(life.path).write_bytes(content)
+    assert [record.job for record in found(life.path, clock).records] == [1]
+
+
+def test_the_age_of_a_record_grows_with_time(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    life.record(entry(1, clock))
+    clock.move(60_000)
+    (record,) = found(life.path, clock).records
+    assert 60_000 <= record.age_ms < 70_000
+    (mine,) = life.records()
+    assert 60_000 <= mine.age_ms < 70_000
+    life.close()
+
+
+def test_records_of_another_boot_have_no_age(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    life.record(entry(1, clock))
+    clock.move(60_000)
+    (record,) = found(life.path, clock, boot="boot-2").records
+    assert record.age_ms == 0
+    life.close()
+
+
+def test_settling_empties_the_journal_and_a_claim_names_what_follows(
+    folder: str, clock: MovableClock
+) -> None:
+    life = Ledger(folder, header(), clock)
+    life.claimed(1)
+    life.record(entry(1, clock, b"a longer body than the next one"))
+    life.claimed(2)
+    assert (found(life.path, clock).records, life.entries) == ([], [])
+    life.record(entry(2, clock, b"short"))
+    assert [(r.claim, r.job) for r in found(life.path, clock).records] == [(2, 2)]
+    life.close()
+
+
+def test_there_is_room_until_the_largest_inline_record_would_not_fit(
+    folder: str, clock: MovableClock
+) -> None:
+    life = Ledger(folder, header(), clock)
+    written = 0
+    while life.has_room():
+        written += 1
+        life.record(entry(written, clock, b"x" * INLINE))
+    assert written == SIZE // INLINE - 1
+    assert len(found(life.path, clock).records) == written
+    life.close()
+
+
+def test_a_spare_shows_nothing_of_the_life_before(folder: str, clock: MovableClock) -> None:
+    before = Ledger(folder, header(11), clock)
+    before.claimed(9)
+    before.publish(5, 6)
+    before.progress(b"{}")
+    for number in range(1, 50):
+        before.record(entry(number, clock, b"of the life before"))
+    before.retire()
+    assert os.listdir(folder) == ["spare-11"]
+    after = Ledger(folder, header(12), clock)
+    assert os.listdir(folder) == ["12"]
+    told = found(after.path, clock)
+    assert (told.header, told.records) == (header(12), [])
+    assert read_progress(after.path) is None
+    # The journal grows over the old bytes, and no old record shows behind the new ones.
+    after.record(entry(1, clock, b"short"))
+    assert [(r.owner, r.job) for r in found(after.path, clock).records] == [(12, 1)]
+    after.close()
+
+
+def test_spares_are_few(folder: str, clock: MovableClock) -> None:
+    lives = [Ledger(folder, header(owner), clock) for owner in range(1, SPARES + 5)]
+    for life in lives:
+        life.retire()
+    assert len(os.listdir(folder)) == SPARES
+
+
+def test_retiring_a_ledger_twice_is_quiet(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    life.close()
+    ledger.retire(folder, life.path)
+    ledger.retire(folder, life.path)
+    assert os.listdir(folder) == ["spare-11"]
+
+
+def test_a_ledger_that_cannot_be_allocated_leaves_nothing_behind(
+    tmp_path: Path, clock: MovableClock
+) -> None:
+    (tmp_path / "ledger").write_text("no folder")
+    with pytest.raises(OSError, match="ledger"):
+        Ledger(str(tmp_path / "ledger"), header(), clock)
+    assert os.listdir(tmp_path) == ["ledger"]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(SIZE), os.urandom(4096)])
+def test_what_is_no_ledger_is_read_as_none(
+    tmp_path: Path, clock: MovableClock, content: bytes
+) -> None:
+    path = tmp_path / "11"
+    path.write_bytes(content)
+    assert read(str(path), boot_id=BOOT, clock=clock) is None
+
+
+def test_progress_is_the_last_one_said_and_bounded(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    assert read_progress(life.path) is None
+    life.progress(b'{"done": 1}')
+    life.progress(b'{"done": 2}')
+    assert read_progress(life.path) == '{"done": 2}'
+    life.record(entry(1, clock, b"body"))
+    life.progress(b"x" * 10_000)
+    assert len(read_progress(life.path) or "") < 512
+    assert [record.body for record in found(life.path, clock).records] == [b"body"]
+    life.close()
+
+
+def test_what_was_recorded_survives_a_kill_of_the_writer(folder: str, clock: MovableClock) -> None:
+    pid = os.fork()
+    if pid == 0:
+        life = Ledger(folder, header(), clock)
+        life.claimed(2)
+        life.record(entry(1, clock, b"kept"))
+        life.publish(2, 0)
+        os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    told = found(os.path.join(folder, "11"), clock)
+    assert (told.header.claim, told.header.current) == (2, 2)
+    assert [record.body for record in told.records] == [b"kept"]

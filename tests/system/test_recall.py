@@ -1,0 +1,125 @@
+"""A long job does not keep the short ones that were claimed with it waiting."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+
+from jobs import Fixed
+from tests.system.harness import Build, House
+from tests.system.history import (
+    Mark,
+    check_charges,
+    check_each_succeeded,
+    check_nothing_left,
+    marking,
+    marks,
+)
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.system]
+
+TASKS = marking("""
+    @task
+    def gate(ctx: Context):
+        mark("gate", ctx)
+        while not os.path.exists("gate"):
+            time.sleep(0.002)  # task body
+
+    @task
+    def short(ctx: Context):
+        mark("start", ctx)
+        mark("end", ctx)
+
+    @task
+    def long(ctx: Context, seconds):
+        mark("start", ctx)
+        open("gate", "w").close()
+        time.sleep(seconds)  # task body
+        mark("end", ctx)
+    """)
+
+#: With batch_max = 100 one worker claims 1, 4, 16, 64, and then 100 at a time while jobs are short.
+BEFORE = 1 + 4 + 16 + 64 + 2 * 100
+
+
+def run_of(house: House, job: int) -> list[Mark]:
+    return [mark for mark in marks(house) if mark.job == job]
+
+
+def enqueue_around(house: House, seconds: float) -> tuple[int, list[int]]:
+    """A job that holds one worker at a gate, and for the other a hundred around a long one."""
+    house.enqueue("gate", priority=9)
+    call = house.client.call
+    ids = house.client.enqueue_many(
+        [call("app:short")] * (BEFORE + 50)
+        + [call("app:long", seconds, options={"retry": Fixed(0)})]
+        + [call("app:short")] * 49
+    )
+    return ids[BEFORE + 50], ids
+
+
+def test_the_short_jobs_of_a_batch_are_done_by_others_while_the_long_one_runs(
+    build: Build,
+) -> None:
+    house = build(TASKS, batch_max=100)
+    long, ids = enqueue_around(house, 3.0)
+    family = house.start(ready=False)
+    house.wait_finished(set(ids) - {long})
+    (start,) = run_of(house, long)
+    assert house.client.get(long).state == "running"
+    late = max(mark.at for mark in marks(house) if mark.job > long) - start.at
+    assert late < 1e9, f"the last short one behind the long one ended after {late / 1e6:.0f} ms"
+    # Those behind it were claimed with it, and run by somebody else.
+    behind = {mark.pid for mark in marks(house) if mark.job > long}
+    assert start.pid not in behind
+    told = house.said(f"job {long} runs long")
+    assert len(told) == 1
+    settled, handed = map(int, re.findall(r"(\d+) (?:of its|handed)", told[0]))
+    assert settled > 10
+    assert handed > 10
+    house.wait_finished([long])
+    assert [mark.word for mark in run_of(house, long)] == ["start", "end"]
+    assert house.stop(family) == 0
+    check_each_succeeded(house, ids)
+    assert len([mark for mark in marks(house) if mark.word == "start"]) == len(ids)
+    assert house.query("SELECT max(attempt), count(*) FROM jobs") == [(1, len(ids) + 1)]
+    assert house.query("SELECT count(*) FROM attempts") == [(0,)]
+    check_nothing_left(house)
+
+
+def test_a_worker_killed_behind_its_recall_costs_the_long_job_alone(build: Build) -> None:
+    house = build(TASKS, batch_max=100)
+    long, ids = enqueue_around(house, 1.0)
+    family = house.start(ready=False)
+    house.wait_finished(set(ids) - {long})
+    (start,) = run_of(house, long)
+    os.kill(start.pid, signal.SIGKILL)
+    house.wait_finished([long])
+    assert house.stop(family) == 0
+    check_each_succeeded(house, ids)
+    assert check_charges(house, [start.pid]) == 0
+    assert [mark.word for mark in run_of(house, long)] == ["start", "start", "end"]
+    check_nothing_left(house)
+
+
+def test_an_unstarted_job_of_a_batch_can_be_cancelled(build: Build) -> None:
+    house = build(TASKS, batch_max=100, processes=1)
+    call = house.client.call
+    ids = house.client.enqueue_many(
+        [call("app:short")] * BEFORE + [call("app:long", 0.04)] * 50  # each below a recall
+    )
+    family = house.start(ready=False)
+    eventually(lambda: run_of(house, ids[BEFORE]), what="the first of them runs")
+    victim = ids[-1]
+    answer = house.client.cancel(victim)
+    house.wait_finished(ids)
+    assert house.stop(family) == 0
+    assert answer in ("requested", "cancelled")
+    assert house.client.get(victim).state == "cancelled"
+    assert run_of(house, victim) == []
+    check_each_succeeded(house, ids[:-1])
+    assert house.query("SELECT max(attempt) FROM jobs") == [(1,)]

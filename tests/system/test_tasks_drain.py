@@ -1,0 +1,119 @@
+"""`start --drain`: it ends when the work is done, and knows whose work to wait for."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from jobs.clock import SYSTEM
+from tests.system.harness import MARK, Build
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.system
+
+TASKS = f"""{MARK}
+@task
+def quick(n):
+    mark("quick", n)
+
+@task
+def second_time(ctx: Context):
+    mark("tries", ctx.attempt)
+    if ctx.attempt == 1:
+        raise ValueError("not yet")
+
+@task
+def chain(n):
+    mark("chain", n)
+    if n:
+        chain.enqueue(n - 1)
+
+@task
+def snoozing():
+    mark("snoozed")
+    raise Snooze("1h")
+
+@task
+def gated():
+    mark("began")
+    gate("go")
+
+@task
+def die(ctx: Context):
+    mark("died")
+    if ctx.attempt == 1:
+        os._exit(1)
+"""
+
+
+def test_a_drain_runs_all_that_is_pending_and_exits_0(build: Build) -> None:
+    house = build(TASKS)
+    ids = [house.enqueue("quick", n) for n in range(300)]
+    assert house.drain() == 0
+    assert {house.client.get(job).state.value for job in ids} == {"succeeded"}
+    assert house.query("SELECT count(*) FROM owners") == [(0,)]
+
+
+def test_a_drain_of_an_empty_queue_ends_at_once(build: Build) -> None:
+    house = build(TASKS)
+    began = SYSTEM.monotonic_ns()
+    assert house.drain() == 0
+    assert SYSTEM.monotonic_ns() - began < 3_000_000_000
+
+
+def test_a_drain_waits_for_retries(build: Build) -> None:
+    house = build(TASKS)
+    job = house.enqueue("second_time", retries=1, retry="700ms")
+    crashed = house.enqueue("die", retries=1, retry="700ms")
+    assert house.drain() == 0
+    assert house.lines("tries") == ["1", "2"]
+    assert [house.client.get(job).state for job in (job, crashed)] == ["succeeded", "succeeded"]
+
+
+def test_a_drain_waits_for_what_its_jobs_enqueue(build: Build) -> None:
+    house = build(TASKS)
+    house.enqueue("chain", 20)
+    assert house.drain() == 0
+    assert len(house.lines("chain")) == 21
+
+
+def test_a_drain_leaves_what_is_scheduled_snoozed_or_unknown_and_says_so(build: Build) -> None:
+    house = build(TASKS)
+    later = house.enqueue("quick", 1, run_in="1h")
+    snoozed = house.enqueue("snoozing")
+    unknown = house.enqueue("not_yet")
+    now = house.enqueue("quick", 2)
+    assert house.drain() == 0
+    left = [house.client.get(job).state.value for job in (later, snoozed, unknown)]
+    assert left == ["scheduled"] * 3
+    assert house.client.get(now).state == "succeeded"
+    assert house.said("3 scheduled")
+
+
+def test_a_drain_does_not_wait_for_queues_nobody_here_serves(build: Build) -> None:
+    house = build(TASKS)
+    other = house.enqueue("quick", 1, queue="other")
+    assert house.drain() == 0
+    assert house.client.get(other).state == "pending"
+
+
+def test_a_drain_can_be_stopped_before_its_end(build: Build) -> None:
+    house = build(TASKS, processes=1)
+    house.enqueue("gated")
+    waiting = house.enqueue("quick", 1)
+    family = house.start("--drain", ready=False)
+    house.wait_lines("began")
+    family.send_signal(signal.SIGTERM)
+    eventually(lambda: house.said("stopping: running jobs have"))
+    house.touch("go")
+    assert family.wait(20) == 0
+    assert house.client.get(waiting).state == "pending"
+
+
+def test_a_drain_never_overlooks_a_job_between_two_looks(build: Build) -> None:
+    for number in range(10):
+        house = build(TASKS, name=f"house-{number}")
+        house.enqueue("chain", 3)
+        assert house.drain() == 0
+        assert len(house.lines("chain")) == 4
