@@ -89,7 +89,7 @@ class Client:
         Raises PayloadError or InvalidOption before anything is stored, StoreUnavailable if the
         database does not answer: then the job is there once or not at all.
         """
-        call = _call_of(target, args, kwargs)
+        call = _call_of(self._registry, target, args, kwargs)
         new = call.new_job(self._defaults, self._payload)
         with self._store() as store, store.transaction():
             number, created = store.enqueue([new])[0]
@@ -108,9 +108,12 @@ class Client:
     def call(
         self, name: str, /, *args: Any, options: OptionValues | None = None, **kwargs: Any
     ) -> Call:
-        """A call of a task that this program knows only by name."""
-        judged = Options.of(options) if options else NO_OPTIONS
-        return Call(check_name(name), args, kwargs, judged)
+        """A call of a task by its name, with the options it has where this program knows it."""
+        given = Options.of(options) if options else NO_OPTIONS
+        known = self._registry.get(name)
+        if known is None:
+            return Call(check_name(name), args, kwargs, given)
+        return Call(name, args, kwargs, known.options.merged(given), known.function)
 
     # -- look
 
@@ -223,13 +226,11 @@ class Client:
             served = sorted(store.oldest_pending()) if queues is None else list_of(queues)
             life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
             turn = store.turn(life, 1, queues=served, limit=1, register=True)
-            try:
-                for claimed in turn.jobs:
-                    self._run(store, life, claimed)
-                    return store.get(claimed.id)
-            finally:
-                store.remove_owner(life.owner)
-        return None
+            for claimed in turn.jobs:
+                self._run(store, life, claimed)
+            # Not where that raised: its row is still this life's, and rescued when this process ends.
+            store.remove_owner(life.owner)
+            return store.get(turn.jobs[0].id) if turn.jobs else None
 
     def _run(self, store: Store, life: Life, claimed: Claimed) -> None:
         if not self._hold:
@@ -322,11 +323,16 @@ def use_client(client: Client | None) -> Callable[[], None]:
 Task.default_client = _Default.get
 
 
-def _call_of(target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+def _call_of(
+    registry: Registry, target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Call:
     if isinstance(target, Task):
         return target.call(*args, **kwargs)
     if isinstance(target, str):
-        return Call(check_name(target), args, kwargs)
+        known = registry.get(target)
+        return (
+            Call(check_name(target), args, kwargs) if known is None else known.call(*args, **kwargs)
+        )
     if isinstance(target, Call):
         if args or kwargs:
             raise InvalidOption(f"the call of {target.task} has its arguments already")

@@ -13,7 +13,8 @@ from jobs.errors import InvalidOption
 from jobs.outcome import Cancelled, Release
 from jobs.task import Injected
 
-NOTE_MAX = 200  # characters; a progress fits into the ledger's header
+NOTE_MAX = 200  # characters
+PROGRESS_MAX = 480  # bytes of JSON: a progress fits into the ledger's header
 
 _log = logging.getLogger("jobvisor.task")
 
@@ -136,9 +137,20 @@ class Context(Injected):
         if note:
             told["note"] = note[:NOTE_MAX]
         try:
-            text = json.dumps(told, allow_nan=False)
+            text = _short(told)
         except ValueError as error:
             raise InvalidOption(
                 f"progress: {done!r} of {total!r} is not a finite number"
             ) from error
         self._port.progress(text)
+
+
+def _short(told: dict[str, Any]) -> str:
+    """The JSON of a progress, its note shortened until it fits."""
+    text = json.dumps(told, allow_nan=False, ensure_ascii=False)
+    while len(text.encode(errors="replace")) > PROGRESS_MAX:
+        if not told.get("note"):
+            raise ValueError(text)
+        told["note"] = told["note"][: len(told["note"]) * 3 // 4]
+        text = json.dumps(told, allow_nan=False, ensure_ascii=False)
+    return text.encode(errors="replace").decode()

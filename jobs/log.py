@@ -112,6 +112,15 @@ LINES: dict[str, tuple[int, str]] = {
         "no child became ready in {boots} boots; the configuration is wrong, as said above",
     ),
     "unreachable": (logging.ERROR, "no child could reach {database} in time; giving up"),
+    "surprised": (logging.ERROR, "an error nobody foresaw, the family goes on: {error}"),
+    "expelled": (
+        logging.WARNING,
+        "family {family} was declared dead; its children leave and it comes back as another",
+    ),
+    "unsettled": (
+        logging.ERROR,
+        "the death of {name} pid {pid} cannot be settled now: {error}; its ledger is looked at later",
+    ),
     "overslept": (
         logging.WARNING,
         "the parent was stopped for {seconds} s; nobody is judged for the next second",
@@ -277,7 +286,7 @@ class LineHandler(logging.Handler):
 
     def __init__(self, stream_fd: int) -> None:
         super().__init__()
-        self.stream_fd = stream_fd
+        self.stream_fd = _unblocking(stream_fd)
         self.dropped = 0
         """Lines that could not be written, since the last one that said so."""
         self.dropped_total = 0
@@ -333,6 +342,22 @@ class LineHandler(logging.Handler):
         return any(events & select.POLLOUT for _, events in poll.poll(0))
 
 
+def _unblocking(descriptor: int) -> int:
+    """A pipe or terminal opened once more, so that a write to it never waits for its reader.
+
+    Only a new open file description has flags of its own: to set them on the one we were given
+    would change it for everybody who shares it. What cannot be opened so is used as it is.
+    """
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            return descriptor
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except OSError:
+        return descriptor
+
+
 class FileHandler(LineHandler):
     """Writes lines to a file that may be renamed under it: `reopen` begins a new one."""
 
@@ -360,6 +385,11 @@ class FileHandler(LineHandler):
 
 def _opened(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def descriptors() -> list[int]:
+    """Where the lines go, for who watches over his descriptors."""
+    return [one.stream_fd for one in _LOGGER.handlers if isinstance(one, LineHandler)]
 
 
 def reopen() -> None:

@@ -24,14 +24,14 @@ _WORDS = _GRAVES_AT + GRAVES * _GRAVE_WORDS
 # Caretaker: graves settled, lease, drained, and whether it watches.
 (
     STOP, SCALE, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, DISMISSED, STARTED_AT,
-    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, WAITING, FAMILY, DRAINING, RELOADED,
+    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, WAITING, FAMILY, DRAINING, EXPELLED,
 ) = range(16)  # fmt: skip
 
 # A slot, by writer and cache line. Child:
 (
     STATE, OWNER, CLAIM, CURRENT, SINCE, DEADLINE, MEMORY, PROGRESS, BEAT, BATCH, STARTED, REACHED,
-    LACKS_LEDGER,
-) = range(13)  # fmt: skip
+    LACKS_LEDGER, TICKS,
+) = range(14)  # fmt: skip
 # parent:
 PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN = range(16, 24)
 # caretaker:
@@ -130,9 +130,9 @@ class Board:
 
     # -- graves: written by the parent, settled by the caretaker, in order
 
-    def has_room_for_grave(self) -> bool:
-        """A ring that is full makes the parent wait with new forks rather than forget a death."""
-        return self[GRAVES_WRITTEN] - self[GRAVES_SETTLED] < GRAVES
+    def has_room_for_graves(self, number: int) -> bool:
+        """Whether this many could die without a death being forgotten; else the parent forks nobody."""
+        return self[GRAVES_WRITTEN] - self[GRAVES_SETTLED] + number <= GRAVES
 
     def bury(self, grave: Grave) -> None:
         """Note a death; the counter moves last."""

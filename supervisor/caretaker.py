@@ -32,6 +32,7 @@ from supervisor.board import (
     DISMISSED,
     DRAINED,
     DRAINING,
+    EXPELLED,
     FOREVER,
     IDLE,
     LEASE_UNTIL,
@@ -45,6 +46,7 @@ from supervisor.board import (
     SINCE,
     STATE,
     STOP,
+    TICKS,
     TURN,
     WAITING_STATE,
     WORKER,
@@ -92,6 +94,8 @@ class Caretaker(Role):
         self._oom_kills = _oom_kills()
         self._waiting = False
         self._strangers_left = False
+        self._entered = False  # this life has written the family's row
+        self._heartbeats: dict[int, tuple[int, int]] = {}  # family: its heartbeat, since when
         self._overdue: dict[int, int] = {}  # owners killed here at the timeout of a job
         self._retained = {
             State.SUCCEEDED: config.retention.succeeded_ms,
@@ -173,6 +177,7 @@ class Caretaker(Role):
             if not self._waiting:
                 say("database_lost", error=str(error))
             self._waiting = True
+            self._heartbeats.clear()  # what was not watched did not stand still
             self.slot[STATE] = WAITING_STATE
             self._store.close()
             # The heartbeat, a write, is due with the next try: a step whose duties happen not to
@@ -202,7 +207,13 @@ class Caretaker(Role):
         """Deaths the parent saw, oldest first; counted off only after the commit."""
         for grave in self.board.unsettled():
             self.beat()
-            self._settle_grave(grave)
+            try:
+                self._settle_grave(grave)
+            except (OSError, KeyError, ValueError) as error:
+                # One death that cannot be read must not keep all later ones waiting; its ledger
+                # stays, and the look at ledgers without a grave tries again.
+                name = self.board_name(grave.slot)
+                say("unsettled", name=name, pid=grave.pid, error=repr(error))
             self.board.settled_one()
 
     def _settle_grave(self, grave: Grave) -> None:
@@ -257,8 +268,9 @@ class Caretaker(Role):
         for family in self._store.families():
             if family.id != self.seat.family:
                 self._judge_family(family)
+        living = {slot[OWNER] for slot in self.board.filled()}
         for owner in self._store.ownerless(self._config.family.dead_after_ms):
-            if owner is not None:
+            if owner is not None and owner not in living:
                 life = Life(owner, 0, "unknown", HOST, "", 0, 0, 0)
                 self._store.vanish(owner, vanished(life))
         self._rescue_strays()
@@ -270,8 +282,12 @@ class Caretaker(Role):
         for life in self._store.strays():
             self._judge_owner(life, None, None)
 
-    def _scan_ledgers(self, folder: str) -> None:
-        """Settle each ledger of a dead life in a folder; the living are left and looked at again."""
+    def _scan_ledgers(self, folder: str, dead: FamilyRow | None = None) -> None:
+        """Settle each ledger of a dead life in a folder; the living are left and looked at again.
+
+        `dead` is a family that is proved dead, also where its processes cannot be seen from here.
+        """
+        expected = self._awaited_owners()
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if not name.isdigit():
                 continue
@@ -280,10 +296,25 @@ class Caretaker(Role):
             found = self._read(path, int(name))
             if found is None:
                 self._drop_stale(path)
-            elif (found.header.family == self.seat.family) == self.alone:
-                # With a parent, the deaths of its own family come as graves. Without one, others'
-                # are none of its business: a new family may live here, whose parent knows why.
-                self._judge_ledger(folder, path, found)
+            elif self._is_mine_to_judge(found.header, expected):
+                self._judge_ledger(folder, path, found, dead)
+
+    def _is_mine_to_judge(self, header: Header, awaited: set[int]) -> bool:
+        """With a parent, the deaths of its own family come as graves, with their cause.
+
+        Without one, others' are none of its business: a new family may live here, whose parent
+        knows why.
+        """
+        own = header.family == self.seat.family
+        if self.alone:
+            return own
+        return not own or header.owner not in awaited
+
+    def _awaited_owners(self) -> set[int]:
+        """Owners of the living and of the dead whose grave is not settled."""
+        return {slot[OWNER] for slot in self.board.filled()} | {
+            grave.owner for grave in self.board.unsettled()
+        }
 
     def _drop_stale(self, path: str) -> None:
         """A file whose life ended before it wrote its header tells nothing."""
@@ -293,7 +324,9 @@ class Caretaker(Role):
             if age_ms > self._config.family.dead_after_ms:
                 retire(os.path.dirname(path), path)
 
-    def _judge_ledger(self, folder: str, path: str, found: Read) -> None:
+    def _judge_ledger(
+        self, folder: str, path: str, found: Read, dead: FamilyRow | None = None
+    ) -> None:
         header = found.header
         if header.database_id != self._store.database_id():
             return  # the state directory served another database once; its rows are not here
@@ -301,6 +334,8 @@ class Caretaker(Role):
         life = Life(header.owner, header.family, f"pid {header.pid}", header.host, *identity)
         rebooted = header.boot_id != boot_id()
         alive = False if rebooted else identity.alive()
+        if alive is None and dead is not None and dead.id == header.family:
+            alive = False  # of another container, whose family's heartbeat has long stood still
         if alive or alive is None:
             self._strangers_left = True
             self._enforce_deadline(identity, found)
@@ -346,7 +381,7 @@ class Caretaker(Role):
         folder = os.path.join(family.state_dir, "ledger")
         with self._custody(family) as held:
             if held:
-                self._scan_ledgers(folder)
+                self._scan_ledgers(folder, family)
             elif self.clock.now_ms() - family.heartbeat_at < family.dead_after_ms:
                 self._strangers_left = True  # whoever holds it settles it more exactly than we can
                 return
@@ -384,7 +419,21 @@ class Caretaker(Role):
             return True  # a SQLite file lives on one machine, and that has booted since
         if family is None:
             return False  # another container's `run_one`: nobody here can tell
-        return self.clock.now_ms() - family.heartbeat_at > family.dead_after_ms
+        return self._stood_still(family)
+
+    def _stood_still(self, family: FamilyRow) -> bool:
+        """Whether a heartbeat has not moved for `dead_after` of our own unbroken watching.
+
+        Not by the wall clock, whose steps would declare everybody dead at once.
+        """
+        now = self.clock.boottime_ns()
+        seen, since = self._heartbeats.get(family.id, (0, 0))
+        if seen != family.heartbeat_at:
+            if len(self._heartbeats) > 1000:
+                self._heartbeats.clear()
+            self._heartbeats[family.id] = (family.heartbeat_at, now)
+            return False
+        return now - since > family.dead_after_ms * 1_000_000
 
     def _judge_owner(self, life: Life, folder: str | None, family: FamilyRow | None) -> bool:
         """Whether a life is settled; what has no ledger any more left no evidence."""
@@ -429,7 +478,18 @@ class Caretaker(Role):
 
     def _heartbeat(self) -> float | None:
         sent = self.clock.boottime_ns()
-        if not self._store.heartbeat(self.seat.family):
+        if self.board[EXPELLED] == self.seat.family:
+            return None
+        beaten = self._store.heartbeat(self.seat.family)
+        if not beaten and self._entered:
+            # Declared dead: what was claimed may run elsewhere by now. Start nothing more; the
+            # parent lets everybody finish and leave, and comes back as a new family.
+            self.board[LEASE_UNTIL] = 0
+            self.board[EXPELLED] = self.seat.family
+            poke(self.seat.parent_poke)
+            return None
+        self._entered = True
+        if not beaten:
             now = self.clock.now_ms()
             family = self._config.family
             self._store.add_family(
@@ -474,13 +534,19 @@ class Caretaker(Role):
         for slot in self.board.busy():
             seen, owner, current, claim = slot[PROGRESS], slot[OWNER], slot[CURRENT], slot[CLAIM]
             if current and seen and self._progress_seen.get(owner) != seen:
-                text = read_progress(os.path.join(self._state.ledgers, str(owner)))
-                if text is not None and slot[CURRENT] == current:
+                told = self._read_progress(owner)
+                if told is not None and told[0] == current and slot[CURRENT] == current:
                     self._progress_seen[owner] = seen
-                    self._store.progress(current, owner, claim, text)
+                    self._store.progress(current, owner, claim, told[1])
         if len(self._progress_seen) > 1000:
             self._progress_seen.clear()  # owners come and go; written once more at the worst
         return None
+
+    def _read_progress(self, owner: int) -> tuple[int, str] | None:
+        try:
+            return read_progress(os.path.join(self._state.ledgers, str(owner)))
+        except FileNotFoundError:
+            return None  # its worker has just left
 
     def _promote(self) -> float | None:
         """A claim promotes; while all workers are busy nobody claims."""
@@ -509,9 +575,11 @@ class Caretaker(Role):
         if any(slot[STATE] in (BUSY, TURN) for slot in workers):
             return None
         if not self._store.has_work(self._config.queues, self.seat.family):
-            say("drained", left=self._left())
             self.board[DRAINED] = 1
             poke(self.seat.parent_poke)
+            say(
+                "drained", left=self._left()
+            )  # after the word: to count a large table takes a while
         return None
 
     def _left(self) -> str:
@@ -534,16 +602,10 @@ class Caretaker(Role):
         return identity is not None and bool(identity.alive())
 
     def _identity_of(self, slot: Slot) -> Identity | None:
-        owner = slot[OWNER]
-        found = self._read(os.path.join(self._state.ledgers, str(owner)), owner) if owner else None
-        if found is None:
+        """Who sits there, by the pid and the start that the board keeps."""
+        if not slot[PID] or not slot[TICKS]:
             return None
-        return Identity(
-            found.header.boot_id,
-            found.header.pid_namespace,
-            found.header.pid,
-            found.header.start_ticks,
-        )
+        return Identity(boot_id(), pid_namespace(), slot[PID], slot[TICKS])
 
     def _stand_in_for_parent(self) -> None:
         """Kill what is past its deadline, settle what has died, until the last has left."""

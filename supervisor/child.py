@@ -48,8 +48,6 @@ def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
     around the fork, so none is handled by the child with the parent's handlers; `run` unblocks
     those of PASSED_ON when it has handlers for them.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
     gc.freeze()  # what exists now is shared with the child and never touched by its collector
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -72,9 +70,7 @@ def _live(run: Callable[[], int], closing: Iterable[int], mask: set[int]) -> Non
         os.setpgid(0, 0)
         for descriptor in closing:
             os.close(descriptor)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
+        _take_streams()
         signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, *PASSED_ON})
         code = run()
     except BaseException:  # noqa: BLE001 -- the border of a child: whatever it was, it is told and ends here
@@ -86,6 +82,28 @@ def _live(run: Callable[[], int], closing: Iterable[int], mask: set[int]) -> Non
         with contextlib.suppress(Exception):
             sys.stderr.flush()
         os._exit(code)
+
+
+def _take_streams() -> None:
+    """Standard input is empty; output goes where the parent's goes, through objects of its own.
+
+    What the parent had printed and not yet flushed is the parent's to write: the old objects are
+    kept, since to drop one would flush it. (To flush before the fork could block or fail there.)
+    """
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        with contextlib.suppress(OSError):
+            stream = open(  # noqa: SIM115 -- for the whole life
+                descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False,
+                buffering=1,
+            )  # fmt: skip
+            setattr(sys, name, stream)
+
+
+_inherited: list[object] = []
 
 
 def kill_group(pid: int) -> None:

@@ -44,6 +44,11 @@ class Cleanliness:
             return f"{_threads() - self._threads} threads were left behind"
         return self.lost_descriptor()
 
+    def accept(self, descriptors: Sequence[int]) -> None:
+        """These are ours and other files now: a log that was rotated."""
+        kept = [(number, inode) for number, inode in self._descriptors if number not in descriptors]
+        self._descriptors = [*kept, *((number, _inode(number)) for number in descriptors)]
+
     def lost_descriptor(self) -> str | None:
         """A descriptor of ours that is closed or now another file's.
 
@@ -53,15 +58,6 @@ class Cleanliness:
             if _inode(descriptor) != inode:
                 return f"its descriptor {descriptor} was closed"
         return None
-
-    def holds(self, path: str) -> bool:
-        """Whether this process has a file open more than once: ours, and somebody else's."""
-        try:
-            told = os.stat(path)
-            numbers = [int(name) for name in os.listdir("/dev/fd")]
-        except OSError:
-            return False
-        return [_inode(number) for number in numbers].count((told.st_dev, told.st_ino)) > 1
 
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -97,3 +93,29 @@ def _threads() -> int:
         return len(os.listdir("/proc/self/task"))  # native threads too
     except FileNotFoundError:
         return threading.active_count()
+
+
+# SQLite's write lock of a database in WAL mode: this byte of its -shm file (sqlite.org/walformat).
+_WRITE_LOCK = 120
+
+
+def locks_database(path: str) -> bool:
+    """Whether this very process holds the write lock of a database: a task left a transaction open.
+
+    Asked of the kernel. To open the -shm file for the question would drop every lock on it.
+    """
+    try:
+        inode = os.stat(f"{path}-shm").st_ino
+        with open("/proc/locks", encoding="ascii") as file:
+            return any(_is_write_lock(line.split(), inode) for line in file)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_write_lock(fields: list[str], inode: int) -> bool:
+    # 1: POSIX  ADVISORY  WRITE 4711 fd:01:123456 120 120
+    if len(fields) < 8 or fields[1] != "POSIX" or fields[3] != "WRITE":
+        return False
+    pid, place, first, last = int(fields[4]), fields[5], int(fields[6]), fields[7]
+    covers = first <= _WRITE_LOCK and (last == "EOF" or int(last) >= _WRITE_LOCK)
+    return pid == os.getpid() and int(place.rsplit(":", 1)[1]) == inode and covers

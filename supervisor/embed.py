@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jobs.clock import SYSTEM
@@ -133,6 +133,9 @@ def run_family(
     """Make this process the parent of a family; `ends_here` where it does nothing after that."""
     _refuse_threads()
     _fill_streams()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe, a full disk
+            stream.flush()
     configure(config.log.level, config.log.format, file=config.log.file)
     # Imported here: whoever only wants a Config or a running() does not pay for it.
     from supervisor.parent import Parent  # noqa: PLC0415

@@ -7,7 +7,7 @@ cache survives the death of every process, and a power cut only makes jobs run a
 
 Layout, in bytes: 0 header (magic, version, owner, claim, current, deadline, tail, pid, start ticks,
 pid namespace, family: 8 each), 128 boot id and database id (64 each), 256 host (256), 512 progress
-(sequence, length, 496 bytes of JSON), 1024 the journal.
+(sequence, length, job, 488 bytes of JSON), 1024 the journal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEAD = struct.Struct("=11q")
 _MAGIC_AT, _LAYOUT_AT, _OWNER_AT, _CLAIM_AT, _CURRENT_AT, _DEADLINE_AT, _TAIL_AT = range(7)
 _PID_AT, _TICKS_AT, _NAMESPACE_AT, _FAMILY_AT = range(7, 11)
 _BOOT_AT, _DATABASE_AT, _HOST_AT, _PROGRESS_AT, _JOURNAL_AT = 128, 192, 256, 512, 1024
-_PROGRESS_MAX = _JOURNAL_AT - _PROGRESS_AT - 16
+PROGRESS_MAX = _JOURNAL_AT - _PROGRESS_AT - 24  # bytes of JSON
 # length, crc32 of all that follows, owner, claim, job, attempt, verb, moment, duration, delay
 _RECORD = struct.Struct("=II8q")
 _CHECKED = struct.Struct("=8q")
@@ -105,7 +105,7 @@ class Ledger:
             (_HOST_AT, header.host, 256),
         ):
             self._memory[at : at + size] = text.encode()[:size].ljust(size, b"\0")
-        self._memory[_PROGRESS_AT : _PROGRESS_AT + 16] = bytes(16)
+        self._memory[_PROGRESS_AT : _PROGRESS_AT + 24] = bytes(24)
         words[_MAGIC_AT] = _MAGIC
 
     # -- what the worker writes, in the order of a job
@@ -161,13 +161,15 @@ class Ledger:
         self._words[_TAIL_AT] = self._tail
         self.entries.append(entry)
 
-    def progress(self, text: bytes) -> None:
-        """How far the current job has come: an odd sequence while it is being written."""
-        text = text[:_PROGRESS_MAX]
-        sequence, _ = _TWO.unpack_from(self._memory, _PROGRESS_AT)
-        _TWO.pack_into(self._memory, _PROGRESS_AT, sequence + 1, len(text))
-        self._memory[_PROGRESS_AT + 16 : _PROGRESS_AT + 16 + len(text)] = text
-        _TWO.pack_into(self._memory, _PROGRESS_AT, sequence + 2, len(text))
+    def progress(self, job: int, text: bytes) -> None:
+        """How far a job has come: an odd sequence while it is being written; too long a text is not."""
+        if len(text) > PROGRESS_MAX:
+            return
+        sequence, _, _ = _PROGRESS.unpack_from(self._memory, _PROGRESS_AT)
+        _PROGRESS.pack_into(self._memory, _PROGRESS_AT, sequence + 1, len(text), job)
+        at = _PROGRESS_AT + _PROGRESS.size
+        self._memory[at : at + len(text)] = text
+        _PROGRESS.pack_into(self._memory, _PROGRESS_AT, sequence + 2, len(text), job)
 
     def records(self) -> list[Record]:
         """The journal as the store takes it, with ages as of now."""
@@ -193,7 +195,7 @@ class Ledger:
 
 
 _PREFIX = struct.Struct("=II")
-_TWO = struct.Struct("=qq")
+_PROGRESS = struct.Struct("=qqq")  # sequence, length, job
 
 
 class Read(NamedTuple):
@@ -260,18 +262,18 @@ def _parse(journal: bytes, owner: int, now: int | None) -> list[Record]:
     return records
 
 
-def read_progress(path: str) -> str | None:
-    """What the current job last said of its progress; None while it is being written or is unset."""
+def read_progress(path: str) -> tuple[int, str] | None:
+    """The job that last told its progress, and what; None while it is being written or is unset."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.pread(descriptor, _JOURNAL_AT - _PROGRESS_AT, _PROGRESS_AT)
-        sequence, length = _TWO.unpack_from(data)
-        again, _ = _TWO.unpack(os.pread(descriptor, 16, _PROGRESS_AT))
+        sequence, length, job = _PROGRESS.unpack_from(data)
+        again, _, _ = _PROGRESS.unpack(os.pread(descriptor, _PROGRESS.size, _PROGRESS_AT))
     finally:
         os.close(descriptor)
     if sequence == 0 or sequence % 2 or sequence != again:
         return None
-    return data[16 : 16 + length].decode(errors="replace")
+    return job, data[_PROGRESS.size : _PROGRESS.size + length].decode(errors="replace")
 
 
 def retire(folder: str, path: str) -> None:
@@ -282,8 +284,8 @@ def retire(folder: str, path: str) -> None:
             os.unlink(path)
         else:
             os.rename(path, spare)
-    except FileNotFoundError:
-        return  # another caretaker retired it: whoever settles a life twice changes nothing
+    except OSError:
+        return  # gone already, or cannot be moved: whoever settles a life twice changes nothing
 
 
 def _allocate(folder: str, path: str) -> int:
@@ -295,8 +297,12 @@ def _allocate(folder: str, path: str) -> int:
                 os.rename(os.path.join(folder, name), path)
             except FileNotFoundError:
                 continue  # a sibling was quicker
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            return _filled(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    return _filled(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _filled(path: str, descriptor: int) -> int:
+    """Every block allocated, of a spare too: a life may have died before it had filled its file."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, SIZE)

@@ -12,6 +12,7 @@ import secrets
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ from supervisor.board import (
     DRAINED,
     DRAINING,
     EMPTY,
+    EXPELLED,
     FILLED,
     GRAVES_SETTLED,
     GRAVES_WRITTEN,
@@ -70,7 +72,7 @@ from supervisor.caretaker import FINAL_SECONDS, Caretaker
 from supervisor.child import Exit, kill_group, reap, reap_strangers, send, spawn
 from supervisor.config import Config
 from supervisor.family import StateDir
-from supervisor.memory import group_resident
+from supervisor.memory import resident_of
 from supervisor.role import EX_CONFIG, EX_OK, SECOND, Role, Seat
 from supervisor.signals import HANDLED, Signals, drain, poke
 from supervisor.worker import Worker
@@ -81,9 +83,11 @@ IDLE_NS = 2 * SECOND  # between two looks while none is
 OVERSLEPT_NS = SECOND  # a judge this late was stopped or suspended, and its children with it
 MEMORY_EVERY_NS = 200_000_000
 STUCK_NS = 10 * SECOND  # in its own transaction, without a beat
+BEAT_LEAST_NS = 3 * SECOND  # an idle caretaker beats once a second, whatever `dead_after` is
 USEFUL_NS = 10 * SECOND  # a child that lived this long is replaced at once
 BACKOFF_FIRST, BACKOFF_CAP = 0.1, 30.0  # seconds
 BOOTS_BEFORE_WRONG = 3
+SURPRISED_MS = 1000  # after an error that nobody foresaw: one line a second at the most
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +99,8 @@ class Place:
     pool: int = 0
     pid: int = 0  # 0: nobody is here
     owner: int = 0
-    failures: int = 0
+    failures: int = 0  # deaths and failed forks in a row
+    bad_boots: int = 0  # of them, those that began and did not become ready
     spawn_at: int = 0
     leaving: str = ""  # why it was asked to leave: stop, reload, scale
     leave_by: int = 0
@@ -172,17 +177,26 @@ class Parent:
         self._furnish()
         database = self._config.database.url
         say("started", family=self._config.family.name, workers=self._scale(), database=database)
+        self._woke = self._clock.monotonic_ns()
         while not self._finished():
-            self._obey(self._signals.take())
-            self._reap()
-            self._judge()
-            self._proceed()
-            self._dump_next()
-            self._replace()
-            self._wait()
+            try:
+                self._round()
+            except Exception:  # noqa: BLE001 -- the border of the parent: a surprise must not orphan a family
+                say("surprised", error=traceback.format_exc())
+                self._poll.poll(SURPRISED_MS)
         self._close()
         say("stopped", family=self._config.family.name, code=self._exit_code())
         return self._exit_code()
+
+    def _round(self) -> None:
+        """All that the parent does, between two sleeps."""
+        self._obey(self._signals.take())
+        self._reap()
+        self._judge()
+        self._proceed()
+        self._dump_next()
+        self._replace()
+        self._wait()
 
     def _furnish(self) -> None:
         """A place for each child of the configuration."""
@@ -269,7 +283,7 @@ class Parent:
             wanted = pools[index].processes if index < len(pools) else 0
             for place in has[wanted:]:
                 self._ask_to_leave(place, "scale")
-            for _ in range(wanted - len(has)):
+            for _ in range(min(wanted - len(has), len(self._free))):
                 self._add_place(WORKER, index)
         self._renewing = [place for place in self._places if place.pid and not place.leaving]
         for place in self._places:
@@ -361,9 +375,12 @@ class Parent:
         last = place.role == CARETAKER and place.leaving == "stop"
         if last and (ended.status == 0 or place.killed):
             self._parted = True
+            self._forced = self._forced or place.killed
         asked = bool(place.leaving) and not last
         expected = asked or (ready and ended.status == 0) or (place.killed and ready)
         place.failures = 0 if useful or expected else place.failures + 1
+        refused = not ready or ended.status == EX_CONFIG
+        place.bad_boots = place.bad_boots + 1 if refused else 0
         if not ready and not place.leaving and not self._ever_ready:
             self._failed_boots += 1
         place.pid = 0
@@ -398,28 +415,27 @@ class Parent:
 
     def _judge(self) -> None:
         now = self._clock.monotonic_ns()
+        self._note_oversleep(now - self._woke)  # it can be stopped outside of its sleep as well
         if now < self._judge_from:
             return
-        look_at_memory = now >= self._memory_at
         for place in self._places:
             if not place.pid:
                 continue
             self._judge_boot(place, now)
-            if place.killed:
-                continue
             if place.role == WORKER:
                 self._judge_worker(place, now)
-                if look_at_memory and place.slot[MEMORY] and place.slot[CURRENT]:
-                    self._judge_memory(place)
-            elif (
-                place.slot[BEAT]
-                and now - place.slot[BEAT] > self._config.family.dead_after_ms * 1_000_000 // 3
-            ):
-                self._condemn(place, "stuck")
+            else:
+                self._judge_caretaker(place, now)
             if place.leaving and place.leave_by and now > place.leave_by:
                 self._condemn(place, place.leaving)
-        if look_at_memory:
+        if now >= self._memory_at:
             self._memory_at = now + MEMORY_EVERY_NS
+            self._judge_memory()
+
+    def _judge_caretaker(self, place: Place, now: int) -> None:
+        limit = max(self._config.family.dead_after_ms * 1_000_000 // 3, BEAT_LEAST_NS)
+        if place.slot[BEAT] and now - place.slot[BEAT] > limit:
+            self._condemn(place, "stuck")
 
     def _judge_boot(self, place: Place, now: int) -> None:
         slot = place.slot
@@ -450,12 +466,18 @@ class Parent:
             elif now - place.cancel_since > self._config.family.cancel_grace_ms * 1_000_000:
                 self._condemn(place, "cancel", current, claim)
 
-    def _judge_memory(self, place: Place) -> None:
-        slot = place.slot
-        current, claim, limit = slot[CURRENT], slot[CLAIM], slot[MEMORY]
-        resident = group_resident(place.pid)
-        if resident > limit and slot[CURRENT] == current and slot[CLAIM] == claim:
-            self._condemn(place, "memory", current, claim)
+    def _judge_memory(self) -> None:
+        """One look at all processes for all jobs that have a limit."""
+        limited = [
+            (place, place.slot[CURRENT], place.slot[CLAIM], place.slot[MEMORY])
+            for place in self._workers()
+            if place.pid and place.slot[MEMORY] and place.slot[CURRENT]
+        ]
+        resident = resident_of({place.pid for place, *_ in limited}) if limited else {}
+        for place, current, claim, limit in limited:
+            same = (place.slot[CURRENT], place.slot[CLAIM]) == (current, claim)
+            if same and resident[place.pid] > limit:
+                self._condemn(place, "memory", current, claim)
 
     def _condemn(self, place: Place, reason: str, job: int = 0, claim: int = 0) -> None:
         """The verdict first, then the kill: who settles finds out why, and whom it was about."""
@@ -477,6 +499,7 @@ class Parent:
         """Reload one by one, drain, stop in stages, give up where nothing can come of it."""
         if self._stage == RUN:
             self._give_up_if_hopeless()
+            self._come_back_as_another()
             self._renew_next()
             if self._board[DRAINED]:
                 self._begin_stop()
@@ -494,8 +517,8 @@ class Parent:
         if not self._ever_ready and self._failed_boots >= boots:
             say("hopeless", boots=self._failed_boots)
             self._code = EX_CONFIG
-        elif not reached and caretaker.failures >= BOOTS_BEFORE_WRONG:
-            say("hopeless", boots=caretaker.failures)
+        elif not reached and caretaker.bad_boots >= BOOTS_BEFORE_WRONG:
+            say("hopeless", boots=caretaker.bad_boots)
             self._code = EX_CONFIG
         elif not reached and self._elapsed_ms() > self._config.database.connect_timeout_ms:
             say("unreachable", database=self._config.database.url)
@@ -505,6 +528,16 @@ class Parent:
 
     def _elapsed_ms(self) -> int:
         return (self._clock.monotonic_ns() - self._began) // 1_000_000
+
+    def _come_back_as_another(self) -> None:
+        """Declared dead by somebody: all children finish what they run and leave; a new family follows."""
+        if self._stage != RUN or self._board[EXPELLED] != self._family:
+            return
+        say("expelled", family=self._config.family.name)
+        self._family = secrets.randbits(62) + 1
+        for place in self._places:
+            if place.pid and not place.leaving:
+                self._ask_to_leave(place, "reload")
 
     def _renew_next(self) -> None:
         """A reload replaces one child at a time, and only while all the others are there."""
@@ -533,6 +566,8 @@ class Parent:
 
     def _begin_stop(self) -> None:
         """Everybody finishes what runs; closing the lifeline wakes whoever waits."""
+        if self._stage != RUN:
+            return
         self._stage = DRAIN
         self._board[STOP] = DRAIN
         timeout_ms = self._config.family.stop_timeout_ms
@@ -575,11 +610,18 @@ class Parent:
     def _replace(self) -> None:
         now = self._clock.monotonic_ns()
         for place in self._places:
-            if place.pid or now < place.spawn_at or not self._board.has_room_for_grave():
-                continue
-            if self._stage != RUN and (place.role == WORKER or self._finished()):
-                continue
-            self._spawn(place)
+            if not place.pid and now >= place.spawn_at and self._may_fork(place):
+                self._spawn(place)
+
+    def _may_fork(self, place: Place) -> bool:
+        """A stopping family needs no worker, and one whose dead nobody settles gets no more of them.
+
+        The caretaker is always let in: it is the one that settles.
+        """
+        if self._stage != RUN:
+            return place.role == CARETAKER and not self._finished()
+        living = sum(1 for other in self._places if other.pid)
+        return place.role == CARETAKER or self._board.has_room_for_graves(living + 1)
 
     def _spawn(self, place: Place) -> None:
         slot = place.slot
@@ -643,10 +685,14 @@ class Parent:
         milliseconds = max(0, -((now - until) // 1_000_000))
         for descriptor, _event in self._poll.poll(milliseconds):
             self._heard(descriptor)
-        woke = self._clock.monotonic_ns()
-        if woke - until > OVERSLEPT_NS:
-            self._judge_from = woke + SECOND
-            say("overslept", seconds=f"{(woke - until) / SECOND:.1f}")
+        self._woke = self._clock.monotonic_ns()
+        self._note_oversleep(self._woke - now - milliseconds * 1_000_000)
+
+    def _note_oversleep(self, late: int) -> None:
+        """This process was stopped or suspended, and its children perhaps with it."""
+        if late > OVERSLEPT_NS:
+            self._judge_from = self._clock.monotonic_ns() + SECOND
+            say("overslept", seconds=f"{late / SECOND:.1f}")
 
     def _heard(self, descriptor: int) -> None:
         if descriptor == self._poke_read:
@@ -662,9 +708,10 @@ class Parent:
         for place in self._places:
             slot = place.slot
             if not place.pid:
-                until = min(until, max(place.spawn_at, now + TICK_NS // 20))
-            elif slot[CURRENT] and slot[DEADLINE]:
-                until = min(until, slot[DEADLINE])
+                if self._may_fork(place):
+                    until = min(until, max(place.spawn_at, now + TICK_NS // 20))
+            elif slot[CURRENT] and slot[DEADLINE] and not place.killed:
+                until = min(until, max(slot[DEADLINE], self._judge_from, now))
             elif slot[STATE] == BOOTING:
                 until = min(until, now + SECOND // 10)
         return until

@@ -16,12 +16,13 @@ from jobs.errors import JobsError
 from jobs.identity import HOST, Identity
 from jobs.log import reopen, say, set_role
 from jobs.store import Life
-from supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, Board, Slot
+from supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, TICKS, Board, Slot
 from supervisor.config import Config
 from supervisor.signals import PASSED_ON, Signals, drain, poke
 
 SECOND = 1_000_000_000
 EX_OK, EX_CONFIG = 0, 78
+SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
 TRACE_MAX = 16_384  # characters of the traceback of a module that cannot be imported
 
 
@@ -56,6 +57,7 @@ class Role(ABC):
         self.clock = seat.clock
         self.lifeline_cut = False
         self._told = False
+        self.log_rotated = False
         self._poll = select.poll()
 
     def run(self) -> int:
@@ -68,6 +70,7 @@ class Role(ABC):
         faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         identity = Identity.mine()
+        self.slot[TICKS] = identity.start_ticks
         self.life = Life(self.seat.owner, self.seat.family, self.seat.name, HOST, *identity)
         self._poll.register(self.seat.lifeline, select.POLLIN)
         self._poll.register(self.signals.fileno(), select.POLLIN)
@@ -117,8 +120,28 @@ class Role(ABC):
         if seconds <= 0:
             return
         # Rounded up: a wait that ends too early would be followed by a second, empty one.
-        milliseconds = int(seconds * 1000 + 0.999)
+        milliseconds = int(min(seconds, SLEEP_MOST) * 1000 + 0.999)
         self._heard(self._poll.poll(milliseconds))
+
+    def pause(self, seconds: float) -> None:
+        """Wait for the whole time unless this child is to leave: what was awaited is known to be away.
+
+        A sleep would end at once, and again, while a watched descriptor has something to tell.
+        """
+        ends = self.clock.monotonic_ns() + int(seconds * SECOND)
+        quiet = select.poll()
+        quiet.register(self.signals.fileno(), select.POLLIN)
+        if not self.lifeline_cut:
+            quiet.register(self.seat.lifeline, select.POLLIN)
+        while not self.leaving():
+            left = ends - self.clock.monotonic_ns()
+            if left <= 0:
+                return
+            self.beat()
+            found = quiet.poll(min(left // 1_000_000 + 1, 1000))
+            if any(descriptor == self.seat.lifeline for descriptor, _ in found):
+                self._heard(found)
+                quiet.unregister(self.seat.lifeline)
 
     def glance(self) -> None:
         """Whether the parent is still there, without waiting."""
@@ -141,6 +164,7 @@ class Role(ABC):
             for number in self.signals.take():
                 if number == signal.SIGUSR1:
                     reopen()
+                    self.log_rotated = True
                 else:
                     self._told = True
         return self._told

@@ -94,3 +94,7 @@ def forget_all() -> None:
     signal.set_wakeup_fd(-1)
     for number in HANDLED:
         signal.signal(number, signal.SIG_DFL)
+    # A child is a background group: by default a task that asks the terminal for a password would
+    # be stopped for ever. Ignored, its read fails.
+    for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)

@@ -19,12 +19,14 @@ from jobs.errors import StoreError
 from jobs.events import Events
 from jobs.execution import Execution
 from jobs.job import Claimed
+from jobs.log import descriptors as log_descriptors
 from jobs.log import log_event, say
 from jobs.outcome import VERB_CODES, Outcome
 from jobs.registry import registry
 from jobs.settings import parse_url
 from jobs.store import Applied, Record, open_store
 from jobs.store.relational import log_lost
+from jobs.units import DURATION_MAX_MS
 from supervisor.board import (
     BATCH,
     BUSY,
@@ -50,7 +52,7 @@ from supervisor.board import (
     TURN,
     WAITING_STATE,
 )
-from supervisor.cleanliness import Cleanliness
+from supervisor.cleanliness import Cleanliness, locks_database
 from supervisor.config import Workers
 from supervisor.family import StateDir
 from supervisor.ledger import INLINE, Entry, Header, Ledger
@@ -67,6 +69,7 @@ LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
 LOCKED_GAP_NS = (
     SECOND // 2
 )  # a wait for the lock is told every 100 ms; after a longer gap it is new
+TOLD_AGAIN_NS = 30 * SECOND  # between two lines about a database that stays away
 LEDGER_AGAIN_NS = 5 * SECOND  # how often a file is tried again on a full disk
 
 
@@ -92,6 +95,7 @@ class Worker(Role):
         self._since_looked_over = 0
         self._current: Claimed | None = None
         self._ledger_tried = 0
+        self._told_at = 0  # when the last line about an absent database was written
 
     # -- boot
 
@@ -132,7 +136,7 @@ class Worker(Role):
         # Successes are the many: their line costs nothing where nobody reads it.
         self._verbose = self._config.log.level == "debug"
         ours = [self.seat.lifeline, self.seat.parent_poke, self.seat.caretaker_poke]
-        ours += [*self.signals.descriptors(), 2]
+        ours += [*self.signals.descriptors(), *log_descriptors()]
         waker = self._waker.fileno()
         self._clean = Cleanliness([*ours, waker] if waker is not None else ours)
         self.slot[STATE] = WAITING_STATE
@@ -170,12 +174,9 @@ class Worker(Role):
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, the time until the next look."""
         if self._leased_out():
-            return 0.1
-        stain = self._clean.lost_descriptor()
-        if stain is not None:
-            # The database cannot be trusted to a process that lost its files: leave, be settled.
-            say("unsound", what=stain)
-            os._exit(0)
+            self.pause(RETRY_FIRST)
+            return 0
+        self._trust_descriptors()
         try:
             jobs = self._turn(self._batch)
         except StoreError as error:
@@ -184,6 +185,21 @@ class Worker(Role):
             return self._rest()
         self._run(jobs)
         return 0
+
+    def _trust_descriptors(self) -> None:
+        """The database cannot be trusted to a process that lost its files: leave, be settled.
+
+        Without a word: the log's descriptor may be a user's file by now, or the database.
+        """
+        self._accept_rotated_log()
+        if self._clean.lost_descriptor() is not None:
+            self._withdraw()
+            os._exit(0)
+
+    def _accept_rotated_log(self) -> None:
+        if self.log_rotated:
+            self.log_rotated = False
+            self._clean.accept(log_descriptors())
 
     def _leased_out(self) -> bool:
         return self.board[LEASE_UNTIL] < self.clock.boottime_ns()
@@ -270,9 +286,9 @@ class Worker(Role):
         self._locked_seen = now
         if now - last > LOCKED_GAP_NS:
             self._locked_since = now  # the first time in this wait
-        elif now - self._locked_since > LOCKED_NS and self._clean.holds(self._database):
-            self._locked_since = now
+        elif now - self._locked_since > LOCKED_NS and locks_database(self._database):
             say("unsound", what="a task left the database open and locked")
+            self._withdraw()  # a function that has returned is not to blame for the one before it
             os._exit(0)
 
     def _wait_for_database(self, error: StoreError) -> float:
@@ -280,12 +296,13 @@ class Worker(Role):
         self._unsure = True
         self.slot[STATE] = WAITING_STATE
         self._failures += 1
-        if self._failures == 1 or self._failures % 20 == 0:
+        now = self.clock.monotonic_ns()
+        if self._failures == 1 or now - self._told_at > TOLD_AGAIN_NS:
+            self._told_at = now
             say("database_lost", error=str(error))
         self._store.close()
         delay = min(RETRY_FIRST * 2 ** min(self._failures, 10), RETRY_CAP)
-        self.beat()
-        self.sleep(delay * random.uniform(0.5, 1.0))
+        self.pause(delay * random.uniform(0.5, 1.0))
         return 0
 
     # -- the jobs of one claim
@@ -325,7 +342,7 @@ class Worker(Role):
         if ledger is not None and not ledger.has_room() and not self._settle_now():
             return False
         began = self.clock.monotonic_ns()
-        ends = began + job.timeout_ms * 1_000_000 if job.timeout_ms else 0
+        ends = began + min(job.timeout_ms, DURATION_MAX_MS) * 1_000_000 if job.timeout_ms else 0
         # Publish, then look. The other order ran 1.8 % of recalled jobs twice (simulated).
         slot[MEMORY] = job.memory_bytes
         slot[DEADLINE] = ends
@@ -387,7 +404,7 @@ class Worker(Role):
     def _commit(self, entry: Entry) -> None:
         """Settle one outcome that is in no ledger, for as long as it takes."""
         # The function has returned: while the database is away no deadline may end what is done.
-        self.slot[DEADLINE] = 0
+        self.slot[DEADLINE] = self.slot[MEMORY] = 0
         if self._ledger is not None:
             self._ledger.publish(entry.job, 0)
         record = Record(
@@ -399,6 +416,8 @@ class Worker(Role):
                 self._settle([record])
             except StoreError as error:
                 self._wait_for_database(error)
+                if self.leaving():
+                    self.clock.sleep(RETRY_FIRST)  # until stop_timeout it is tried on, not spun on
             else:
                 return
 
@@ -417,12 +436,14 @@ class Worker(Role):
 
     def _settle(self, records: list[Record]) -> None:
         """Outside of a turn, in the middle of a claim."""
+        self._trust_descriptors()
         self.beat()
         self.slot[STATE] = TURN
         applied = self._store.apply(records, self.life, forget_succeeded=self._forget)
         self._store.close()
         self._tell(applied)
         self.slot[STATE] = BUSY
+        self._wake_watchers()  # while the database was away nobody watched this worker
 
     # -- after a job
 
@@ -435,6 +456,7 @@ class Worker(Role):
             return
         self._since_looked_over = 0
         self.glance()
+        self._accept_rotated_log()
         stain = self._clean.stain()
         if stain is not None:
             self._leave("dirty", job=job.id, task=job.task, what=stain)
@@ -459,7 +481,8 @@ class Worker(Role):
     def progress(self, text: str) -> None:
         """Into the ledger; the caretaker carries it to the row."""
         if self._ledger is not None:
-            self._ledger.progress(text.encode())
+            job = self._current
+            self._ledger.progress(job.id if job is not None else 0, text.encode())
             self.slot[PROGRESS] += 1
 
     def cancelled(self) -> bool:
@@ -481,6 +504,7 @@ class Worker(Role):
     def shut_down(self) -> None:
         """Settle, release the rest, retire the ledger; what cannot be settled stays in its file."""
         self._unsure = True
+        last = ""
         for _ in range(3):
             try:
                 if self._registered or self._ledger is not None:
@@ -490,10 +514,11 @@ class Worker(Role):
                         self._ledger.retire()
                 self._store.close()
             except StoreError as error:
-                say("settle_left", error=str(error), path=self._state.ledgers)
-                self.sleep(RETRY_FIRST)
+                last = str(error)
+                self.clock.sleep(RETRY_FIRST)
             else:
                 return
+        say("settle_left", error=last, path=self._state.ledgers)
 
 
 def _resident() -> int:

@@ -20,7 +20,9 @@ def main() -> int:
     """Run each step with this interpreter's own tools; stop at the first that fails."""
     for module, *arguments in STEPS:
         print(f"-- {module} {' '.join(arguments)}", flush=True)
-        code = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=ROOT, check=False
+        ).returncode
         if code:
             return code
     return 0

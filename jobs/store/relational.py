@@ -535,7 +535,7 @@ class RelationalStore(Store):
             unique=unique_key,
             result=None if result is None else self._read(result),
             error=error,
-            progress=None if progress is None else json.loads(progress),
+            progress=_progress(progress),
             cancel_requested=bool(cancel_requested),
             losses=losses,
             owner=owner,
@@ -643,6 +643,15 @@ def log_lost(records: Iterable[Record]) -> None:
     """One line for each outcome that came too late: somebody else had the job by then."""
     for record in records:
         say("lost_claim", job=record.job, verb=VERB_NAMES[record.verb], claim=record.claim)
+
+
+def _progress(text: str | None) -> dict[str, Any] | None:
+    """A stranger may have written anything there; that must not hide the job."""
+    try:
+        told = None if text is None else json.loads(text)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _summary(failure: Failure | None) -> str | None:

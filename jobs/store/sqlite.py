@@ -118,6 +118,8 @@ class SqliteStore(RelationalStore):
         connection = sqlite3.connect(
             self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
+        # What a stranger wrote must not stop a queue: bytes that are no UTF-8 are replaced.
+        connection.text_factory = _text
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -265,9 +267,10 @@ class SqliteStore(RelationalStore):
                 yield  # part of the one that is open
                 return
             with self._named_errors():
-                self._patiently(lambda: self._connected().execute("BEGIN IMMEDIATE"))
-                self._depth = 1
                 try:
+                    # Within the try: an exception out of a signal handler may come right after it.
+                    self._patiently(lambda: self._connected().execute("BEGIN IMMEDIATE"))
+                    self._depth = 1
                     yield
                     self._connected().execute("COMMIT")
                 except BaseException:
@@ -300,7 +303,9 @@ class SqliteStore(RelationalStore):
             try:
                 return action()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in (
+                # Without a code it is Python's own: a stranger's text that is no UTF-8.
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+                if code & 0xFF not in (
                     sqlite3.SQLITE_BUSY,
                     sqlite3.SQLITE_LOCKED,
                 ):
@@ -376,6 +381,10 @@ class SqliteStore(RelationalStore):
 
 
 _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles: never closed
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def file_system(folder: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import struct
 import sys
@@ -25,14 +24,12 @@ _EVENT = struct.Struct("iIII")
 
 def touch(path: str) -> None:
     """Wake whoever watches. Only after the commit: an earlier wake sees nothing and is gone."""
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
-    except OSError as error:
-        # A hint only; a full or read-only disk must not turn a committed enqueue into an error.
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
+    # A hint only: whatever is wrong with the disk must not turn a committed enqueue into an error.
+    with contextlib.suppress(OSError):
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
 
 class FileWaker(Waker):

@@ -15,7 +15,7 @@ from supervisor.board import (
     GRAVES,
     IDLE,
     LEASE_UNTIL,
-    RELOADED,
+    EXPELLED,
     ROLE,
     SLOT_STATE,
     SLOTS,
@@ -35,7 +35,7 @@ def grave(owner: int) -> Grave:
 
 def test_a_fresh_board_is_all_zero_but_for_the_lease() -> None:
     board = Board()
-    words = [board[word] for word in range(RELOADED + 1) if word != LEASE_UNTIL]
+    words = [board[word] for word in range(EXPELLED + 1) if word != LEASE_UNTIL]
     assert not any(words)
     assert board[LEASE_UNTIL] == FOREVER
     assert len(board.slots) == SLOTS
@@ -110,11 +110,11 @@ def test_graves_come_in_order_and_only_until_they_are_settled() -> None:
 def test_a_full_ring_says_so_and_forgets_nobody() -> None:
     board = Board()
     for number in range(GRAVES):
-        assert board.has_room_for_grave()
+        assert board.has_room_for_graves(1)
         board.bury(grave(number))
-    assert not board.has_room_for_grave()
+    assert not board.has_room_for_graves(1)
     board.settled_one()
-    assert board.has_room_for_grave()
+    assert board.has_room_for_graves(1)
     board.bury(grave(5000))
     found = list(board.unsettled())
     assert (found[0], found[-1], len(found)) == (grave(1), grave(5000), GRAVES)

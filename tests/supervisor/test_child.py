@@ -62,6 +62,10 @@ def test_no_exception_lets_a_child_run_on_in_its_parents_lines(error: BaseExcept
     assert ended(spawn(broken, [])).code == EX_SOFTWARE
 
 
+TERMINAL = {signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP}
+DEFAULT = set(HANDLED) - TERMINAL
+
+
 def test_a_child_is_alone_in_its_group_with_default_signals_and_no_input() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -69,7 +73,8 @@ def test_a_child_is_alone_in_its_group_with_default_signals_and_no_input() -> No
             lambda: (
                 0
                 if os.getpgid(0) == os.getpid()
-                and all(signal.getsignal(number) is signal.SIG_DFL for number in HANDLED)
+                and all(signal.getsignal(number) is signal.SIG_DFL for number in DEFAULT)
+                and all(signal.getsignal(number) is signal.SIG_IGN for number in TERMINAL)
                 and signal.set_wakeup_fd(-1) == -1
                 and os.read(0, 1) == b""
                 else 9

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from supervisor.child import spawn
-from supervisor.cleanliness import Cleanliness
+from supervisor.cleanliness import Cleanliness, locks_database
 from tests.supervisor.test_child import ended
 
 
@@ -109,13 +111,24 @@ def test_threads_of_before_are_no_stain() -> None:
     assert ended(spawn(run, [])).code == 0
 
 
-def test_a_file_open_twice_is_held_by_somebody_else_too(tmp_path: Path) -> None:
-    path = tmp_path / "database"
-    path.touch()
-    clean = Cleanliness([])
-    assert not clean.holds(str(path))
-    with path.open():
-        assert not clean.holds(str(path))
-        with path.open():
-            assert clean.holds(str(path))
-    assert not clean.holds(str(tmp_path / "nowhere"))
+def test_only_the_process_that_holds_the_write_lock_is_told_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "jobs.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE t (a)")
+        assert not locks_database(path)
+        connection.execute("BEGIN IMMEDIATE")
+        assert locks_database(path)
+        assert ended(spawn(lambda: 9 if locks_database(path) else 0, [])).code == 0
+        connection.execute("COMMIT")
+        assert not locks_database(path)
+    assert not locks_database(str(tmp_path / "nowhere"))
+
+
+def test_a_rotated_log_is_no_lost_descriptor(tmp_path: Path) -> None:
+    with (tmp_path / "old").open("w") as log, (tmp_path / "new").open("w") as new:
+        clean = Cleanliness([log.fileno()])
+        os.dup2(new.fileno(), log.fileno())
+        assert clean.lost_descriptor() is not None
+        clean.accept([log.fileno()])
+        assert clean.lost_descriptor() is None

@@ -10,7 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor import ledger
-from supervisor.ledger import INLINE, SIZE, SPARES, Entry, Header, Ledger, read, read_progress
+from supervisor.ledger import (
+    INLINE,
+    PROGRESS_MAX,
+    SIZE,
+    SPARES,
+    Entry,
+    Header,
+    Ledger,
+    read,
+    read_progress,
+)
 from tests.clock import MovableClock
 
 BOOT = "boot-1"
@@ -155,7 +165,7 @@ def test_a_spare_shows_nothing_of_the_life_before(folder: str, clock: MovableClo
     before = Ledger(folder, header(11), clock)
     before.claimed(9)
     before.publish(5, 6)
-    before.progress(b"{}")
+    before.progress(5, b"{}")
     for number in range(1, 50):
         before.record(entry(number, clock, b"of the life before"))
     before.retire()
@@ -207,12 +217,14 @@ def test_what_is_no_ledger_is_read_as_none(
 def test_progress_is_the_last_one_said_and_bounded(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
     assert read_progress(life.path) is None
-    life.progress(b'{"done": 1}')
-    life.progress(b'{"done": 2}')
-    assert read_progress(life.path) == '{"done": 2}'
+    life.progress(7, b'{"done": 1}')
+    life.progress(8, b'{"done": 2}')
+    assert read_progress(life.path) == (8, '{"done": 2}')
     life.record(entry(1, clock, b"body"))
-    life.progress(b"x" * 10_000)
-    assert len(read_progress(life.path) or "") < 512
+    life.progress(8, b"x" * (PROGRESS_MAX + 1))
+    assert read_progress(life.path) == (8, '{"done": 2}')
+    life.progress(8, b"x" * PROGRESS_MAX)
+    assert read_progress(life.path) == (8, "x" * PROGRESS_MAX)
     assert [record.body for record in found(life.path, clock).records] == [b"body"]
     life.close()
 

@@ -245,6 +245,15 @@ def traced(*options: str) -> list[str]:
     return [strace, "-D", "-o", os.devnull, *options]
 
 
+def open_files(pid: int) -> list[str]:
+    """What a process has open now; what it closes meanwhile may be missing."""
+    found = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return found
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process has ended."""
     return not alive(pid)

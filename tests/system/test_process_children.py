@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from jobs.clock import SYSTEM
-from tests.system.harness import MARK, Build, House, alive, traced
+from tests.system.harness import MARK, Build, House, alive, open_files, traced
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -30,11 +32,6 @@ def gated(n):
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def descriptors(pid: int) -> list[str]:
-    folder = f"/proc/{pid}/fd"
-    return [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
 
 
 def threads(pid: int) -> int:
@@ -95,11 +92,11 @@ def test_a_death_is_told_in_the_log_and_in_the_status(build: Build) -> None:
 def test_thirty_deaths_leave_neither_a_zombie_nor_a_descriptor_in_the_parent(build: Build) -> None:
     house = build(TASKS, processes=2)
     family = house.start()
-    before = sorted(descriptors(family.pid))
+    before = sorted(open_files(family.pid))
     house.wait_finished([house.enqueue("die", retries=0) for _ in range(30)])
     house.wait_finished([house.enqueue("quick", 1)])
     eventually(lambda: len(house.children(family.pid)) == 3 and not zombies_of(family.pid, house))
-    assert sorted(descriptors(family.pid)) == before
+    assert sorted(open_files(family.pid)) == before
     assert threads(family.pid) == 1
     assert house.query("SELECT count(*) FROM owners")[0][0] <= 2  # an idle life is in none
     assert house.stop(family) == 0
@@ -113,8 +110,8 @@ def test_the_parent_has_one_thread_and_no_database(build: Build) -> None:
     family = house.start()
     house.wait_finished([house.enqueue("quick", n) for n in range(10)])
     assert threads(family.pid) == 1
-    assert not [path for path in descriptors(family.pid) if "jobs.db" in path]
-    assert not [path for path in descriptors(family.pid) if "/ledger/" in path]
+    assert not [path for path in open_files(family.pid) if "jobs.db" in path]
+    assert not [path for path in open_files(family.pid) if "/ledger/" in path]
     maps = Path(f"/proc/{family.pid}/maps").read_text()
     assert "_sqlite3" not in maps or "jobs.db" not in maps
     assert str(house.folder / "app.py") not in maps
@@ -125,8 +122,8 @@ def test_no_child_holds_the_lock_or_the_write_end_of_the_lifeline(build: Build) 
     house = build(TASKS, processes=2)
     family = house.start()
     children = house.children(family.pid)
-    assert any(path.endswith("/lock") for path in descriptors(family.pid))
-    assert not [path for pid in children for path in descriptors(pid) if path.endswith("/lock")]
+    assert any(path.endswith("/lock") for path in open_files(family.pid))
+    assert not [path for pid in children for path in open_files(pid) if path.endswith("/lock")]
     written = [pipe for pipe, flags in pipes(family.pid) if flags & os.O_ACCMODE == os.O_WRONLY]
     read = [pipe for pipe, flags in pipes(children[1]) if flags & os.O_ACCMODE == os.O_RDONLY]
     (lifeline,) = set(written) & set(read)
@@ -174,7 +171,7 @@ def leave_one():
         with (house.state_dir / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert alive(stray)  # in a session of its own it is nobody's to kill
-        assert [path for path in descriptors(stray) if "pipe:" in path] == []
+        assert [path for path in open_files(stray) if "pipe:" in path] == []
     finally:
         os.kill(stray, signal.SIGKILL)
 
@@ -300,8 +297,6 @@ def test_a_config_that_refuses_the_database_ends_the_start_with_78(build: Build)
 
 
 def test_a_database_locked_for_ever_ends_the_first_start_with_69(build: Build) -> None:
-    import sqlite3  # noqa: PLC0415
-
     house = build(
         TASKS,
         config={"database": {"connect_timeout": "1s"}, "supervisor": {"stop_timeout": "1s"}},
@@ -322,6 +317,29 @@ def test_a_database_that_cannot_be_opened_ends_the_first_start_with_69(build: Bu
     assert house.start(ready=False).wait(20) == 69
     assert house.said("the database cannot be used")
     assert len(house.log.read_text()) < 20_000
+
+
+def test_a_folder_that_may_not_be_read_ends_the_first_start_with_69(build: Build) -> None:
+    database = {"url": "sqlite:///closed/jobs.db", "connect_timeout": "1s"}
+    house = build(TASKS, config={"database": database})
+    closed = house.folder / "closed"
+    closed.mkdir(mode=0o000)
+    try:
+        family = house.start(ready=False, prefix=without_override())
+        assert family.wait(20) == 69
+    finally:
+        closed.chmod(0o700)
+    assert house.said("it cannot be opened")
+
+
+def without_override() -> list[str]:
+    """A `prefix` under which root, too, is held to the mode of a file."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may read everything, and there is no setpriv to take that away")
+    caps = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
 
 
 def test_a_database_that_comes_in_time_is_taken(build: Build) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import MARK, Build, House, alive, traced
+from tests.system.harness import MARK, Build, House, alive, open_files, traced
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -108,6 +108,7 @@ def test_a_reload_gives_a_job_back_that_outlives_stop_timeout(build: Build) -> N
 def test_a_reload_takes_up_changed_tasks_and_processes(build: Build) -> None:
     house = build(TASKS, processes=2)
     family = house.start()
+    before = set(house.workers())
     (house.folder / "app.py").write_text(
         (house.folder / "app.py").read_text().replace('mark("quick", n)', 'mark("changed", n)')
     )
@@ -118,6 +119,7 @@ def test_a_reload_takes_up_changed_tasks_and_processes(build: Build) -> None:
     house.configure({}, processes=1)
     family.send_signal(signal.SIGHUP)
     eventually(lambda: len(house.workers()) == 1, what="one worker")
+    eventually(lambda: not before & set(house.workers()), what="and that one is new")
     house.wait_finished([house.enqueue("quick", 7)])
     assert house.lines("changed") == ["7"]
     assert house.stop(family) == 0
@@ -316,6 +318,4 @@ def test_ten_reloads_leave_no_descriptor_behind(build: Build) -> None:
 
 
 def has_open(pid: int, path: Path) -> bool:
-    return str(path) in {
-        os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")
-    }
+    return str(path) in open_files(pid)

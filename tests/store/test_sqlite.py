@@ -1,0 +1,470 @@
+"""What is SQLite's own: the file, its locks and errors, its schema, forks, and the plans of its SQL."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.clock import SYSTEM
+from jobs.errors import SchemaError, StoreRefused, StoreUnavailable
+from jobs.job import State
+from jobs.store import open_store
+from jobs.store.relational import statements
+from jobs.store.sqlite import CHECKPOINT_BYTES, SqliteStore, file_system
+from tests.store.database import MemoryDatabase, SqliteDatabase
+from tests.store.making import claim, enqueue, life, new, record, running
+from tests.store.processes import held_by_another, in_a_copy
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[SqliteDatabase]:
+    made = SqliteDatabase(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(file: SqliteDatabase) -> SqliteStore:
+    return file.open()
+
+
+def pragma(store: SqliteStore, name: str) -> object:
+    return store._connected().execute(f"PRAGMA {name}").fetchone()[0]
+
+
+# -- a fork
+
+
+VERBS: dict[str, Callable[[SqliteStore], object]] = {
+    "open": SqliteStore.open,
+    "get": lambda store: store.get(1),
+    "enqueue": lambda store: store.enqueue([new()]),
+    "turn": lambda store: store.turn(life(), 1, queues=["default"], limit=1),
+    "transaction": lambda store: store.transaction().__enter__(),
+    "migrate": SqliteStore.migrate,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
+def test_a_store_refuses_to_be_used_in_a_forked_copy(
+    store: SqliteStore, verb: Callable[[SqliteStore], object]
+) -> None:
+    enqueue(store)
+    assert in_a_copy(lambda: verb(store)).startswith("ForkedStore: the connection to ")
+    assert len(store.find()) == 1
+
+
+def test_a_store_in_memory_refuses_a_forked_copy_too(tmp_path: Path) -> None:
+    store = MemoryDatabase(tmp_path).open()
+    assert in_a_copy(store.find).startswith("ForkedStore: ")
+    store.close()
+
+
+def test_a_copy_that_closes_its_parents_store_may_open_it_anew(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    def close_and_use() -> int:
+        store.close()
+        return enqueue(store)
+
+    number = int(in_a_copy(close_and_use))
+    assert store.get(number).state is State.PENDING
+    enqueue(store)
+    assert file.sql("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_copy_made_while_a_thread_was_in_a_transaction_is_refused_and_does_not_hang(
+    store: SqliteStore,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.transaction():
+            enqueue(store)
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(30)
+    answer = in_a_copy(store.find)
+    leave.set()
+    thread.join(30)
+    assert answer.startswith("ForkedStore: ")
+    assert len(store.find()) == 1
+
+
+# -- somebody else holds the database
+
+
+def test_a_write_waits_for_another_process_and_lets_the_beat_move(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    beats: list[int] = []
+    with held_by_another(file.path) as holder:
+
+        def beat() -> None:
+            beats.append(len(beats))
+            if len(beats) == 2:
+                holder.let_go()
+
+        store.on_wait = beat
+        number = enqueue(store)
+    assert len(beats) >= 2
+    assert store.get(number).state is State.PENDING
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["a transaction", "a statement"])
+def test_the_patience_of_a_write_has_an_end(
+    file: SqliteDatabase, store: SqliteStore, within: bool
+) -> None:
+    before = enqueue(store)
+
+    def write() -> None:
+        if within:
+            claim(store, life())
+        else:
+            store._change("heartbeat", {"family": 1, "now": 1})
+
+    with held_by_another(file.path):
+        store.on_wait = lambda: file.clock.move(31_000)
+        with pytest.raises(StoreUnavailable, match=r"jobs\.db: somebody else holds it"):
+            write()
+    assert [job.id for job in claim(store, life())] == [before]
+
+
+def test_reading_does_not_wait_for_a_writer(file: SqliteDatabase, store: SqliteStore) -> None:
+    number = enqueue(store)
+
+    def waited() -> None:
+        raise AssertionError("a reader waited")
+
+    with held_by_another(file.path):
+        store.on_wait = waited
+        assert store.get(number).state is State.PENDING
+        assert store.look(["default"]) == (True, 0)
+
+
+def test_a_first_use_waits_for_whoever_holds_the_new_file(file: SqliteDatabase) -> None:
+    store = open_store(f"sqlite:///{file.path}", durable=False, clock=file.clock)
+    with held_by_another(file.path, "BEGIN EXCLUSIVE") as holder:
+        store.on_wait = holder.let_go
+        store.open()
+    assert store.find() == []
+    store.close()
+
+
+def test_a_holder_that_is_killed_holds_nothing(file: SqliteDatabase, store: SqliteStore) -> None:
+    with held_by_another(file.path) as holder:
+        store.on_wait = holder.kill
+        assert enqueue(store) == 1
+
+
+# -- the disk
+
+
+def test_a_full_disk_is_unavailable_loses_nothing_and_recovers(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    who, job = running(store)
+    pages = pragma(store, "page_count")
+    store._connected().execute(f"PRAGMA max_page_count = {pages}")
+    large = '"' + "x" * 100_000 + '"'
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        store.enqueue([new(args=f"[{large}]")])
+    store._connected().execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        store.apply([record(who, 1, job, result=large)], who)
+    assert [row.state for row in store.find()] == [State.RUNNING]
+    # The journal is applied once more when there is room again.
+    assert store.apply([record(who, 1, job, result=large)], who).changed == 1
+    assert file.sql("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_full_memory_store_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    store = MemoryDatabase(tmp_path).open()
+    assert isinstance(store, SqliteStore)
+    store._connected().execute(f"PRAGMA max_page_count = {pragma(store, 'page_count')}")
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        store.enqueue([new(args=f'["{"x" * 100_000}"]')])
+    store._connected().execute("PRAGMA max_page_count = 100000")
+    assert enqueue(store) == 1
+    store.close()
+
+
+def test_a_commit_is_durable_where_that_was_asked(tmp_path: Path) -> None:
+    for durable, level in ((True, 2), (False, 1)):
+        store = open_store(f"sqlite:///{tmp_path}/jobs.db", durable=durable)
+        assert (pragma(store, "synchronous"), pragma(store, "journal_mode")) == (level, "wal")
+        store.close()
+
+
+def test_a_checkpoint_carries_a_long_log_into_the_database(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    before = file.path.stat().st_size
+    store.checkpoint()
+    assert file.path.stat().st_size == before
+    text = '["' + "x" * 100_000 + '"]'
+    store.enqueue([new(args=text) for _ in range(CHECKPOINT_BYTES // 100_000 + 5)])
+    store.checkpoint()
+    assert file.path.stat().st_size > CHECKPOINT_BYTES
+
+
+def test_a_checkpoint_without_a_log_is_nothing(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    store.checkpoint()
+    assert not (tmp_path / "jobs.db").exists()
+
+
+# -- a place or file that cannot be used
+
+
+def test_a_missing_folder_is_refused_and_not_made(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/missing/jobs.db")
+    with pytest.raises(StoreRefused, match=r"the folder .*missing of .* does not exist"):
+        store.open()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    path.write_bytes(b"a letter to a friend\n" * 500)
+    store = open_store(f"sqlite:///{path}")
+    for _ in range(2):
+        with pytest.raises(StoreRefused, match="it is not an SQLite database"):
+            store.open()
+    assert path.read_bytes() == b"a letter to a friend\n" * 500
+
+
+def test_a_damaged_database_is_refused(file: SqliteDatabase, store: SqliteStore) -> None:
+    store.enqueue([new(args='["' + "x" * 1_000 + '"]') for _ in range(50)])
+    store.close()
+    data = bytearray(file.path.read_bytes())
+    data[4_096:] = b"\xff" * (len(data) - 4_096)
+    file.path.write_bytes(bytes(data))
+    with pytest.raises(StoreRefused, match="it is damaged"):
+        claim(store, life())
+
+
+def test_a_folder_in_the_files_place_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").mkdir()
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        open_store(f"sqlite:///{tmp_path}/jobs.db").open()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE TABLE jobs (title TEXT); PRAGMA user_version = 0",
+        "CREATE TABLE jobs (title TEXT); PRAGMA user_version = 1",
+        "CREATE TABLE books (title TEXT); PRAGMA user_version = 1",
+        "CREATE TABLE books (title TEXT); PRAGMA user_version = 9",
+    ],
+)
+def test_another_programs_database_is_refused(tmp_path: Path, schema: str) -> None:
+    path = tmp_path / "theirs.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(schema)
+    connection.close()
+    store = open_store(f"sqlite:///{path}")
+    for _ in range(2):
+        with pytest.raises(SchemaError, match=r"theirs\.db: its tables are another program's"):
+            store.enqueue([new()])
+    store.close()
+
+
+def test_the_kind_of_a_file_system_is_known() -> None:
+    if sys.platform.startswith("linux"):
+        assert file_system("/proc/self") == "proc"
+
+
+# -- the schema
+
+
+def test_a_first_use_creates_the_schema(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    assert store.find() == []
+    assert store.migrate() == (1, 1)
+    store.close()
+
+
+def test_a_first_migration_tells_its_numbers(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    assert store.migrate() == (0, 1)
+    assert store.migrate() == (1, 1)
+    store.close()
+
+
+def test_a_schema_newer_than_this_release_is_refused(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    store.close()
+    file.sql("UPDATE meta SET value = '2' WHERE key = 'oldest_schema'")
+    file.sql("PRAGMA user_version = 2")
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="has schema 2, and this release knows 1"):
+            store.enqueue([new()])
+        with pytest.raises(SchemaError):
+            store.migrate()
+    assert file.sql("SELECT count(*) FROM jobs") == [(0,)]
+
+
+def test_a_newer_schema_that_allows_this_release_is_used(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    store.close()
+    file.sql("ALTER TABLE jobs ADD COLUMN flavour TEXT")
+    file.sql("PRAGMA user_version = 2")
+    who, job = running(store)
+    assert store.apply([record(who, 1, job)], who).changed == 1
+    assert store.migrate() == (2, 2)
+
+
+_MIGRATE_TOGETHER = """
+import sys, time
+from jobs.store import open_store
+begin, *paths = sys.argv[1:]
+for number, path in enumerate(paths):
+    while time.time() < float(begin) + number * 0.05:
+        pass
+    store = open_store(f"sqlite:///{path}", durable=False)
+    print(store.database_id(), store.counts(), flush=True)
+    store.close()
+"""
+
+
+def test_two_first_migrations_at_the_same_instant_are_one(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.db") for number in range(10)]
+    begin = str(SYSTEM.now_ms() / 1_000 + 0.5)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _MIGRATE_TOGETHER, begin, *paths],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    first, second = (process.communicate(timeout=30)[0] for process in processes)
+    assert first == second
+    assert len(set(first.splitlines())) == len(paths)
+    for path in paths:
+        connection = sqlite3.connect(path)
+        assert connection.execute("SELECT count(*) FROM _sqlite_migrations").fetchone() == (1,)
+        connection.close()
+
+
+# -- plans: no statement of a loop reads the whole table
+
+
+INDEX = {
+    "claim": "jobs_pending",
+    "has_pending": "jobs_pending",
+    "promote": "jobs_scheduled",
+    "next_due": "jobs_scheduled",
+    "release_rest": "jobs_running",
+    "vanish": "jobs_running",
+    "owned": "jobs_running",
+    "ownerless": "jobs_running",
+    "family_runs": "jobs_running",
+    "cancelling": "jobs_cancelling",
+    "prune": "jobs_finished",
+    "prunable": "jobs_finished",
+    "holder": "jobs_unique",
+    "has_work": "jobs_retrying",
+}
+ORDERED = ["claim", "promote", "next_due", "prune"]  # the index is the order: nothing is sorted
+WHOLE = {"counts"}  # for people, and said so
+
+
+def plan(store: SqliteStore, name: str) -> list[str]:
+    statement = statements("sqlite")[name]
+    parameters = dict.fromkeys(re.findall(r":(\w+)", statement), 1)
+    rows = store._connected().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    return [row[3] for row in rows.fetchall()]
+
+
+@pytest.fixture(params=["new", "full and analysed"])
+def planned(request: pytest.FixtureRequest, store: SqliteStore) -> SqliteStore:
+    if request.param == "full and analysed":
+        execute = store._connected().execute
+        for state, number in (("succeeded", 3_000), ("scheduled", 500), ("pending", 20)):
+            execute(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                "INSERT INTO jobs (task, state, finished_at, run_at) "
+                "SELECT 'app:f', ?, iif(? = 'succeeded', i, NULL), i FROM n",
+                (number, state, state),
+            )
+        execute("ANALYZE")
+        store.close()
+    return store
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_a_statement_uses_its_partial_index(planned: SqliteStore, name: str) -> None:
+    assert any(f"INDEX {INDEX[name]}" in step for step in plan(planned, name)), plan(planned, name)
+
+
+def test_the_few_failed_are_found_without_reading_the_many_succeeded(store: SqliteStore) -> None:
+    assert any("INDEX jobs_finished" in step for step in plan(store, "find_finished"))
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_statement_takes_its_order_from_its_index(planned: SqliteStore, name: str) -> None:
+    assert not any("TEMP B-TREE" in step for step in plan(planned, name)), plan(planned, name)
+
+
+def test_no_statement_but_those_for_people_reads_the_whole_table(planned: SqliteStore) -> None:
+    whole = {
+        name
+        for name in statements("sqlite")
+        if any(re.fullmatch(r"SCAN (jobs|attempts)", step) for step in plan(planned, name))
+    }
+    assert whole <= WHOLE
+
+
+def test_the_readable_view_tells_the_time(file: SqliteDatabase, store: SqliteStore) -> None:
+    enqueue(store)
+    assert file.sql("SELECT state, created_at FROM jobs_readable") == [
+        ("pending", "2033-05-18T03:33:20.000Z")
+    ]
+
+
+def test_a_strangers_row_is_due_at_the_moment_it_was_inserted(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    before = SYSTEM.now_ms()
+    file.sql("INSERT INTO jobs (task) VALUES ('app:f')")
+    ((created, due),) = file.sql("SELECT created_at, run_at FROM jobs")
+    # julianday() has a grain of a millisecond.
+    assert before - 2 <= created == due <= SYSTEM.now_ms() + 2
+    assert os.path.exists(f"{file.path}-wake")
+    assert len(store.find()) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "(task) VALUES ('')",
+        "(task, args) VALUES ('app:f', 'no json')",
+        "(task, queue) VALUES ('app:f', '*')",
+        "(task, state) VALUES ('app:f', 'waiting')",
+        "(task, attempts_max) VALUES ('app:f', 0)",
+        "(task, priority) VALUES ('app:f', 'high')",
+    ],
+)
+def test_a_strangers_row_that_could_not_run_is_refused(
+    file: SqliteDatabase, store: SqliteStore, values: str
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        file.sql(f"INSERT INTO jobs {values}")
+    assert store.find() == []
