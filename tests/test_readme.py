@@ -42,9 +42,9 @@ def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     commands = {"jobvisor": "-m supervisor", "sqlite-utils": "-m sqlite_utils", "python": ""}
     for name, start in commands.items():
-        script = tmp_path / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
-        script.chmod(0o755)
+        wrapper = tmp_path / "bin" / name
+        wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
+        wrapper.chmod(0o755)
     steps: list[tuple[str, list[str]]] = []
     for info, block in _blocks(TOUR):
         language, _, name = info.partition(" ")

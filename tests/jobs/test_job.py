@@ -84,9 +84,9 @@ def test_a_user_datetime_in_a_result_is_not_taken_for_one_of_ours() -> None:
 
 
 def test_an_attempt_as_json_is_plain() -> None:
-    attempt = Attempt(1, 1, 5, 1, "error", "E", "m", "t", "h", 9, None, 9, None, NOON, None)
+    attempt = Attempt(1, 1, 5, 1, "error", "E", "m", "t", "h", 9, None, "SIGKILL", None, NOON, None)
     told = json.loads(json.dumps(attempt.as_json()))
-    assert (told["signal"], told["started_at"]) == (9, "2026-11-22T12:00:00.000Z")
+    assert (told["signal"], told["started_at"]) == ("SIGKILL", "2026-11-22T12:00:00.000Z")
 
 
 def test_a_claimed_row_is_made_from_the_columns_in_order() -> None:
