@@ -287,6 +287,7 @@ class LineHandler(logging.Handler):
     def __init__(self, stream_fd: int) -> None:
         super().__init__()
         self.stream_fd = _unblocking(stream_fd)
+        self._opened_here = self.stream_fd != stream_fd  # the other one is its giver's
         self.dropped = 0
         """Lines that could not be written, since the last one that said so."""
         self.dropped_total = 0
@@ -341,6 +342,14 @@ class LineHandler(logging.Handler):
         poll.register(self.stream_fd, select.POLLOUT)
         return any(events & select.POLLOUT for _, events in poll.poll(0))
 
+    def close(self) -> None:
+        """Give back a descriptor that was opened here; a reload has opened another."""
+        super().close()
+        if self._opened_here:
+            self._opened_here = False
+            descriptor, self.stream_fd = self.stream_fd, -1
+            os.close(descriptor)
+
 
 def _unblocking(descriptor: int) -> int:
     """A pipe or terminal opened once more, so that a write to it never waits for its reader.
@@ -362,7 +371,11 @@ class FileHandler(LineHandler):
     """Writes lines to a file that may be renamed under it: `reopen` begins a new one."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(_opened(path))
+        given = _opened(path)
+        super().__init__(given)
+        if self._opened_here:
+            os.close(given)  # a named pipe, opened once more
+        self._opened_here = True
         self._path = path
 
     def reopen(self) -> None:
@@ -374,13 +387,6 @@ class FileHandler(LineHandler):
             return
         os.dup2(fresh, self.stream_fd)
         os.close(fresh)
-
-    def close(self) -> None:
-        """Give the descriptor back; a reload has opened another."""
-        super().close()
-        descriptor, self.stream_fd = self.stream_fd, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def _opened(path: str) -> int:

@@ -265,7 +265,12 @@ class Caretaker(Role):
             return None
         self._strangers_left = False
         self._scan_ledgers(self._state.ledgers)
-        for family in self._store.families():
+        families = self._store.families()
+        known = {family.id for family in families}
+        self._heartbeats = {
+            number: seen for number, seen in self._heartbeats.items() if number in known
+        }
+        for family in families:
             if family.id != self.seat.family:
                 self._judge_family(family)
         living = {slot[OWNER] for slot in self.board.filled()}
@@ -275,7 +280,9 @@ class Caretaker(Role):
                 self._store.vanish(owner, vanished(life))
         self._rescue_strays()
         # While somebody lives on without a family, it is looked at again soon.
-        return 0.2 if self._strangers_left else None
+        if self._strangers_left:
+            return 0.2
+        return 1.0 if self._heartbeats else None  # a heartbeat that may stand still is watched
 
     def _rescue_strays(self) -> None:
         """Owners without a family row: `run_one` in somebody's process, or a family removed half-way."""
@@ -429,8 +436,6 @@ class Caretaker(Role):
         now = self.clock.boottime_ns()
         seen, since = self._heartbeats.get(family.id, (0, 0))
         if seen != family.heartbeat_at:
-            if len(self._heartbeats) > 1000:
-                self._heartbeats.clear()
             self._heartbeats[family.id] = (family.heartbeat_at, now)
             return False
         return now - since > family.dead_after_ms * 1_000_000

@@ -87,7 +87,7 @@ BEAT_LEAST_NS = 3 * SECOND  # an idle caretaker beats once a second, whatever `d
 USEFUL_NS = 10 * SECOND  # a child that lived this long is replaced at once
 BACKOFF_FIRST, BACKOFF_CAP = 0.1, 30.0  # seconds
 BOOTS_BEFORE_WRONG = 3
-SURPRISED_MS = 1000  # after an error that nobody foresaw: one line a second at the most
+SURPRISED_SECONDS = 1.0  # after an error that nobody foresaw: one line a second at the most
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +183,7 @@ class Parent:
                 self._round()
             except Exception:  # noqa: BLE001 -- the border of the parent: a surprise must not orphan a family
                 say("surprised", error=traceback.format_exc())
-                self._poll.poll(SURPRISED_MS)
+                self._clock.sleep(SURPRISED_SECONDS)  # what failed may be the poll itself
         self._close()
         say("stopped", family=self._config.family.name, code=self._exit_code())
         return self._exit_code()
@@ -501,7 +501,8 @@ class Parent:
             self._give_up_if_hopeless()
             self._come_back_as_another()
             self._renew_next()
-            if self._board[DRAINED]:
+            # Nothing may be left to do because nobody can do anything: that is told first.
+            if self._board[DRAINED] and self._ever_ready:
                 self._begin_stop()
         elif self._stage == DRAIN and self._clock.monotonic_ns() > self._stop_by:
             self._force("stop")

@@ -98,6 +98,19 @@ def test_the_options_of_a_call_reach_the_row(client: Client, sending: Task[..., 
     assert (named.queue, named.attempts_max) == ("bulk", 1)
 
 
+def test_a_task_enqueued_by_its_name_has_its_own_options_where_it_is_known(
+    client: Client, registry: Registry
+) -> None:
+    registry.task(send, name="app:mail", queue="mail", retries=1, timeout="30s", priority=4)
+    for job in (client.enqueue("app:mail", "a"), client.enqueue(client.call("app:mail", "a"))):
+        assert (job.queue, job.attempts_max, job.timeout, job.priority) == ("mail", 2, 30.0, 4)
+    given = client.call("app:mail", "a", options={"queue": "bulk", "priority": 0})
+    job = client.enqueue(given)
+    assert (job.queue, job.attempts_max, job.timeout, job.priority) == ("bulk", 2, 30.0, 0)
+    with pytest.raises(InvalidOption):
+        client.enqueue("app:mail")  # the signature is known too
+
+
 def test_the_defaults_of_a_client_hold_where_nothing_is_said(registry: Registry) -> None:
     defaults = Defaults(queue="mail", retries=7, timeout_ms=500)
     with Client("memory://", registry=registry, defaults=defaults) as client:

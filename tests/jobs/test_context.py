@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from jobs.clock import to_datetime
-from jobs.context import NOTE_MAX, Context, Nobody
+from jobs.context import NOTE_MAX, PROGRESS_MAX, Context, Nobody
 from jobs.errors import InvalidOption
 from jobs.outcome import Cancelled, Release
+from supervisor.ledger import PROGRESS_MAX as LEDGER_MAX
 from tests.clock import START_MS, MovableClock
 
 
@@ -107,6 +108,21 @@ def test_a_long_note_is_cut() -> None:
     family = Family()
     context(family).progress(1, note="x" * 10_000)
     assert family.told == [{"done": 1, "note": "x" * NOTE_MAX}]
+
+
+@pytest.mark.parametrize("text", ["ü", "€", "\N{PERFORMING ARTS}", "\n", "\x01", "\ud800"])
+def test_a_note_is_cut_until_its_bytes_fit_the_ledger(text: str) -> None:
+    class Strict(Family):
+        def progress(self, text: str) -> None:
+            assert len(text.encode()) <= PROGRESS_MAX <= LEDGER_MAX
+            super().progress(text)
+
+    family = Strict()
+    context(family).progress(123456, total=1e300, note=text * NOTE_MAX)
+    (told,) = family.told
+    assert (told["done"], told["total"]) == (123456, 1e300)
+    assert 30 <= len(told["note"]) <= NOTE_MAX
+    assert {*told["note"]} == {"?" if text == "\ud800" else text}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

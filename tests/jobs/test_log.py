@@ -119,6 +119,27 @@ def test_a_full_pipe_costs_lines_that_the_next_one_counts(pipe: tuple[int, int])
     assert (handler.dropped, handler.dropped_total) == (0, 2)
 
 
+def test_a_line_never_blocks_in_a_pipe_whose_own_flags_stay_as_they_were(
+    pipe: tuple[int, int],
+) -> None:
+    # Others may fill it between the question whether it takes a line and the line.
+    handler = configure("info", "text", pipe[1])
+    assert not os.get_blocking(handler.stream_fd)
+    assert os.get_blocking(pipe[1])
+    say("migrated", version=1)
+    assert text_of(pipe[0]).endswith("schema 1\n")
+    handler.close()
+    os.fstat(pipe[1])  # it is not ours to close
+
+
+def test_configuring_again_leaves_no_descriptor_behind(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    before = sorted(os.listdir("/dev/fd"))
+    for _ in range(5):
+        configure("info", "text", pipe[1])
+    assert sorted(os.listdir("/dev/fd")) == before
+
+
 def test_a_line_that_was_torn_is_ended_before_the_next(pipe: tuple[int, int]) -> None:
     configure("info", "text", pipe[1])
     fill(pipe[1])

@@ -216,3 +216,26 @@ def test_in_memory_there_is_nothing_to_watch(tmp_path: Path) -> None:
     assert (waker.fileno(), waker.drain()) == (None, None)
     waker.close()
     database.close()
+
+
+def loop(path: str) -> None:
+    os.symlink(path, path)
+
+
+def folder_in_its_place(path: str) -> None:
+    os.mkdir(path)
+
+
+def name_of_nothing(path: str) -> None:
+    os.symlink(f"{path}-no/such/folder", path)
+
+
+@pytest.mark.parametrize("put", [loop, folder_in_its_place, name_of_nothing])
+def test_a_wake_file_that_cannot_be_touched_costs_no_committed_enqueue(
+    file: SqliteDatabase, store: SqliteStore, put: Callable[[str], None]
+) -> None:
+    store.open()
+    os.unlink(f"{file.path}-wake")
+    put(f"{file.path}-wake")
+    number = enqueue(store)
+    assert file.open().get(number).state is State.PENDING

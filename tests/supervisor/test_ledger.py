@@ -241,3 +241,21 @@ def test_what_was_recorded_survives_a_kill_of_the_writer(folder: str, clock: Mov
     told = found(os.path.join(folder, "11"), clock)
     assert (told.header.claim, told.header.current) == (2, 2)
     assert [record.body for record in told.records] == [b"kept"]
+
+
+@pytest.mark.parametrize("size", [0, 100, SIZE])
+def test_a_spare_that_was_never_filled_is_filled_before_its_use(
+    folder: str, clock: MovableClock, size: int
+) -> None:
+    os.mkdir(folder)
+    spare = os.path.join(folder, "spare-5")
+    with open(spare, "wb") as file:
+        file.truncate(size)  # of holes alone: to store into one on a full disk is a SIGBUS
+    life = Ledger(folder, header(), clock)
+    assert os.listdir(folder) == ["11"]
+    told = os.stat(life.path)
+    assert told.st_size == SIZE
+    assert told.st_blocks * 512 >= SIZE
+    life.record(entry(1, clock, b"body"))
+    assert [record.body for record in found(life.path, clock).records] == [b"body"]
+    life.close()

@@ -117,3 +117,15 @@ def test_a_drain_never_overlooks_a_job_between_two_looks(build: Build) -> None:
         house.enqueue("chain", 3)
         assert house.drain() == 0
         assert len(house.lines("chain")) == 4
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_drain_with_a_broken_import_ends_with_78_and_says_why(build: Build, jobs: int) -> None:
+    house = build("raise ValueError('no such thing')")
+    for n in range(jobs):
+        house.enqueue("quick", n)
+    assert house.drain() == 78
+    assert house.said("ValueError: no such thing")
+    assert house.said("the configuration is wrong")
+    assert not house.said("an error nobody foresaw")
+    assert {job.state for job in house.client.list()} <= {"pending"}

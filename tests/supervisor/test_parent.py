@@ -1,0 +1,76 @@
+"""The parent's decisions that no run of a whole family meets for sure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.board import DRAIN, DRAINED, GRAVES, STOP, Grave
+from supervisor.config import Config
+from supervisor.parent import BOOTS_BEFORE_WRONG, Parent
+from supervisor.role import EX_CONFIG
+
+NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config.of({}, folder=str(tmp_path))
+
+
+@pytest.fixture
+def parent(config: Config) -> Iterator[Parent]:
+    """With its places and pipes and before its first fork."""
+    made = Parent(config)
+    made._furnish()
+    made._lifeline_read, made._lifeline_write = os.pipe()
+    made._care_read, made._care_write = os.pipe()
+    kept = [made._lifeline_read, made._lifeline_write, made._care_read, made._care_write]
+    yield made
+    if made._lifeline_write < 0:
+        kept.remove(kept[1])
+    for descriptor in kept:
+        os.close(descriptor)
+
+
+def test_with_a_full_ring_of_graves_only_the_caretaker_is_forked(parent: Parent) -> None:
+    caretaker, *workers = parent._places
+    for _ in range(GRAVES):
+        parent._board.bury(NOBODY)
+    assert parent._may_fork(caretaker)
+    assert not any(map(parent._may_fork, workers))
+
+
+def test_no_worker_is_forked_whose_death_would_have_no_grave(parent: Parent) -> None:
+    caretaker, first, second, *_ = parent._places
+    for _ in range(GRAVES - 2):
+        parent._board.bury(NOBODY)
+    caretaker.pid = 1  # it lives, and may die like anybody
+    assert parent._may_fork(first)
+    first.pid = 1
+    assert not parent._may_fork(second)
+
+
+def test_a_family_with_a_full_ring_comes_to_its_end(parent: Parent) -> None:
+    caretaker, *_workers = parent._places
+    for _ in range(GRAVES):
+        parent._board.bury(NOBODY)
+    parent._begin_stop()
+    # Once more, to settle; and when that has failed twice, no more.
+    assert not parent._finished()
+    assert parent._may_fork(caretaker)
+    caretaker.failures = 2
+    assert parent._finished()
+    assert not parent._may_fork(caretaker)
+
+
+def test_a_stop_is_begun_once_whatever_asks_for_it_in_one_round(parent: Parent) -> None:
+    parent._places[0].bad_boots = BOOTS_BEFORE_WRONG
+    parent._board[DRAINED] = 1
+    parent._ever_ready = True
+    parent._proceed()
+    assert parent._board[STOP] == DRAIN
+    assert parent._exit_code() == EX_CONFIG

@@ -1,0 +1,115 @@
+"""The parent as the judge of running jobs, where it was late, short of descriptors or idle."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+from jobs.clock import SYSTEM
+from tests.system.harness import MARK, Build, House, alive
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.system
+
+TASKS = f"""{MARK}
+@task
+def gated():
+    mark("began", os.getpid())
+    gate("go")
+
+@task
+def stuck():
+    mark("stuck")
+    while True:
+        time.sleep(60)  # task body
+
+@task
+def hog():
+    held = bytearray(200_000_000)
+    time.sleep(60)  # task body
+"""
+
+
+def let_pass(seconds: float) -> None:
+    until = SYSTEM.monotonic_ns() + int(seconds * 1e9)
+    eventually(lambda: SYSTEM.monotonic_ns() > until)
+
+
+def test_a_parent_that_slept_over_a_deadline_judges_again_a_second_later(build: Build) -> None:
+    house = build(TASKS, processes=1)
+    family = house.start()
+    job = house.enqueue("stuck", timeout="500ms", retries=0)
+    house.wait_lines("stuck")
+    family.send_signal(signal.SIGSTOP)
+    let_pass(3.5)  # over the deadline, and late by more than a second even for an idle sleep
+    assert house.client.get(job).state == "running"
+    family.send_signal(signal.SIGCONT)
+    eventually(lambda: house.client.get(job).finished, limit=5, what="the job is killed")
+    assert house.history(job) == ["timeout"]
+    assert len(house.said("nobody is judged for the next second")) == 1
+    assert house.stop(family) == 0
+
+
+def test_a_parent_without_a_free_descriptor_lives_and_judges_memory_later(build: Build) -> None:
+    house = build(TASKS, processes=1)
+    family = house.start()
+    job = house.enqueue("gated", memory="100MB", retries=0)
+    house.wait_lines("began")
+    numbers = {int(name) for name in os.listdir(f"/proc/{family.pid}/fd")}
+    lowest_free = next(number for number in range(1000) if number not in numbers)
+    before = resource.prlimit(family.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(family.pid, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    let_pass(1)  # five looks at the memory of the job, none of which can open a file
+    assert alive(family.pid)
+    house.touch("go")
+    house.wait_state(job, "succeeded")
+    resource.prlimit(family.pid, resource.RLIMIT_NOFILE, before)
+    large = house.enqueue("hog", memory="100MB", retries=0)
+    house.wait_state(large, "failed")
+    assert house.history(large) == ["memory"]
+    assert not house.said("an error nobody foresaw")
+    assert house.stop(family) == 0
+
+
+def switches(pid: int) -> int:
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
+def per_second(pid: int) -> float:
+    """How often a process went to sleep in each second of a whole one."""
+    before, began = switches(pid), SYSTEM.monotonic_ns()
+    let_pass(1)
+    return (switches(pid) - before) * 1e9 / (SYSTEM.monotonic_ns() - began)
+
+
+def test_a_parent_that_waits_for_the_last_job_of_a_stop_looks_fifty_times_a_second(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=3)
+    family = house.start()
+    house.enqueue("gated")
+    house.wait_lines("began")
+    family.send_signal(signal.SIGTERM)
+    wait_two_left(house, family.pid)
+    assert 0 < per_second(family.pid) < 100
+    house.touch("go")
+    assert family.wait(20) == 0
+
+
+def wait_two_left(house: House, pid: int) -> None:
+    eventually(lambda: len(house.children(pid)) == 2, what="the idle workers have left")
+
+
+def test_a_drain_looks_fifty_times_a_second_while_its_last_job_runs(build: Build) -> None:
+    house = build(TASKS, processes=2)
+    house.enqueue("gated")
+    family = house.start("--drain", ready=False)
+    house.wait_lines("began")
+    assert 0 < per_second(family.pid) < 100
+    house.touch("go")
+    assert family.wait(20) == 0
