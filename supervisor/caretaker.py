@@ -266,7 +266,8 @@ class Caretaker(Role):
         self._strangers_left = False
         self._scan_ledgers(self._state.ledgers)
         families = self._store.families()
-        known = {family.id for family in families}
+        strays = self._store.strays()
+        known = {family.id for family in families} | {life.family for life in strays}
         self._heartbeats = {
             number: seen for number, seen in self._heartbeats.items() if number in known
         }
@@ -278,16 +279,26 @@ class Caretaker(Role):
             if owner is not None and owner not in living:
                 life = Life(owner, 0, "unknown", HOST, "", 0, 0, 0)
                 self._store.vanish(owner, vanished(life))
-        self._rescue_strays()
+        self._rescue_strays(strays)
         # While somebody lives on without a family, it is looked at again soon.
         if self._strangers_left:
             return 0.2
         return 1.0 if self._heartbeats else None  # a heartbeat that may stand still is watched
 
-    def _rescue_strays(self) -> None:
+    def _rescue_strays(self, strays: list[Life]) -> None:
         """Owners without a family row: `run_one` in somebody's process, or a family removed half-way."""
-        for life in self._store.strays():
-            self._judge_owner(life, None, None)
+        for life in strays:
+            if not life.family:
+                self._judge_owner(life, None, None)
+                continue
+            # Its family died before its first heartbeat: a row that never moves stands for it.
+            row = FamilyRow(
+                life.family, "", life.host, life.boot_id, life.pid_namespace, life.pid,
+                life.start_ticks, "", self._state.path, self._config.family.dead_after_ms, 0, -1,
+            )  # fmt: skip
+            if self._is_dead(_identity(life), row):
+                self._scan_ledgers(self._state.ledgers, row)
+                self._judge_owner(life, self._state.ledgers, row)
 
     def _scan_ledgers(self, folder: str, dead: FamilyRow | None = None) -> None:
         """Settle each ledger of a dead life in a folder; the living are left and looked at again.
@@ -442,8 +453,7 @@ class Caretaker(Role):
 
     def _judge_owner(self, life: Life, folder: str | None, family: FamilyRow | None) -> bool:
         """Whether a life is settled; what has no ledger any more left no evidence."""
-        identity = Identity(life.boot_id, life.pid_namespace, life.pid, life.start_ticks)
-        if not self._is_dead(identity, family):
+        if not self._is_dead(_identity(life), family):
             return False
         if folder is not None and os.path.exists(os.path.join(folder, str(life.owner))):
             return False  # its ledger is settled first
@@ -647,6 +657,10 @@ class Caretaker(Role):
     def _leave_database(self) -> None:
         if not self._store.owners(self.seat.family):
             self._store.remove_family(self.seat.family)
+
+
+def _identity(life: Life) -> Identity:
+    return Identity(life.boot_id, life.pid_namespace, life.pid, life.start_ticks)
 
 
 def _oom_kills() -> int:

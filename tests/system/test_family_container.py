@@ -46,10 +46,10 @@ def test_a_job_of_a_container_that_was_killed_is_rescued_by_the_next_after_dead_
     job = house.enqueue("gated", retries=1, retry="0s")
     outside, first = start(house)
     house.wait_lines("began")
+    before = eventually(lambda: house.query("SELECT id FROM families"), what="the first heartbeat")
     with open(f"/proc/{first}/ns/pid", "rb"):  # kept, so that the next one has another number
         os.kill(first, signal.SIGKILL)
         outside.wait(10)
-        before = house.query("SELECT id FROM families")
         began = SYSTEM.monotonic_ns()
         outside, first = start(house)
         house.wait_lines("began", 2)
@@ -62,6 +62,25 @@ def test_a_job_of_a_container_that_was_killed_is_rescued_by_the_next_after_dead_
     eventually(
         lambda: before[0] not in house.query("SELECT id FROM families"), what="the dead is removed"
     )
+    os.kill(first, signal.SIGTERM)
+    assert outside.wait(20) == 0
+    assert house.query("SELECT count(*) FROM owners") == [(0,)]
+
+
+def test_a_container_that_died_before_its_first_heartbeat_is_rescued_too(build: Build) -> None:
+    house = build(TASKS, processes=1, config={"supervisor": {"dead_after": "2s"}})
+    job = house.enqueue("gated", retries=1, retry="0s")
+    outside, first = start(house)
+    house.wait_lines("began")
+    with open(f"/proc/{first}/ns/pid", "rb"):
+        os.kill(first, signal.SIGKILL)
+        outside.wait(10)
+        house.query("DELETE FROM families")  # as if its caretaker had not come to write it
+        outside, first = start(house)
+        house.wait_lines("began", 2)
+    house.touch("go")
+    house.wait_finished([job])
+    assert house.history(job) == ["crash"]
     os.kill(first, signal.SIGTERM)
     assert outside.wait(20) == 0
     assert house.query("SELECT count(*) FROM owners") == [(0,)]
