@@ -72,6 +72,7 @@ from supervisor.signals import poke
 from supervisor.status import Status
 
 TICK = 0.02  # seconds between two looks while a worker is busy
+IDLE_SECONDS = 1.0  # and while none is
 LONG_JOB_NS = 50_000_000  # a job longer than this does not keep its neighbours waiting
 RECALL_WAIT = 0.002  # seconds for a recall word to be seen: far longer than any store buffer
 LEFT_TOLD = 20  # queues and states in the last line of a drain
@@ -166,7 +167,7 @@ class Caretaker(Role):
             busy = bool(self.board.busy())
         if busy or self.board[DRAINING]:
             return TICK
-        return self._status.seconds_to_next()
+        return IDLE_SECONDS
 
     @contextmanager
     def _database(self) -> Iterator[None]:

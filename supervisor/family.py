@@ -170,7 +170,7 @@ class StateDir:
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise JobsError(
-                f"{path} cannot be read: {reason}; a running family writes it anew each second"
+                f"{path} cannot be read: {reason}; a running family writes it anew every few seconds"
             ) from error
         if not isinstance(found, dict):
             raise JobsError(f"{path} is not a status: it holds no object; delete it")

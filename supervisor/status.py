@@ -1,7 +1,8 @@
 """What the family says of itself: the board as a file, written by the caretaker.
 
 The board is anonymous memory, so whoever asks from outside reads `state_dir/status.json`: replaced
-by a rename each second, and at once when a process, the scale or the family's state changes.
+by a rename each second while jobs run, each five while none does, and at once when a process, the
+scale or the family's state changes.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from supervisor.config import Config
 from supervisor.family import StateDir
 
 EVERY_NS = 1_000_000_000
+QUIET_NS = 5 * EVERY_NS  # while nothing moves: to replace a file waits for the disk
 DEATHS_KEPT = 20
 
 
@@ -88,15 +90,11 @@ class Status:
         )
         self._shape = None
 
-    def seconds_to_next(self) -> float:
-        """How long until the next regular writing."""
-        passed = self._clock.monotonic_ns() - self._written_ns
-        return max(0.0, (EVERY_NS - passed) / 1e9)
-
     def write_if_due(self, *, waiting: bool) -> None:
-        """Write where a second has passed or the shape of the family is another."""
+        """Write where the shape of the family is another, or it is time."""
         shape = (waiting, self._shape_now())
-        if shape != self._shape or self._clock.monotonic_ns() - self._written_ns >= EVERY_NS:
+        every = EVERY_NS if self._board.busy() else QUIET_NS
+        if shape != self._shape or self._clock.monotonic_ns() - self._written_ns >= every:
             self.write(waiting=waiting)
             self._shape = shape
 
