@@ -8,9 +8,8 @@ import select
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from jobs.clock import SYSTEM, Clock
 from jobs.context import Nobody
@@ -25,6 +24,7 @@ from jobs.payload import Codec, Payload
 from jobs.registry import Registry, check_name, registry
 from jobs.settings import DURABILITIES, Settings, find
 from jobs.store import Life, Record, Store, open_store
+from jobs.store.base import FamilyRow, Imported, JobRow
 from jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 
 Target = Task[..., Any] | Call | str
@@ -32,8 +32,19 @@ Jobs = list[Job]
 Ids = list[int]
 Attempts = list[Attempt]
 
-WAIT_POLL = 0.1  # seconds between two looks of `wait` where nothing wakes it
+WAIT_FIRST, WAIT_POLL = 0.002, 0.1  # seconds between two looks of `wait` where nothing wakes it
 PRUNED_AT_ONCE = 1000
+EXPORTED_AT_ONCE = 100  # with the largest arguments and results that is 200 MB
+
+
+class Export(NamedTuple):
+    """What a snapshot of a database holds, to be moved to another one."""
+
+    running: int
+    """How many jobs run."""
+    families: list[FamilyRow]
+    jobs: Iterator[JobRow]
+    """In the order of their ids; a running one as a release would leave it."""
 
 
 class Client:
@@ -56,16 +67,21 @@ class Client:
         hold: bool = True,
         defaults: Defaults | None = None,
         durability: str | None = None,
+        schema: str | None = None,
+        notify: bool | None = None,
         registry: Registry = registry,
         clock: Clock = SYSTEM,
     ) -> None:
         """`hold=False` connects for each call, as a task must that runs in a worker.
 
-        `durability` is "full" (an acknowledged job survives a power cut) or "normal"; without it
-        the settings say, as for the defaults of options.
+        `durability` is "full" (an acknowledged job survives a power cut) or "normal", on SQLite;
+        `schema` and `notify` are PostgreSQL's. Without them the settings say, as for the defaults of
+        options.
         """
         self._settings: Settings = find(url)
         self._durable = _is_durable(durability or self._settings.durability)
+        self._schema = self._settings.schema if schema is None else schema
+        self._notify = self._settings.notify if notify is None else notify
         self._defaults = defaults or self._settings.defaults
         self._payload = Payload(codec or registry.codec)
         self._registry = registry
@@ -91,10 +107,8 @@ class Client:
         """
         call = _call_of(self._registry, target, args, kwargs)
         new = call.new_job(self._defaults, self._payload)
-        with self._store() as store, store.transaction():
-            number, created = store.enqueue([new])[0]
-            job = store.get(number)
-        return job if created else replace(job, created=False)
+        with self._store() as store:
+            return store.enqueue_one(new)
 
     def enqueue_many(self, calls: Iterable[Call]) -> Ids:
         """Store many jobs in one transaction, all or none; their ids, in order.
@@ -150,19 +164,19 @@ class Client:
     def oldest_pending(self) -> dict[str, float]:
         """For each queue with pending jobs: seconds the longest waiting one has been due."""
         with self._store() as store:
-            now = self._clock.now_ms()
-            return {
-                queue: max(0, now - due) / 1000 for queue, due in store.oldest_pending().items()
-            }
+            return {queue: max(0, ms) / 1000 for queue, ms in store.oldest_pending().items()}
 
     def wait(self, job: int, timeout: float | None = None) -> Job:
         """The job once it is finished; WaitTimeout after `timeout` seconds (None: for ever)."""
         ends = None if timeout is None else self._clock.monotonic_ns() + int(timeout * 1e9)
         with self._store() as store:
-            waker = store.waker()
+            waker = store.watcher()
+            patience = WAIT_FIRST
             try:
                 while not (found := store.get(job)).finished:
-                    wait = WAIT_POLL
+                    # Where nothing wakes it, it looks seldomer the longer it takes.
+                    patience = min(patience * 1.5, WAIT_POLL)
+                    wait = WAIT_POLL if waker.fileno() is not None else patience
                     if ends is not None:
                         wait = min(wait, (ends - self._clock.monotonic_ns()) / 1e9)
                     if wait <= 0:
@@ -179,7 +193,7 @@ class Client:
 
     def _doze(self, descriptor: int | None, seconds: float) -> None:
         if descriptor is None:
-            self._clock.sleep(min(seconds, WAIT_POLL / 10))
+            self._clock.sleep(seconds)
             return
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -212,6 +226,27 @@ class Client:
         """Create or update the schema; its number before and after."""
         with self._store() as store:
             return store.migrate()
+
+    # -- move to another database
+
+    @contextmanager
+    def export(self, *, finished: bool = False) -> Iterator[Export]:
+        """The unfinished jobs, or all, as they stand at one moment, for `import_` elsewhere.
+
+        Read them within the block; nothing may be changed through this client in it.
+        """
+        with self._store() as store, store.snapshot():
+            yield Export(store.running(), store.families(), _exported(store, finished=finished))
+
+    def import_(self, jobs: Iterable[JobRow]) -> Imported:
+        """Store exported jobs under their ids, with their attempts: all or none, and no events.
+
+        One that is there already, with this id, task and moment of creation, is left as it is.
+        IllegalMove names an id that another job has here, UniqueTaken who holds a unique key,
+        PayloadError a job that this database refuses. The ids must ascend.
+        """
+        with self._store() as store:
+            return store.import_(jobs)
 
     # -- run
 
@@ -268,7 +303,12 @@ class Client:
                 if self._store_of is not None:
                     self._store_of[1].close()  # of the process we were forked from: only forgotten
                 store = open_store(
-                    self.url, durable=self._durable, clock=self._clock, events=self._events
+                    self.url,
+                    durable=self._durable,
+                    schema=self._schema,
+                    notify=self._notify,
+                    clock=self._clock,
+                    events=self._events,
                 )
                 store.payload = self._payload
                 self._store_of = (os.getpid(), store)
@@ -354,6 +394,13 @@ def _state(name: str) -> State:
         return State(name)
     except ValueError:
         raise InvalidOption(f"{name!r} is no state; it must be one of {', '.join(State)}") from None
+
+
+def _exported(store: Store, *, finished: bool) -> Iterator[JobRow]:
+    after = 0
+    while page := store.export(after, EXPORTED_AT_ONCE, finished=finished):
+        yield from page
+        after = page[-1].id
 
 
 def _prune_all(store: Store, state: State, age: int) -> int:

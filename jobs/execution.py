@@ -60,9 +60,12 @@ class Execution:
         self._unknown_told: dict[str, int] = {}
         self.state: dict[str, Any] = {}
 
-    def run(self, job: Claimed, ends_ns: int = 0) -> Outcome:
-        """The outcome of one run; `ends_ns` is its deadline by the monotonic clock, 0 for none."""
-        if job.expires_at is not None and self._clock.now_ms() > job.expires_at:
+    def run(self, job: Claimed, ends_ns: int = 0, *, waited_ns: int = 0) -> Outcome:
+        """The outcome of one run, begun so long after its claim.
+
+        `ends_ns` is its deadline by the monotonic clock, 0 for none.
+        """
+        if job.expires_in_ms is not None and waited_ns > job.expires_in_ms * 1_000_000:
             return _failed("expired", "it was not started before it expired")
         task = self._registry.get(job.task)
         if task is None:

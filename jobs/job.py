@@ -204,7 +204,7 @@ class Claimed(NamedTuple):
     policy: str | None
     timeout_ms: int
     memory_bytes: int
-    expires_at: int | None
-    """UTC milliseconds."""
+    expires_in_ms: int | None
+    """Counted from the claim: not started any more after so long; None is never."""
     queue: str
     priority: int

@@ -113,6 +113,10 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "unreachable": (logging.ERROR, "no child could reach {database} in time; giving up"),
     "surprised": (logging.ERROR, "an error nobody foresaw, the family goes on: {error}"),
+    "buried": (
+        logging.WARNING,
+        "family {family} on {host} is declared dead: no heartbeat for {silent} s",
+    ),
     "expelled": (
         logging.WARNING,
         "family {family} was declared dead; its children leave and it comes back as another",

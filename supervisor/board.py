@@ -21,10 +21,10 @@ _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
 _WORDS = _GRAVES_AT + GRAVES * _GRAVE_WORDS
 
 # The header. Parent: stop, scale, watching, graves written, restarts, degraded, caretaker's leave.
-# Caretaker: graves settled, lease, drained, and whether it watches.
+# Caretaker: graves settled, lease, drained, the family that has a row, and whether it watches.
 (
     STOP, SCALE, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, DISMISSED, STARTED_AT,
-    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, WAITING, FAMILY, DRAINING, EXPELLED,
+    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, WAITING, ENTERED, DRAINING, EXPELLED,
 ) = range(16)  # fmt: skip
 
 # A slot, by writer and cache line. Child:

@@ -18,6 +18,7 @@ class Cleanliness:
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._descriptors = [(descriptor, _inode(descriptor)) for descriptor in descriptors]
+        self._held: list[tuple[int, tuple[int, int] | None]] = []
         self._handlers = _handlers()
         self._folder = _folder()
         self._umask = _umask()
@@ -49,12 +50,16 @@ class Cleanliness:
         kept = [(number, inode) for number, inode in self._descriptors if number not in descriptors]
         self._descriptors = [*kept, *((number, _inode(number)) for number in descriptors)]
 
+    def hold(self, descriptors: Sequence[int]) -> None:
+        """These are ours too until the next `hold`: a connection, which may be another one later."""
+        self._held = [(descriptor, _inode(descriptor)) for descriptor in descriptors]
+
     def lost_descriptor(self) -> str | None:
         """A descriptor of ours that is closed or now another file's.
 
         Asked before every turn: a statement must never go into a user's file.
         """
-        for descriptor, inode in self._descriptors:
+        for descriptor, inode in (*self._descriptors, *self._held):
             if _inode(descriptor) != inode:
                 return f"its descriptor {descriptor} was closed"
         return None

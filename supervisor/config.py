@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.settings import parse_url
+from jobs.settings import SCHEMA_NAME, check_flag, check_schema, parse_url
 from jobs.task import RETRIES_MAX, Defaults, check_queue
 from jobs.units import duration_ms, size_bytes
 
@@ -125,7 +125,16 @@ def _url() -> Kind:
             return f"sqlite:///{os.path.abspath(os.path.join(folder, target.path))}"
         return str(value)
 
-    return Kind('a database URL such as "sqlite:///jobs.db"', read)
+    return Kind('a database URL such as "sqlite:///jobs.db" or "postgresql://host/database"', read)
+
+
+def _flag() -> Kind:
+    def read(value: Any, _: str) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(value)  # noqa: TRY004 - one error for every wrong value
+        return value
+
+    return Kind("true or false", read, lambda text: check_flag("flag", text))
 
 
 def _file() -> Kind:
@@ -168,6 +177,10 @@ def _queue(value: Any) -> str:
     return check_queue("queue", value)
 
 
+def _schema(value: Any) -> str:
+    return check_schema("schema", value)
+
+
 def _split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
@@ -200,6 +213,13 @@ KEYS: tuple[Key, ...] = (
     Key("database", "url", _url(), "sqlite:///jobs.db", "where the jobs live"),
     Key(
         "database",
+        "schema",
+        _word(_schema, "a name: 1 to 63 lower-case letters, digits and _, not beginning with pg_"),
+        SCHEMA_NAME,
+        "the PostgreSQL schema that holds the tables",
+    ),
+    Key(
+        "database",
         "durability",
         _choice("full", "normal"),
         "full",
@@ -211,6 +231,13 @@ KEYS: tuple[Key, ...] = (
         _ABOVE_ZERO,
         "1s",
         "how often an idle worker looks although nothing woke it",
+    ),
+    Key(
+        "database",
+        "notify",
+        _flag(),
+        True,
+        "wake idle workers by PostgreSQL's NOTIFY; false polls every 100 ms",
     ),
     Key(
         "database",
@@ -368,11 +395,16 @@ def render() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`[database]`: where the rows live. A SQLite path in `url` is absolute."""
+    """`[database]`: where the rows live. A SQLite path in `url` is absolute.
+
+    `url` may hold a password: show it by `jobs.settings.shown_url` only.
+    """
 
     url: str
+    schema: str
     durability: str
     poll_ms: int
+    notify: bool
     connect_timeout_ms: int
 
 

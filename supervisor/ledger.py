@@ -19,6 +19,7 @@ import zlib
 from typing import NamedTuple
 
 from jobs.clock import SYSTEM, Clock
+from jobs.identity import boot_id
 from jobs.store import Record
 
 SIZE = 1 << 20
@@ -260,6 +261,15 @@ def _parse(journal: bytes, owner: int, now: int | None) -> list[Record]:
         records.append(Record(owner, claim, job, attempt, verb, age, duration, delay, body))
         at = body_at + ((_RECORD.size + length + 7) & ~7) - _RECORD.size
     return records
+
+
+def read_own(path: str, owner: int, clock: Clock) -> Read | None:
+    """A ledger under its own name; another's bytes in it mean that its life wrote nothing yet."""
+    try:
+        found = read(path, boot_id=boot_id(), clock=clock)
+    except FileNotFoundError:
+        return None
+    return found if found is not None and found.header.owner == owner else None
 
 
 def read_progress(path: str) -> tuple[int, str] | None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from jobs.clock import SYSTEM, Clock
 from jobs.errors import ConfigError
 from jobs.log import configure, reopen, say, set_role
+from jobs.settings import parse_url, shown_url
+from jobs.store import load_driver
 from supervisor.board import (
     BACKOFF,
     BEAT,
@@ -40,6 +42,7 @@ from supervisor.board import (
     FILLED,
     GRAVES_SETTLED,
     GRAVES_WRITTEN,
+    LEASE_UNTIL,
     MEMORY,
     NOW,
     PARENT_WATCHES,
@@ -139,6 +142,8 @@ class Parent:
         self._board = Board()
         self._board[DRAINING] = int(drain_and_stop)
         self._board[STARTED_AT] = clock.now_ms()
+        if parse_url(config.database.url).kind == "postgresql":
+            self._board[LEASE_UNTIL] = 0  # there is none before the first heartbeat
         self._family = secrets.randbits(62) + 1
         self._places: list[Place] = []
         self._free = list(range(SLOTS - 1, -1, -1))
@@ -161,6 +166,7 @@ class Parent:
 
     def run(self) -> int:
         """Fork, watch and stop; the exit code (0, 69, 75, 78)."""
+        load_driver(self._config.database.url)  # before the forks, so that they share its memory
         state = StateDir(self._config.family.state_dir, self._clock)
         state.create()
         self._pid = os.getpid()
@@ -175,7 +181,7 @@ class Parent:
             if descriptor >= 0:
                 self._poll.register(descriptor, select.POLLIN)
         self._furnish()
-        database = self._config.database.url
+        database = shown_url(self._config.database.url)
         say("started", family=self._config.family.name, workers=self._scale(), database=database)
         self._woke = self._clock.monotonic_ns()
         while not self._finished():
@@ -272,8 +278,8 @@ class Parent:
                 f"[supervisor] state_dir changed from {old.family.state_dir} to "
                 f"{new.family.state_dir}; that needs a stop and a start"
             )
-        if new.database.url != old.database.url:
-            raise ConfigError("[database] url changed; that needs a stop and a start")
+        if (new.database.url, new.database.schema) != (old.database.url, old.database.schema):
+            raise ConfigError("[database] url or schema changed; that needs a stop and a start")
 
     def _refurnish(self) -> None:
         """Places as the new configuration wants them; those that stay are renewed one by one."""
@@ -522,7 +528,7 @@ class Parent:
             say("hopeless", boots=caretaker.bad_boots)
             self._code = EX_CONFIG
         elif not reached and self._elapsed_ms() > self._config.database.connect_timeout_ms:
-            say("unreachable", database=self._config.database.url)
+            say("unreachable", database=shown_url(self._config.database.url))
             self._code = EX_UNAVAILABLE
         if self._code:
             self._begin_stop()

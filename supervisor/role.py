@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jobs.clock import SYSTEM, Clock
-from jobs.errors import JobsError
+from jobs.errors import JobsError, StoreError
 from jobs.identity import HOST, Identity
 from jobs.log import reopen, say, set_role
 from jobs.store import Life
@@ -23,6 +23,7 @@ from supervisor.signals import PASSED_ON, Signals, drain, poke
 SECOND = 1_000_000_000
 EX_OK, EX_CONFIG = 0, 78
 SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
+IDLE_LEAST, IDLE_MOST = 2.0, 30.0  # seconds for which a transaction may stand still
 TRACE_MAX = 16_384  # characters of the traceback of a module that cannot be imported
 
 
@@ -59,6 +60,7 @@ class Role(ABC):
         self._told = False
         self.log_rotated = False
         self._poll = select.poll()
+        self._watched: int | None = None
 
     def run(self) -> int:
         """The whole life; its exit code."""
@@ -78,7 +80,8 @@ class Role(ABC):
             self.boot()
         except JobsError as error:
             say("boot_failed", role=self.seat.name, error=str(error))
-            if error.__cause__ is not None:
+            # A user's module that cannot be imported; a database tells all in its one sentence.
+            if error.__cause__ is not None and not isinstance(error, StoreError):
                 trace = "".join(traceback.format_exception(error.__cause__))
                 sys.stderr.write(trace[-TRACE_MAX:])
             return EX_CONFIG if error.exit_code == EX_CONFIG else 1
@@ -111,9 +114,14 @@ class Role(ABC):
         self.slot[BEAT] = self.clock.monotonic_ns()
 
     def watch(self, descriptor: int | None) -> None:
-        """Let a descriptor end a sleep."""
-        if descriptor is not None and descriptor >= 0:
+        """Let this descriptor end a sleep, instead of the one before."""
+        if descriptor == self._watched:
+            return
+        if self._watched is not None:
+            self._poll.unregister(self._watched)
+        if descriptor is not None:
             self._poll.register(descriptor, select.POLLIN)
+        self._watched = descriptor
 
     def sleep(self, seconds: float) -> None:
         """Wait for the time, a signal, the lifeline or a watched descriptor, whichever is first."""
@@ -168,6 +176,11 @@ class Role(ABC):
                 else:
                     self._told = True
         return self._told
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long a transaction may stand still: a rescue that needs its locks must not wait longer."""
+        return min(max(self.seat.config.family.dead_after_ms / 1000, IDLE_LEAST), IDLE_MOST)
 
     @property
     def alone(self) -> bool:

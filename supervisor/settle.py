@@ -10,9 +10,11 @@ from jobs.identity import HOST
 from jobs.retry import policy_from_json
 from jobs.store import Applied, Life, Record, Store
 from jobs.store.base import Death, Held
+from jobs.store.relational import log_lost
 from supervisor.board import VERDICTS, Grave
 from supervisor.child import Exit
 from supervisor.ledger import Header, Read
+from supervisor.rejected import keep_rejected
 
 #: Verdicts that are the fault of the job they name; every other kill of ours charges nobody.
 _BLAMING = {"timeout", "memory"}
@@ -78,17 +80,26 @@ def settle(
 ) -> Applied:
     """Settle a dead life in one transaction; `running` is its current job (0: none) and claim."""
     with store.transaction():
+        # First: a turn that this life had sent before its death ends now, or claims nothing.
+        store.remove_owner(life.owner)
         applied = store.apply(records, life, forget_succeeded=forget)
         if running[0]:
             _end_current(store, life, running, death)
         store.release_rest(life.owner)
-        store.remove_owner(life.owner)
     return applied
+
+
+def tell(applied: Applied, rejected: str) -> None:
+    """What a settling could not do: told in the log, and kept in the folder of refused outcomes."""
+    log_lost(applied.lost)
+    for record, reason in applied.rejected:
+        keep_rejected(rejected, record, reason)
 
 
 def settle_rebooted(store: Store, life: Life, found: Read, *, forget: bool) -> Applied:
     """Settle a life of an earlier boot: its records are authentic, but what it wrote last is lost."""
     with store.transaction():
+        store.remove_owner(life.owner)
         applied = store.apply(found.records, life, forget_succeeded=forget)
         settle_vanished(store, life)
     return applied
@@ -97,11 +108,17 @@ def settle_rebooted(store: Store, life: Life, found: Read, *, forget: bool) -> A
 def settle_vanished(store: Store, life: Life) -> None:
     """Settle a life without evidence of what it had started: every row goes back uncharged.
 
-    A job that loses its worker like that four times is failed.
+    A job that loses its worker like that four times is failed. Page by page, and the owner with the last
+    one: a kill in between leaves an owner with fewer rows.
     """
+    while store.vanish(life.owner, vanished(life)):
+        pass
     with store.transaction():
-        store.vanish(life.owner, vanished(life))
-        store.remove_owner(life.owner)
+        store.remove_owner(
+            life.owner
+        )  # what it had sent before its death ends now, or claims nothing
+        while store.vanish(life.owner, vanished(life)):
+            pass
 
 
 def _end_current(store: Store, life: Life, running: tuple[int, int], death: Death) -> None:

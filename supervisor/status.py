@@ -17,6 +17,7 @@ from jobs import __version__
 from jobs.clock import Clock, to_datetime
 from jobs.identity import HOST
 from jobs.log import say
+from jobs.settings import shown_url
 from jobs.store.base import Death
 from supervisor.board import (
     BACKOFF,
@@ -149,7 +150,7 @@ class Status:
             "state": state,
             "started_at": _iso(board[STARTED_AT]),
             "written_at": _iso(self._clock.now_ms()),
-            "database": self._config.database.url,
+            "database": shown_url(self._config.database.url),
             "waiting_for_database": waiting,
             "degraded": degraded,
             "scale": board[SCALE],

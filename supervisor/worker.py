@@ -24,8 +24,7 @@ from jobs.log import log_event, say
 from jobs.outcome import VERB_CODES, Outcome
 from jobs.registry import registry
 from jobs.settings import parse_url
-from jobs.store import Applied, Record, open_store
-from jobs.store.relational import log_lost
+from jobs.store import Record, open_store
 from jobs.units import DURATION_MAX_MS
 from supervisor.board import (
     BATCH,
@@ -56,13 +55,14 @@ from supervisor.cleanliness import Cleanliness, locks_database
 from supervisor.config import Workers
 from supervisor.family import StateDir
 from supervisor.ledger import INLINE, Entry, Header, Ledger
-from supervisor.rejected import keep_rejected
 from supervisor.role import SECOND, Role, Seat
+from supervisor.settle import tell
 from supervisor.signals import poke
 
 WORK_AHEAD_NS = 20_000_000  # a batch is about 20 ms of work: what a neighbour may have to wait
 LONG_NS = 1_000_000  # after a job longer than this the process is looked over
 LOOKED_OVER_EVERY = 100  # and after this many short ones
+POLL_UNWOKEN = 0.1  # seconds between two looks where nothing can wake this worker
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
 GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
 LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
@@ -86,6 +86,7 @@ class Worker(Role):
         self._database = parse_url(seat.config.database.url).path
         self._locked_since = self._locked_seen = 0
         self._claim = 0
+        self._claimed_ns = 0
         self._average_ns = 0.0
         self._batch = 1
         self._unsure = False  # rows of ours may run that we do not hold
@@ -108,19 +109,31 @@ class Worker(Role):
         registry.load(tasks.modules, tasks.path)
         events = Events()
         events.subscribe(log_event)
+        database = self._config.database
         self._store = open_store(
-            self._config.database.url, durable=False, clock=self.clock, events=events
+            database.url,
+            durable=False,
+            schema=database.schema,
+            notify=database.notify,
+            idle=self.idle_seconds,
+            application=f"jobvisor {self._config.family.name} {self.seat.name}",
+            clock=self.clock,
+            events=events,
         )
         self._store.on_wait = self._wait_for_lock
-        os.environ["JOBVISOR_DATABASE_URL"] = self._config.database.url
-        use_client(
-            Client(
-                self._config.database.url,
-                hold=False,
-                defaults=self._config.defaults,
-                durability=self._config.database.durability,
-            )
+        os.environ["JOBVISOR_DATABASE_URL"] = database.url
+        os.environ["JOBVISOR_DATABASE_SCHEMA"] = database.schema
+        os.environ["JOBVISOR_DATABASE_NOTIFY"] = str(database.notify).lower()
+        self._client = Client(
+            database.url,
+            # A connection to SQLite must not be open while a task runs; one to a server may.
+            hold=not self._store.one_machine,
+            defaults=self._config.defaults,
+            durability=database.durability,
+            schema=database.schema,
+            notify=database.notify,
         )
+        use_client(self._client)
         self._execution = Execution(
             registry,
             clock=self.clock,
@@ -129,10 +142,7 @@ class Worker(Role):
             defer_unknown=tasks.unknown == "defer",
         )
         self._waker = self._store.waker()
-        self.watch(self._waker.fileno())
         self._poll_seconds = self._config.database.poll_ms / 1000
-        if self._waker.fileno() is None:
-            self._poll_seconds = min(self._poll_seconds, 0.1)
         # Successes are the many: their line costs nothing where nobody reads it.
         self._verbose = self._config.log.level == "debug"
         ours = [self.seat.lifeline, self.seat.parent_poke, self.seat.caretaker_poke]
@@ -195,6 +205,7 @@ class Worker(Role):
         if self._clean.lost_descriptor() is not None:
             self._withdraw()
             os._exit(0)
+        self._clean.hold([])  # a connection may be made anew from here on, until a task runs again
 
     def _accept_rotated_log(self) -> None:
         if self.log_rotated:
@@ -205,6 +216,8 @@ class Worker(Role):
         return self.board[LEASE_UNTIL] < self.clock.boottime_ns()
 
     def _turn(self, limit: int) -> list[Claimed]:
+        if self._failures or not self._registered:
+            self._store.open()  # in no transaction, so nobody judges how long it takes
         self.beat()  # before the state: a turn with an old beat is taken for a stuck one
         self.slot[STATE] = TURN
         if self._ledger is None:
@@ -214,6 +227,7 @@ class Worker(Role):
             limit = min(limit, 1)
         claim = self._claim + 1
         self._claim = claim  # a number is used once, whether or not its COMMIT was answered
+        self._claimed_ns = self.clock.monotonic_ns()
         unsure, self._unsure = self._unsure, True
         turn = self._store.turn(
             self.life,
@@ -237,40 +251,42 @@ class Worker(Role):
         if ledger is not None:
             ledger.claimed(claim)
         self.slot[CLAIM] = claim
-        self._tell(turn.applied)
+        tell(turn.applied, self._state.rejected)
         return turn.jobs
-
-    def _tell(self, applied: Applied) -> None:
-        if applied.lost:
-            log_lost(applied.lost)
-        for record, reason in applied.rejected:
-            keep_rejected(self._state.rejected, record, reason)
 
     def _rest(self) -> float:
         """Nothing to claim: look without a lock until there is, keeping the connection.
 
-        The order is watch, drain, look, sleep: what comes after the drain ends the sleep, what came
-        before it is seen by the look.
+        The order is watch, drain, look, drain, sleep: what comes before the look is seen by it, what
+        comes during it is drained after it, what comes later ends the sleep.
         """
         self.slot[STATE] = IDLE
         self.slot[BATCH] = 0
         self._batch = 1
+        if not self._store.one_machine:
+            self._client.close()  # the connection that tasks enqueue with; a server has not many
         now = look_at = self.clock.monotonic_ns()
         while not self.leaving():
             self.beat()
-            hint = self._waker.drain()
-            if hint is not None:
-                look_at = min(look_at, now + int(hint * SECOND))
-            if now >= look_at:
-                try:
+            try:
+                hint = self._waker.drain()
+                if hint is not None:
+                    look_at = min(look_at, now + int(hint * SECOND))
+                if now >= look_at:
                     found, due_ms = self._store.look(self._pool.queues)
                     self._unsure = self._unsure or (not found and self._store.owns(self.seat.owner))
-                except StoreError as error:
-                    return self._wait_for_database(error)
-                if found or self._unsure:
-                    break
-                wait = self._poll_seconds if due_ms is None else due_ms / 1000
-                look_at = now + int(min(self._poll_seconds, wait) * SECOND)
+                    if found or self._unsure:
+                        break
+                    wait = self._poll_seconds if due_ms is None else due_ms / 1000
+                    # After the look: it may have been the one that found out who can wake it.
+                    if self._waker.fileno() is None:
+                        wait = min(wait, POLL_UNWOKEN)
+                    now = self.clock.monotonic_ns()
+                    look_at = now + int(min(self._poll_seconds, wait) * SECOND)
+                    continue  # what was told during the look is drained before the sleep
+            except StoreError as error:
+                return self._wait_for_database(error)
+            self.watch(self._waker.fileno())
             self.sleep((look_at - now) / SECOND)
             now = self.clock.monotonic_ns()
         return 0
@@ -286,7 +302,11 @@ class Worker(Role):
         self._locked_seen = now
         if now - last > LOCKED_GAP_NS:
             self._locked_since = now  # the first time in this wait
-        elif now - self._locked_since > LOCKED_NS and locks_database(self._database):
+        elif (
+            self._store.one_machine
+            and now - self._locked_since > LOCKED_NS
+            and locks_database(self._database)
+        ):
             say("unsound", what="a task left the database open and locked")
             self._withdraw()  # a function that has returned is not to blame for the one before it
             os._exit(0)
@@ -300,6 +320,7 @@ class Worker(Role):
         if self._failures == 1 or now - self._told_at > TOLD_AGAIN_NS:
             self._told_at = now
             say("database_lost", error=str(error))
+        self.watch(None)  # what it watched is closed now, and its number may be another file's
         self._store.close()
         delay = min(RETRY_FIRST * 2 ** min(self._failures, 10), RETRY_CAP)
         self.pause(delay * random.uniform(0.5, 1.0))
@@ -308,9 +329,8 @@ class Worker(Role):
     # -- the jobs of one claim
 
     def _run(self, jobs: list[Claimed]) -> None:
-        # No connection of ours is open while a user's function runs: a task that opens and closes
-        # the database file would drop this process's locks, and with them a later commit.
-        self._store.close()
+        self._store.step_aside()
+        self._clean.hold(self._store.descriptors())
         slot = self.slot
         slot[BATCH] = len(jobs)
         slot[STATE] = BUSY
@@ -355,7 +375,7 @@ class Worker(Role):
             return False
         slot[STARTED] += 1
         self._current = job
-        outcome = self._execution.run(job, ends)
+        outcome = self._execution.run(job, ends, waited_ns=began - self._claimed_ns)
         self._current = None
         took = self.clock.monotonic_ns() - began
         self._record(job, outcome, took)
@@ -440,8 +460,9 @@ class Worker(Role):
         self.beat()
         self.slot[STATE] = TURN
         applied = self._store.apply(records, self.life, forget_succeeded=self._forget)
-        self._store.close()
-        self._tell(applied)
+        self._store.step_aside()
+        self._clean.hold(self._store.descriptors())
+        tell(applied, self._state.rejected)
         self.slot[STATE] = BUSY
         self._wake_watchers()  # while the database was away nobody watched this worker
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jobs.clock import Clock
 
 START_MS = 2_000_000_000_000  # in 2033: a row with the machine's own time is never ahead of it
@@ -10,10 +12,12 @@ START_MS = 2_000_000_000_000  # in 2033: a row with the machine's own time is ne
 class MovableClock(Clock):
     """The time of day stands still until `move`; intervals and sleeps also take their real time."""
 
-    __slots__ = ("_moved_ms",)
+    __slots__ = ("_moved_ms", "on_move")
 
     def __init__(self) -> None:
         self._moved_ms = 0
+        #: Called after each move: by whoever keeps this time elsewhere, as a database does.
+        self.on_move: list[Callable[[], None]] = []
 
     def now_ms(self) -> int:
         return START_MS + self._moved_ms
@@ -27,3 +31,5 @@ class MovableClock(Clock):
     def move(self, ms: int) -> None:
         """Let this many milliseconds pass; a negative number sets the clock back."""
         self._moved_ms += ms
+        for told in self.on_move:
+            told()

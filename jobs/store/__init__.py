@@ -3,26 +3,67 @@
 from __future__ import annotations
 
 from jobs.clock import SYSTEM, Clock
+from jobs.errors import MissingExtra
 from jobs.events import Events
 from jobs.settings import parse_url
 from jobs.store.base import Applied, Life, Record, Store, Turn
 from jobs.store.sqlite import SqliteStore
 
-__all__ = ["Applied", "Life", "Record", "Store", "Turn", "open_store"]
+__all__ = ["Applied", "Life", "Record", "Store", "Turn", "load_driver", "open_store"]
+
+
+def load_driver(url: str) -> None:
+    """Import what this database is spoken to with; a process that forks does it once for all.
+
+    Raises MissingExtra where it is not installed: who has SQLite needs no driver.
+    """
+    if parse_url(url).kind == "postgresql":
+        try:
+            import jobs.store.postgres  # noqa: F401, PLC0415
+        except ImportError as error:
+            raise MissingExtra(
+                "PostgreSQL needs psycopg; run: pip install 'jobvisor[postgres]'"
+            ) from error
 
 
 def open_store(
     url: str,
     *,
     durable: bool = True,
+    schema: str = "jobvisor",
+    notify: bool = True,
+    patience: float = 30.0,
+    idle: float = 30.0,
+    application: str = "jobvisor",
     clock: Clock = SYSTEM,
     events: Events | None = None,
-) -> SqliteStore:
+) -> Store:
     """The store a database URL names; nothing is connected before its first use.
 
-    `durable` commits survive power loss (`synchronous=FULL`); without it a commit survives the
-    death of every process but not of the machine, which is enough where the work would be done again.
+    `durable` is SQLite's: its commits survive power loss (`synchronous=FULL`); without it a commit
+    survives the death of every process but not of the machine, which is enough where the work would
+    be done again. The others are PostgreSQL's, whose own `synchronous_commit` says what a commit is:
+    `schema` holds the tables, `notify` wakes idle workers and is woken, `patience` is the longest an
+    answer may take in seconds, `idle` what may pass between two statements of a transaction before the
+    server ends it, `application` is how the server's own views call this connection.
+
+    Raises MissingExtra where the driver is not installed.
     """
     target = parse_url(url)
+    told = events or Events()
+    if target.kind == "postgresql":
+        load_driver(url)
+        from jobs.store.postgres import PostgresStore  # noqa: PLC0415
+
+        return PostgresStore(
+            url,
+            schema=schema,
+            notify=notify,
+            patience=patience,
+            idle=idle,
+            application=application,
+            clock=clock,
+            events=told,
+        )
     path = ":memory:" if target.kind == "memory" else target.path
-    return SqliteStore(path, durable=durable, clock=clock, events=events or Events())
+    return SqliteStore(path, durable=durable, clock=clock, events=told)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jobs.job import Attempt, Claimed, Job, NewJob, State
 from jobs.outcome import Failure
@@ -42,6 +42,8 @@ class Life(NamedTuple):
     pid_namespace: int
     pid: int
     start_ticks: int
+    age_ms: int = 0
+    """How long ago it entered."""
 
 
 class FamilyRow(NamedTuple):
@@ -57,8 +59,12 @@ class FamilyRow(NamedTuple):
     version: str
     state_dir: str
     dead_after_ms: int
-    started_at: int
-    heartbeat_at: int
+    started_at: int = 0
+    heartbeat_at: int = 0
+    silent_ms: int = 0
+    """How long ago the last heartbeat was."""
+    died: bool = False
+    """Declared dead: it may not beat again, and is being settled."""
 
 
 class Held(NamedTuple):
@@ -67,12 +73,75 @@ class Held(NamedTuple):
     attempt: int
     attempts_max: int
     policy: str | None
-    claimed_at: int
     claim: int
     cancel_requested: int
     task: str
     timeout_ms: int
     memory_bytes: int
+
+
+class AttemptRow(NamedTuple):
+    """One row of a job's history as it is stored; moments are UTC milliseconds."""
+
+    attempt: int
+    owner: int
+    claim: int
+    outcome: str
+    error_type: str | None
+    message: str | None
+    traceback: str | None
+    host: str | None
+    pid: int | None
+    exit_code: int | None
+    signal: str | None
+    verdict: str | None
+    started_at: int | None
+    finished_at: int
+
+
+class JobRow(NamedTuple):
+    """One job as it is stored, to be moved to another database: every column, and its history.
+
+    Moments are UTC milliseconds; arguments, result, policy and progress are their stored text.
+    """
+
+    id: int
+    task: str
+    args: str
+    kwargs: str
+    queue: str
+    priority: int
+    state: str
+    run_at: int
+    attempt: int
+    attempts_max: int
+    claims: int
+    losses: int
+    policy: str | None
+    timeout_ms: int
+    memory_bytes: int
+    unique_key: str | None
+    expires_at: int | None
+    deferred: str | None
+    cancel_requested: int
+    owner: int | None
+    claim: int | None
+    created_at: int
+    claimed_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    result: str | None
+    error: str | None
+    progress: str | None
+    attempts: tuple[AttemptRow, ...] = ()
+    """Oldest first."""
+
+
+class Imported(NamedTuple):
+    """What became of imported rows: how many were added, and how many had been there already."""
+
+    added: int
+    known: int
 
 
 #: In a word, how a run ended that left no record.
@@ -120,7 +189,8 @@ class Waker(ABC):
     def drain(self) -> float | None:
         """Take what has arrived: seconds until one look is due (0 = now), None if nothing came.
 
-        Also repairs the watch, so call it before each look: watch, drain, look, sleep.
+        Also repairs the watch, so call it before each look: watch, drain, look, sleep. After it
+        `fileno` may be another one, and a StoreError says that the database is away.
         """
 
     @abstractmethod
@@ -129,8 +199,13 @@ class Waker(ABC):
 
 
 class Store(ABC):
-    """A database of jobs. Verbs outside a `transaction` are one of their own."""
+    """A database of jobs. Verbs outside a `transaction` are one of their own.
 
+    Every moment that a row is compared with is the database's own.
+    """
+
+    #: Whether all who use this database are on one machine, so that another boot id proves death.
+    one_machine: ClassVar[bool]
     #: Called between two tries while somebody else holds the database, so that a beat can move.
     on_wait: Callable[[], None]
     #: How arguments and results are read for people.
@@ -147,6 +222,18 @@ class Store(ABC):
         """Disconnect; the next use connects again."""
 
     @abstractmethod
+    def step_aside(self) -> None:
+        """Let go of what a user's function could break, before it runs; the next verb takes it up."""
+
+    @abstractmethod
+    def descriptors(self) -> list[int]:
+        """Open files that statements go into, and that must not become a user's file."""
+
+    @abstractmethod
+    def check_schema(self) -> None:
+        """SchemaError if the tables have moved on to what this release cannot work with."""
+
+    @abstractmethod
     def migrate(self) -> tuple[int, int]:
         """Bring the schema up to this release; (number before, number after)."""
 
@@ -155,8 +242,16 @@ class Store(ABC):
         """All verbs within commit together or not at all; wake-ups and events follow the commit."""
 
     @abstractmethod
+    def snapshot(self) -> AbstractContextManager[None]:
+        """All that is read within is as it stood at the first read; nothing may be changed within."""
+
+    @abstractmethod
     def waker(self) -> Waker:
-        """A new waker for this process."""
+        """A new waker for this process, of whoever looks for something to claim."""
+
+    @abstractmethod
+    def watcher(self) -> Waker:
+        """A new waker that hears of every change, such as the end of a job."""
 
     @abstractmethod
     def database_id(self) -> str:
@@ -167,6 +262,10 @@ class Store(ABC):
     @abstractmethod
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         """Store jobs; (id, created) of each in order, the id of the holder where a unique key is taken."""
+
+    @abstractmethod
+    def enqueue_one(self, job: NewJob) -> Job:
+        """Store one job, as it stands then; `created` is False on the holder of its unique key."""
 
     @abstractmethod
     def get(self, job: int) -> Job:
@@ -194,7 +293,7 @@ class Store(ABC):
 
     @abstractmethod
     def oldest_pending(self) -> dict[str, int]:
-        """Queue to the due time (UTC ms) of its longest waiting pending row."""
+        """Queue to how many ms its longest waiting pending row has been due."""
 
     @abstractmethod
     def cancel(self, job: int) -> str:
@@ -219,6 +318,28 @@ class Store(ABC):
     @abstractmethod
     def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
         """How many jobs a complete prune would remove, by state."""
+
+    # -- moving to another database
+
+    @abstractmethod
+    def running(self) -> int:
+        """How many jobs run now."""
+
+    @abstractmethod
+    def export(self, after: int, limit: int, *, finished: bool) -> list[JobRow]:
+        """A page of the unfinished jobs, or of all, with ids above `after`, in their order.
+
+        A running job is told as a release would leave it. Within a `snapshot` pages fit together.
+        """
+
+    @abstractmethod
+    def import_(self, rows: Iterable[JobRow]) -> Imported:
+        """Store exported jobs under their own ids, all or none; ids must ascend, and no job run.
+
+        A job that is there already, which is one with this id, task and moment of creation, stays
+        as it is. IllegalMove names an id that another job has, UniqueTaken who holds a unique key,
+        PayloadError a job that this database refuses. No events.
+        """
 
     # -- workers
 
@@ -271,7 +392,10 @@ class Store(ABC):
 
     @abstractmethod
     def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
-        """Rows of an owner that vanished without evidence: uncharged, failed the fourth time."""
+        """A page of an owner that vanished without evidence: uncharged, failed the fourth time.
+
+        How many rows; 0 means that none is left.
+        """
 
     @abstractmethod
     def owns(self, owner: int) -> bool:
@@ -295,11 +419,15 @@ class Store(ABC):
 
     @abstractmethod
     def add_family(self, family: FamilyRow) -> None:
-        """A family enters, or beats again after it was declared dead."""
+        """A family enters."""
 
     @abstractmethod
     def heartbeat(self, family: int) -> bool:
         """The family lives; False means that it was declared dead."""
+
+    @abstractmethod
+    def bury_family(self, family: FamilyRow) -> bool:
+        """Declare a family dead, before its rows are touched; False if it has beaten since it was read."""
 
     @abstractmethod
     def families(self) -> list[FamilyRow]:

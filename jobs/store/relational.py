@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from jobs.clock import Clock, to_datetime
-from jobs.errors import IllegalMove, JobNotFound, UniqueTaken
+from jobs.errors import IllegalMove, JobNotFound, PayloadError, StoreUnavailable, UniqueTaken
 from jobs.events import Event, Events
 from jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
 from jobs.log import say
@@ -21,9 +22,12 @@ from jobs.store.base import (
     DEATHS,
     NOTHING,
     Applied,
+    AttemptRow,
     Death,
     FamilyRow,
     Held,
+    Imported,
+    JobRow,
     Life,
     Record,
     Store,
@@ -33,9 +37,13 @@ from jobs.store.base import (
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
+HOLDERS_ASKED = 10  # a unique key may change hands while it is asked for, but not for ever
+VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
 ID_MAX = 2**63 - 1
+IMPORTED_AT_ONCE = 500  # rows of an import in one statement,
+IMPORTED_TEXT = 4 << 20  # or as many as hold so many characters, so that memory is bounded
 
-_SUCCEED = VERB_CODES["succeed"]
+SUCCEED = VERB_CODES["succeed"]
 
 
 @cache
@@ -83,34 +91,33 @@ class RelationalStore(Store):
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         with self.transaction():
-            return [self._enqueue_one(job, self.clock.now_ms()) for job in jobs]
+            return [(number, row is not None) for number, row in map(self._enqueue, jobs)]
 
-    def _enqueue_one(self, job: NewJob, now: int) -> tuple[int, bool]:
-        run_at = (now if job.run_at_ms is None else job.run_at_ms) + job.run_in_ms
-        parameters = {
-            "task": job.task,
-            "args": job.args,
-            "kwargs": job.kwargs,
-            "queue": job.queue,
-            "priority": job.priority,
-            "state": "scheduled" if run_at > now else "pending",
-            "run_at": run_at,
-            "attempts_max": job.attempts_max,
-            "policy": job.policy,
-            "timeout_ms": job.timeout_ms,
-            "memory_bytes": job.memory_bytes,
-            "unique_key": job.unique_key,
-            "expires_at": None if job.expires_in_ms is None else run_at + job.expires_in_ms,
-            "now": now,
-        }
-        rows = self._rows("enqueue", parameters)
-        if not rows:
-            return self._rows("holder", {"unique_key": job.unique_key})[0][0], False
+    def enqueue_one(self, job: NewJob) -> Job:
+        with self.transaction():
+            number, row = self._enqueue(job)
+            return replace(self.get(number), created=False) if row is None else self._job(row)
+
+    def _enqueue(self, job: NewJob) -> tuple[int, tuple[Any, ...] | None]:
+        """The id and the new row, or the id of the job that holds its unique key, and None."""
+        for _ in range(HOLDERS_ASKED):
+            rows = self._rows("enqueue", job._asdict())
+            if rows:
+                self._enqueued(rows[0][0], job)
+                return rows[0][0], rows[0]
+            holder = self._rows("holder", {"unique_key": job.unique_key})
+            if holder:
+                return holder[0][0], None
+            # Whoever held the key finished between the two statements: it is free again.
+        raise StoreUnavailable(
+            f"the unique key {job.unique_key!r} was taken and freed {HOLDERS_ASKED} times while "
+            f"this job was enqueued; try again"
+        )
+
+    def _enqueued(self, number: int, job: NewJob) -> None:
         self._pending_made = True
-        number = int(rows[0][0])
         if self.events.active:
             self._note("enqueue", number, ("", job.task, job.queue, 0, job.attempts_max))
-        return number, True
 
     def get(self, job: int) -> Job:
         rows = self._rows("get", {"job": job})
@@ -152,7 +159,7 @@ class RelationalStore(Store):
 
     def cancel(self, job: int) -> str:
         with self.transaction():
-            rows = self._rows("cancel", {"job": job, "now": self.clock.now_ms()})
+            rows = self._rows("cancel", {"job": job})
             if rows:
                 self._note("cancel", job, rows[0])
                 return "cancelled"
@@ -164,9 +171,7 @@ class RelationalStore(Store):
 
     def requeue(self, job: int) -> None:
         with self.transaction():
-            rows, refused = self._attempted(
-                self._rows, "requeue", {"job": job, "now": self.clock.now_ms()}
-            )
+            rows, refused = self._attempted(self._rows, "requeue", {"job": job})
             if refused is not None:
                 raise self._unique_taken(job, refused)
             if not rows:
@@ -195,27 +200,95 @@ class RelationalStore(Store):
 
     def _simple_move(self, verb: str, job: int) -> bool:
         with self.transaction():
-            rows = self._rows(verb, {"job": job, "now": self.clock.now_ms()})
+            rows = self._rows(verb, {"job": job})
             if rows:
                 self._changed(verb, job, rows[0])
             return bool(rows)
 
     def prune(self, older_than_ms: Mapping[State, int], *, limit: int) -> int:
         gone = 0
-        now = self.clock.now_ms()
         for state, age in older_than_ms.items():
             if gone < limit:
                 with self.transaction():
-                    parameters = {"state": state.value, "before": now - age, "limit": limit - gone}
+                    parameters = {"state": state.value, "age": age, "limit": limit - gone}
                     gone += self._change("prune", parameters)
         return gone
 
     def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
-        now = self.clock.now_ms()
         return {
-            state: self._rows("prunable", {"state": state.value, "before": now - age})[0][0]
+            state: self._rows("prunable", {"state": state.value, "age": age})[0][0]
             for state, age in older_than_ms.items()
         }
+
+    # -- moving to another database
+
+    def running(self) -> int:
+        return int(self._rows("running", {})[0][0])
+
+    def export(self, after: int, limit: int, *, finished: bool) -> list[JobRow]:
+        with self.snapshot():
+            page = {"after": after, "limit": limit, "finished": finished}
+            rows = self._rows("export", page)
+            histories: dict[int, list[AttemptRow]] = {}
+            if rows:
+                for job, *run in self._rows("export_attempts", _listed(row[0] for row in rows)):
+                    histories.setdefault(job, []).append(AttemptRow._make(run))
+        return [JobRow._make((*row, tuple(histories.get(row[0], ())))) for row in rows]
+
+    def import_(self, rows: Iterable[JobRow]) -> Imported:
+        added = known = 0
+        with self.transaction():
+            for page in _pages(rows):
+                fresh = self._not_known(page)
+                known += len(page) - len(fresh)
+                added += len(fresh)
+                if fresh:
+                    self._skip_ids(fresh[-1].id)
+                    self._import_page(fresh)
+                    self._pending_made = True
+        return Imported(added, known)
+
+    def _not_known(self, page: list[JobRow]) -> list[JobRow]:
+        found = {row[0]: row[1:] for row in self._rows("known", _listed(row.id for row in page))}
+        for row in page:
+            if row.id in found and found[row.id] != (row.task, row.created_at):
+                task, created_at = found[row.id]
+                raise IllegalMove(
+                    f"job {row.id} ({row.task}) cannot be imported: here another job has this id, "
+                    f"{task} of {to_datetime(created_at).isoformat(timespec='milliseconds')}"
+                )
+        return [row for row in page if row.id not in found]
+
+    def _import_page(self, page: list[JobRow]) -> None:
+        _, refused = self._attempted(self._import_all, page)
+        if refused is None:
+            return
+        # One of them: each by itself tells which.
+        for row in page:
+            _, refused = self._attempted(self._import_all, [row])
+            if refused is not None:
+                raise self._not_imported(row, refused)
+
+    def _import_all(self, page: list[JobRow]) -> None:
+        self._change_many("import", [_values(row) for row in page])
+        runs = [{"job": row.id, **run._asdict()} for row in page for run in row.attempts]
+        if runs:
+            self._change_many("import_attempt", runs)
+
+    def _not_imported(self, row: JobRow, refused: str) -> Exception:
+        rows: list[tuple[Any, ...]] = []
+        if row.unique_key is not None and State(row.state) not in FINISHED:
+            rows = self._attempted(self._rows, "holder", {"unique_key": row.unique_key})[0] or []
+        if not rows:
+            return PayloadError(f"job {row.id} cannot be imported: {refused}")
+        return UniqueTaken(
+            f"job {row.id} cannot be imported: job {rows[0][0]} holds its unique key "
+            f"{row.unique_key!r}",
+            holder=rows[0][0],
+        )
+
+    def _skip_ids(self, greatest: int) -> None:
+        """Give out no id up to this one any more; SQLite's AUTOINCREMENT sees to it by itself."""
 
     # -- workers
 
@@ -234,7 +307,7 @@ class RelationalStore(Store):
         jobs: list[Claimed] = []
         with self.transaction():
             if register:
-                self._change("add_owner", {**life._asdict(), "now": self.clock.now_ms()})
+                self._change("add_owner", life._asdict())
             applied = NOTHING
             if journal:
                 applied = self.apply(journal, life, forget_succeeded=forget_succeeded)
@@ -250,18 +323,11 @@ class RelationalStore(Store):
 
     def _claim(self, owner: int, claim: int, queue: str, limit: int) -> list[Claimed]:
         parameters = {
-            "owner": owner,
-            "claim": claim,
-            "queue": queue,
-            "limit": limit,
-            "now": self.clock.now_ms(),
-        }
-        rows = self._rows("claim", parameters)
-        # RETURNING promises no order: id first, then a stable sort by priority, high to low.
-        rows.sort(key=itemgetter(0))
-        jobs = [Claimed._make(row) for row in rows]
-        jobs.sort(key=attrgetter("priority"), reverse=True)
-        return jobs
+            "owner": owner, "claim": claim, "queue": queue, "limit": limit,
+            "first": True,  # what other queues gave is off the limit already
+            "entered": False,  # of a life that works job by job under locks of its own
+        }  # fmt: skip
+        return in_order(self._rows("claim", parameters))
 
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
         for queue in queues:
@@ -270,8 +336,7 @@ class RelationalStore(Store):
         due = self._rows("next_due", {})
         if not due:
             return False, None
-        ahead = due[0][0] - self.clock.now_ms()
-        return ahead <= 0, max(ahead, 0)
+        return due[0][0] <= 0, max(due[0][0], 0)
 
     def apply(
         self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
@@ -280,13 +345,13 @@ class RelationalStore(Store):
         if not ordered:
             return NOTHING
         with self.transaction():
-            succeeded = [record for record in ordered if record.verb == _SUCCEED]
-            others = [record for record in ordered if record.verb != _SUCCEED]
+            succeeded = [record for record in ordered if record.verb == SUCCEED]
+            others = [record for record in ordered if record.verb != SUCCEED]
             applied = Applied(0, [], [])
             if succeeded:
                 applied = self._succeed(succeeded, life, forget_succeeded)
             for record in others:
-                applied = _sum(applied, self._apply_guarded(record, life, forget_succeeded))
+                applied = summed(applied, self._apply_guarded(record, life, forget_succeeded))
         return applied
 
     def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:
@@ -297,13 +362,11 @@ class RelationalStore(Store):
         # One row the database refuses must not block the others: each by itself.
         applied = Applied(0, [], [])
         for record in records:
-            applied = _sum(applied, self._apply_guarded(record, life, forget))
+            applied = summed(applied, self._apply_guarded(record, life, forget))
         return applied
 
     def _succeed_all(self, records: list[Record], forget: bool) -> int:
-        now = self.clock.now_ms()
-        name = "succeed_and_forget" if forget else "succeed"
-        return self._change_many(name, [_success(record, now) for record in records])
+        return self._change_many(*successes(records, forget=forget))
 
     def _apply_guarded(self, record: Record, life: Life, forget: bool) -> Applied:
         changed, refused = self._attempted(self._apply_one, record, life, forget)
@@ -315,47 +378,24 @@ class RelationalStore(Store):
         return Applied(1, [], []) if changed else Applied(0, self._lost([record]), [])
 
     def _apply_one(self, record: Record, life: Life, forget: bool) -> bool:
-        outcome = Outcome.from_body(VERB_NAMES[record.verb], record.delay_ms, record.body)
-        now = self.clock.now_ms()
-        fence = {"job": record.job, "owner": record.owner, "claim": record.claim}
-        finished_at = now - record.age_ms
-        times = {"started_at": finished_at - record.duration_ms, "finished_at": finished_at}
-        if outcome.verb == "succeed":
-            name = "succeed_and_forget" if forget else "succeed"
-            return self._change(name, _success(record, now)) > 0
-        if outcome.verb == "release":
-            rows = self._rows("release", {**fence, "now": now})
-        else:
-            failure = outcome.failure
-            rows = self._rows(
-                _STATEMENTS[outcome.verb],
-                {
-                    **fence,
-                    **times,
-                    "now": now,
-                    "run_at": finished_at + record.delay_ms,
-                    "deferred": outcome.deferred,
-                    "error": _summary(failure),
-                },
-            )
-        if not rows:
-            return False
+        if record.verb == SUCCEED:
+            return self._succeed_all([record], forget) > 0
+        name, parameters, outcome = settling(record)
+        rows = self._rows(name, parameters)
+        if rows:
+            self._settled(record, life, outcome, rows[0])
+        return bool(rows)
+
+    def _settled(self, record: Record, life: Life, outcome: Outcome, row: tuple[Any, ...]) -> None:
+        """After a record other than a success changed its row: the history, and who wants to know."""
         if outcome.verb in ("retry", "fail", "cancel"):
-            self._add_attempt(
-                record.attempt,
-                fence,
-                Death(outcome.kind, "", life.host, life.pid),
-                times,
-                failure_fields(outcome.failure),
-            )
-        self._changed(outcome.verb, record.job, rows[0], outcome, record)
-        return True
+            death = Death(outcome.kind, "", life.host, life.pid)
+            failure = failure_fields(outcome.failure)
+            self._add_attempt(record.attempt, _fence(record), death, _times(record), failure)
+        self._changed(outcome.verb, record.job, row, outcome, record)
 
     def _fail_refused(self, record: Record, life: Life, reason: str) -> bool:
-        fence = {"job": record.job, "owner": record.owner, "claim": record.claim}
-        now = self.clock.now_ms()
-        finished_at = now - record.age_ms
-        times = {"started_at": finished_at - record.duration_ms, "finished_at": finished_at}
+        fence, times = _fence(record), _times(record)
         rows = self._rows("fail", {**fence, **times, "error": reason})
         if rows:
             death = Death("refused", reason, life.host, life.pid)
@@ -392,20 +432,14 @@ class RelationalStore(Store):
 
     def promote(self) -> int:
         with self.transaction():
-            parameters = {"now": self.clock.now_ms(), "limit": PROMOTED_AT_ONCE}
-            promoted = self._change("promote", parameters)
+            promoted = self._change("promote", {"limit": PROMOTED_AT_ONCE})
             if promoted:
                 self._pending_made = True
             return promoted
 
     def release_rest(self, owner: int, *, claim: int | None = None, current: int = 0) -> int:
         with self.transaction():
-            parameters = {
-                "owner": owner,
-                "claim": claim,
-                "current": current,
-                "now": self.clock.now_ms(),
-            }
+            parameters = {"owner": owner, "claim": claim, "current": current}
             rows = self._rows("release_rest", parameters)
             for row in rows:
                 self._changed("release", row[0], row[1:])
@@ -417,30 +451,25 @@ class RelationalStore(Store):
 
     def rescue(self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
-        now = self.clock.now_ms()
-        times = {"started_at": held.claimed_at, "finished_at": now}
         with self.transaction():
-            parameters = {**fence, **times, "now": now, "error": death.text}
+            parameters = {**fence, **UNWITNESSED, "error": death.text}
             if delay_ms is None:
                 rows = self._rows("fail", parameters)
             else:
-                rows = self._rows("retry", {**parameters, "run_at": now + delay_ms})
+                rows = self._rows("retry", {**parameters, "delay": delay_ms})
             if rows:
-                self._add_attempt(held.attempt, fence, death, times, {"message": death.text})
+                self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
                 self._changed("rescue", job, rows[0], error=death.text, kind=death.outcome)
 
     def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
-        now = self.clock.now_ms()
         with self.transaction():
-            rows = self._rows("release", {**fence, "now": now})
+            rows = self._rows("release", fence)
             if rows:
-                times = {"started_at": held.claimed_at, "finished_at": now}
-                self._add_attempt(held.attempt, fence, death, times, {"message": death.text})
+                self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
                 self._changed("release", job, rows[0], error=death.text, kind=death.outcome)
 
     def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
-        now = self.clock.now_ms()
         with self.transaction():
             rows = self._rows(
                 "vanish",
@@ -449,13 +478,12 @@ class RelationalStore(Store):
                     "job": job,
                     "losses_max": LOSSES_MAX,
                     "error": f"its worker vanished {LOSSES_MAX + 1} times",
-                    "now": now,
+                    "limit": VANISHED_AT_ONCE,
                 },
             )
-            for number, state, task, queue, attempt, attempts_max, claim, claimed_at in rows:
+            for number, state, task, queue, attempt, attempts_max, claim in rows:
                 fence = {"job": number, "owner": owner, "claim": claim}
-                times = {"started_at": claimed_at, "finished_at": now}
-                self._add_attempt(attempt + 1, fence, death, times, {"message": death.text})
+                self._add_attempt(attempt + 1, fence, death, UNWITNESSED, {"message": death.text})
                 told = (state, task, queue, attempt, attempts_max)
                 self._changed("rescue", number, told, error=death.text, kind="vanished")
             return len(rows)
@@ -464,8 +492,7 @@ class RelationalStore(Store):
         return bool(self._rows("owned", {"owner": owner})[0][0])
 
     def ownerless(self, claimed_before_ms_ago: int) -> list[int | None]:
-        before = self.clock.now_ms() - claimed_before_ms_ago
-        return [row[0] for row in self._rows("ownerless", {"before": before})]
+        return [row[0] for row in self._rows("ownerless", {"age": claimed_before_ms_ago})]
 
     def progress(self, job: int, owner: int, claim: int, progress: str) -> bool:
         parameters = {"job": job, "owner": owner, "claim": claim, "progress": progress}
@@ -484,12 +511,16 @@ class RelationalStore(Store):
 
     def add_family(self, family: FamilyRow) -> None:
         with self.transaction():
-            parameters = {**family._asdict(), "family": family.id, "now": self.clock.now_ms()}
-            self._change("add_family", parameters)
+            self._change("add_family", {**family._asdict(), "family": family.id})
 
     def heartbeat(self, family: int) -> bool:
         with self.transaction():
-            return self._change("heartbeat", {"family": family, "now": self.clock.now_ms()}) > 0
+            return self._change("heartbeat", {"family": family}) > 0
+
+    def bury_family(self, family: FamilyRow) -> bool:
+        parameters = {"family": family.id, "heartbeat_at": family.heartbeat_at}
+        with self.transaction():
+            return self._change("bury_family", parameters) > 0
 
     def families(self) -> list[FamilyRow]:
         return [FamilyRow._make(row) for row in self._rows("families", {})]
@@ -632,7 +663,8 @@ class RelationalStore(Store):
 
 #: Where a row stands after a record of these verbs; after the others it may have gone on since.
 _FINISHING = {"succeed": ("succeeded",), "fail": ("failed", "cancelled"), "cancel": ("cancelled",)}
-_STATEMENTS = {"retry": "retry", "snooze": "snooze", "fail": "fail", "cancel": "cancel_run"}
+#: The times of a run whose end nobody recorded: it ended now, and began when it was claimed.
+UNWITNESSED = {"age": 0, "duration": None}
 
 
 def _nothing() -> None:
@@ -660,22 +692,88 @@ def _summary(failure: Failure | None) -> str | None:
     return f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
 
 
-def _sum(left: Applied, right: Applied) -> Applied:
+def _listed(ids: Iterable[int]) -> dict[str, str]:
+    """Any number of ids as one parameter of either dialect."""
+    return {"jobs": json.dumps(list(ids))}
+
+
+def _pages(rows: Iterable[JobRow]) -> Iterator[list[JobRow]]:
+    """A bounded number of rows at a time, and of text."""
+    page: list[JobRow] = []
+    size = 0
+    for row in rows:
+        page.append(row)
+        size += _size(row) + sum(map(_size, row.attempts))
+        if len(page) >= IMPORTED_AT_ONCE or size >= IMPORTED_TEXT:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str))
+
+
+def _values(row: JobRow) -> dict[str, Any]:
+    values = row._asdict()
+    del values["attempts"]
+    return values
+
+
+def summed(left: Applied, right: Applied) -> Applied:
     return Applied(
         left.changed + right.changed, left.lost + right.lost, left.rejected + right.rejected
     )
 
 
-def _success(record: Record, now: int) -> dict[str, Any]:
-    finished_at = now - record.age_ms
+def _fence(record: Record) -> dict[str, Any]:
+    return {"job": record.job, "owner": record.owner, "claim": record.claim}
+
+
+def _times(record: Record) -> dict[str, Any]:
+    """Ages, not moments: the settling statement adds its clock, which is the database's."""
+    return {"age": record.age_ms, "duration": record.duration_ms}
+
+
+def settling(record: Record) -> tuple[str, dict[str, Any], Outcome]:
+    """The statement that settles a record other than a success, its parameters, and the outcome."""
+    outcome = Outcome.from_body(VERB_NAMES[record.verb], record.delay_ms, record.body)
+    name = "cancel_run" if outcome.verb == "cancel" else outcome.verb
+    parameters = {
+        **_fence(record),
+        **_times(record),
+        "delay": record.delay_ms,
+        "deferred": outcome.deferred,
+        "error": _summary(outcome.failure),
+    }
+    return name, parameters, outcome
+
+
+def successes(records: Iterable[Record], *, forget: bool) -> tuple[str, list[dict[str, Any]]]:
+    """The statement that settles successes, and its parameters for each."""
+    if forget:
+        return "succeed_and_forget", [_fence(record) for record in records]
+    return "succeed", [_success(record) for record in records]
+
+
+def _success(record: Record) -> dict[str, Any]:
     return {
-        "result": record.body.decode("utf-8") if record.body else None,
-        "started_at": finished_at - record.duration_ms,
-        "finished_at": finished_at,
         "job": record.job,
         "owner": record.owner,
         "claim": record.claim,
+        "result": record.body.decode("utf-8") if record.body else None,
+        "age": record.age_ms,
+        "duration": record.duration_ms,
     }
+
+
+def in_order(rows: list[tuple[Any, ...]]) -> list[Claimed]:
+    """Claimed rows in the order to run them: RETURNING promises none."""
+    rows.sort(key=itemgetter(0))
+    jobs = [Claimed._make(row) for row in rows]
+    jobs.sort(key=attrgetter("priority"), reverse=True)
+    return jobs
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:

@@ -14,7 +14,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from jobs.store.base import Waker
 from jobs.store.relational import RelationalStore, statements
 from jobs.store.wake import FileWaker, PollWaker, touch
 
-SCHEMA = 1  # the number of the newest migration this release knows
+SCHEMA = 2  # the number of the newest migration this release knows
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
 LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a call gives up
 # Between two tries for a lock. SQLite's own waits grow to 100 ms while a turn takes five: with two
@@ -65,6 +65,8 @@ Value = TypeVar("Value")
 class SqliteStore(RelationalStore):
     """The queue in one SQLite file, or in memory (`:memory:`) for one process."""
 
+    one_machine = True
+
     def __init__(self, path: str, *, durable: bool, clock: Clock, events: Events) -> None:
         super().__init__(clock, events)
         self.path = path
@@ -95,6 +97,18 @@ class SqliteStore(RelationalStore):
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
+
+    def step_aside(self) -> None:
+        # A task that opens and closes the database file would drop this process's locks, and with
+        # them a later commit.
+        if not self.in_memory:
+            self.close()
+
+    def descriptors(self) -> list[int]:
+        return []  # none is open while a user's function runs
+
+    def check_schema(self) -> None:
+        """Every connection begins with it."""
 
     def _refuse_copy(self) -> None:
         """Before the lock is taken: a thread that held it at the fork is not in the copy."""
@@ -227,13 +241,22 @@ class SqliteStore(RelationalStore):
         return self._run(self._execute_many, name, parameters)
 
     def _fetch(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        return self._connected().execute(self._statements[name], parameters).fetchall()
+        return self._connected().execute(self._statements[name], self._bound(parameters)).fetchall()
 
     def _execute(self, name: str, parameters: Mapping[str, Any]) -> int:
-        return self._connected().execute(self._statements[name], parameters).rowcount
+        return self._connected().execute(self._statements[name], self._bound(parameters)).rowcount
 
     def _execute_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
-        return self._connected().executemany(self._statements[name], parameters).rowcount
+        now = {"now": self.clock.now_ms()}
+        return (
+            self._connected()
+            .executemany(self._statements[name], [{**each, **now} for each in parameters])
+            .rowcount
+        )
+
+    def _bound(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """With the clock: the file lives on this machine, so this machine's is the database's."""
+        return {**parameters, "now": self.clock.now_ms()}
 
     def _run(self, action: Callable[..., Value], *arguments: Any) -> Value:
         """One statement: as it is within a transaction, with bounded patience outside of one."""
@@ -259,8 +282,14 @@ class SqliteStore(RelationalStore):
 
     # -- transactions
 
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._transaction("BEGIN IMMEDIATE")
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        return self._transaction("BEGIN")  # nobody has to wait for a reader
+
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def _transaction(self, begin: str) -> Iterator[None]:
         self._refuse_copy()
         with self._lock:
             if self._depth:
@@ -269,7 +298,7 @@ class SqliteStore(RelationalStore):
             with self._named_errors():
                 try:
                     # Within the try: an exception out of a signal handler may come right after it.
-                    self._patiently(lambda: self._connected().execute("BEGIN IMMEDIATE"))
+                    self._patiently(lambda: self._connected().execute(begin))
                     self._depth = 1
                     yield
                     self._connected().execute("COMMIT")
@@ -355,6 +384,9 @@ class SqliteStore(RelationalStore):
             os.close(os.open(f"{self.path}-wake", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
         waker = FileWaker(self.path)
         return waker if waker.fileno() is not None else PollWaker()
+
+    def watcher(self) -> Waker:
+        return self.waker()  # the log is written at every change
 
     def _wake(self) -> None:
         if not self.in_memory:

@@ -50,6 +50,8 @@ COMMANDS = {
     "cancel": ("jobs", "cancel"),
     "requeue": ("jobs", "requeue"),
     "prune": ("jobs", "prune"),
+    "export": ("move", "export_jobs"),
+    "import": ("move", "import_jobs"),
     "demo": ("demo", "demo"),
     "completion": ("setup", "completion"),
 }

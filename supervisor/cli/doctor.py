@@ -9,15 +9,14 @@ import resource
 import sqlite3
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator
 
 import click
 
 from jobs.clock import SYSTEM, to_datetime
 from jobs.errors import JobsError
 from jobs.settings import parse_url
-from jobs.store import open_store
+from jobs.store import Store, open_store
 from jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system, is_network
 from jobs.units import size_text
 from supervisor.cli import (
@@ -28,6 +27,7 @@ from supervisor.cli import (
     print_json,
     print_table,
 )
+from supervisor.cli.finding import Finding
 from supervisor.config import Config
 from supervisor.family import StateDir
 
@@ -41,6 +41,9 @@ FREE_BYTES_LEAST = 256 << 20
 
 PENDING_LONG_MS = 3_600_000
 """A job that waits an hour in a queue that is served means too few workers, or none."""
+
+PATIENCE_S = 5.0
+"""How long the store may try: a doctor does not wait for a database to come back."""
 
 CLOCK_BACK_MS = 5_000
 """Machines in step differ by far less."""
@@ -63,17 +66,9 @@ def doctor(config: str | None, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-class Finding(NamedTuple):
-    """What one check of `doctor` found; `status` is ok, warn or fail."""
-
-    check: str
-    status: str
-    text: str
-
-
 def _examine(path: str | None) -> Iterator[Finding]:
     """Every check, in order; one that cannot be made is a finding too."""
-    yield from (_python(), _sqlite(), _core_size())
+    yield from (_python(), _core_size())
     try:
         config = load_config(path)
     except JobsError as error:
@@ -81,6 +76,7 @@ def _examine(path: str | None) -> Iterator[Finding]:
         return
     yield Finding("configuration", "ok", str(config.path))
     checks: tuple[tuple[str, Callable[[Config], Iterator[Finding]]], ...] = (
+        ("SQLite", _sqlite),
         ("state directory", _state_dir),
         ("file systems", _file_systems),
         ("inotify", _inotify),
@@ -101,7 +97,16 @@ def _python() -> Finding:
     return Finding("Python", status, f"{platform.python_implementation()} {version}")
 
 
-def _sqlite() -> Finding:
+def _is_sqlite(config: Config) -> bool:
+    return parse_url(config.database.url).kind == "sqlite"
+
+
+def _sqlite(config: Config) -> Iterator[Finding]:
+    if _is_sqlite(config):
+        yield _sqlite_version()
+
+
+def _sqlite_version() -> Finding:
     version = sqlite3.sqlite_version_info
     if version < OLDEST_SQLITE:
         needed = ".".join(map(str, OLDEST_SQLITE))
@@ -171,6 +176,8 @@ def _existing(place: str) -> str:
 
 
 def _inotify(config: Config) -> Iterator[Finding]:
+    if not _is_sqlite(config):
+        return  # the server wakes its workers
     try:
         with open("/proc/sys/fs/inotify/max_user_instances", encoding="ascii") as file:
             most = int(file.read())
@@ -190,6 +197,8 @@ def _inotify(config: Config) -> Iterator[Finding]:
 
 
 def _durability(config: Config) -> Iterator[Finding]:
+    if not _is_sqlite(config):
+        return  # the server's settings say it
     if config.database.durability == "full":
         yield Finding("durability", "ok", "full: an acknowledged job survives a power cut")
     else:
@@ -211,20 +220,37 @@ def _family(config: Config) -> Iterator[Finding]:
 
 
 def _database(config: Config) -> Iterator[Finding]:
-    target = parse_url(config.database.url)
-    if not os.path.exists(target.path):
-        text = f"{target.path} is made by the first start or by `jobvisor migrate`"
+    database = config.database
+    store = open_store(database.url, schema=database.schema, notify=False, patience=PATIENCE_S)
+    with contextlib.closing(store):
+        if _is_sqlite(config):
+            usable = yield from _file(parse_url(database.url).path)
+            if usable:
+                yield from _jobs(config, store)
+                yield _clock(store)
+            return
+        # Not above: psycopg may not be installed, which open_store has said by now.
+        from supervisor.cli.postgres import examine  # noqa: PLC0415
+
+        usable = yield from examine(config, store)
+        if usable:
+            yield from _jobs(config, store)
+
+
+def _file(path: str) -> Generator[Finding, None, bool]:
+    """The file itself; returns whether the store may open it."""
+    if not os.path.exists(path):
+        text = f"{path} is made by the first start or by `jobvisor migrate`"
         yield Finding("database", "ok", text)
-        return
+        return False
     # Read-only and beside the store: a doctor must not migrate, and must look at a file that the
     # store would refuse.
-    quoted = urllib.parse.quote(target.path)
+    quoted = urllib.parse.quote(path)
     with contextlib.closing(sqlite3.connect(f"file:{quoted}?mode=ro", uri=True)) as connection:
         yield _integrity(connection)
         schema = int(connection.execute("PRAGMA user_version").fetchone()[0])
         yield _schema(schema)
-    if schema == SCHEMA:
-        yield from _jobs(config)
+    return schema == SCHEMA
 
 
 def _integrity(connection: sqlite3.Connection) -> Finding:
@@ -253,28 +279,30 @@ def _schema(number: int) -> Finding:
     return Finding("schema", "warn", f"{number}; `jobvisor migrate` brings it to {SCHEMA}")
 
 
-def _jobs(config: Config) -> Iterator[Finding]:
-    with contextlib.closing(open_store(config.database.url)) as store:
-        oldest = store.oldest_pending()
-        newest = store.find(limit=1)
-    now_ms = SYSTEM.now_ms()
-    unserved = [queue for queue in sorted(oldest) if queue not in config.queues]
+def _jobs(config: Config, store: Store) -> Iterator[Finding]:
+    waits = store.oldest_pending()
+    unserved = [queue for queue in sorted(waits) if queue not in config.queues]
     if unserved:
         text = f"jobs wait in {', '.join(unserved)}, which no [[workers]] serves"
         yield Finding("queues", "warn", text)
     else:
         yield Finding("queues", "ok", "every waiting job has a pool that serves its queue")
-    waits = {queue: now_ms - due for queue, due in oldest.items() if queue in config.queues}
-    if waits:
-        queue = max(waits, key=lambda name: waits[name])
-        wait = max(0, waits[queue])
-        text = f"the oldest has been waiting for {brief(wait)} in {queue}"
-        yield Finding("pending", "warn" if wait > PENDING_LONG_MS else "ok", text)
+    served = {queue: wait_ms for queue, wait_ms in waits.items() if queue in config.queues}
+    if served:
+        queue = max(served, key=lambda name: served[name])
+        wait_ms = max(0, served[queue])
+        text = f"the oldest has been waiting for {brief(wait_ms)} in {queue}"
+        yield Finding("pending", "warn" if wait_ms > PENDING_LONG_MS else "ok", text)
     else:
         yield Finding("pending", "ok", "no job waits")
+
+
+def _clock(store: Store) -> Finding:
+    """Of a file, whose clock is this machine's; a server is asked for its own."""
+    newest = store.find(limit=1)
+    now_ms = SYSTEM.now_ms()
     ahead_ms = int(newest[0].created_at.timestamp() * 1000) - now_ms if newest else 0
     if ahead_ms > CLOCK_BACK_MS:
         text = f"job {newest[0].id} is from {brief(ahead_ms)} ahead: the clock went back"
-        yield Finding("clock", "warn", text)
-    else:
-        yield Finding("clock", "ok", to_datetime(now_ms).isoformat(timespec="seconds"))
+        return Finding("clock", "warn", text)
+    return Finding("clock", "ok", to_datetime(now_ms).isoformat(timespec="seconds"))

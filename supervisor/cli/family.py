@@ -46,6 +46,9 @@ ANSWER_WAIT_S = 10.0
 FRESH_S = 10.0
 """The status is written each second: one older than this has no caretaker behind it."""
 
+ASK_S = 5.0
+"""How long `status` waits for a database that is away, before it shows the rest without it."""
+
 POLL_S = 0.05
 
 _AHEAD = ("scheduled", "blocked", "running")
@@ -284,20 +287,23 @@ def _queues(config: Config, counts: bool) -> dict[str, dict[str, Any]] | None:
     """
     from jobs.store import open_store  # noqa: PLC0415 - the other commands need no database
 
-    if not os.path.exists(parse_url(config.database.url).path):
+    database = config.database
+    target = parse_url(database.url)
+    if target.kind == "sqlite" and not os.path.exists(target.path):
         return None  # to ask would create it
     try:
-        with contextlib.closing(open_store(config.database.url)) as store:
+        with contextlib.closing(
+            open_store(database.url, schema=database.schema, notify=False, patience=ASK_S)
+        ) as store:
             oldest = store.oldest_pending()
             counted = store.counts() if counts else {}
     except JobsError as error:
         say(f"the queues cannot be shown: {error}")
         return None
-    now_ms = SYSTEM.now_ms()
     return {
         queue: {
             "served": queue in config.queues,
-            "oldest_pending_ms": max(0, now_ms - oldest[queue]) if queue in oldest else None,
+            "oldest_pending_ms": max(0, oldest[queue]) if queue in oldest else None,
             **counted.get(queue, {}),
         }
         for queue in sorted({*config.queues, *oldest, *counted})

@@ -68,6 +68,8 @@ class Place:
     """Where a command works: the database, and the configuration if there is one."""
 
     url: str
+    schema: str
+    notify: bool
     defaults: Defaults
     config: Config | None
 
@@ -84,16 +86,23 @@ class Place:
                 "makes it, -c names another configuration"
             )
         durability = self.config.database.durability if self.config else None
-        return Client(self.url, defaults=self.defaults, durability=durability)
+        return Client(
+            self.url,
+            schema=self.schema,
+            notify=self.notify,
+            defaults=self.defaults,
+            durability=durability,
+        )
 
 
 def find_place(config: str | None) -> Place:
     """By `-c`, else ./config.toml, else JOBVISOR_DATABASE_URL; ConfigError names all three."""
     if config is not None or os.path.exists("config.toml"):
         loaded = Config.load(config or "config.toml")
-        return Place(loaded.database.url, loaded.defaults, loaded)
+        database = loaded.database
+        return Place(database.url, database.schema, database.notify, loaded.defaults, loaded)
     settings = find()
-    return Place(settings.url, settings.defaults, None)
+    return Place(settings.url, settings.schema, settings.notify, settings.defaults, None)
 
 
 @click.command()

@@ -67,6 +67,8 @@ def check(config: str | None, as_json: bool) -> None:
     something is wrong; a queue nobody serves is only a warning.
     """
     loaded = load_config(config)
+    # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
+    open_store(loaded.database.url, schema=loaded.database.schema).close()
     tasks = _import_tasks(loaded)
     warnings = _check_warnings(loaded, tasks)
     if as_json:
@@ -92,11 +94,10 @@ def check(config: str | None, as_json: bool) -> None:
 def migrate(config: str | None) -> None:
     """Create the tables, or bring them up to this release."""
     loaded = load_config(config)
-    store = open_store(loaded.database.url)
-    try:
+    with contextlib.closing(
+        open_store(loaded.database.url, schema=loaded.database.schema)
+    ) as store:
         before, after = store.migrate()
-    finally:
-        store.close()
     if before == after:
         click.echo(f"schema {after}: nothing to do")
     else:

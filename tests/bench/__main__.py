@@ -1,10 +1,19 @@
-"""`python -m tests.bench WHAT`: throughput, latency, depth, enqueue, rest, ready, rescue."""
+"""`python -m tests.bench WHAT [--store sqlite|postgres]`.
+
+WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import click
 
 from tests.bench import depth, enqueue, family, latency, throughput
+from tests.bench.place import STORES, Places, places
+from tests.postgres import URL_VARIABLE
 
 
 @click.group()
@@ -12,58 +21,81 @@ def main() -> None:
     """Measure jobvisor on this machine. Nothing else should run meanwhile."""
 
 
-@main.command("throughput")
+def _measures(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that is given fresh places of the store that was asked for."""
+
+    def decorate(measure: Callable[..., None]) -> click.Command:
+        @main.command(name)
+        @click.option("--store", type=click.Choice(STORES), default="sqlite", show_default=True)
+        @click.option(
+            "--url",
+            envvar=URL_VARIABLE,
+            show_envvar=True,
+            help="A PostgreSQL whose user may create databases; otherwise one is started.",
+        )
+        @wraps(measure)
+        def command(store: str, url: str | None, **options: Any) -> None:
+            with places(store, url) as fresh:
+                measure(fresh, **options)
+
+        return command
+
+    return decorate
+
+
+@_measures("throughput")
 @click.option("--jobs", default=100_000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--processes", default=2, show_default=True)
-def _throughput(jobs: int, rounds: int, processes: int) -> None:
-    """No-op jobs per second beside the bare sqlite3 loop."""
-    throughput.run(jobs, rounds, processes)
+def _throughput(places: Places, jobs: int, rounds: int, processes: int) -> None:
+    """No-op jobs per second beside the bare loop of the database's own driver."""
+    throughput.run(places, jobs, rounds, processes)
 
 
-@main.command("latency")
+@_measures("latency")
 @click.option("--jobs", default=500, show_default=True)
-def _latency(jobs: int) -> None:
+def _latency(places: Places, jobs: int) -> None:
     """From enqueue to the task's first line, the family idle."""
-    latency.run(jobs)
+    latency.run(places, jobs)
 
 
-@main.command("depth")
+@_measures("depth")
 @click.option("--million", default=1_000_000, show_default=True)
 @click.option("--turns", default=200, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-def _depth(million: int, turns: int, rounds: int) -> None:
-    """The claim rate in a table of four million rows."""
-    depth.run(million, turns, rounds)
+def _depth(places: Places, million: int, turns: int, rounds: int) -> None:
+    """The claim rate in a table of four million rows, on PostgreSQL also under an old snapshot."""
+    depth.run(places, million, turns, rounds)
 
 
-@main.command("enqueue")
-@click.option("--single", default=500, show_default=True)
+@_measures("enqueue")
+@click.option("--single", default=500, show_default=True, help="Jobs of each client.")
 @click.option("--bulk", default=100_000, show_default=True)
-def _enqueue(single: int, bulk: int) -> None:
+@click.option("--clients", default=8, show_default=True, help="At once, on PostgreSQL.")
+def _enqueue(places: Places, single: int, bulk: int, clients: int) -> None:
     """Enqueue one by one and in bulk."""
-    enqueue.run(single, bulk)
+    enqueue.run(places, single, bulk, clients)
 
 
-@main.command("rest")
+@_measures("rest")
 @click.option("--seconds", default=10, show_default=True)
-def _rest(seconds: int) -> None:
+def _rest(places: Places, seconds: int) -> None:
     """Memory and wake-ups of an idle family."""
-    family.rest(seconds)
+    family.rest(places, seconds)
 
 
-@main.command("ready")
+@_measures("ready")
 @click.option("--rounds", default=5, show_default=True)
-def _ready(rounds: int) -> None:
+def _ready(places: Places, rounds: int) -> None:
     """From `start` to four ready workers."""
-    family.ready(rounds)
+    family.ready(places, rounds)
 
 
-@main.command("rescue")
+@_measures("rescue")
 @click.option("--rounds", default=20, show_default=True)
-def _rescue(rounds: int) -> None:
+def _rescue(places: Places, rounds: int) -> None:
     """From kill -9 to the job's next start."""
-    family.rescue(rounds)
+    family.rescue(places, rounds)
 
 
 main()

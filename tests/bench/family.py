@@ -10,12 +10,15 @@ from pathlib import Path
 
 from jobs.clock import SYSTEM
 from supervisor.family import StateDir
-from tests.bench.place import ROOT, family_pss, place, quantile
+from tests.bench.place import ROOT, Places, family_pss, quantile
 
 
-def rest(seconds: int) -> None:
-    """Print the memory and the wake-ups per second of an idle family of two workers."""
-    with place() as where, where.family() as parent:
+def rest(places: Places, seconds: int) -> None:
+    """Print the memory and the wake-ups per second of an idle family of two workers.
+
+    Of the family alone: what a server of the database needs is not counted.
+    """
+    with places.fresh() as where, where.family() as parent:
         SYSTEM.sleep(2)
         pids = _children(parent.pid)
         before = {pid: _switches(pid) for pid in (parent.pid, *pids)}
@@ -26,10 +29,10 @@ def rest(seconds: int) -> None:
         print(f"family of 2 workers: {family_pss(parent.pid) / 1e6:.1f} MB PSS")
 
 
-def ready(rounds: int) -> None:
+def ready(places: Places, rounds: int) -> None:
     """Print the time from `start` to four ready workers."""
     for _ in range(rounds):
-        with place(4) as where:
+        with places.fresh(4) as where:
             began = SYSTEM.monotonic_ns()
             process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor", "start"],
@@ -42,10 +45,10 @@ def ready(rounds: int) -> None:
             process.wait(60)
 
 
-def rescue(rounds: int) -> None:
+def rescue(places: Places, rounds: int) -> None:
     """Print the time from kill -9 of a busy worker to the next start of its job."""
     times: list[float] = []
-    with place() as where, where.family():
+    with places.fresh() as where, where.family():
         state = StateDir(str(where.folder / ".jobvisor"))
         for number in range(rounds):
             path = where.folder / f"starts-{number}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 
 from jobs.clock import SYSTEM
-from tests.bench.place import Place, place, quantile
+from tests.bench.place import Place, Places, quantile
 
 
-def run(jobs: int) -> None:
+def run(places: Places, jobs: int) -> None:
     """Print the quantiles for our client and for a stranger's plain INSERT."""
-    with place() as where, where.family():
+    with places.fresh() as where, where.family():
         _print("enqueue by a client", [_by_client(where) for _ in range(jobs)])
         few = max(1, jobs // 5)
         _print("plain SQL by a stranger", [_by_stranger(where) for _ in range(few)])
@@ -35,10 +34,6 @@ def _by_client(where: Place) -> float:
 
 def _by_stranger(where: Place) -> float:
     SYSTEM.sleep(random.uniform(0.005, 0.03))
-    connection = sqlite3.connect(where.folder / "jobs.db", timeout=10)
-    with connection:
-        number = connection.execute("INSERT INTO jobs (task) VALUES ('app:stamp')").lastrowid
-    returned = SYSTEM.monotonic_ns()
-    connection.close()
-    started = int(where.client.wait(number or 0, timeout=10).result)
+    number, returned = where.database.insert("app:stamp")
+    started = int(where.client.wait(number, timeout=10).result)
     return max(0.0, (started - returned) / 1e6)

@@ -1,4 +1,4 @@
-"""A fresh folder with a migrated database, and a family in it, for one measurement."""
+"""A fresh folder and a migrated database, and a family in it, for one measurement."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jobs import Client
 from jobs.clock import SYSTEM
 from supervisor.family import StateDir
+from tests.bench.database import Database
+from tests.bench.postgres import Postgres, described
+from tests.bench.sqlite import Sqlite
+from tests.postgres import Given, Server
+
+STORES = ("sqlite", "postgres")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,11 +45,12 @@ def hang_once(path):
 
 
 class Place:
-    """A folder, a client, and what runs there."""
+    """A folder, a database, a client, and what runs there."""
 
-    def __init__(self, folder: Path, processes: int) -> None:
+    def __init__(self, folder: Path, database: Database, processes: int) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/jobs.db"
+        self.database = database
+        self.url = database.url
         (folder / "app.py").write_text(TASKS)
         (folder / "config.toml").write_text(
             f'[database]\nurl = "{self.url}"\n[tasks]\nmodules = ["app"]\n'
@@ -95,16 +102,39 @@ class Place:
         )
 
 
+class Places:
+    """Fresh places of one store, each gone after its measurement."""
+
+    def __init__(self, make: Callable[[Path], Database]) -> None:
+        self._make = make
+
+    @contextmanager
+    def fresh(self, processes: int = 2) -> Iterator[Place]:
+        """A place for a family of this many workers."""
+        folder = Path(tempfile.mkdtemp(prefix="jobvisor-bench-"))
+        try:
+            database = self._make(folder)
+            made = Place(folder, database, processes)
+            try:
+                yield made
+            finally:
+                made.client.close()
+                database.drop()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
-def place(processes: int = 2) -> Iterator[Place]:
-    """A place that is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="jobvisor-bench-"))
-    made = Place(folder, processes)
-    try:
-        yield made
-    finally:
-        made.client.close()
-        shutil.rmtree(folder, ignore_errors=True)
+def places(store: str, url: str | None) -> Iterator[Places]:
+    """Places of a store: of PostgreSQL on the server of this URL, else on one of our own."""
+    if store == "sqlite":
+        yield Places(Sqlite)
+        return
+    with Given(url) if url else Server(fsync=True) as server:
+        if isinstance(server, Server):
+            server.start()
+        print(described(server))
+        yield Places(lambda _folder: Postgres(server))
 
 
 def family_pss(parent: int) -> int:

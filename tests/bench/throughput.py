@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jobs.clock import SYSTEM
-from tests.bench.bare import bare_loop
-from tests.bench.place import Place, family_pss, place
+from tests.bench.database import BATCH
+from tests.bench.place import Place, Places, family_pss
 
 
-def run(jobs: int, rounds: int, processes: int) -> None:
+def run(places: Places, jobs: int, rounds: int, processes: int) -> None:
     """Print a row per pair, then the medians."""
     print(
-        f"{jobs:,} no-op jobs, {processes} workers; bare loop: {processes} processes, batches of 100"
+        f"{jobs:,} no-op jobs, {processes} workers; "
+        f"bare loop: {processes} processes, batches of {BATCH}"
     )
     ratios: list[float] = []
     rates: list[float] = []
     for _ in range(rounds):
-        with place(processes) as bare:
+        with places.fresh(processes) as bare:
             bare.fill(jobs)
+            bare.database.tidy()
             bare.client.close()
-            bare_rate = jobs / bare_loop(bare.folder / "jobs.db", processes)
-        with place(processes) as ours:
+            bare_rate = jobs / bare.database.bare_loop(processes)
+        with places.fresh(processes) as ours:
             rate, peak = _family(ours, jobs)
         ratios.append(rate / bare_rate)
         rates.append(rate)
@@ -35,27 +39,23 @@ def run(jobs: int, rounds: int, processes: int) -> None:
 
 def _family(ours: Place, jobs: int) -> tuple[float, int]:
     peak = 0
-    with ours.family() as parent:
-        ours.fill(jobs)
-        began = SYSTEM.monotonic_ns()
-        while not _all_done(ours, jobs):
+    with _working(ours, jobs) as parent:
+        while ours.database.is_pending() or ours.left():
             peak = max(peak, family_pss(parent.pid))
             SYSTEM.sleep(0.05)
-        del began
-        rows = _times(ours.folder / "jobs.db")
-    return jobs / max(rows, 0.001), peak
+        span = ours.database.span()
+    return jobs / max(span, 0.001), peak
 
 
-def _all_done(ours: Place, jobs: int) -> bool:
-    return not ours.client.list(state="pending", limit=1) and ours.left() == 0 and jobs > 0
-
-
-def _times(database: Path) -> float:
-    import sqlite3  # noqa: PLC0415
-
-    connection = sqlite3.connect(database)
-    first, last = connection.execute(
-        "SELECT min(claimed_at), max(finished_at) FROM jobs"
-    ).fetchone()
-    connection.close()
-    return float(last - first) / 1000
+@contextmanager
+def _working(ours: Place, jobs: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A family with its jobs. Where the bare loop's table was vacuumed, so is the family's."""
+    if ours.database.is_server:
+        ours.fill(jobs)
+        ours.database.tidy()
+        with ours.family() as parent:
+            yield parent
+    else:
+        with ours.family() as parent:
+            ours.fill(jobs)
+            yield parent

@@ -352,8 +352,8 @@ def test_more_jobs_are_pruned_than_go_at_once(client: Client, clock: MovableCloc
 
 
 def test_a_migration_tells_its_numbers(file_client: Client) -> None:
-    assert file_client.migrate() == (0, 1)
-    assert file_client.migrate() == (1, 1)
+    assert file_client.migrate() == (0, 2)
+    assert file_client.migrate() == (2, 2)
 
 
 # -- run_one

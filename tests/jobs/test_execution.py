@@ -16,7 +16,7 @@ from jobs.job import Claimed
 from jobs.outcome import SUCCEEDED, Cancelled, Fail, Outcome, Release, Retry, Snooze
 from jobs.registry import Registry
 from jobs.retry import Fixed, policy_json
-from tests.clock import START_MS, MovableClock
+from tests.clock import MovableClock
 from tests.store.processes import in_a_copy
 
 NAME = "app:f"
@@ -107,9 +107,9 @@ def test_a_result_that_cannot_be_kept_fails_the_job_for_good() -> None:
 def test_an_expired_job_is_not_started() -> None:
     seen: list[int] = []
     execute = execution(lambda: seen.append(1))
-    outcome = execute.run(claimed(expires_at=START_MS - 1))
+    outcome = execute.run(claimed(expires_in_ms=5), waited_ns=5_000_001)
     assert (outcome.verb, outcome.kind, seen) == ("fail", "expired", [])
-    assert execute.run(claimed(expires_at=START_MS)) is SUCCEEDED
+    assert execute.run(claimed(expires_in_ms=5), waited_ns=5_000_000) is SUCCEEDED
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ What differs between the kinds of store stands here, so that the suite itself is
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from abc import ABC, abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from jobs.events import Events
 from jobs.store import Store, open_store
 from jobs.store.sqlite import SqliteStore
 from tests.clock import MovableClock
+from tests.postgres import Stranger, shared
 
 
 class Database(ABC):
@@ -64,6 +67,7 @@ class SqliteDatabase(_Sqlite):
         store = open_store(
             f"sqlite:///{self.path}", durable=False, clock=self.clock, events=self.events
         )
+        assert isinstance(store, SqliteStore)
         store.open()
         self._stores.append(store)
         return store
@@ -88,7 +92,9 @@ class MemoryDatabase(_Sqlite):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         del folder
-        self._store = open_store("memory://", clock=self.clock, events=self.events)
+        store = open_store("memory://", clock=self.clock, events=self.events)
+        assert isinstance(store, SqliteStore)
+        self._store = store
 
     def open(self) -> Store:
         self._store.open()
@@ -101,7 +107,74 @@ class MemoryDatabase(_Sqlite):
         self._store.close()
 
 
-KINDS: dict[str, type[SqliteDatabase | MemoryDatabase]] = {
+# The time of a PostgreSQL is its own, and comes from one function: here it is that of a row.
+_CLOCK = """
+CREATE TABLE test_clock (now timestamptz NOT NULL);
+INSERT INTO test_clock VALUES (to_timestamp(0));
+CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE
+    AS 'SELECT now FROM {schema}.test_clock';
+"""
+_REFUSE = """
+CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION '{reason}'; END $$;
+CREATE TRIGGER {name} BEFORE UPDATE ON jobs FOR EACH ROW WHEN ({condition})
+    EXECUTE FUNCTION {name}();
+"""
+
+
+class PostgresDatabase(Database):
+    """A schema of its own in one PostgreSQL, whose time is the test's."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        del folder
+        self.url = _postgres_url()
+        self.schema = f"t_{uuid.uuid4().hex}"
+        self._stores: list[Store] = []
+        self._stranger = Stranger(self.url, self.schema)
+        self._store().migrate()
+        self.sql(_CLOCK.format(schema=self.schema))
+        self._tell_time()
+        self.clock.on_move.append(self._tell_time)
+
+    def _tell_time(self) -> None:
+        self.sql("UPDATE test_clock SET now = to_timestamp(? / 1000.0)", self.clock.now_ms())
+
+    def _store(self) -> Store:
+        store = open_store(
+            self.url, schema=self.schema, durable=False, clock=self.clock, events=self.events
+        )
+        self._stores.append(store)
+        return store
+
+    def open(self) -> Store:
+        store = self._store()
+        store.open()
+        return store
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self._stranger.sql(statement, *parameters)
+
+    def refuse(self, condition: str, reason: str) -> None:
+        # JSON as it was written has no equality of its own, only its text has.
+        condition = condition.replace("new.result", "new.result::text")
+        name = f"refuse_{uuid.uuid4().hex}"
+        self.sql(_REFUSE.format(name=name, condition=condition, reason=reason))
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+        self.sql(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
+        self._stranger.close()
+
+
+@cache
+def _postgres_url() -> str:
+    return shared().new_database()
+
+
+KINDS: dict[str, type[SqliteDatabase | MemoryDatabase | PostgresDatabase]] = {
     "sqlite": SqliteDatabase,
     "memory": MemoryDatabase,
+    "postgres": PostgresDatabase,
 }

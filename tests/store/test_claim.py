@@ -75,7 +75,7 @@ def test_a_claim_counts_the_attempt_and_names_its_owner(store: Store, clock: Mov
     (job,) = claim(store, who, 12)
     assert (job.attempt, job.attempts_max, job.claims) == (1, 4, 1)
     assert (job.policy, job.timeout_ms, job.memory_bytes) == ('{"kind":"fixed"}', 5, 6)
-    assert job.expires_at == START_MS + 7
+    assert job.expires_in_ms == 4
     row = store.get(job.id)
     assert (row.state, row.owner, row.claim) == (State.RUNNING, who.owner, 12)
     assert row.claimed_at == to_datetime(START_MS + 3)

@@ -34,7 +34,7 @@ def test_a_held_row_tells_what_its_settler_needs(store: Store, clock: MovableClo
     )
     store.cancel(job.id)
     assert store.held(job.id, who.owner, 1) == Held(
-        1, 2, policy, START_MS + 5, 1, 1, "app:f", 30_000, 1 << 20
+        1, 2, policy, 1, 1, "app:f", 30_000, 1 << 20
     )
 
 

@@ -203,6 +203,7 @@ def test_a_full_memory_store_goes_on_when_there_is_room(tmp_path: Path) -> None:
 def test_a_commit_is_durable_where_that_was_asked(tmp_path: Path) -> None:
     for durable, level in ((True, 2), (False, 1)):
         store = open_store(f"sqlite:///{tmp_path}/jobs.db", durable=durable)
+        assert isinstance(store, SqliteStore)
         assert (pragma(store, "synchronous"), pragma(store, "journal_mode")) == (level, "wal")
         store.close()
 
@@ -266,7 +267,7 @@ def test_a_folder_in_the_files_place_is_unavailable(tmp_path: Path) -> None:
     [
         "CREATE TABLE jobs (title TEXT); PRAGMA user_version = 0",
         "CREATE TABLE jobs (title TEXT); PRAGMA user_version = 1",
-        "CREATE TABLE books (title TEXT); PRAGMA user_version = 1",
+        "CREATE TABLE books (title TEXT); PRAGMA user_version = 2",
         "CREATE TABLE books (title TEXT); PRAGMA user_version = 9",
     ],
 )
@@ -293,14 +294,14 @@ def test_the_kind_of_a_file_system_is_known() -> None:
 def test_a_first_use_creates_the_schema(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/jobs.db")
     assert store.find() == []
-    assert store.migrate() == (1, 1)
+    assert store.migrate() == (2, 2)
     store.close()
 
 
 def test_a_first_migration_tells_its_numbers(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/jobs.db")
-    assert store.migrate() == (0, 1)
-    assert store.migrate() == (1, 1)
+    assert store.migrate() == (0, 2)
+    assert store.migrate() == (2, 2)
     store.close()
 
 
@@ -308,10 +309,10 @@ def test_a_schema_newer_than_this_release_is_refused(
     file: SqliteDatabase, store: SqliteStore
 ) -> None:
     store.close()
-    file.sql("UPDATE meta SET value = '2' WHERE key = 'oldest_schema'")
-    file.sql("PRAGMA user_version = 2")
+    file.sql("UPDATE meta SET value = '3' WHERE key = 'oldest_schema'")
+    file.sql("PRAGMA user_version = 3")
     for _ in range(2):
-        with pytest.raises(SchemaError, match="has schema 2, and this release knows 1"):
+        with pytest.raises(SchemaError, match="has schema 3, and this release knows 2"):
             store.enqueue([new()])
         with pytest.raises(SchemaError):
             store.migrate()
@@ -323,10 +324,10 @@ def test_a_newer_schema_that_allows_this_release_is_used(
 ) -> None:
     store.close()
     file.sql("ALTER TABLE jobs ADD COLUMN flavour TEXT")
-    file.sql("PRAGMA user_version = 2")
+    file.sql("PRAGMA user_version = 3")
     who, job = running(store)
     assert store.apply([record(who, 1, job)], who).changed == 1
-    assert store.migrate() == (2, 2)
+    assert store.migrate() == (3, 3)
 
 
 _MIGRATE_TOGETHER = """
@@ -359,7 +360,7 @@ def test_two_first_migrations_at_the_same_instant_are_one(tmp_path: Path) -> Non
     assert len(set(first.splitlines())) == len(paths)
     for path in paths:
         connection = sqlite3.connect(path)
-        assert connection.execute("SELECT count(*) FROM _sqlite_migrations").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM _sqlite_migrations").fetchone() == (2,)
         connection.close()
 
 

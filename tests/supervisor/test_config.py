@@ -101,6 +101,11 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"database": {"poll": "400d"}}, "at most 365 days"),
         ({"database": {"durability": "none"}}, 'write "full" or "normal"'),
         ({"database": {"url": "memory://"}}, "one process"),
+        ({"database": {"url": "postgresql://h/a b"}}, "[database] url: the database URL holds a"),
+        ({"database": {"schema": "Jobs"}}, '[database] schema = "Jobs" is not valid: write a name'),
+        ({"database": {"schema": "pg_jobs"}}, "not beginning with pg_"),
+        ({"database": {"notify": "true"}}, '[database] notify = "true" is not valid: write true'),
+        ({"database": {"notify": 1}}, "write true or false"),
         ({"supervisor": {"stop_timeout": "banana"}}, 'stop_timeout = "banana"'),
         ({"supervisor": {"name": "a b"}}, 'name = "a b"'),
         ({"supervisor": {"state_dir": ""}}, 'state_dir = "" is not valid: write the path'),
@@ -137,9 +142,20 @@ def test_a_mistake_is_named_with_its_key_value_and_remedy(
 
 
 def test_a_password_is_never_shown() -> None:
-    for url in ("mysql://u:secret@h/x", "postgresql://u:secret@h/x", "u:secret@h"):
+    for url in ("mysql://u:secret@h/x", "postgresql://u:secret@h/ x", "u:secret@h"):
         assert "secret" not in refused({"database": {"url": url}})
         assert "secret" not in refused({}, {"JOBVISOR_DATABASE_URL": url})
+
+
+def test_a_postgresql_url_is_kept_as_it_is_given() -> None:
+    for url in ("postgresql://", "postgres://u:p@a,b/db?sslmode=require&schema=x"):
+        assert Config.of({"database": {"url": url}}).database.url == url
+
+
+def test_schema_and_notify_have_twins() -> None:
+    environ = {"JOBVISOR_DATABASE_SCHEMA": "shop", "JOBVISOR_DATABASE_NOTIFY": "0"}
+    database = Config.of({}, environ=environ).database
+    assert (database.schema, database.notify) == ("shop", False)
 
 
 def test_a_long_value_is_cut() -> None:
@@ -179,6 +195,7 @@ def test_an_empty_variable_is_not_set() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
+        ({"JOBVISOR_DATABASE_NOTIFY": "maybe"}, 'JOBVISOR_DATABASE_NOTIFY = "maybe" is not valid'),
         ({"JOBVISOR_LOG_LEVEL": "trace"}, 'JOBVISOR_LOG_LEVEL = "trace" is not valid'),
         ({"JOBVISOR_WORKERS_DEFAULT_PROCESSES": "x"}, "JOBVISOR_WORKERS_DEFAULT_PROCESSES"),
         ({"JOBVISOR_DATABASE_URI": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"?'),

@@ -37,7 +37,10 @@ from supervisor.board import (
     CURRENT,
     DISMISSED,
     DRAIN,
+    ENTERED,
     FILLED,
+    FOREVER,
+    LEASE_UNTIL,
     OWNER,
     PID,
     ROLE,
@@ -58,9 +61,10 @@ from supervisor.family import StateDir
 from supervisor.ledger import read
 from supervisor.role import Seat
 from supervisor.worker import Worker
+from tests.postgres import Stranger
 from tests.waiting import eventually
 
-STORE = ("jobs/store/relational.py", "jobs/store/sqlite.py")
+STORE = ("jobs/store/relational.py", "jobs/store/sqlite.py", "jobs/store/postgres.py")
 WORKER_FILES = ("supervisor/worker.py", "supervisor/ledger.py")
 CARETAKER_FILES = ("supervisor/caretaker.py", "supervisor/settle.py", "supervisor/ledger.py")
 
@@ -189,6 +193,8 @@ class Stage:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        url = config.database.url
+        self._stranger = None if url.startswith("sqlite:") else Stranger(url)
         self.state = StateDir(config.family.state_dir)
         self.state.create()
         self.board = Board()
@@ -250,6 +256,8 @@ class Stage:
         make: Callable[[Seat], Callable[[], int]],
         disturbance: Disturbance,
     ) -> Life:
+        if self._stranger:
+            self._stranger.close()  # nobody inherits a conversation
         slot = self.board.slots[index]
         slot.clear()
         owner = secrets.randbits(62) + 1
@@ -280,6 +288,12 @@ class Stage:
         os.close(lifeline)
         slot[PID] = pid
         return Life(pid, owner, index, held)
+
+    def begin_anew(self) -> None:
+        """As the next family finds it, once the orphans of this one have left."""
+        self.family = secrets.randbits(62) + 1
+        self.board[LEASE_UNTIL] = FOREVER
+        self.board[ENTERED] = 0
 
     def wait(self, life: Life, is_enough: Callable[[], bool] = lambda: False) -> int:
         """Until a life has ended, asked to leave once that is enough; how it ended."""
@@ -320,6 +334,28 @@ class Stage:
             )
         )
 
+    def query(self, sql: str, *parameters: int) -> list[tuple[Any, ...]]:
+        """Plain SQL beside everything else."""
+        if self._stranger:
+            return self._stranger.sql(sql, *parameters)
+        with closing(sqlite3.connect("jobs.db", timeout=30)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def is_locked(self) -> bool:
+        """Whether somebody is in a transaction that keeps others from writing."""
+        if self._stranger:
+            told = self.query(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+            )
+            return told != [(0,)]
+        with closing(sqlite3.connect("jobs.db", timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            return False
+
 
 def is_stopped(life: Life) -> bool:
     """Whether a life stands still."""
@@ -343,18 +379,13 @@ class Round:
             ]
         )
         client.close()
+        self.first = self.ids[0]
+        self.query = stage.query
         self.kinds = dict(zip(self.ids, kinds, strict=True))
 
-    def query(self, sql: str, **parameters: int) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect("jobs.db", timeout=30)
-        try:
-            return connection.execute(sql, {"first": self.ids[0], **parameters}).fetchall()
-        finally:
-            connection.close()
-
     def all_finished(self) -> bool:
-        told = self.query("SELECT count(*) FROM jobs WHERE id >= :first AND finished_at IS NULL")
-        return told == [(0,)]
+        unfinished = "SELECT count(*) FROM jobs WHERE id >= ? AND finished_at IS NULL"
+        return self.query(unfinished, self.first) == [(0,)]
 
     def lines(self) -> list[tuple[str, int, int, int]]:
         """What the tasks wrote: word, job, attempt, pid."""
@@ -394,7 +425,7 @@ class Round:
     def check_charge(self, pid: int) -> None:
         """Right after the settling: the job that ran paid, nobody else."""
         charged = self.query(
-            "SELECT job, attempt FROM attempts WHERE outcome = 'crash' AND job >= :first"
+            "SELECT job, attempt FROM attempts WHERE outcome = 'crash' AND job >= ?", self.first
         )
         mine = [line for line in self.lines() if line[3] == pid]
         word, *last = mine[-1][:3] if mine else ("", 0, 0)
@@ -418,7 +449,7 @@ class Round:
         of_victim = [line for line in lines if line[3] == victim]
         word, last = of_victim[-1][:2] if of_victim else ("", 0)
         starts = Counter(line[1] for line in lines if line[0] == "start")
-        states = dict(self.query("SELECT id, state FROM jobs WHERE id >= :first"))
+        states = dict(self.query("SELECT id, state FROM jobs WHERE id >= ?", self.first))
         for job, kind in self.kinds.items():
             assert states[job] == ("failed" if kind == "fails" else "succeeded"), (job, kind)
             extra = starts[job] - RUNS[kind]
@@ -427,12 +458,14 @@ class Round:
             if job == last and kind != "dies":
                 allowed = {1} if word == "start" else {0, 1}
             assert extra in allowed, f"{kind} {job} ran {extra} times too often: {lines}"
-            used = self.query("SELECT attempt FROM jobs WHERE id = :job", job=job)[0][0]
+            used = self.query("SELECT attempt FROM jobs WHERE id = ?", job)[0][0]
             assert starts[job] <= used + (kind == "snoozes"), f"{kind} {job} ran and did not pay"
         wrong = self.query(
-            "SELECT jobs.id, state, jobs.attempt, count(attempts.id) AS told FROM jobs"
-            " LEFT JOIN attempts ON job = jobs.id WHERE jobs.id >= :first"
-            " GROUP BY jobs.id HAVING jobs.attempt <> told + (state = 'succeeded')"
+            "SELECT jobs.id, state, jobs.attempt, count(attempts.id) FROM jobs"
+            " LEFT JOIN attempts ON job = jobs.id WHERE jobs.id >= ?"
+            " GROUP BY jobs.id, state, jobs.attempt HAVING jobs.attempt <> count(attempts.id)"
+            " + CASE state WHEN 'succeeded' THEN 1 ELSE 0 END",
+            self.first,
         )
         assert wrong == [], wrong
         assert self.query("SELECT sum(losses) FROM jobs") == [(0,)]
@@ -485,14 +518,16 @@ def recall(round_: Round, at: int) -> bool:
     assert stage.wait(life, round_.all_finished) == 0
     round_.check_settled(life)
     round_.check_end(None)
-    assert not round_.query("SELECT job FROM attempts WHERE outcome = 'crash' AND job >= :first")
+    assert not round_.query(
+        "SELECT job FROM attempts WHERE outcome = 'crash' AND job >= ?", round_.first
+    )
     return not disturbed
 
 
 def _rests(round_: Round, life: Life) -> bool:
     told = round_.query(
-        "SELECT count(*) FROM jobs WHERE state = 'pending' OR state = 'running' AND owner = :owner",
-        owner=life.owner,
+        "SELECT count(*) FROM jobs WHERE state = 'pending' OR state = 'running' AND owner = ?",
+        life.owner,
     )
     return told == [(0,)]
 
@@ -504,29 +539,19 @@ def orphans(round_: Round, at: int) -> bool:
     eventually(lambda: len(round_.lines()) == 3, what="the job at the gate has begun")
     caretaker = stage.orphan(Disturbance(at, CARETAKER_FILES, signal.SIGSTOP))
     eventually(lambda: is_stopped(caretaker), what="the line")
-    if is_locked():
+    if stage.is_locked():
         # Stopped within its transaction it keeps its worker from a turn: nothing to see here.
         os.kill(caretaker.pid, signal.SIGCONT)
     round_.gate.touch()
     assert stage.wait(life) == -signal.SIGKILL
     os.kill(caretaker.pid, signal.SIGCONT)
     assert stage.wait(caretaker) == 0
+    stage.begin_anew()
     round_.check_settled(life)
     round_.check_charge(life.pid)
     round_.finish()
     round_.check_end(life.pid)
     return False
-
-
-def is_locked() -> bool:
-    """Whether somebody is in a write transaction."""
-    with closing(sqlite3.connect("jobs.db", timeout=0, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-        connection.execute("ROLLBACK")
-        return False
 
 
 MIXED = ("succeeds", "snoozes", "fails", "retries", "large", "succeeds")

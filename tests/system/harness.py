@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,9 @@ from typing import Any, cast
 import pytest
 
 from jobs import Client
+from jobs.store import open_store
 from jobs.task import OptionValues
+from tests.postgres import Stranger, shared
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,10 +47,12 @@ class House:
         folder: Path,
         tasks: str,
         *,
+        database: str | None = None,
         config: Mapping[str, Mapping[str, Any]] | None = None,
         state_dir: str = ".jobvisor",
         **pool: Any,
     ) -> None:
+        """`database` is the URL of an empty PostgreSQL database; else a file of SQLite is made."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.state_dir = folder / state_dir
@@ -57,8 +61,14 @@ class House:
         self._pids: set[int] = set()
         header = "import os, sys, time, signal\nfrom jobs import *\n"
         (folder / "app.py").write_text(header + textwrap.dedent(tasks))
+        self.database = database
+        self._stranger = Stranger(database) if database else None
         self.configure(config or {}, **pool)
-        self.client = Client(f"sqlite:///{folder}/jobs.db")
+        self.client = Client(database or f"sqlite:///{folder}/jobs.db")
+        if database:
+            store = open_store(database)
+            store.migrate()
+            store.close()
 
     def configure(self, config: Mapping[str, Mapping[str, Any]], **pool: Any) -> None:
         """Write config.toml: two workers and the module `app` unless said otherwise."""
@@ -66,6 +76,7 @@ class House:
             "tasks": {"modules": ["app"]},
             "supervisor": {"state_dir": str(self.state_dir)},
             "log": {"level": "debug"},
+            **({"database": {"url": self.database}} if self.database else {}),
         }
         for name, values in config.items():
             sections.setdefault(name, {}).update(values)
@@ -176,6 +187,9 @@ class House:
             with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 if b"supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.killpg(pid, signal.SIGKILL)
+        if self.database and self._stranger:
+            self._stranger.close()
+            shared().drop_database(self.database)
 
     # -- asking
 
@@ -192,11 +206,36 @@ class House:
     # -- looking
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Plain SQL beside everything else."""
+        """Plain SQL beside everything else, in words that both stores take."""
+        if self._stranger:
+            return self._stranger.sql(sql, *parameters)
         with sqlite3.connect(self.folder / "jobs.db", timeout=30) as connection:
             rows = connection.execute(sql, parameters).fetchall()
         connection.close()
         return rows
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Somebody else is in a transaction that keeps everybody from changing a job."""
+        if self.database:
+            holder = Stranger(self.database)
+            holder.sql("BEGIN; LOCK TABLE jobs IN EXCLUSIVE MODE")
+            try:
+                yield
+            finally:
+                holder.close()
+            return
+        connection = sqlite3.connect(self.folder / "jobs.db", isolation_level=None, timeout=30)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            connection.close()
+
+    def check_whole(self) -> None:
+        """The file is not damaged; a server's files are its own affair."""
+        if not self.database:
+            assert self.query("PRAGMA integrity_check") == [("ok",)]
 
     def lines(self, name: str) -> list[str]:
         """What tasks appended to a file (`mark` in task code): one line each."""
@@ -232,6 +271,7 @@ class House:
 
 
 Build = Callable[..., House]
+NewDatabase = Callable[[], str | None]
 
 
 def traced(*options: str) -> list[str]:

@@ -27,7 +27,7 @@ from tests.system.history import (
     wait_busy,
 )
 
-pytestmark = [pytest.mark.system]
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 
 def kill_at_random_moments(

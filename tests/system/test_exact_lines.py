@@ -13,7 +13,7 @@ import pytest
 from tests.system.every_line import TASKS
 from tests.system.harness import ROOT, Build, House
 
-pytestmark = [pytest.mark.system]
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 LAST = 100_000  # far beyond any run: it ends when a run was not disturbed
 

@@ -1,11 +1,10 @@
-"""Exactness beside much else: a job that kills its worker every time, many workers, a locked file."""
+"""Exactness beside much else: a job that kills its worker every time, many workers, a locked database."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import sqlite3
 
 import pytest
 
@@ -24,7 +23,7 @@ from tests.system.history import (
 )
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system]
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 
 def test_a_job_that_kills_its_worker_every_time_is_failed_while_others_flow(build: Build) -> None:
@@ -103,17 +102,16 @@ def test_a_stranger_that_holds_the_database_stops_nobody_for_good(build: Build) 
     family = house.start()
     wait_busy(house, 25)
     children = set(house.children(family.pid))
-    stranger = sqlite3.connect(house.folder / "jobs.db", isolation_level=None, timeout=30)
-    stranger.execute("BEGIN IMMEDIATE")
-    held_from = SYSTEM.monotonic_ns()
-    victim = random.choice(house.workers())
-    os.kill(victim, signal.SIGKILL)
-    eventually(lambda: SYSTEM.monotonic_ns() - held_from > 3e9, what="three seconds have passed")
-    assert family.poll() is None
-    assert children - {victim} <= set(house.children(family.pid)), "somebody else died as well"
-    assert len(house.children(family.pid)) == len(children), "the dead one was not replaced"
-    stranger.execute("ROLLBACK")
-    stranger.close()
+    with house.locked():
+        held_from = SYSTEM.monotonic_ns()
+        victim = random.choice(house.workers())
+        os.kill(victim, signal.SIGKILL)
+        eventually(
+            lambda: SYSTEM.monotonic_ns() - held_from > 3e9, what="three seconds have passed"
+        )
+        assert family.poll() is None
+        assert children - {victim} <= set(house.children(family.pid)), "somebody else died as well"
+        assert len(house.children(family.pid)) == len(children), "the dead one was not replaced"
     house.wait_finished(ids)
     assert house.stop(family) == 0
     check_each_succeeded(house, ids)

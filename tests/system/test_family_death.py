@@ -22,7 +22,7 @@ from tests.system.history import (
     wait_busy,
 )
 
-pytestmark = [pytest.mark.system]
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 JOBS = 800
 

@@ -7,7 +7,7 @@ import pytest
 from tests.system.harness import MARK, Build, alive
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = f"""{MARK}
 @task

@@ -21,7 +21,7 @@ from tests.system.history import (
 )
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system]
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = marking("""
     @task

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.clock import SYSTEM
-from tests.system.harness import MARK, Build, House, alive
+from tests.system.harness import MARK, Build, House, NewDatabase, alive
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = f"""{MARK}
 @task
@@ -214,10 +213,15 @@ SEQUENCES = st.lists(
 )
 @given(sequence=SEQUENCES, busy=st.booleans())
 def test_whatever_signals_come_a_stop_ends_and_says_truly_how(
-    tmp_path: Path, sequence: list[tuple[signal.Signals, float]], busy: bool
+    tmp_path: Path,
+    new_database: NewDatabase,
+    sequence: list[tuple[signal.Signals, float]],
+    busy: bool,
 ) -> None:
     folder = tmp_path / f"house-{SYSTEM.monotonic_ns()}"
-    house = House(folder, TASKS, config={"supervisor": {"stop_timeout": "1s"}})
+    house = House(
+        folder, TASKS, database=new_database(), config={"supervisor": {"stop_timeout": "1s"}}
+    )
     try:
         job = house.enqueue("stuck" if busy else "quick", *([] if busy else [1]), retries=0)
         family = house.start()
@@ -268,12 +272,10 @@ def test_a_stop_ends_although_the_database_is_locked_for_ever(build: Build) -> N
     job = house.enqueue("gated", 1, retries=0)
     family = house.start()
     house.wait_lines("began")
-    locker = sqlite3.connect(house.folder / "jobs.db", isolation_level=None)
-    locker.execute("BEGIN IMMEDIATE")
-    house.touch("go")
-    house.wait_lines("ended")
-    assert house.stop(family) in (0, 75)
-    locker.close()
+    with house.locked():
+        house.touch("go")
+        house.wait_lines("ended")
+        assert house.stop(family) in (0, 75)
     assert house.drain() == 0
     # What ended while nobody could write was in the ledger, and the next family settles it.
     assert house.client.get(job).state == "succeeded"

@@ -10,7 +10,7 @@ from jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = f"""{MARK}
 @task

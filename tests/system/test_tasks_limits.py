@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
 from jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = f"""{MARK}
 import ctypes
@@ -142,13 +140,10 @@ def test_a_finished_job_is_not_killed_while_its_result_waits_for_the_database(
     job = house.enqueue("large", 1, timeout="500ms", retries=0)
     family = house.start(ready=False)
     eventually(lambda: house.client.get(job).state == "running")
-    locker = sqlite3.connect(house.folder / "jobs.db", isolation_level=None)
-    locker.execute("BEGIN IMMEDIATE")
-    house.touch("locked")
-    until = SYSTEM.monotonic_ns() + 1_000_000_000
-    eventually(lambda: SYSTEM.monotonic_ns() > until)
-    locker.execute("COMMIT")
-    locker.close()
+    with house.locked():
+        house.touch("locked")
+        until = SYSTEM.monotonic_ns() + 1_000_000_000
+        eventually(lambda: SYSTEM.monotonic_ns() > until)
     house.wait_finished([job])
     assert house.client.get(job).state == "succeeded"
     assert house.stop(family) == 0

@@ -1,16 +1,21 @@
 -- Every statement of the queue, SQLite's dialect. A name and a sentence each; the other dialects
 -- keep the same names in the same order. Each statement that leaves `running` carries the whole
--- fence: id, state, owner, claim.
+-- fence: id, state, owner, claim. Ends of runs come as ages and delays in milliseconds; :now, bound by
+-- the store, is the only clock.
 
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
     timeout_ms, memory_bytes, unique_key, expires_at, created_at)
-VALUES (:task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max, :policy,
-    :timeout_ms, :memory_bytes, :unique_key, :expires_at, :now)
+VALUES (:task, :args, :kwargs, :queue, :priority,
+    CASE WHEN coalesce(:run_at_ms, :now) + :run_in_ms > :now THEN 'scheduled' ELSE 'pending' END,
+    coalesce(:run_at_ms, :now) + :run_in_ms, :attempts_max, :policy, :timeout_ms, :memory_bytes,
+    :unique_key, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms, :now)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
-RETURNING id;
+RETURNING id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
+    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
+    created_at, claimed_at, started_at, finished_at, expires_at, deferred;
 
 -- name: holder
 -- The unfinished job that holds a unique key.
@@ -29,20 +34,20 @@ UPDATE jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1, o
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
     ORDER BY priority DESC, id LIMIT :limit)
 RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-    expires_at, queue, priority;
+    expires_at - :now, queue, priority;
 
 -- name: has_pending
 -- Whether one queue has a row to claim.
 SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue);
 
 -- name: next_due
--- When the next scheduled row is due.
-SELECT run_at FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
+-- In how many milliseconds the next scheduled row is due; overdue is negative.
+SELECT run_at - :now FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
 
 -- name: succeed
 -- A run that returned.
 UPDATE jobs SET state = 'succeeded', result = :result, error = NULL,
-    started_at = :started_at, finished_at = :finished_at
+    started_at = :now - :age - :duration, finished_at = :now - :age
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: succeed_and_forget
@@ -50,12 +55,13 @@ WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 DELETE FROM jobs WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: retry
--- A run that failed and may run again.
+-- A run that failed and may run again; without a duration it began when it was claimed.
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
-        WHEN :run_at <= :now THEN 'pending' ELSE 'scheduled' END,
-    run_at = :run_at, deferred = 'retry', error = :error, started_at = :started_at,
-    finished_at = CASE WHEN cancel_requested = 1 THEN :finished_at END
+        WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
+    run_at = :now - :age + :delay, deferred = 'retry', error = :error,
+    started_at = coalesce(:now - :age - :duration, claimed_at),
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING state, task, queue, attempt, attempts_max;
 
@@ -63,16 +69,17 @@ RETURNING state, task, queue, attempt, attempts_max;
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
-        WHEN :run_at <= :now THEN 'pending' ELSE 'scheduled' END,
-    run_at = :run_at, deferred = :deferred, attempt = max(attempt - 1, 0),
-    finished_at = CASE WHEN cancel_requested = 1 THEN :finished_at END
+        WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
+    run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING state, task, queue, attempt, attempts_max;
 
 -- name: fail
 -- A run that failed for good.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'failed' END,
-    error = :error, started_at = :started_at, finished_at = :finished_at
+    error = :error, started_at = coalesce(:now - :age - :duration, claimed_at),
+    finished_at = :now - :age
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING state, task, queue, attempt, attempts_max;
 
@@ -93,19 +100,21 @@ WHERE state = 'running' AND owner = :owner AND (:claim IS NULL OR claim = :claim
 RETURNING id, state, task, queue, attempt, attempts_max;
 
 -- name: vanish
--- A row whose worker vanished without evidence goes back uncharged, and is failed the fourth time.
+-- Rows whose worker vanished without evidence go back uncharged, and are failed the fourth time.
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN losses >= :losses_max THEN 'failed' ELSE 'pending' END,
     losses = losses + 1, attempt = max(attempt - 1, 0),
     error = CASE WHEN losses >= :losses_max THEN :error ELSE error END,
     finished_at = CASE WHEN cancel_requested = 1 OR losses >= :losses_max THEN :now END
-WHERE state = 'running' AND owner = :owner AND (:job IS NULL OR id = :job)
-RETURNING id, state, task, queue, attempt, attempts_max, claim, claimed_at;
+WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND owner = :owner
+    AND (:job IS NULL OR id = :job) ORDER BY id LIMIT :limit)
+RETURNING id, state, task, queue, attempt, attempts_max, claim;
 
 -- name: cancel_run
 -- A run that ended because it was asked to.
-UPDATE jobs SET state = 'cancelled', error = :error, started_at = :started_at, finished_at = :finished_at
+UPDATE jobs SET state = 'cancelled', error = :error,
+    started_at = coalesce(:now - :age - :duration, claimed_at), finished_at = :now - :age
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING state, task, queue, attempt, attempts_max;
 
@@ -141,18 +150,20 @@ RETURNING state, task, queue, attempt, attempts_max;
 -- name: prune
 -- Finished rows older than their time go, a bounded number at a time.
 DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = :state
-    AND finished_at IS NOT NULL AND finished_at <= :before ORDER BY finished_at LIMIT :limit);
+    AND finished_at IS NOT NULL AND finished_at <= :now - :age ORDER BY finished_at LIMIT :limit);
 
 -- name: prunable
 -- How many finished rows are older than their time.
-SELECT count(*) FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :before;
+SELECT count(*) FROM jobs
+WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :now - :age;
 
 -- name: add_attempt
 -- The history of one unsuccessful run; a second telling of the same run changes nothing.
 INSERT INTO attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid,
     exit_code, signal, verdict, started_at, finished_at)
 VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
-    :exit_code, :signal, :verdict, :started_at, :finished_at)
+    :exit_code, :signal, :verdict,
+    coalesce(:now - :age - :duration, (SELECT claimed_at FROM jobs WHERE id = :job)), :now - :age)
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
 -- name: outcome_of
@@ -165,8 +176,8 @@ SELECT state, owner, claim FROM jobs WHERE id = :job;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy, claimed_at, claim, cancel_requested, task, timeout_ms,
-    memory_bytes FROM jobs
+SELECT attempt, attempts_max, policy, claim, cancel_requested, task, timeout_ms, memory_bytes
+FROM jobs
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: progress
@@ -217,8 +228,8 @@ SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host
 SELECT queue, state, count(*) FROM jobs GROUP BY queue, state;
 
 -- name: oldest_pending
--- How long the oldest pending row of each queue has waited.
-SELECT queue, min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queue;
+-- For how many milliseconds the oldest pending row of each queue has been due.
+SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queue;
 
 -- name: cancelling
 -- Running rows that were asked to end.
@@ -230,7 +241,7 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND owner = :owner);
 
 -- name: ownerless
 -- Owners that nobody knows and that hold rows claimed long ago.
-SELECT DISTINCT owner FROM jobs WHERE state = 'running' AND claimed_at < :before
+SELECT DISTINCT owner FROM jobs WHERE state = 'running' AND claimed_at < :now - :age
     AND (owner IS NULL OR owner NOT IN (SELECT owner FROM owners)) LIMIT 1000;
 
 -- name: has_work
@@ -249,16 +260,21 @@ INSERT INTO families (id, name, host, boot_id, pid_namespace, pid, start_ticks, 
     dead_after_ms, started_at, heartbeat_at)
 VALUES (:family, :name, :host, :boot_id, :pid_namespace, :pid, :start_ticks, :version, :state_dir,
     :dead_after_ms, :now, :now)
-ON CONFLICT (id) DO UPDATE SET heartbeat_at = :now;
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = :now WHERE died_at IS NULL;
 
 -- name: heartbeat
 -- A family lives; zero rows mean that it was declared dead.
-UPDATE families SET heartbeat_at = :now WHERE id = :family;
+UPDATE families SET heartbeat_at = :now WHERE id = :family AND died_at IS NULL;
+
+-- name: bury_family
+-- A family is declared dead, unless it has beaten since it was looked at; before its rows are touched.
+UPDATE families SET died_at = coalesce(died_at, :now)
+WHERE id = :family AND heartbeat_at = :heartbeat_at;
 
 -- name: families
 -- Every family.
 SELECT id, name, host, boot_id, pid_namespace, pid, start_ticks, version, state_dir, dead_after_ms,
-    started_at, heartbeat_at FROM families ORDER BY id;
+    started_at, heartbeat_at, :now - heartbeat_at, died_at IS NOT NULL FROM families ORDER BY id;
 
 -- name: remove_family
 -- A family has left, or is dead and settled.
@@ -272,17 +288,61 @@ ON CONFLICT (owner) DO NOTHING;
 
 -- name: owners
 -- The lives of one family.
-SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks FROM owners
-WHERE family = :family ORDER BY owner;
+SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks, :now - started_at
+FROM owners WHERE family = :family ORDER BY owner;
 
 -- name: strays
 -- Lives of no family.
-SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks FROM owners
-WHERE family NOT IN (SELECT id FROM families) ORDER BY owner;
+SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks, :now - started_at
+FROM owners WHERE family NOT IN (SELECT id FROM families) ORDER BY owner;
 
 -- name: remove_owner
 -- A settled life.
 DELETE FROM owners WHERE owner = :owner;
+
+-- name: running
+-- How many rows run.
+SELECT count(*) FROM jobs WHERE state = 'running';
+
+-- name: export
+-- Whole rows in the order of their ids, to be moved; a running one as its release would leave it.
+SELECT id, task, args, kwargs, queue, priority,
+    CASE WHEN state <> 'running' THEN state WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    run_at, CASE WHEN state = 'running' THEN max(attempt - 1, 0) ELSE attempt END,
+    attempts_max, claims, losses, policy, timeout_ms, memory_bytes, unique_key, expires_at,
+    deferred, cancel_requested, owner, claim, created_at, claimed_at, started_at,
+    CASE WHEN state = 'running' AND cancel_requested = 1 THEN :now ELSE finished_at END,
+    result, error, progress
+FROM jobs WHERE id > :after
+    AND (:finished OR state IN ('scheduled', 'pending', 'blocked', 'running'))
+ORDER BY id LIMIT :limit;
+
+-- name: export_attempts
+-- The whole history of some rows; their ids come as a JSON list.
+SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
+    signal, verdict, started_at, finished_at
+FROM attempts WHERE job IN (SELECT value FROM json_each(:jobs)) ORDER BY job, id;
+
+-- name: known
+-- What stands under some ids; they come as a JSON list.
+SELECT id, task, created_at FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs));
+
+-- name: import
+-- A row from another database, under its own id.
+INSERT INTO jobs (id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims,
+    losses, policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner,
+    claim, created_at, claimed_at, started_at, finished_at, result, error, progress)
+VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt, :attempts_max,
+    :claims, :losses, :policy, :timeout_ms, :memory_bytes, :unique_key, :expires_at, :deferred,
+    :cancel_requested, :owner, :claim, :created_at, :claimed_at, :started_at, :finished_at, :result,
+    :error, :progress);
+
+-- name: import_attempt
+-- One run of the history of an imported row.
+INSERT INTO attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid,
+    exit_code, signal, verdict, started_at, finished_at)
+VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
+    :exit_code, :signal, :verdict, :started_at, :finished_at);
 
 -- name: meta
 -- A fact about the database.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.store.sqlite import SCHEMA
 from supervisor.config import render
 from tests.supervisor.cli.conftest import CONFIG, Run
 
@@ -139,8 +140,8 @@ def test_check_takes_a_long_answer(run: Run, folder: Path) -> None:
 
 
 def test_migrate_says_from_and_to(run: Run, folder: Path) -> None:
-    assert run("migrate").stdout == "schema 0 -> 1\n"
-    assert run("migrate").stdout == "schema 1: nothing to do\n"
+    assert run("migrate").stdout == f"schema 0 -> {SCHEMA}\n"
+    assert run("migrate").stdout == f"schema {SCHEMA}: nothing to do\n"
 
 
 def test_migrate_of_a_file_that_is_no_database_is_refused(run: Run, folder: Path) -> None:
@@ -162,7 +163,7 @@ def test_doctor_reads_a_database_without_changing_it(run: Run, folder: Path) -> 
     sqlite3.connect(folder / "jobs.db").execute("CREATE TABLE mine (x)").connection.close()
     code, found = findings(run)
     assert code == 0
-    assert found["schema"] == ("warn", "0; `jobvisor migrate` brings it to 1")
+    assert found["schema"] == ("warn", f"0; `jobvisor migrate` brings it to {SCHEMA}")
     with sqlite3.connect(folder / "jobs.db") as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
     connection.close()

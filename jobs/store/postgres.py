@@ -1,0 +1,988 @@
+"""PostgreSQL: the connection, its errors, its transactions and its waking; the verbs are in relational.py.
+
+Facts this file is built on (measured, or from PostgreSQL's own pages):
+nothing may depend on the session, because a pooler in transaction mode gives each transaction another
+one: what is set there (time limits, plans, LISTEN, prepared statements) is only used without one;
+a COMMIT whose answer is lost has happened or not, and `pg_xact_status` knows; a socket whose other end
+is gone says nothing for hours, so every answer has a limit of our own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from typing import Any, TypeVar, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from psycopg.types.numeric import Int8Dumper
+from psycopg.waiting import Ready
+
+from jobs.clock import SYSTEM, Clock
+from jobs.errors import ConfigError, ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobs.events import Events
+from jobs.job import Claimed, NewJob
+from jobs.log import say
+from jobs.settings import shown_url
+from jobs.store.base import NOTHING, Applied, Life, Record, Turn, Waker
+from jobs.store.relational import (
+    PROMOTED_AT_ONCE,
+    SUCCEED,
+    RelationalStore,
+    in_order,
+    settling,
+    statements,
+    successes,
+    summed,
+)
+from jobs.store.wake import PollWaker
+
+SCHEMA = 1  # the number of the newest migration this release knows
+OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension
+LOOK_UP_SECONDS = 10.0  # how long the fate of a lost COMMIT is asked for
+LOOK_UP_EVERY = 0.25
+DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
+BEAT_SECONDS = 0.1  # while waiting for an answer, the caller's beat moves this often
+PATIENCE = 30.0  # seconds for an answer while a connection is being made
+ANSWER_GRACE = 2.0  # seconds the server has, beyond its own limit, to say that it was passed
+ROWS_AT_ONCE = 2_000  # of a bulk enqueue in one statement: some 400 kB
+ROWS_ONE_BY_ONE = 4  # fewer are not worth a round trip for their ids
+SLOW_CLAIM_NS = 50_000  # a row; 12,000 are usual
+MEASURED_CLAIM = 50  # rows: for fewer the two looks at the clock cost more than they tell
+FURTHER_MOST_NS = 1_000_000_000
+LOOK_AGAIN_NS = 20_000_000  # after the 5 ms in which nobody else notifies, and a commit
+SNAPSHOT_SECONDS = (
+    600  # an export may read a whole table for its next page, or write to a slow pipe
+)
+
+Value = TypeVar("Value")
+
+# psycopg warns of what it could not tidy up after a connection broke; that is said here, once.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; classes have two characters
+_LATER = {
+    "08001": "it cannot be reached",
+    "08": "the connection broke",
+    "25": "it is read-only or ended the transaction",
+    "40": "another transaction stood in the way",
+    "53": "it is out of connections, memory or disk",
+    "55": "somebody else holds it",
+    "57": "it was interrupted or is going down",
+    "58": "its disk reports an error",
+    "XX": "it reports an internal error",
+    "0A": "a plan went stale",
+}
+_NEVER = {
+    "28": "it refuses this user; look at the user, password and pg_hba.conf",
+    "3D": "there is no such database; create it first",
+    "42501": "this user lacks a privilege",
+}
+_REFUSALS = {
+    "28": r"authentication failed|no pg_hba.conf entry|no password supplied|"
+    r"role \".*\" (does not exist|is not permitted)",
+    "3D": r"database \".*\" does not exist|no such database",
+}
+_FOREIGN = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
+
+
+class PostgresStore(RelationalStore):
+    """The queue in one schema of a PostgreSQL database, for any number of machines."""
+
+    one_machine = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str,
+        notify: bool,
+        patience: float,
+        idle: float,
+        application: str,
+        clock: Clock,
+        events: Events,
+    ) -> None:
+        """`patience` is how many seconds one answer may take, `idle` what may pass between two."""
+        super().__init__(clock, events)
+        self.place = shown_url(url)
+        self.schema = schema
+        self._notify = notify
+        self._patience = patience
+        self._idle = idle
+        self._parameters = _connection_parameters(url, application, patience)
+        self._names = {
+            "schema": sql.Identifier(schema),
+            "channel": sql.Literal(schema),
+            "jobs_id": sql.Literal(f'"{schema}".jobs_id_seq'),
+            "woken": sql.Literal(f'"{schema}".woken'),
+        }
+        self._statements = {
+            name: self._worded(text).encode() for name, text in statements("postgres").items()
+        }
+        self._connection: _Connection | None = None
+        self._pid = 0
+        self._depth = 0
+        self._begun = False
+        self._reading = False
+        self._transaction_id: tuple[str, str] | None = None  # with its timeline
+        self._timeline = ""
+        self._local = b""  # what each transaction sets for itself where the session is not ours
+        self._listening = False
+        self._heard = False
+        self._lock = threading.RLock()
+        self._front = Front(clock)
+        self._entered = 0  # the owner that has a row, as this store has seen to
+
+    def _worded(self, text: str) -> str:
+        # SQL.format wants literal text, and this is: from our own files.
+        return sql.SQL(cast("Any", text)).format(**self._names).as_string(None)
+
+    # -- connection
+
+    def open(self) -> None:
+        self._refuse_copy()
+        with self._lock, self._named_errors():
+            self._connected()
+
+    def close(self) -> None:
+        if self._connection is not None and self._pid != os.getpid():
+            # A copied handle is the same conversation with the server: only forgotten.
+            _abandoned.append(self._connection)
+            self._connection = None
+            return
+        # Under the lock: another thread may be in the middle of a transaction.
+        with self._lock:
+            connection, self._connection = self._connection, None
+            self._listening = self._heard = False
+            if connection is not None:
+                connection.close()
+
+    def step_aside(self) -> None:
+        """A function of a user cannot break a socket of ours but by closing it; see `descriptors`."""
+
+    def descriptors(self) -> list[int]:
+        connection = self._connection
+        return [] if connection is None or connection.closed else [connection.fileno()]
+
+    def _refuse_copy(self) -> None:
+        """Before the lock is taken: a thread that held it at the fork is not in the copy."""
+        if self._connection is not None and self._pid != os.getpid():
+            raise ForkedStore(
+                f"the connection to {self.place} was opened by process {self._pid} and used by its "
+                f"copy {os.getpid()}; open a store of its own after a fork"
+            )
+
+    def _connected(self) -> _Connection:
+        self._refuse_copy()
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            return connection
+        if self._begun:
+            # Never a new connection within a transaction: the rest of it would run outside of it.
+            raise psycopg.OperationalError("the connection was lost within a transaction")
+        connection = self._greeted()
+        try:
+            self._check_meta(connection)
+        except BaseException:
+            self.close()
+            raise
+        return connection
+
+    def _greeted(self) -> _Connection:
+        """A new connection, set up for a server or for the pooler before it."""
+        self.close()
+        self.on_wait()
+        connection = _Connection.connect(
+            **self._parameters, autocommit=True, prepare_threshold=None
+        )
+        connection.beat, connection.patience = self._beat, self._patience + ANSWER_GRACE
+        connection.clock = self.clock
+        connection.adapters.register_dumper(int, Int8Dumper)  # one type, so one prepared statement
+        self._connection, self._pid = connection, os.getpid()
+        if connection.info.server_version < OLDEST_SERVER:
+            version = connection.info.parameter_status("server_version")
+            self.close()
+            raise StoreRefused(f"{self.place} is PostgreSQL {version}; jobvisor needs 13 or newer")
+        connection.add_notify_handler(self._note_heard)
+        row = connection.execute(_HELLO).fetchone()
+        assert row is not None
+        backend, self._timeline = row
+        settings = _LIMITS | {
+            "statement_timeout": str(int(self._patience * 1000)),
+            "lock_timeout": str(int(self._patience * 500)),
+            # The locks of a machine that stands still or is gone are held no longer.
+            "idle_in_transaction_session_timeout": str(int(self._idle * 1000)),
+        }
+        if not self._notify:
+            settings["jobvisor.notify"] = "off"
+        if backend == connection.info.backend_pid:
+            connection.prepare_threshold = 5
+            connection.execute(_set(settings | _PLANS, local=False))
+            self._local = b""
+        else:
+            # Somebody stands between: the next transaction may be another session's.
+            self._local = _set(settings, local=True)
+        return connection
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler stands before the server, as far as the last connection told."""
+        return bool(self._local)
+
+    def _beat(self) -> None:
+        self.on_wait()
+
+    def _note_heard(self, _notification: psycopg.Notify) -> None:
+        self._heard = True
+
+    # -- schema
+
+    def _check_meta(self, connection: _Connection) -> None:
+        try:
+            rows = connection.execute(self._worded(_META).encode()).fetchall()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise SchemaError(
+                f"{self.place} has no tables of jobvisor in the schema {self.schema}; "
+                f"run `jobvisor migrate`"
+            ) from error
+        meta: dict[str, str] = dict(rows)
+        number, oldest = int(meta["schema"]), int(meta["oldest_schema"])
+        if number < SCHEMA:
+            raise SchemaError(
+                f"{self.place} has schema {number}, and this release needs {SCHEMA}; "
+                f"run `jobvisor migrate`"
+            )
+        if oldest > SCHEMA:
+            raise SchemaError(
+                f"{self.place} has schema {number}, and this release knows {SCHEMA}; "
+                f"install a newer jobvisor"
+            )
+
+    def check_schema(self) -> None:
+        with self._lock, self._named_errors():
+            self._check_meta(self._connected())
+
+    def migrate(self) -> tuple[int, int]:
+        self._refuse_copy()
+        with self._lock, self._named_errors():
+            connection = self._greeted()
+            try:
+                before = number = self._schema_number(connection)
+                for file in _migrations():
+                    if int(file.name[:4]) > number:
+                        number = self._migrate(connection, file)
+                self._check_meta(connection)
+            except BaseException:
+                self.close()  # or the next verb would take it for one whose schema is known to fit
+                raise
+        return before, max(before, number)
+
+    def _migrate(self, connection: _Connection, file: Any) -> int:
+        """One numbered file and the record that it ran, in one transaction of one process at a time."""
+        number = int(file.name[:4])
+        with connection.transaction():
+            connection.execute(_set({"statement_timeout": "0"}, local=True))
+            connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [self.schema]
+            )
+            if self._schema_number(connection) >= number:
+                return number  # somebody else was first
+            connection.execute(self._worded("CREATE SCHEMA IF NOT EXISTS {schema}").encode())
+            connection.execute(self._worded(file.read_text("utf-8")).encode())
+            told = {"number": str(number)}
+            connection.execute(self._worded(_MIGRATED).encode(), told)
+        say("migrated", version=number)
+        return number
+
+    def _schema_number(self, connection: _Connection) -> int:
+        # Not by to_regclass: a session that has looked once in vain remembers that, and would not see
+        # what another migration has committed while this one waited for the lock.
+        known = connection.execute(_KNOWN, [self.schema]).fetchone()
+        if known is None:
+            return 0
+        meta: dict[str, str] = dict(connection.execute(self._worded(_META).encode()).fetchall())
+        return int(meta["schema"])
+
+    # -- statements
+
+    def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[TupleRow]:
+        return self._run(lambda: self._execute(name, parameters).fetchall())
+
+    def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
+        return self._run(lambda: self._execute(name, parameters).rowcount)
+
+    def _change_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
+        return self._change(*_at_once(name, parameters))
+
+    def _run(self, action: Callable[[], Value]) -> Value:
+        self._refuse_copy()
+        with self._lock:
+            if self._depth:
+                return action()
+            with self._named_errors():
+                return self._once_more(action)
+
+    def _once_more(self, action: Callable[[], Value]) -> Value:
+        """A connection that was found dead has done nothing: a new one, once."""
+        fresh = self._connection is None
+        try:
+            return action()
+        except psycopg.OperationalError:
+            if fresh or self._connection is None or not self._connection.closed:
+                raise
+            self._begun = False
+            return action()
+
+    def _execute(self, name: str, parameters: Mapping[str, Any]) -> psycopg.Cursor[TupleRow]:
+        if self._depth and not self._begun:
+            return self._once_more(lambda: self._begin_with(self._statements[name], parameters))
+        return self._ask(name, parameters)
+
+    def _begin_with(
+        self, statement: bytes, parameters: Mapping[str, Any] | None = None
+    ) -> psycopg.Cursor[TupleRow]:
+        """BEGIN goes with the first statement of a transaction, in one round trip."""
+        connection = self._connected()
+        with connection.pipeline():
+            self._begin(connection)
+            number = connection.execute(_NUMBER)
+            cursor = connection.execute(statement, parameters)
+        self._transaction_id = number.fetchall()[0][0], self._timeline
+        return cursor
+
+    def _begin(self, connection: _Connection) -> None:
+        self._begun = True
+        self._transaction_id = None  # an older one's would tell a lie about this one
+        connection.execute(_SNAPSHOT if self._reading else b"BEGIN")
+        if self._local:
+            connection.execute(self._local)
+
+    def _attempted(self, action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+        self._bare(b"SAVEPOINT attempted")
+        try:
+            value = action(*arguments)
+        except _REFUSING as error:
+            self._bare(b"ROLLBACK TO attempted")
+            self._bare(b"RELEASE attempted")
+            return None, str(error).partition("\n")[0]
+        self._bare(b"RELEASE attempted")
+        return value, None
+
+    def _bare(self, statement: bytes) -> None:
+        if self._begun:
+            self._connected().execute(statement)
+        else:
+            self._once_more(lambda: self._begin_with(statement))
+
+    # -- transactions
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._refuse_copy()
+        with self._lock:
+            if self._depth:
+                yield  # part of the one that is open
+                return
+            with self._named_errors():
+                try:
+                    # Within the try: an exception out of a signal handler may come right after it.
+                    self._depth = 1
+                    yield
+                    self._commit()
+                except BaseException:
+                    self._undo()
+                    raise
+                finally:
+                    self._depth = 0
+                    self._begun = False
+            # Taken under the lock: the next thread's transaction notes its own.
+            self._pending_made = False
+            told, self._events = self._events, []
+        for event in told:
+            self.events.emit(event)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self._refuse_copy()
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._reading = True
+            try:
+                with self.transaction():
+                    # It holds no lock that anybody waits for, and its reader may be slow.
+                    self._bare(_set(_SNAPSHOT_LIMITS, local=True))
+                    self._connected().patience = SNAPSHOT_SECONDS + ANSWER_GRACE
+                    yield
+            finally:
+                self._reading = False
+                if self._connection is not None:
+                    self._connection.patience = self._patience + ANSWER_GRACE
+
+    def _commit(self) -> None:
+        if not self._begun:
+            return
+        connection = self._connected()
+        try:
+            if self._pending_made:
+                connection.execute(self._statements["wake"])
+            ended = connection.execute(b"COMMIT")
+        except psycopg.OperationalError as error:
+            if not connection.closed:
+                raise
+            self._look_up(error)
+            return
+        self._check_committed(ended)
+
+    def _check_committed(self, ended: psycopg.Cursor[TupleRow]) -> None:
+        # A COMMIT of a transaction that has failed is answered by ROLLBACK, and no error.
+        if ended.statusmessage != "COMMIT":
+            raise StoreUnavailable(f"{self.place}: the transaction was rolled back")
+
+    def _look_up(self, error: Exception) -> None:
+        """The answer to a COMMIT was lost: ask what became of it; returns if it was committed."""
+        assert self._transaction_id is not None
+        number, timeline = self._transaction_id
+        self._begun = False
+        ends = self.clock.monotonic_ns() + int(LOOK_UP_SECONDS * 1e9)
+        told = "unknown"
+        while self.clock.monotonic_ns() < ends:
+            with suppress(psycopg.OperationalError):
+                row = self._greeted().execute(_FATE, [number]).fetchone()
+                # On another timeline the number may be another transaction's: a standby took over.
+                told = str(row[0]) if row and row[1] == timeline else "unknown"
+                if told == "committed":
+                    return
+                if told != "in progress":
+                    break
+            self.on_wait()
+            self.clock.sleep(LOOK_UP_EVERY)
+        fate = "nothing was changed" if told == "aborted" else "whether it was done is not known"
+        raise StoreUnavailable(
+            f"{self.place}: the connection broke at the commit, {fate}; look, then try again"
+        ) from error
+
+    def _undo(self) -> None:
+        self._pending_made = False
+        self._events.clear()
+        connection = self._connection
+        if self._begun and connection is not None and not connection.closed:
+            try:
+                connection.execute(b"ROLLBACK")
+            except psycopg.Error:
+                connection.close()  # the server rolls back what it hears no more of
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """PostgreSQL's errors under our names, with the place they are about."""
+        try:
+            yield
+        except psycopg.Error as error:
+            code = error.sqlstate or ("08000" if isinstance(error, _BROKEN) else "")
+            if code == "08000" and self._connection is None:
+                code = _said(error)
+            text = f"{self.place}: {{}} ({' '.join(str(error).split())[:500]})"
+            later = _LATER.get(code) or _LATER.get(code[:2])
+            never = _NEVER.get(code) or _NEVER.get(code[:2])
+            if never:
+                self._drop()
+                raise StoreRefused(text.format(never)) from error
+            if code in _FOREIGN:
+                self._drop()
+                raise SchemaError(
+                    text.format("its tables are not those of this release; run `jobvisor migrate`")
+                ) from error
+            if later:
+                self._drop()
+                raise StoreUnavailable(text.format(later)) from error
+            raise
+
+    def _drop(self) -> None:
+        """Start over with a new connection next time: the server may be another by then."""
+        if self._depth == 0:
+            with suppress(psycopg.Error):
+                self.close()
+
+    # -- the application
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
+        if len(jobs) <= ROWS_ONE_BY_ONE:
+            return super().enqueue(jobs)
+        with self.transaction():
+            ids = [row[0] for row in self._rows("reserve", {"count": len(jobs)})]
+            found: dict[int, tuple[int, bool]] = {}
+            # By their keys: two of these at once then wait for each other in one order.
+            order = sorted(range(len(jobs)), key=lambda place: jobs[place].unique_key or "")
+            for start in range(0, len(order), ROWS_AT_ONCE):
+                places = order[start : start + ROWS_AT_ONCE]
+                values = [{"id": ids[place], **jobs[place]._asdict()} for place in places]
+                made = {row[0] for row in self._rows("enqueue_many", _columns(values))}
+                for place in places:
+                    if ids[place] in made:
+                        self._enqueued(ids[place], jobs[place])
+                        found[place] = ids[place], True
+                    else:
+                        number, row = self._enqueue(jobs[place])
+                        found[place] = number, row is not None
+            return [found[place] for place in range(len(jobs))]
+
+    def _enqueued(self, number: int, job: NewJob) -> None:
+        if self.events.active:
+            self._note("enqueue", number, ("", job.task, job.queue, 0, job.attempts_max))
+        # Waking is the insert's own, by a trigger.
+
+    def _skip_ids(self, greatest: int) -> None:
+        self._rows("skip_ids", {"greatest": greatest})
+
+    # -- workers
+
+    def turn(
+        self,
+        life: Life,
+        claim: int,
+        *,
+        queues: Sequence[str],
+        limit: int,
+        journal: Sequence[Record] = (),
+        release_rest: bool = False,
+        register: bool = False,
+        forget_succeeded: bool = False,
+    ) -> Turn:
+        asked: dict[str, Any] = {
+            "queues": queues, "limit": limit, "journal": journal, "release_rest": release_rest,
+            "register": register, "forget_succeeded": forget_succeeded,
+        }  # fmt: skip
+        for left in range(DEADLOCKS_MAX, -1, -1):
+            try:
+                if self._depth:
+                    break
+                return self._turn_at_once(life, claim, **asked)
+            except _REFUSING:
+                break  # one row the database refuses must not block the others
+            except StoreUnavailable as error:
+                if left == 0 or not isinstance(error.__cause__, _IN_THE_WAY):
+                    raise
+        with self._named_errors():
+            self._unlisten()
+        return super().turn(life, claim, **asked)
+
+    def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+        with self._lock, self._named_errors():
+            return self._once_more(lambda: self._look(queues))
+
+    def _look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+        """All that an idle worker asks, in one round trip: it is woken once for it."""
+        with self._connected().pipeline():
+            pending = [self._ask("has_pending", {"queue": queue}) for queue in queues]
+            due = self._ask("next_due", {})
+        if any(cursor.fetchall()[0][0] for cursor in pending):
+            return True, 0
+        row = due.fetchone()
+        return (False, None) if row is None else (row[0] <= 0, max(row[0], 0))
+
+    def _turn_at_once(
+        self,
+        life: Life,
+        claim: int,
+        *,
+        queues: Sequence[str],
+        limit: int,
+        journal: Sequence[Record],
+        release_rest: bool,
+        register: bool,
+        forget_succeeded: bool,
+    ) -> Turn:
+        """The whole turn in one round trip; a second one only where runs failed, for their history."""
+        ordered = sorted(journal, key=lambda record: record.job)  # rows are locked in id order
+        succeeded = [record for record in ordered if record.verb == SUCCEED]
+        others = [(record, *settling(record)) for record in ordered if record.verb != SUCCEED]
+        self._refuse_copy()
+        if register:
+            # Before the first claim, not with it: what arrives late from a life that has died and was
+            # settled meanwhile is then a row of `owners`, and never a job that nobody will run.
+            with self.transaction():
+                self._change("add_owner", life._asdict())
+            self._entered = life.owner
+        entered = self._entered == life.owner
+        with self.transaction():
+            connection = self._connected()
+            settled, released = None, None
+            moved: list[psycopg.Cursor[TupleRow]] = []
+            claims: list[psycopg.Cursor[TupleRow]] = []
+            times: list[psycopg.Cursor[TupleRow]] = []
+            with connection.pipeline():
+                self._begin(connection)
+                if self._listening:
+                    # Nobody reads this connection while a job runs; what is not read would pile up.
+                    connection.execute(b"UNLISTEN *")
+                if entered:
+                    self._ask("hold_owner", {"owner": life.owner})
+                if succeeded:
+                    name, values = successes(succeeded, forget=forget_succeeded)
+                    settled = self._ask(*_at_once(name, values))
+                for _record, name, parameters, _outcome in others:
+                    moved.append(self._ask(name, parameters))
+                if release_rest:
+                    rest = {"owner": life.owner, "claim": None, "current": 0}
+                    released = self._ask("release_rest", rest)
+                if limit:
+                    self._ask("promote", {"limit": PROMOTED_AT_ONCE})
+                    measured = limit >= MEASURED_CLAIM
+                    times += [connection.execute(_TIME)] if measured else []
+                    for number, queue in enumerate(queues):
+                        wanted = {
+                            "owner": life.owner, "claim": claim, "queue": queue, "limit": limit,
+                            "first": number == 0, "entered": entered,
+                        }  # fmt: skip
+                        name, where = self._front.start(queue)
+                        claims.append(self._ask(name, wanted | where))
+                    times += [connection.execute(_TIME)] if measured else []
+                ends_here = not others and not release_rest
+                # Else the number that its COMMIT is looked up by, should the answer be lost.
+                asked = connection.execute(b"COMMIT" if ends_here else _NUMBER)
+            if ends_here:
+                self._begun = False
+                self._check_committed(asked)
+            else:
+                self._transaction_id = asked.fetchall()[0][0], self._timeline
+            self._listening = self._heard = False
+            lost, changed = [], 0
+            for (record, _name, _parameters, outcome), cursor in zip(others, moved, strict=True):
+                row = cursor.fetchone()
+                if row is None:
+                    lost.append(record)
+                else:
+                    changed += 1
+                    self._settled(record, life, outcome, row)
+            for row in released.fetchall() if released is not None else ():
+                self._changed("release", row[0], row[1:])
+            jobs: list[Claimed] = []
+            for cursor in claims:
+                jobs += in_order(cursor.fetchall())
+            if limit:
+                begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
+                self._front.note(jobs, limit, (ended_at - begun) * 1000)
+        applied = Applied(changed, self._lost(lost) if lost else [], [])
+        if settled is not None:
+            missed = settled.rowcount < len(succeeded)
+            more = Applied(settled.rowcount, self._lost(succeeded) if missed else [], [])
+            applied = summed(applied, more)
+        return Turn(jobs, applied if journal else NOTHING)
+
+    def _ask(self, name: str, parameters: Mapping[str, Any]) -> psycopg.Cursor[TupleRow]:
+        statement = self._statements[name]
+        return self._connected().execute(statement, parameters, prepare=_PREPARED.get(name))
+
+    # -- waking
+
+    def waker(self) -> Waker:
+        return ListenWaker(self)
+
+    def watcher(self) -> Waker:
+        return PollWaker()  # a NOTIFY tells of rows to claim, not of those that ended
+
+    def listens(self) -> bool:
+        """Whether a NOTIFY reaches this connection now."""
+        connection = self._connection
+        return self._listening and connection is not None and not connection.closed
+
+    def listen(self) -> bool:
+        """Begin to listen, where that is possible and not yet so; whether it was begun."""
+        if self.listens() or not self._notify:
+            return False
+        with self._lock, self._named_errors():
+            connection = self._connected()
+            if self.pooled:
+                return False
+            self._once_more(lambda: self._listen(connection))
+        return True
+
+    def _listen(self, _connection: _Connection) -> None:
+        self._connected().execute(self._worded("LISTEN {schema}").encode())
+        self._listening = True
+
+    def _unlisten(self) -> None:
+        if self.listens():
+            self._connected().execute(b"UNLISTEN *")
+            self._listening = self._heard = False
+
+    def heard(self) -> bool:
+        """Whether a NOTIFY has come since this was last asked."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            try:
+                connection.pgconn.consume_input()
+                while connection.pgconn.notifies() is not None:
+                    self._heard = True
+            except psycopg.OperationalError:
+                connection.close()
+                return True  # the next look finds out what is the matter
+        heard, self._heard = self._heard, False
+        return heard
+
+    # -- upkeep
+
+    def checkpoint(self) -> None:
+        """Autovacuum and the checkpointer are the server's own."""
+
+
+class Front:
+    """Where the next claim of each queue begins: at the front, but for moments in which that is slow.
+
+    A row that was claimed leaves a dead entry at the front of its index. As long as a transaction
+    older than it is open anywhere on the server (a forgotten psql, a long report, a backup), it can
+    neither be skipped cheaply nor be vacuumed, and each claim from the front reads all of them. After a
+    claim that took long, the next ones go on behind it, until ten times that long has passed or
+    nothing is left there. What was enqueued meanwhile with a higher priority waits that long, at most a
+    second.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: dict[str, tuple[int, int]] = {}  # of a queue: priority and id of its last claim
+        self._further_until = 0
+
+    def start(self, queue: str) -> tuple[str, dict[str, int]]:
+        """The statement that claims of a queue, and where it starts."""
+        last = self._last.get(queue)
+        if last is None or self._clock.monotonic_ns() > self._further_until:
+            return "claim", {}
+        return "claim_further", {"priority": last[0], "after": last[1]}
+
+    def note(self, jobs: Sequence[Claimed], limit: int, took_ns: int) -> None:
+        """What a turn has claimed, of how many it asked for, and how long the server took for it."""
+        if len(jobs) < limit:
+            self._further_until = 0
+            self._last.clear()
+            return
+        self._last = {job.queue: (job.priority, job.id) for job in jobs}
+        if took_ns > SLOW_CLAIM_NS * limit:
+            further = min(10 * took_ns, FURTHER_MOST_NS)
+            self._further_until = self._clock.monotonic_ns() + further
+
+
+class ListenWaker(Waker):
+    """LISTEN on the store's own connection, begun with each rest and ended with the turn after it."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+        self._again_ns = 0
+
+    def fileno(self) -> int | None:
+        return self._store.descriptors()[0] if self._store.listens() else None
+
+    def drain(self) -> float | None:
+        now = self._store.clock.monotonic_ns()
+        if self._store.listen():
+            return 0.0  # what was enqueued before is not told
+        if self._store.listens() and self._store.heard():
+            # Others who enqueue within the next milliseconds do not notify again.
+            self._again_ns = now + LOOK_AGAIN_NS
+            return 0.0
+        if self._again_ns:
+            again, self._again_ns = self._again_ns, 0
+            return max(0.0, (again - now) / 1e9)
+        return None
+
+    def close(self) -> None:
+        """The connection is the store's."""
+
+
+class _Connection(psycopg.Connection[TupleRow]):
+    """A connection that waits for an answer with a limit, and moves its caller's beat meanwhile."""
+
+    beat: Callable[[], None]
+    patience: float
+    clock: Clock = SYSTEM
+
+    def wait(
+        self, gen: PQGen[Value], interval: float = BEAT_SECONDS, timeout: float | None = None
+    ) -> Value:
+        """Consume one of psycopg's generators, which say what they wait for and take what is ready.
+
+        Raises psycopg.OperationalError, and closes the connection, when the time is over.
+        """
+        limit = getattr(self, "patience", PATIENCE) if timeout is None else timeout
+        ends = self.clock.monotonic_ns() + int(limit * 1e9)
+        while True:
+            try:
+                return super().wait(gen, interval, min(BEAT_SECONDS, limit))
+            except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 -- its name in their page
+                self._tell()
+                if self.clock.monotonic_ns() > ends:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer for {limit:.0f} s") from error
+                gen = _resumed(gen)
+
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """Any number of statements in one round trip; not to be nested."""
+        self._pipeline = pipeline = _Pipeline(self)
+        try:
+            with pipeline:
+                yield pipeline
+        finally:
+            self._pipeline = None
+
+    def _tell(self) -> None:
+        try:
+            getattr(self, "beat", _nothing)()
+        except BaseException:
+            # Interrupted in the middle of an answer: what comes next on this socket is unknown.
+            self.pgconn.finish()
+            raise
+
+
+class _Pipeline(psycopg.Pipeline):
+    """One that ends with a Sync alone.
+
+    psycopg 3.3 lets a Flush follow, which stops the clock of idle_in_transaction_session_timeout until
+    the next answer (PostgreSQL 15 and 16, measured): the locks of a client that stood still then would
+    be held for as long as its kernel answers.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
+
+
+def _resumed(gen: PQGen[Value]) -> PQGen[Value]:
+    """A generator that has been started already, for somebody who starts with `next`."""
+    try:
+        wanted = gen.send(Ready.NONE)
+        while True:
+            wanted = gen.send((yield wanted))
+    except StopIteration as stop:
+        return cast("Value", stop.value)
+
+
+def _nothing() -> None:
+    """While the connection is being made, nobody is told."""
+
+
+_abandoned: list[_Connection] = []  # copies of another process's handles: never closed
+
+_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
+# The two limits are passed by a row too: JSON nested thousands deep, a key too long for its index.
+_REFUSING = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException,
+             psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex,
+             OverflowError, UnicodeError)  # fmt: skip
+_IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+
+_HELLO = b"""
+SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN ''
+    ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+"""
+_FATE = b"""
+SELECT pg_xact_status(%s::text::xid8), CASE WHEN pg_is_in_recovery() THEN ''
+    ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+"""
+_NUMBER = b"SELECT pg_current_xact_id()::text"
+_TIME = b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_KNOWN = b"""
+SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = 'meta'
+"""
+_META = "SELECT key, value FROM {schema}.meta WHERE key IN ('schema', 'oldest_schema')"
+_MIGRATED = "UPDATE {schema}.meta SET value = %(number)s WHERE key = 'schema'"
+
+#: On every connection or, behind a pooler, in every transaction. Without these a machine that
+#: vanished would hold its locks for two hours, until the server's kernel asks for it.
+_LIMITS = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_SNAPSHOT = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_SNAPSHOT_LIMITS = dict.fromkeys(
+    ("statement_timeout", "idle_in_transaction_session_timeout"), str(SNAPSHOT_SECONDS * 1000)
+)
+#: Every statement finds its rows by an index, in its order. A prepared plan that was made while the
+#: table was small would scan it for as long as its statistics are old, or take a limit it does not know
+#: for a tenth of the table and sort all of it; compiling plans costs more than running them.
+_PLANS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+#: Planned anew each time, with the length of its arrays: a join has no plan that is right for all.
+_PREPARED = {"succeed_many": False, "succeed_and_forget_many": False}
+#: Over arrays for a single row too: their pages are as large as can be.
+_ALWAYS_MANY = ("import", "import_attempt")
+
+
+def _said(error: psycopg.Error) -> str:
+    """What kind of refusal a failed connection was: libpq passes on the server's words, not its code.
+
+    Each address that was tried has a line. Where they differ, or the server speaks another language,
+    it is taken for one that may be better later.
+    """
+    lines = [line for line in str(error).splitlines() if line.startswith("- ")] or [str(error)]
+    for code, words in _REFUSALS.items():
+        if all(re.search(words, line) for line in lines):
+            return code
+    return "08001"
+
+
+def _set(settings: Mapping[str, str], *, local: bool) -> bytes:
+    calls = sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, {})").format(name, value, local)
+        for name, value in settings.items()
+    )
+    return sql.SQL("SELECT {}").format(calls).as_bytes(None)
+
+
+def _at_once(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    """One statement for many rows, over arrays."""
+    if name in _ALWAYS_MANY:
+        return name, _columns(rows)
+    return (name, rows[0]) if len(rows) == 1 else (f"{name}_many", _columns(rows))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _connection_parameters(url: str, application: str, patience: float) -> dict[str, Any]:
+    """What libpq is told: the URL's own words win."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # Not libpq's words: they may repeat a piece of the password.
+        raise ConfigError(
+            f"the database URL {shown_url(url)} cannot be read; "
+            f"write postgresql://user:password@host:5432/database, with %40 for an @ in a password"
+        ) from None
+    hosts = str(given.get("host") or "").count(",") + 1
+    timeout = max(2, min(10, int(patience / 2 / hosts)))
+    return {
+        "connect_timeout": timeout,
+        "application_name": application,
+        "target_session_attrs": "read-write",
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(patience * 1000),
+        **given,
+    }
+
+
+def _migrations() -> list[Any]:
+    folder = resources.files("jobs.store").joinpath("migrations", "postgres")
+    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return sorted(files, key=lambda file: file.name)

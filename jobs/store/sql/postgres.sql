@@ -1,0 +1,513 @@
+-- Every statement of the queue, PostgreSQL's dialect: the names of the other dialect in the same order, and
+-- what only this one needs at the end. Each statement that leaves `running` carries the whole fence: id,
+-- state, owner, claim. Ends of runs come as ages and delays in milliseconds; {schema}.clock() is the only
+-- clock. A claim finds and locks its rows first, then changes them by their place (ctid): no plan made
+-- while the table was small can scan it when it is large. A row that changed meanwhile is left out that
+-- way, so where none may be missed the second look is by id.
+
+-- name: enqueue
+-- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
+INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
+    CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
+    due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
+    due + %(expires_in_ms)s::bigint * interval '1 ms', {schema}.clock()
+FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
+    + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
+    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
+    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
+    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred;
+
+-- name: holder
+-- The unfinished job that holds a unique key.
+SELECT id FROM {schema}.jobs WHERE unique_key = %(unique_key)s
+    AND state IN ('scheduled', 'pending', 'blocked', 'running');
+
+-- name: promote
+-- Scheduled rows that are due become pending, a bounded number at a time.
+UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
+    ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
+
+-- name: claim
+-- The first pending rows of one queue become running under this owner and claim. What the queues before
+-- it have filled of this claim is taken off the limit, so that all queues are asked in one round trip.
+-- An owner that entered and is gone was settled: what it had sent before its death claims nothing.
+UPDATE {schema}.jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1,
+    owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = NULL,
+    deferred = NULL, progress = NULL
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    ORDER BY priority DESC, id
+    LIMIT CASE
+        WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
+        WHEN %(first)s THEN %(limit)s
+        ELSE %(limit)s - (SELECT count(*) FROM {schema}.jobs
+            WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
+    FOR UPDATE SKIP LOCKED))
+RETURNING id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms,
+    memory_bytes, {schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority;
+
+-- name: has_pending
+-- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
+-- statistics promise many.
+SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    ORDER BY priority DESC, id LIMIT 1) AS found;
+
+-- name: next_due
+-- In how many milliseconds the next scheduled row is due; overdue is negative.
+SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
+WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
+
+-- name: succeed
+-- A run that returned.
+UPDATE {schema}.jobs SET state = 'succeeded', result = %(result)s::json, error = NULL,
+    started_at = {schema}.clock() - (%(age)s + %(duration)s) * interval '1 ms',
+    finished_at = {schema}.clock() - %(age)s * interval '1 ms'
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
+
+-- name: succeed_and_forget
+-- A run that returned, where succeeded rows are not kept.
+DELETE FROM {schema}.jobs
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
+
+-- name: retry
+-- A run that failed and may run again; without a duration it began when it was claimed.
+UPDATE {schema}.jobs SET
+    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+        WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
+    run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = 'retry',
+    error = %(error)s,
+    started_at = coalesce(
+        {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
+    finished_at = CASE WHEN cancel_requested = 1
+        THEN {schema}.clock() - %(age)s * interval '1 ms' END
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: snooze
+-- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
+UPDATE {schema}.jobs SET
+    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+        WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
+    run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = %(deferred)s,
+    attempt = greatest(attempt - 1, 0),
+    finished_at = CASE WHEN cancel_requested = 1
+        THEN {schema}.clock() - %(age)s * interval '1 ms' END
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: fail
+-- A run that failed for good.
+UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'failed' END,
+    error = %(error)s,
+    started_at = coalesce(
+        {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
+    finished_at = {schema}.clock() - %(age)s * interval '1 ms'
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: release
+-- A run handed back as if it had never begun.
+UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    attempt = greatest(attempt - 1, 0), run_at = least(run_at, {schema}.clock()),
+    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: release_rest
+-- Every row an owner holds (of one claim, or of all) but the one it runs goes back untouched.
+UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    attempt = greatest(attempt - 1, 0),
+    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
+WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
+        AND (%(claim)s::bigint IS NULL OR claim = %(claim)s) AND id <> %(current)s
+    ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
+RETURNING id, state, task, queue, attempt, attempts_max;
+
+-- name: vanish
+-- Rows whose worker vanished without evidence go back uncharged, and are failed the fourth time. The page
+-- is chosen first and then put in order: asked for both, a planner walks the whole primary key.
+UPDATE {schema}.jobs SET
+    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+        WHEN losses >= %(losses_max)s THEN 'failed' ELSE 'pending' END,
+    losses = losses + 1, attempt = greatest(attempt - 1, 0),
+    error = CASE WHEN losses >= %(losses_max)s THEN %(error)s ELSE error END,
+    finished_at = CASE WHEN cancel_requested = 1 OR losses >= %(losses_max)s
+        THEN {schema}.clock() END
+WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(
+            SELECT id FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
+                AND (%(job)s::bigint IS NULL OR id = %(job)s) LIMIT %(limit)s))
+        AND state = 'running' AND owner = %(owner)s
+    ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
+RETURNING id, state, task, queue, attempt, attempts_max, claim;
+
+-- name: cancel_run
+-- A run that ended because it was asked to.
+UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s,
+    started_at = coalesce(
+        {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
+    finished_at = {schema}.clock() - %(age)s * interval '1 ms'
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: block
+-- Pending rows that must wait for something else.
+UPDATE {schema}.jobs SET state = 'blocked' WHERE id = %(job)s AND state = 'pending'
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: unblock
+-- Rows that need wait no longer.
+UPDATE {schema}.jobs
+SET state = CASE WHEN run_at > {schema}.clock() THEN 'scheduled' ELSE 'pending' END
+WHERE id = %(job)s AND state = 'blocked'
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: cancel
+-- An unfinished row that does not run is cancelled at once.
+UPDATE {schema}.jobs SET state = 'cancelled', cancel_requested = 1, finished_at = {schema}.clock()
+WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked')
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: request_cancel
+-- A running row is asked to end; its family carries the word.
+UPDATE {schema}.jobs SET cancel_requested = 1 WHERE id = %(job)s AND state = 'running' RETURNING state;
+
+-- name: requeue
+-- A finished row starts over; its history stays.
+UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {schema}.clock(),
+    deferred = NULL, cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL,
+    claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
+    progress = NULL
+WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
+RETURNING state, task, queue, attempt, attempts_max;
+
+-- name: prune
+-- Finished rows older than their time go, a bounded number at a time.
+DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
+    WHERE state = %(state)s AND finished_at IS NOT NULL
+        AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
+    ORDER BY finished_at LIMIT %(limit)s)) AND state = %(state)s;
+
+-- name: prunable
+-- How many finished rows are older than their time.
+SELECT count(*) FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL
+    AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms';
+
+-- name: add_attempt
+-- The history of one unsuccessful run; a second telling of the same run changes nothing.
+INSERT INTO {schema}.attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host,
+    pid, exit_code, signal, verdict, started_at, finished_at)
+VALUES (%(job)s, %(attempt)s, %(owner)s, %(claim)s, %(outcome)s, %(error_type)s, %(message)s,
+    %(traceback)s, %(host)s, %(pid)s, %(exit_code)s, %(signal)s, %(verdict)s,
+    coalesce({schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms',
+        (SELECT claimed_at FROM {schema}.jobs WHERE id = %(job)s)),
+    {schema}.clock() - %(age)s * interval '1 ms')
+ON CONFLICT (job, owner, claim) DO NOTHING;
+
+-- name: outcome_of
+-- How this run ended, as far as the history knows it.
+SELECT outcome FROM {schema}.attempts
+WHERE job = %(job)s AND owner = %(owner)s AND claim = %(claim)s;
+
+-- name: standing
+-- Where a row stands: what a record that changed nothing is judged by.
+SELECT state, owner, claim FROM {schema}.jobs WHERE id = %(job)s;
+
+-- name: held
+-- One running row, as the settler of its dead owner needs it.
+SELECT attempt, attempts_max, policy::text, claim, cancel_requested, task, timeout_ms, memory_bytes
+FROM {schema}.jobs
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
+
+-- name: progress
+-- How far a running job has come.
+UPDATE {schema}.jobs SET progress = %(progress)s::json
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
+
+-- name: get
+-- One job.
+SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
+    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
+    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
+    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+FROM {schema}.jobs WHERE id = %(job)s;
+
+-- name: find
+-- The newest jobs, of every state.
+SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
+    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
+    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
+    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+FROM {schema}.jobs WHERE id < %(before)s AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+    AND (%(task)s::text IS NULL OR task = %(task)s)
+ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: find_unfinished
+-- The newest jobs of one unfinished state.
+SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
+    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
+    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
+    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+FROM {schema}.jobs WHERE state = %(state)s AND id < %(before)s
+    AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+    AND (%(task)s::text IS NULL OR task = %(task)s)
+ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: find_finished
+-- The jobs of one finished state; the finished index finds the few failed among millions of others.
+SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
+    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
+    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
+    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL AND id < %(before)s
+    AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+    AND (%(task)s::text IS NULL OR task = %(task)s)
+ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: attempts
+-- The history of one job.
+SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
+    signal, verdict, {schema}.ms(started_at), {schema}.ms(finished_at)
+FROM {schema}.attempts WHERE job = %(job)s ORDER BY id;
+
+-- name: counts
+-- How many rows of each queue are in each state.
+SELECT queue, state, count(*) FROM {schema}.jobs GROUP BY queue, state;
+
+-- name: oldest_pending
+-- For how many milliseconds the oldest pending row of each queue has been due.
+SELECT queue, {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM {schema}.jobs
+WHERE state = 'pending' GROUP BY queue;
+
+-- name: cancelling
+-- Running rows that were asked to end.
+SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1 LIMIT 1000;
+
+-- name: owned
+-- Whether an owner holds running rows.
+SELECT EXISTS (SELECT 1 FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s);
+
+-- name: ownerless
+-- Owners that nobody knows and that hold rows claimed long ago.
+SELECT DISTINCT owner FROM {schema}.jobs WHERE state = 'running'
+    AND claimed_at < {schema}.clock() - %(age)s * interval '1 ms'
+    AND (owner IS NULL OR owner NOT IN (SELECT owner FROM {schema}.owners)) LIMIT 1000;
+
+-- name: has_work
+-- Whether anything is left that a draining family waits for in one queue: pending rows and retries.
+SELECT 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
+        WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, id LIMIT 1) AS found)
+    OR EXISTS (SELECT 1 FROM {schema}.jobs
+        WHERE state = 'scheduled' AND deferred = 'retry' AND queue = %(queue)s);
+
+-- name: family_runs
+-- Whether a family's own workers hold running rows.
+SELECT EXISTS (SELECT 1 FROM {schema}.jobs WHERE state = 'running'
+    AND owner IN (SELECT owner FROM {schema}.owners WHERE family = %(family)s));
+
+-- name: add_family
+-- A family enters.
+INSERT INTO {schema}.families (id, name, host, boot_id, pid_namespace, pid, start_ticks, version,
+    state_dir, dead_after_ms, started_at, heartbeat_at)
+VALUES (%(family)s, %(name)s, %(host)s, %(boot_id)s, %(pid_namespace)s, %(pid)s, %(start_ticks)s,
+    %(version)s, %(state_dir)s, %(dead_after_ms)s, {schema}.clock(), {schema}.clock())
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = {schema}.clock() WHERE families.died_at IS NULL;
+
+-- name: heartbeat
+-- A family lives; zero rows mean that it was declared dead.
+UPDATE {schema}.families SET heartbeat_at = {schema}.clock()
+WHERE id = %(family)s AND died_at IS NULL;
+
+-- name: bury_family
+-- A family is declared dead, unless it has beaten since it was looked at; before its rows are touched. A
+-- row that is locked is perhaps beating just now: it is passed over, and looked at again.
+UPDATE {schema}.families SET died_at = coalesce(died_at, {schema}.clock())
+WHERE id = ANY (ARRAY(SELECT id FROM {schema}.families
+    WHERE id = %(family)s AND {schema}.ms(heartbeat_at) = %(heartbeat_at)s FOR UPDATE SKIP LOCKED));
+
+-- name: families
+-- Every family.
+SELECT id, name, host, boot_id, pid_namespace, pid, start_ticks, version, state_dir, dead_after_ms,
+    {schema}.ms(started_at), {schema}.ms(heartbeat_at),
+    {schema}.ms({schema}.clock()) - {schema}.ms(heartbeat_at), died_at IS NOT NULL
+FROM {schema}.families ORDER BY id;
+
+-- name: remove_family
+-- A family has left, or is dead and settled.
+DELETE FROM {schema}.families WHERE id = %(family)s;
+
+-- name: add_owner
+-- A life that may own rows enters.
+INSERT INTO {schema}.owners (owner, family, name, host, boot_id, pid_namespace, pid, start_ticks,
+    started_at)
+VALUES (%(owner)s, %(family)s, %(name)s, %(host)s, %(boot_id)s, %(pid_namespace)s, %(pid)s,
+    %(start_ticks)s, {schema}.clock())
+ON CONFLICT (owner) DO NOTHING;
+
+-- name: owners
+-- The lives of one family.
+SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks,
+    {schema}.ms({schema}.clock()) - {schema}.ms(started_at)
+FROM {schema}.owners WHERE family = %(family)s ORDER BY owner;
+
+-- name: strays
+-- Lives of no family.
+SELECT owner, family, name, host, boot_id, pid_namespace, pid, start_ticks,
+    {schema}.ms({schema}.clock()) - {schema}.ms(started_at)
+FROM {schema}.owners WHERE family NOT IN (SELECT id FROM {schema}.families) ORDER BY owner;
+
+-- name: remove_owner
+-- A settled life.
+DELETE FROM {schema}.owners WHERE owner = %(owner)s;
+
+-- name: running
+-- How many rows run.
+SELECT count(*) FROM {schema}.jobs WHERE state = 'running';
+
+-- name: export
+-- Whole rows in the order of their ids, to be moved; a running one as its release would leave it.
+SELECT id, task, args::text, kwargs::text, queue, priority,
+    CASE WHEN state <> 'running' THEN state WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    {schema}.ms(run_at), CASE WHEN state = 'running' THEN greatest(attempt - 1, 0) ELSE attempt END,
+    attempts_max, claims, losses, policy::text, timeout_ms, memory_bytes, unique_key,
+    {schema}.ms(expires_at), deferred, cancel_requested, owner, claim, {schema}.ms(created_at),
+    {schema}.ms(claimed_at), {schema}.ms(started_at),
+    {schema}.ms(CASE WHEN state = 'running' AND cancel_requested = 1
+        THEN {schema}.clock() ELSE finished_at END),
+    result::text, error, progress::text
+FROM {schema}.jobs WHERE id > %(after)s
+    AND (%(finished)s OR state IN ('scheduled', 'pending', 'blocked', 'running'))
+ORDER BY id LIMIT %(limit)s;
+
+-- name: export_attempts
+-- The whole history of some rows; their ids come as a JSON list.
+SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
+    signal, verdict, {schema}.ms(started_at), {schema}.ms(finished_at)
+FROM {schema}.attempts
+WHERE job = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) ORDER BY job, id;
+
+-- name: known
+-- What stands under some ids; they come as a JSON list.
+SELECT id, task, {schema}.ms(created_at) FROM {schema}.jobs
+WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint));
+
+-- name: import
+-- Rows from another database, under their own ids, any number in one statement.
+INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max,
+    claims, losses, policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred,
+    cancel_requested, owner, claim, created_at, claimed_at, started_at, finished_at, result, error,
+    progress)
+SELECT id, task, args::json, kwargs::json, queue, priority, state, {schema}.moment(run_at), attempt,
+    attempts_max, claims, losses, policy::json, timeout_ms, memory_bytes, unique_key,
+    {schema}.moment(expires_at), deferred, cancel_requested, owner, claim,
+    {schema}.moment(created_at), {schema}.moment(claimed_at), {schema}.moment(started_at),
+    {schema}.moment(finished_at), result::json, error, progress::json
+FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
+    %(priority)s::bigint[], %(state)s::text[], %(run_at)s::bigint[], %(attempt)s::bigint[],
+    %(attempts_max)s::bigint[], %(claims)s::bigint[], %(losses)s::bigint[], %(policy)s::text[],
+    %(timeout_ms)s::bigint[], %(memory_bytes)s::bigint[], %(unique_key)s::text[],
+    %(expires_at)s::bigint[], %(deferred)s::text[], %(cancel_requested)s::bigint[],
+    %(owner)s::bigint[], %(claim)s::bigint[], %(created_at)s::bigint[], %(claimed_at)s::bigint[],
+    %(started_at)s::bigint[], %(finished_at)s::bigint[], %(result)s::text[], %(error)s::text[],
+    %(progress)s::text[])
+    AS told (id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims,
+        losses, policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred,
+        cancel_requested, owner, claim, created_at, claimed_at, started_at, finished_at, result,
+        error, progress);
+
+-- name: import_attempt
+-- The history of imported rows, any number of runs in one statement, in the order of the arrays.
+INSERT INTO {schema}.attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host,
+    pid, exit_code, signal, verdict, started_at, finished_at)
+SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
+    verdict, {schema}.moment(started_at), {schema}.moment(finished_at)
+FROM unnest(%(job)s::bigint[], %(attempt)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[],
+    %(outcome)s::text[], %(error_type)s::text[], %(message)s::text[], %(traceback)s::text[],
+    %(host)s::text[], %(pid)s::bigint[], %(exit_code)s::bigint[], %(signal)s::text[],
+    %(verdict)s::text[], %(started_at)s::bigint[], %(finished_at)s::bigint[])
+    WITH ORDINALITY AS told (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
+        signal, verdict, started_at, finished_at, place)
+ORDER BY place;
+
+-- name: meta
+-- A fact about the database.
+SELECT value FROM {schema}.meta WHERE key = %(key)s;
+
+-- name: hold_owner
+-- A settling, which removes this row first, comes before the rest of this transaction or after it.
+SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR KEY SHARE;
+
+-- name: claim_further
+-- The pending rows of one queue behind the last claim, of the same priority: while somebody's old snapshot
+-- keeps the dead entries of all claimed rows in the index, a claim from the front steps over each of them.
+UPDATE {schema}.jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1,
+    owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = NULL,
+    deferred = NULL, progress = NULL
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+        AND priority = %(priority)s AND id > %(after)s
+    ORDER BY id
+    LIMIT CASE
+        WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
+        WHEN %(first)s THEN %(limit)s
+        ELSE %(limit)s - (SELECT count(*) FROM {schema}.jobs
+            WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
+    FOR UPDATE SKIP LOCKED))
+RETURNING id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms,
+    memory_bytes, {schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority;
+
+-- name: succeed_many
+-- Many runs that returned, in the order of the arrays. The state is written so that no partial index
+-- matches: the planner takes the one of running rows for empty, and would read all of it for each row.
+UPDATE {schema}.jobs SET state = 'succeeded', result = told.result::json, error = NULL,
+    started_at = {schema}.clock() - (told.age + told.duration) * interval '1 ms',
+    finished_at = {schema}.clock() - told.age * interval '1 ms'
+FROM unnest(%(job)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[], %(result)s::text[],
+    %(age)s::bigint[], %(duration)s::bigint[]) AS told (job, owner, claim, result, age, duration)
+WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.owner
+    AND jobs.claim = told.claim;
+
+-- name: succeed_and_forget_many
+-- The same where succeeded rows are not kept.
+DELETE FROM {schema}.jobs USING unnest(%(job)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[])
+    AS told (job, owner, claim)
+WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.owner
+    AND jobs.claim = told.claim;
+
+-- name: reserve
+-- Ids for many rows that are to be enqueued together: their answer cannot be told apart by anything else.
+SELECT nextval({jobs_id}) FROM generate_series(1, %(count)s::bigint);
+
+-- name: enqueue_many
+-- Many new jobs under reserved ids; the ids that come back are those whose unique key was free.
+INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+SELECT id, task, args::json, kwargs::json, queue, priority,
+    CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
+    due, attempts_max, policy::json, timeout_ms, memory_bytes, unique_key,
+    due + expires_in_ms * interval '1 ms', {schema}.clock()
+FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
+    %(priority)s::bigint[], %(run_at_ms)s::bigint[], %(run_in_ms)s::bigint[],
+    %(attempts_max)s::bigint[], %(policy)s::text[], %(timeout_ms)s::bigint[],
+    %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[])
+    AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
+        timeout_ms, memory_bytes, unique_key, expires_in_ms),
+    LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
+        + run_in_ms * interval '1 ms' AS due) AS times
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING id;
+
+-- name: wake
+-- Whoever waits for a pending row is told at the commit, at most every 5 ms.
+SELECT {schema}.wake();
+
+-- name: skip_ids
+-- Ids up to this one are given to nobody any more; seen by all at once, whatever becomes of the transaction.
+SELECT setval({jobs_id}, %(greatest)s) FROM {schema}.jobs_id_seq
+WHERE last_value + is_called::integer <= %(greatest)s;

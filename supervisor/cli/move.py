@@ -1,0 +1,370 @@
+"""`export` and `import`: jobs carried to another database, as one JSON object per line.
+
+The first line says what follows and the last one how many jobs there were, so that a file that was
+cut off is noticed. Arguments and results are carried as their stored text, the same to the byte;
+moments are whole milliseconds of UTC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import click
+
+from jobs import __version__
+from jobs.clock import SYSTEM, from_datetime, to_datetime
+from jobs.errors import IllegalMove, InvalidOption, JobsError, shown
+from jobs.job import State
+from jobs.settings import parse_url
+from jobs.store.base import AttemptRow, FamilyRow, JobRow
+from supervisor.cli import config_option, say
+from supervisor.cli.jobs import find_place
+
+__all__ = ["export_jobs", "import_jobs"]
+
+FORMAT = 1
+"""Of the lines. Another set of keys, or another meaning of one, is another format."""
+
+LINE_BYTES_MAX = 256 << 20
+"""The largest arguments and result with 10,000 tracebacks; what is longer is no line of ours."""
+
+FAMILIES_NAMED = 3
+
+
+@click.command("export")
+@click.option("-o", "--output", metavar="FILE", help="Into this file, whole or not at all.")
+@click.option("--all", "finished", is_flag=True, help="Finished jobs too.")
+@click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
+@config_option
+def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
+    """Write the unfinished jobs as JSON lines, for another database.
+
+    Their ids, attempts and history go with them, and they stay where they are: start no family on
+    both databases. Stop the family first. A running job cannot be carried: exit code 1 if there is
+    one, unless --running is given.
+    """
+    place = find_place(config)
+    with place.client() as client, client.export(finished=finished) as found:
+        _tell_living(found.families)
+        if found.running:
+            _tell_running(found.running, wanted=running)
+        header = {
+            "jobvisor": __version__,
+            "format": FORMAT,
+            "database": parse_url(place.url).kind,
+            "exported_at": _iso(to_datetime(SYSTEM.now_ms())),
+            "all": finished,
+        }
+        with _output(output) as file:
+            number = _write(file, header, found.jobs)
+    say(f"exported {_jobs(number)}")
+
+
+@click.command("import")
+@click.argument("path", metavar="FILE")
+@config_option
+def import_jobs(config: str | None, path: str) -> None:
+    """Store the jobs of an export, all of them or none.
+
+    They keep their ids, attempts and history. FILE is what `jobvisor export` wrote; a single - reads
+    it from stdin. A job that is there already stays as it is, so a second import of the same file
+    adds nothing. Exit code 1 when another job has an id or a unique key of one of these, 2 when
+    something is wrong with the file.
+    """
+    place = find_place(config)
+    with _input(path) as file:
+        name = "stdin" if path == "-" else path
+        # The whole file is known to be good before the database is held.
+        for _ in _read(file, name):
+            pass
+        file.seek(0)
+        with place.client(create=True) as client:
+            imported = client.import_(_read(file, name))
+    say(f"imported {_jobs(imported.added)}")
+    if imported.known:
+        say(f"{_jobs(imported.known)} had been there already, and stayed as they were")
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# -- what an export should know
+
+
+def _tell_living(families: Sequence[FamilyRow]) -> None:
+    living = [f for f in families if not f.died and f.silent_ms < f.dead_after_ms]
+    if not living:
+        return
+    named = ", ".join(f"{f.name} on {f.host}" for f in living[:FAMILIES_NAMED])
+    if len(living) > FAMILIES_NAMED:
+        named += f" and {len(living) - FAMILIES_NAMED} more"
+    say(
+        f"warning: families are at work on this database ({named}); what they do from now on is not "
+        "in this export. Stop them first: `jobvisor stop`"
+    )
+
+
+def _tell_running(number: int, *, wanted: bool) -> None:
+    if not wanted:
+        raise IllegalMove(
+            f"{_jobs(number)} running now cannot be carried; stop the family first "
+            "(`jobvisor stop`), or carry them as not started: --running"
+        )
+    say(
+        f"warning: carried as not started: {_jobs(number)} running now. What runs now runs twice if "
+        "the family goes on"
+    )
+
+
+# -- writing
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    """Stdout, or a file that takes the place of `path` once all is written."""
+    if path is None or path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    place = os.path.realpath(path)
+    if os.path.exists(place) and not os.path.isfile(place):
+        raise InvalidOption(f"{path} is no ordinary file; without -o it goes to stdout")
+    folder, name = os.path.split(place)
+    temporary = None
+    try:
+        # Made as it will stay: for its owner alone, because arguments may hold anything.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
+            temporary = file.name
+            yield cast("BinaryIO", file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+        temporary = None
+    except JobsError:
+        raise
+    except OSError as error:
+        raise InvalidOption(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
+
+
+def _write(file: BinaryIO, header: Mapping[str, Any], rows: Iterable[JobRow]) -> int:
+    number = 0
+    file.write(_line(header))
+    for row in rows:
+        runs = [run._asdict() for run in row.attempts]
+        file.write(_line({**row._asdict(), "attempts": runs}))
+        number += 1
+    file.write(_line({"jobs": number}))
+    return number
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    # Plain ASCII: no locale can spoil it, and it cannot steer a terminal.
+    return f"{json.dumps(value)}\n".encode("ascii")
+
+
+# -- reading
+
+
+@contextlib.contextmanager
+def _input(path: str) -> Iterator[BinaryIO]:
+    """What can be read twice: a copy where it is a pipe."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+            if path == "-" or not file.seekable():
+                copy = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(file, copy)
+                copy.seek(0)
+                file = cast("BinaryIO", copy)
+        except OSError as error:
+            raise InvalidOption(f"{path} cannot be read: {error.strerror}") from error
+        yield file
+
+
+def _read(file: BinaryIO, name: str) -> Iterator[JobRow]:
+    """The jobs of an export, each as it is found to be one; InvalidOption names the line."""
+    number = count = last = 0
+    ended = False
+    for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX + 1), b""), 1):
+        place = f"{name} line {number}"
+        if ended:
+            raise InvalidOption(f"{place} comes after the end of the export; remove what follows")
+        found = _parsed(line, place)
+        if number == 1:
+            _check_header(found, name)
+        elif found.keys() == {"jobs"}:
+            if found["jobs"] != count:
+                raise InvalidOption(
+                    f"{place}: the export held {shown(found['jobs'])} jobs, and here are {count}; "
+                    "export again"
+                )
+            ended = True
+        else:
+            row = _row(found, place)
+            if row.id <= last:
+                raise InvalidOption(f"{place}: id={row.id} must be greater than {last} before it")
+            last = row.id
+            count += 1
+            yield row
+    if not number:
+        raise InvalidOption(f"{name} is no export of jobvisor: it is empty")
+    if not ended:
+        raise InvalidOption(
+            f"{name} was cut off after line {number}: its last line, the number of jobs, is missing; "
+            "export again"
+        )
+
+
+def _parsed(line: bytes, place: str) -> dict[str, Any]:
+    if len(line) > LINE_BYTES_MAX:
+        raise InvalidOption(f"{place} is longer than {LINE_BYTES_MAX >> 20} MiB")
+    try:
+        found = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        if not line.endswith(b"\n"):
+            raise InvalidOption(f"{place} was cut off in its middle; export again") from None
+        raise InvalidOption(f"{place} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidOption(f"{place} is {shown(found)}, and no JSON object")
+    return found
+
+
+def _check_header(found: Mapping[str, Any], name: str) -> None:
+    written_by, number = found.get("jobvisor"), found.get("format")
+    if not isinstance(written_by, str) or type(number) is not int:
+        raise InvalidOption(f"{name} is no export of jobvisor: its first line does not say so")
+    if number != FORMAT:
+        raise InvalidOption(
+            f"{name} was written by jobvisor {written_by[:40]} in format {number}, and this is "
+            f"{__version__}, which reads format {FORMAT}; install a newer jobvisor"
+        )
+    _check(found, _HEADER, f"{name} line 1")
+
+
+def _row(found: dict[str, Any], place: str) -> JobRow:
+    _check(found, _JOB, place)
+    runs = []
+    for index, run in enumerate(found["attempts"]):
+        below = f"{place}: attempts[{index}]"
+        if not isinstance(run, dict):
+            raise InvalidOption(f"{below} is {shown(run)}, and no JSON object")
+        _check(run, _ATTEMPT, below)
+        runs.append(AttemptRow(**run))
+    return JobRow(**{**found, "attempts": tuple(runs)})
+
+
+class _Kind(NamedTuple):
+    """What a value must be, in words for who reads the error."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+    def or_null(self) -> _Kind:
+        return _Kind(f"{self.words} or null", lambda value: value is None or self.holds(value))
+
+
+def _check(found: Mapping[str, Any], kinds: Mapping[str, _Kind], place: str) -> None:
+    for key, value in found.items():
+        if key not in kinds:
+            import difflib  # noqa: PLC0415 -- only a wrong key needs it
+
+            near = difflib.get_close_matches(key, kinds, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InvalidOption(f"{place}: unknown key {shown(key)}{hint}")
+        if not kinds[key].holds(value):
+            raise InvalidOption(f"{place}: {key}={shown(value)} must be {kinds[key].words}")
+    for key in kinds:
+        if key not in found:
+            raise InvalidOption(f"{place}: the key {key!r} is missing")
+
+
+def _number(least: int, most: int, words: str) -> _Kind:
+    # By the exact type: True is an int, and 1.0 equals one.
+    return _Kind(words, lambda value: type(value) is int and least <= value <= most)
+
+
+_END = 1 << 63
+_FIRST_MS = from_datetime(datetime.min.replace(tzinfo=UTC))
+_LAST_MS = from_datetime(datetime.max.replace(tzinfo=UTC))
+_STATES = [state.value for state in State if state is not State.RUNNING]
+
+_TEXT = _Kind("a text", lambda value: isinstance(value, str))
+_NAME = _Kind("a text that is not empty", lambda value: isinstance(value, str) and value != "")
+_FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
+_LIST = _Kind("a list", lambda value: isinstance(value, list))
+_ANY = _number(-_END, _END - 1, "a whole number of 64 bits")
+_COUNT = _number(0, _END - 1, "a whole number, 0 or more")
+_POSITIVE = _number(1, _END - 1, "a whole number, 1 or more")
+_MOMENT = _number(_FIRST_MS, _LAST_MS, "a moment, in whole milliseconds of UTC")
+_STATE = _Kind(f"one of {', '.join(_STATES)}", lambda value: value in _STATES)
+
+_HEADER = {
+    "jobvisor": _NAME,
+    "format": _POSITIVE,
+    "database": _NAME,
+    "exported_at": _NAME,
+    "all": _FLAG,
+}
+_JOB = {
+    "id": _POSITIVE,
+    "task": _NAME,
+    "args": _TEXT,
+    "kwargs": _TEXT,
+    "queue": _NAME,
+    "priority": _ANY,
+    "state": _STATE,
+    "run_at": _MOMENT,
+    "attempt": _COUNT,
+    "attempts_max": _POSITIVE,
+    "claims": _COUNT,
+    "losses": _COUNT,
+    "policy": _TEXT.or_null(),
+    "timeout_ms": _COUNT,
+    "memory_bytes": _COUNT,
+    "unique_key": _TEXT.or_null(),
+    "expires_at": _MOMENT.or_null(),
+    "deferred": _TEXT.or_null(),
+    "cancel_requested": _number(0, 1, "0 or 1"),
+    "owner": _ANY.or_null(),
+    "claim": _ANY.or_null(),
+    "created_at": _MOMENT,
+    "claimed_at": _MOMENT.or_null(),
+    "started_at": _MOMENT.or_null(),
+    "finished_at": _MOMENT.or_null(),
+    "result": _TEXT.or_null(),
+    "error": _TEXT.or_null(),
+    "progress": _TEXT.or_null(),
+    "attempts": _LIST,
+}
+_ATTEMPT = {
+    "attempt": _ANY,
+    "owner": _ANY,
+    "claim": _ANY,
+    "outcome": _TEXT,
+    "error_type": _TEXT.or_null(),
+    "message": _TEXT.or_null(),
+    "traceback": _TEXT.or_null(),
+    "host": _TEXT.or_null(),
+    "pid": _ANY.or_null(),
+    "exit_code": _ANY.or_null(),
+    "signal": _TEXT.or_null(),
+    "verdict": _TEXT.or_null(),
+    "started_at": _MOMENT.or_null(),
+    "finished_at": _MOMENT,
+}

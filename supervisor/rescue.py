@@ -1,0 +1,352 @@
+"""Lives whose end nobody of this family saw: found, proved dead, and settled.
+
+Orphans of a family before, other families on this database, `run_one` in somebody's process. On one
+machine a process proves by itself whether it is alive. On others only a heartbeat tells: one that has
+stood still for `dead_after` of our own unbroken watching. Its family is declared dead before the first
+of its rows is touched, and has stopped starting jobs by then, since its lease is shorter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from jobs.clock import Clock
+from jobs.errors import JobsError
+from jobs.identity import HOST, Identity, boot_id
+from jobs.log import say
+from jobs.store import Life, Store
+from jobs.store.base import Death, FamilyRow
+from supervisor.board import OWNER, Board
+from supervisor.child import kill_group
+from supervisor.family import StateDir
+from supervisor.ledger import Header, Read, read_own, retire
+from supervisor.role import SECOND
+from supervisor.settle import (
+    died_unseen,
+    overdue,
+    settle,
+    settle_rebooted,
+    settle_vanished,
+    tell,
+)
+
+HEARTBEATS_MAX = 10_000  # families that are watched at the same time
+WATCH_SECONDS = 1.0  # between two looks at a heartbeat
+STRANGERS_SECONDS = 0.2  # between two looks at somebody who lives on without a family
+WATCHED_MOST_NS = 2 * SECOND  # from one look to the next: who was suspended has not watched
+STRAY_AFTER_MS = 86_400_000  # `run_one` on another machine has no heartbeat: after a day it is gone
+
+
+class Rescue:
+    """What a caretaker knows of the dead and the silent, and does for their jobs."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: StateDir,
+        board: Board,
+        clock: Clock,
+        *,
+        family: int,
+        dead_after_ms: int,
+        forget: bool,
+        alone: Callable[[], bool],
+        beat: Callable[[], None],
+    ) -> None:
+        """`family` is our own, `alone` whether its parent is dead, `forget` keeps no succeeded rows."""
+        self._store = store
+        self._state = state
+        self._board = board
+        self._clock = clock
+        self._family = family
+        self._dead_after_ms = dead_after_ms
+        self._forget = forget
+        self._alone = alone
+        self._beat = beat
+        self._strangers_left = False
+        # By family: its heartbeat, when it was looked at, and for how long it was seen to stand still.
+        self._heartbeats: dict[int, tuple[int, int, int]] = {}
+        self._overdue: dict[int, int] = {}  # owners killed here at the timeout of a job
+
+    def look_away(self) -> None:
+        """The database was away: what was not watched did not stand still."""
+        self._heartbeats.clear()
+
+    def judge_families(self) -> float | None:
+        """Other families on this database: the dead are settled, the silent are watched."""
+        if self._alone():
+            return None
+        self._strangers_left = False
+        families = [row for row in self._store.families() if row.id != self._family]
+        for family in families:
+            self._judge_family(family)
+        if self._strangers_left:
+            return STRANGERS_SECONDS
+        return WATCH_SECONDS if families else None
+
+    def rescue(self) -> float | None:
+        """Lives whose end nobody of this family saw and whose family is gone."""
+        if self._alone():
+            return None
+        self._strangers_left = False
+        self.scan_ledgers(self._state.ledgers)
+        self._sweep_own()
+        strays = self._store.strays()
+        living = {slot[OWNER] for slot in self._board.filled()}
+        for owner in self._store.ownerless(self._dead_after_ms):
+            if owner is not None and owner not in living:
+                settle_vanished(self._store, Life(owner, 0, "unknown", HOST, "", 0, 0, 0))
+        watched = self._rescue_strays(strays)
+        # While somebody lives on without a family, it is looked at again soon.
+        if self._strangers_left:
+            return STRANGERS_SECONDS
+        return WATCH_SECONDS if watched else None  # a heartbeat that may stand still is watched
+
+    def _sweep_own(self) -> None:
+        """Lives of this family that entered after their own death: their first word came late."""
+        awaited = self._awaited_owners()
+        for life in self._store.owners(self._family):
+            ledger = os.path.join(self._state.ledgers, str(life.owner))
+            dead = life.owner not in awaited and _identity(life).alive() is False
+            if dead and not os.path.exists(ledger):
+                with self._store.transaction():
+                    self._store.remove_owner(life.owner)
+                    self._store.release_rest(life.owner)
+
+    def _rescue_strays(self, strays: list[Life]) -> bool:
+        """Owners without a family row: `run_one` in somebody's process, or a family removed half-way.
+
+        Whether one of them must be watched until its time is over.
+        """
+        watched = False
+        for life in strays:
+            if not life.family:
+                gone = not self._store.one_machine and _identity(life).alive() is None
+                self._judge_owner(life, None, buried=gone and life.age_ms > STRAY_AFTER_MS)
+                continue
+            # Its family died before its first heartbeat: a row that never moves stands for it.
+            row = FamilyRow(
+                life.family, "", life.host, life.boot_id, life.pid_namespace, life.pid,
+                life.start_ticks, "", self._state.path, self._dead_after_ms, 0, -1,
+            )  # fmt: skip
+            if self._is_dead(_identity(life), row):
+                folder = self._state.ledgers if self._is_here(row) else None
+                if folder is not None:
+                    self.scan_ledgers(folder, row)
+                self._judge_owner(life, folder, buried=self._dead_by_time(_identity(life)))
+            else:
+                watched = True
+        return watched
+
+    def scan_ledgers(self, folder: str, dead: FamilyRow | None = None) -> None:
+        """Settle each ledger of a dead life in a folder; the living are left and looked at again.
+
+        `dead` is a family that is proved dead, also where its processes cannot be seen from here.
+        """
+        expected = self._awaited_owners()
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if not name.isdigit():
+                continue
+            self._beat()
+            path = os.path.join(folder, name)
+            found = read_own(path, int(name), self._clock)
+            if found is None:
+                self._drop_stale(path)
+            elif self._is_mine_to_judge(found.header, expected):
+                self._judge_ledger(folder, path, found, dead)
+
+    def _is_mine_to_judge(self, header: Header, awaited: set[int]) -> bool:
+        """With a parent, the deaths of its own family come as graves, with their cause.
+
+        Without one, others' are none of its business: a new family may live here, whose parent
+        knows why.
+        """
+        own = header.family == self._family
+        if self._alone():
+            return own
+        return not own or header.owner not in awaited
+
+    def _awaited_owners(self) -> set[int]:
+        """Owners of the living and of the dead whose grave is not settled."""
+        return {slot[OWNER] for slot in self._board.filled()} | {
+            grave.owner for grave in self._board.unsettled()
+        }
+
+    def _drop_stale(self, path: str) -> None:
+        """A file whose life ended before it wrote its header tells nothing."""
+        with suppress(FileNotFoundError):
+            # By ctime, which a rename moves: a spare on its way into use has an old mtime.
+            age_ms = self._clock.now_ms() - os.stat(path).st_ctime_ns // 1_000_000
+            if age_ms > self._dead_after_ms:
+                retire(os.path.dirname(path), path)
+
+    def _judge_ledger(
+        self, folder: str, path: str, found: Read, dead: FamilyRow | None = None
+    ) -> None:
+        header = found.header
+        if header.database_id != self._store.database_id():
+            return  # the state directory served another database once; its rows are not here
+        identity = Identity(header.boot_id, header.pid_namespace, header.pid, header.start_ticks)
+        life = Life(header.owner, header.family, f"pid {header.pid}", header.host, *identity)
+        rebooted = header.boot_id != boot_id()
+        alive = False if rebooted else identity.alive()
+        if alive is None and dead is not None and dead.id == header.family:
+            alive = False  # of another container, whose family's heartbeat has long stood still
+        if alive or alive is None:
+            self._strangers_left = True
+            self._enforce_deadline(identity, found)
+            return
+        # Read again: between the first look and its death it may have recorded and begun more.
+        last = read_own(path, header.owner, self._clock)
+        if last is None:
+            return  # it left properly, after all
+        if rebooted:
+            applied = settle_rebooted(self._store, life, last, forget=self._forget)
+        else:
+            current = (last.header.current, last.header.claim)
+            death = self._death_unseen(last.header)
+            applied = settle(self._store, life, last.records, current, death, forget=self._forget)
+        tell(applied, self._state.rejected)
+        retire(folder, path)
+
+    def _death_unseen(self, header: Header) -> Death:
+        """Nobody saw it, unless it was this caretaker's own doing."""
+        job = self._overdue.pop(header.owner, None)
+        if job is None:
+            return died_unseen(header)
+        return overdue(header, job, self._store.held(job, header.owner, header.claim))
+
+    def _enforce_deadline(self, identity: Identity, found: Read) -> None:
+        """A life without its family keeps its timeout: its caretaker is gone, so this one sees to it."""
+        header = found.header
+        overdue = (
+            header.current and header.deadline and self._clock.monotonic_ns() > header.deadline
+        )
+        if overdue and identity.alive():
+            self.kill_overdue(header.owner, header.pid, header.current)
+
+    def kill_overdue(self, owner: int, pid: int, job: int) -> None:
+        """As the parent would: the verdict first, so that the settling knows the cause."""
+        say("child_verdict", role="orphan", pid=pid, reason="timeout", job=job)
+        self._overdue[owner] = job
+        kill_group(pid)
+
+    def _judge_family(self, family: FamilyRow) -> None:
+        """Another family on this database: settled only when it is proved dead."""
+        identity = Identity(family.boot_id, family.pid_namespace, family.pid, family.start_ticks)
+        buried = family.died
+        if not buried:
+            if not self._is_dead(identity, family):
+                return
+            buried = self._dead_by_time(identity)
+            # It may be alive and cut off: from here on it cannot come back as what it was.
+            if buried and not self._bury(family):
+                return
+        folder = os.path.join(family.state_dir, "ledger")
+        with self._custody(family) as held:
+            if held:
+                self.scan_ledgers(folder, family)
+            elif family.silent_ms < family.dead_after_ms and not buried:
+                self._strangers_left = True  # whoever holds it settles it more exactly than we can
+                return
+            left = [
+                life for life in self._store.owners(family.id)
+                if not self._judge_owner(life, folder if held else None, buried=buried)
+            ]  # fmt: skip
+        if left:
+            self._strangers_left = True
+        else:
+            self._store.remove_family(family.id)
+
+    def _bury(self, family: FamilyRow) -> bool:
+        """Declare it dead before the first of its rows is touched; False if it has just beaten."""
+        if not self._store.bury_family(family):
+            return False
+        say("buried", family=family.name, host=family.host, silent=f"{family.silent_ms / 1000:.0f}")
+        return True
+
+    @contextmanager
+    def _custody(self, family: FamilyRow) -> Iterator[bool]:
+        """Hold a dead family's state directory, so that nobody starts there while it is settled."""
+        if not self._is_here(family):
+            yield False
+            return
+        if os.path.realpath(family.state_dir) == os.path.realpath(self._state.path):
+            yield True  # our parent holds it
+            return
+        try:
+            descriptor = StateDir(family.state_dir).custody()
+        except (JobsError, OSError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            os.close(descriptor)
+
+    def _is_here(self, family: FamilyRow) -> bool:
+        """Whether a family's state directory may be a folder of this machine.
+
+        A host's name may be another's too; the ledgers there tell by themselves whose they are.
+        """
+        here = family.boot_id == boot_id() or family.host == HOST
+        return here or self._store.one_machine
+
+    def _is_dead(self, identity: Identity, family: FamilyRow) -> bool:
+        """Proved by the process, or by a heartbeat that stands still where that is a proof."""
+        alive = identity.alive()
+        if alive is False:
+            return True
+        if self._store.one_machine:
+            if alive:
+                return False  # a clock step must not kill a family
+            if identity.boot_id != boot_id():
+                return True  # a SQLite file lives on one machine, and that has booted since
+        return self._stood_still(family)
+
+    def _dead_by_time(self, identity: Identity) -> bool:
+        """Whether nothing but a silent heartbeat says that a family is dead."""
+        rebooted = self._store.one_machine and identity.boot_id != boot_id()
+        return identity.alive() is not False and not rebooted
+
+    def _stood_still(self, family: FamilyRow) -> bool:
+        """Whether a heartbeat has not moved for `dead_after` of our own unbroken watching.
+
+        Not by the age of it, which a step of the database's clock or a failover would change for all
+        families at once.
+        """
+        now = self._clock.boottime_ns()
+        seen, looked_at, watched = self._heartbeats.get(family.id, (0, 0, 0))
+        if seen != family.heartbeat_at:
+            if len(self._heartbeats) > HEARTBEATS_MAX:
+                self._heartbeats.clear()
+            self._heartbeats[family.id] = (family.heartbeat_at, now, 0)
+            return False
+        # What this process slept through it has not watched, and the other may have slept as well.
+        limit = family.dead_after_ms * 1_000_000
+        watched += min(now - looked_at, WATCHED_MOST_NS, limit // 2)
+        self._heartbeats[family.id] = (seen, now, watched)
+        return watched > limit
+
+    def _judge_owner(self, life: Life, folder: str | None, *, buried: bool) -> bool:
+        """Whether a life is settled; what has no ledger any more left no evidence.
+
+        `buried`: its family was declared dead, so it may be alive, but starts nothing more.
+        """
+        identity = _identity(life)
+        alive = identity.alive()
+        if alive is None and self._store.one_machine and identity.boot_id != boot_id():
+            alive = False
+        if alive is not False and not buried:
+            return False
+        ledger = None if folder is None else os.path.join(folder, str(life.owner))
+        if alive is not True and ledger is not None and os.path.exists(ledger):
+            return False  # its ledger is settled first
+        settle_vanished(self._store, life)
+        return True
+
+
+def _identity(life: Life) -> Identity:
+    return Identity(life.boot_id, life.pid_namespace, life.pid, life.start_ticks)

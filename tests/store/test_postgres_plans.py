@@ -1,0 +1,217 @@
+"""The plans of PostgreSQL's statements: no statement of a loop reads the whole table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from jobs.store.postgres import PostgresStore
+from jobs.store.relational import statements
+from tests.store.database import PostgresDatabase
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[PostgresDatabase]:
+    made = PostgresDatabase(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(database: PostgresDatabase) -> PostgresStore:
+    made = database.open()
+    assert isinstance(made, PostgresStore)
+    return made
+
+
+PEOPLE = {"counts"}  # whose reader is told that it reads the whole table
+WALKS = {"find", "find_finished", "find_unfinished", "oldest_pending"}  # page by page, or a queue
+ORDERED = ["claim", "claim_further", "promote", "next_due", "prune"]  # the index is the order
+
+VALUES: dict[str, Any] = {
+    "queue": "default", "state": "succeeded", "task": "app:f", "args": "[]", "kwargs": "{}",
+    "policy": None, "unique_key": "k", "result": "1", "error": "e", "deferred": "retry",
+    "progress": "{}", "key": "schema", "before": 2**62,
+}  # fmt: skip
+CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
+PARAMETER = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")
+
+Node = dict[str, Any]
+
+
+def nodes(node: Node) -> Iterator[Node]:
+    yield node
+    for below in node.get("Plans", ()):
+        yield from nodes(below)
+
+
+def reads_all(node: Node) -> bool:
+    """Whether this node goes through every row, be it along the primary key."""
+    if node.get("Relation Name") not in ("jobs", "attempts"):
+        return False
+    kind = node["Node Type"]
+    whole = node.get("Index Name", "").endswith("_pkey") and "Index Cond" not in node
+    return kind == "Seq Scan" or (kind.startswith("Index") and whole)
+
+
+def compares_each_with_each(node: Node) -> bool:
+    """Whether each row found is held against a whole list: quadratic, unlike a look into an index."""
+    if node["Node Type"] == "Nested Loop" and "Join Filter" in node:
+        return True
+    return node.get("Relation Name") == "jobs" and "ANY (" in node.get("Filter", "")
+
+
+class Planner:
+    """Plans of the statements as a connection of ours would make them."""
+
+    def __init__(self, database: PostgresDatabase, store: PostgresStore) -> None:
+        self.database = database
+        self._store = store
+        # The session's settings are those of the product's own connection.
+        self._execute = store._connected().execute
+        store._connected().prepare_threshold = None
+
+    def forget_settings(self) -> None:
+        """As behind a pooler, where the session is somebody else's."""
+        self._execute(b"RESET ALL")
+
+    def fill(self) -> None:
+        """A table that has been in use: the finished are in front, as everywhere."""
+        self.database.sql("ALTER TABLE jobs DISABLE TRIGGER USER")
+        for state, number in (
+            ("succeeded", 20_000), ("scheduled", 3_000), ("running", 1_000), ("pending", 2_000),
+        ):  # fmt: skip
+            self.database.sql(
+                "INSERT INTO jobs (task, state, finished_at, run_at, owner, claim, claimed_at)"
+                " SELECT 'app:f', s, CASE WHEN s = 'succeeded' THEN now() END, now(), 1 + n % 3, 1,"
+                " now() FROM generate_series(1, ?::int) AS n, (VALUES (?::text)) AS v (s)",
+                number,
+                state,
+            )
+        self.database.sql("INSERT INTO jobs (task, queue) VALUES ('app:f', 'rare')")
+        self.database.sql(
+            "INSERT INTO attempts (job, attempt, owner, claim, outcome, finished_at)"
+            " SELECT id, 1, 1, 1, 'crash', now() FROM jobs LIMIT 3000"
+        )
+        self.database.sql("ANALYZE jobs")
+        self.database.sql("ANALYZE attempts")
+
+    def plan(self, name: str, *, generic: bool, **values: Any) -> list[Node]:
+        """The nodes of one plan: `generic` is that of a prepared statement in the long run."""
+        parameters: list[Any] = []
+        types: list[str] = []
+        text = statements("postgres")[name]
+        known = {**VALUES, **dict.fromkeys(CONDITION.findall(text), False), **values}
+
+        def number(found: re.Match[str]) -> str:
+            word, cast = found[1], found[2] or ""
+            value = known.get(word, 1)
+            if cast.endswith("[]"):
+                value = [value] * 3
+            elif cast == "::json" and not isinstance(value, str | None):
+                value = json.dumps([value] * 3)  # an array in JSON's clothes
+            types.append(_type(value, cast))
+            parameters.append(value)
+            return f"${len(parameters)}{cast}"
+
+        text = PARAMETER.sub(number, self._store._worded(text))
+        declared = f"({', '.join(types)})" if types else ""
+        given = sql.SQL(", ").join(map(sql.Literal, parameters)).as_string(None)
+        given = f"({given})" if parameters else ""
+        mode = "force_generic_plan" if generic else "force_custom_plan"
+        self._execute(b"DEALLOCATE ALL")
+        self._execute(f"SET plan_cache_mode = {mode}".encode())
+        self._execute(f"PREPARE planned{declared} AS {text}".encode())
+        asked = f"EXPLAIN (FORMAT JSON) EXECUTE planned{given}"
+        row = self._execute(asked.encode()).fetchone()
+        assert row is not None
+        return list(nodes(row[0][0]["Plan"]))
+
+
+def _type(value: Any, cast: str) -> str:
+    if cast.endswith("[]"):
+        return cast[2:]
+    if isinstance(value, bool):
+        return "boolean"
+    return "bigint" if isinstance(value, int) else "unknown"
+
+
+@pytest.fixture
+def planner(database: PostgresDatabase, store: PostgresStore) -> Planner:
+    return Planner(database, store)
+
+
+def whole_readers(planner: Planner, *, generic: bool) -> dict[str, Any]:
+    """The statements of loops that would read the whole table, with what they read."""
+    found = {}
+    for name in set(statements("postgres")) - PEOPLE - WALKS:
+        # One queue of many rows and one of few: statistics know both.
+        for queue in ("default", "rare", "empty"):
+            bad = [
+                node for node in planner.plan(name, generic=generic, queue=queue) if reads_all(node)
+            ]
+            if bad:
+                found[name] = bad
+    return found
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["prepared", "each time anew"])
+@pytest.mark.parametrize("filled", [False, True], ids=["new", "filled and analysed"])
+def test_no_statement_of_a_loop_reads_the_whole_table(
+    planner: Planner, filled: bool, generic: bool
+) -> None:
+    if filled:
+        planner.fill()
+    assert whole_readers(planner, generic=generic) == {}
+
+
+def test_behind_a_pooler_too_no_statement_of_a_loop_reads_the_whole_table(planner: Planner) -> None:
+    # Nothing is prepared there, so only the plans for the table as it is matter.
+    planner.fill()
+    planner.forget_settings()
+    assert whole_readers(planner, generic=False) == {}
+
+
+@pytest.mark.parametrize("name", ["find", "find_finished", "find_unfinished", "oldest_pending"])
+def test_what_people_ask_for_is_found_by_an_index(planner: Planner, name: str) -> None:
+    planner.fill()
+    assert not [node for node in planner.plan(name, generic=True) if reads_all(node)]
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["prepared", "each time anew"])
+@pytest.mark.parametrize("filled", [False, True], ids=["new", "filled and analysed"])
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_statement_takes_its_order_from_its_index(
+    planner: Planner, name: str, filled: bool, generic: bool
+) -> None:
+    if filled:
+        planner.fill()
+    kinds = [node["Node Type"] for node in planner.plan(name, generic=generic)]
+    assert not any("Sort" in kind for kind in kinds), kinds
+
+
+MANY = [
+    "succeed_many",
+    "succeed_and_forget_many",
+    "release_rest",
+    "vanish",
+    "prune",
+    "claim",
+    "promote",
+]
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["prepared", "each time anew"])
+@pytest.mark.parametrize("name", MANY)
+def test_a_statement_over_many_rows_compares_none_with_all_others(
+    planner: Planner, name: str, generic: bool
+) -> None:
+    planner.fill()
+    found = planner.plan(name, generic=generic)
+    assert not [node for node in found if compares_each_with_each(node)]
