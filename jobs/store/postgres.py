@@ -9,7 +9,6 @@ is gone says nothing for hours, so every answer has a limit of our own.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import threading
@@ -20,19 +19,18 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import sql
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8Dumper
-from psycopg.waiting import Ready
 
-from jobs.clock import SYSTEM, Clock
-from jobs.errors import ConfigError, ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobs.clock import Clock
+from jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
 from jobs.events import Events
 from jobs.job import Claimed, NewJob
 from jobs.log import say
 from jobs.settings import shown_url
 from jobs.store.base import NOTHING, Applied, Life, Record, Turn, Waker
+from jobs.store.connection import PatientConnection, connection_parameters
+from jobs.store.front import Front
 from jobs.store.relational import (
     PROMOTED_AT_ONCE,
     SUCCEED,
@@ -50,23 +48,14 @@ OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extensi
 LOOK_UP_SECONDS = 10.0  # how long the fate of a lost COMMIT is asked for
 LOOK_UP_EVERY = 0.25
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
-BEAT_SECONDS = 0.1  # while waiting for an answer, the caller's beat moves this often
-PATIENCE = 30.0  # seconds for an answer while a connection is being made
 ANSWER_GRACE = 2.0  # seconds the server has, beyond its own limit, to say that it was passed
 ROWS_AT_ONCE = 2_000  # of a bulk enqueue in one statement: some 400 kB
 ROWS_ONE_BY_ONE = 4  # fewer are not worth a round trip for their ids
-SLOW_CLAIM_NS = 50_000  # a row; 12,000 are usual
 MEASURED_CLAIM = 50  # rows: for fewer the two looks at the clock cost more than they tell
-FURTHER_MOST_NS = 1_000_000_000
 LOOK_AGAIN_NS = 20_000_000  # after the 5 ms in which nobody else notifies, and a commit
-SNAPSHOT_SECONDS = (
-    600  # an export may read a whole table for its next page, or write to a slow pipe
-)
+SNAPSHOT_SECONDS = 600  # an export may read a whole table for a page, or write to a slow pipe
 
 Value = TypeVar("Value")
-
-# psycopg warns of what it could not tidy up after a connection broke; that is said here, once.
-logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; classes have two characters
 _LATER = {
@@ -118,7 +107,7 @@ class PostgresStore(RelationalStore):
         self._notify = notify
         self._patience = patience
         self._idle = idle
-        self._parameters = _connection_parameters(url, application, patience)
+        self._parameters = connection_parameters(url, application, patience)
         self._names = {
             "schema": sql.Identifier(schema),
             "channel": sql.Literal(schema),
@@ -128,7 +117,7 @@ class PostgresStore(RelationalStore):
         self._statements = {
             name: self._worded(text).encode() for name, text in statements("postgres").items()
         }
-        self._connection: _Connection | None = None
+        self._connection: PatientConnection | None = None
         self._pid = 0
         self._depth = 0
         self._begun = False
@@ -181,7 +170,7 @@ class PostgresStore(RelationalStore):
                 f"copy {os.getpid()}; open a store of its own after a fork"
             )
 
-    def _connected(self) -> _Connection:
+    def _connected(self) -> PatientConnection:
         self._refuse_copy()
         connection = self._connection
         if connection is not None and not connection.closed:
@@ -197,11 +186,11 @@ class PostgresStore(RelationalStore):
             raise
         return connection
 
-    def _greeted(self) -> _Connection:
+    def _greeted(self) -> PatientConnection:
         """A new connection, set up for a server or for the pooler before it."""
         self.close()
         self.on_wait()
-        connection = _Connection.connect(
+        connection = PatientConnection.connect(
             **self._parameters, autocommit=True, prepare_threshold=None
         )
         connection.beat, connection.patience = self._beat, self._patience + ANSWER_GRACE
@@ -246,7 +235,7 @@ class PostgresStore(RelationalStore):
 
     # -- schema
 
-    def _check_meta(self, connection: _Connection) -> None:
+    def _check_meta(self, connection: PatientConnection) -> None:
         try:
             rows = connection.execute(self._worded(_META).encode()).fetchall()
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
@@ -286,7 +275,7 @@ class PostgresStore(RelationalStore):
                 raise
         return before, max(before, number)
 
-    def _migrate(self, connection: _Connection, file: Any) -> int:
+    def _migrate(self, connection: PatientConnection, file: Any) -> int:
         """One numbered file and the record that it ran, in one transaction of one process at a time."""
         number = int(file.name[:4])
         with connection.transaction():
@@ -303,7 +292,7 @@ class PostgresStore(RelationalStore):
         say("migrated", version=number)
         return number
 
-    def _schema_number(self, connection: _Connection) -> int:
+    def _schema_number(self, connection: PatientConnection) -> int:
         # Not by to_regclass: a session that has looked once in vain remembers that, and would not see
         # what another migration has committed while this one waited for the lock.
         known = connection.execute(_KNOWN, [self.schema]).fetchone()
@@ -359,7 +348,7 @@ class PostgresStore(RelationalStore):
         self._transaction_id = number.fetchall()[0][0], self._timeline
         return cursor
 
-    def _begin(self, connection: _Connection) -> None:
+    def _begin(self, connection: PatientConnection) -> None:
         self._begun = True
         self._transaction_id = None  # an older one's would tell a lie about this one
         connection.execute(_SNAPSHOT if self._reading else b"BEGIN")
@@ -572,9 +561,10 @@ class PostgresStore(RelationalStore):
             except StoreUnavailable as error:
                 if left == 0 or not isinstance(error.__cause__, _IN_THE_WAY):
                     raise
-        with self._named_errors():
+        with self.transaction():
             self._unlisten()
-        return super().turn(life, claim, **asked)
+            known = self._entered != life.owner or self._rows("hold_owner", {"owner": life.owner})
+            return super().turn(life, claim, **(asked if known else {**asked, "limit": 0}))
 
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
         with self._lock, self._named_errors():
@@ -707,13 +697,13 @@ class PostgresStore(RelationalStore):
             self._once_more(lambda: self._listen(connection))
         return True
 
-    def _listen(self, _connection: _Connection) -> None:
+    def _listen(self, _connection: PatientConnection) -> None:
         self._connected().execute(self._worded("LISTEN {schema}").encode())
         self._listening = True
 
     def _unlisten(self) -> None:
         if self.listens():
-            self._connected().execute(b"UNLISTEN *")
+            self._bare(b"UNLISTEN *")
             self._listening = self._heard = False
 
     def heard(self) -> bool:
@@ -734,41 +724,6 @@ class PostgresStore(RelationalStore):
 
     def checkpoint(self) -> None:
         """Autovacuum and the checkpointer are the server's own."""
-
-
-class Front:
-    """Where the next claim of each queue begins: at the front, but for moments in which that is slow.
-
-    A row that was claimed leaves a dead entry at the front of its index. As long as a transaction
-    older than it is open anywhere on the server (a forgotten psql, a long report, a backup), it can
-    neither be skipped cheaply nor be vacuumed, and each claim from the front reads all of them. After a
-    claim that took long, the next ones go on behind it, until ten times that long has passed or
-    nothing is left there. What was enqueued meanwhile with a higher priority waits that long, at most a
-    second.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last: dict[str, tuple[int, int]] = {}  # of a queue: priority and id of its last claim
-        self._further_until = 0
-
-    def start(self, queue: str) -> tuple[str, dict[str, int]]:
-        """The statement that claims of a queue, and where it starts."""
-        last = self._last.get(queue)
-        if last is None or self._clock.monotonic_ns() > self._further_until:
-            return "claim", {}
-        return "claim_further", {"priority": last[0], "after": last[1]}
-
-    def note(self, jobs: Sequence[Claimed], limit: int, took_ns: int) -> None:
-        """What a turn has claimed, of how many it asked for, and how long the server took for it."""
-        if len(jobs) < limit:
-            self._further_until = 0
-            self._last.clear()
-            return
-        self._last = {job.queue: (job.priority, job.id) for job in jobs}
-        if took_ns > SLOW_CLAIM_NS * limit:
-            further = min(10 * took_ns, FURTHER_MOST_NS)
-            self._further_until = self._clock.monotonic_ns() + further
 
 
 class ListenWaker(Waker):
@@ -798,82 +753,7 @@ class ListenWaker(Waker):
         """The connection is the store's."""
 
 
-class _Connection(psycopg.Connection[TupleRow]):
-    """A connection that waits for an answer with a limit, and moves its caller's beat meanwhile."""
-
-    beat: Callable[[], None]
-    patience: float
-    clock: Clock = SYSTEM
-
-    def wait(
-        self, gen: PQGen[Value], interval: float = BEAT_SECONDS, timeout: float | None = None
-    ) -> Value:
-        """Consume one of psycopg's generators, which say what they wait for and take what is ready.
-
-        Raises psycopg.OperationalError, and closes the connection, when the time is over.
-        """
-        limit = getattr(self, "patience", PATIENCE) if timeout is None else timeout
-        ends = self.clock.monotonic_ns() + int(limit * 1e9)
-        while True:
-            try:
-                return super().wait(gen, interval, min(BEAT_SECONDS, limit))
-            except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 -- its name in their page
-                self._tell()
-                if self.clock.monotonic_ns() > ends:
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError(f"no answer for {limit:.0f} s") from error
-                gen = _resumed(gen)
-
-    @contextmanager
-    def pipeline(self) -> Iterator[psycopg.Pipeline]:
-        """Any number of statements in one round trip; not to be nested."""
-        self._pipeline = pipeline = _Pipeline(self)
-        try:
-            with pipeline:
-                yield pipeline
-        finally:
-            self._pipeline = None
-
-    def _tell(self) -> None:
-        try:
-            getattr(self, "beat", _nothing)()
-        except BaseException:
-            # Interrupted in the middle of an answer: what comes next on this socket is unknown.
-            self.pgconn.finish()
-            raise
-
-
-class _Pipeline(psycopg.Pipeline):
-    """One that ends with a Sync alone.
-
-    psycopg 3.3 lets a Flush follow, which stops the clock of idle_in_transaction_session_timeout until
-    the next answer (PostgreSQL 15 and 16, measured): the locks of a client that stood still then would
-    be held for as long as its kernel answers.
-    """
-
-    def _exit_gen(self) -> PQGen[None]:
-        try:
-            self._enqueue_sync()
-            yield from self._communicate_gen()
-        finally:
-            yield from self._fetch_gen(flush=False)
-
-
-def _resumed(gen: PQGen[Value]) -> PQGen[Value]:
-    """A generator that has been started already, for somebody who starts with `next`."""
-    try:
-        wanted = gen.send(Ready.NONE)
-        while True:
-            wanted = gen.send((yield wanted))
-    except StopIteration as stop:
-        return cast("Value", stop.value)
-
-
-def _nothing() -> None:
-    """While the connection is being made, nobody is told."""
-
-
-_abandoned: list[_Connection] = []  # copies of another process's handles: never closed
+_abandoned: list[PatientConnection] = []  # copies of another process's handles: never closed
 
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 # The two limits are passed by a row too: JSON nested thousands deep, a key too long for its index.
@@ -956,30 +836,6 @@ def _at_once(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _connection_parameters(url: str, application: str, patience: float) -> dict[str, Any]:
-    """What libpq is told: the URL's own words win."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # Not libpq's words: they may repeat a piece of the password.
-        raise ConfigError(
-            f"the database URL {shown_url(url)} cannot be read; "
-            f"write postgresql://user:password@host:5432/database, with %40 for an @ in a password"
-        ) from None
-    hosts = str(given.get("host") or "").count(",") + 1
-    timeout = max(2, min(10, int(patience / 2 / hosts)))
-    return {
-        "connect_timeout": timeout,
-        "application_name": application,
-        "target_session_attrs": "read-write",
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": int(patience * 1000),
-        **given,
-    }
 
 
 def _migrations() -> list[Any]:
