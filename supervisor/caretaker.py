@@ -74,7 +74,7 @@ PATIENCE_LEAST, PATIENCE_MOST = (
     1.0,
     10.0,
 )  # seconds for one answer, so that a second try is in the lease
-RETRY_FIRST, RETRY_CAP = 0.1, 2.0  # seconds between two tries while the database is away
+RETRY_FIRST, RETRY_CAP = 0.1, 2.0  # seconds between two tries for the database, well in the lease
 TOLD_AGAIN_NS = 30 * SECOND  # between two lines about a database that stays away
 FINAL_SECONDS = 5.0  # what the last settling may take when the family stops
 
@@ -205,7 +205,8 @@ class Caretaker(Role):
                 self.board[LEASE_UNTIL] = 0  # what this release would write there is wrong by now
             self._waiting = True
             self._failures += 1
-            delay = min(RETRY_FIRST * 2 ** min(self._failures - 1, 10), RETRY_CAP)
+            most = min(RETRY_CAP, self._config.family.dead_after_ms / 6000)
+            delay = min(RETRY_FIRST * 2 ** min(self._failures - 1, 10), most)
             self._try_at = now + int(delay * random.uniform(0.5, 1.0) * SECOND)
             self._rescue.look_away()
             self.slot[STATE] = WAITING_STATE
@@ -223,6 +224,7 @@ class Caretaker(Role):
 
     def _do_duties(self) -> None:
         for duty in self._duties:
+            self._do_if_due(self._heartbeat)  # each of the others may take its time
             self._do_if_due(duty)
 
     def _do_if_due(self, duty: Callable[[], float | None]) -> None:

@@ -18,6 +18,7 @@ from jobs.errors import ConfigError
 from jobs.settings import shown_url
 
 BEAT_SECONDS = 0.1  # while waiting for an answer, the caller's beat moves this often
+CONNECT_SECONDS = 5  # at most, of each address: nobody's beat moves meanwhile, and 10 s of that are death
 PATIENCE = 30.0  # seconds for an answer while a connection is being made
 
 Value = TypeVar("Value")
@@ -112,7 +113,7 @@ def connection_parameters(url: str, application: str, patience: float) -> dict[s
             f"write postgresql://user:password@host:5432/database, with %40 for an @ in a password"
         ) from None
     hosts = str(given.get("host") or "").count(",") + 1
-    timeout = max(2, min(10, int(patience / 2 / hosts)))
+    timeout = max(2, min(CONNECT_SECONDS, int(patience / 2 / hosts)))
     return {
         "connect_timeout": timeout,
         "application_name": application,
