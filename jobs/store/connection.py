@@ -18,7 +18,8 @@ from jobs.errors import ConfigError
 from jobs.settings import shown_url
 
 BEAT_SECONDS = 0.1  # while waiting for an answer, the caller's beat moves this often
-CONNECT_SECONDS = 5  # at most, of each address: nobody's beat moves meanwhile, and 10 s of that are death
+# At most, of each address a name has: no beat moves meanwhile, and who stands still for 10 s is killed.
+CONNECT_SECONDS = 4
 PATIENCE = 30.0  # seconds for an answer while a connection is being made
 
 Value = TypeVar("Value")
