@@ -11,7 +11,7 @@ from jobs.payload import Codec
 from jobs.registry import registry, task
 from jobs.retry import DecorrelatedJitter, Exponential, Fixed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Attempt",

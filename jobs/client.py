@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from jobs.clock import SYSTEM, Clock
 from jobs.context import Nobody
-from jobs.errors import InvalidOption, WaitTimeout
+from jobs.errors import InvalidOption, StoreError, WaitTimeout
 from jobs.events import Events
 from jobs.execution import Execution
 from jobs.identity import HOST, Identity
@@ -25,6 +25,7 @@ from jobs.registry import Registry, check_name, registry
 from jobs.settings import DURABILITIES, Settings, find
 from jobs.store import Life, Record, Store, open_store
 from jobs.store.base import FamilyRow, Imported, JobRow
+from jobs.store.relational import log_lost
 from jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 
 Target = Task[..., Any] | Call | str
@@ -91,6 +92,7 @@ class Client:
         self._events.subscribe(log_event)
         self._lock = threading.Lock()
         self._store_of: tuple[int, Store] | None = None
+        self._left: dict[int, tuple[Life, Record | None]] = {}  # by owner: not settled by `run_one`
 
     @property
     def url(self) -> str:
@@ -254,20 +256,37 @@ class Client:
         """Claim one job, run it here, settle it; None if nothing is due.
 
         For tests and other people's loops. No timeout is enforced, and a death of this process
-        is noticed by the next family on the same database.
+        is noticed by the next family on the same database. Where the database goes away before the
+        job is settled this raises, and the next call settles it.
         """
         with self._store() as store:
+            self._settle_left(store)
             store.promote()
             served = sorted(store.oldest_pending()) if queues is None else list_of(queues)
             life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
-            turn = store.turn(life, 1, queues=served, limit=1, register=True)
-            for claimed in turn.jobs:
-                self._run(store, life, claimed)
-            # Not where that raised: its row is still this life's, and rescued when this process ends.
-            store.remove_owner(life.owner)
+            record: Record | None = None
+            try:
+                turn = store.turn(life, 1, queues=served, limit=1, register=True)
+                for claimed in turn.jobs:
+                    record = self._run(store, life, claimed)
+                    store.apply([record], life)
+                store.remove_owner(life.owner)
+            except StoreError:
+                # What is not settled would stay `running` for as long as this process lives.
+                self._left[life.owner] = (life, record)
+                raise
             return store.get(turn.jobs[0].id) if turn.jobs else None
 
-    def _run(self, store: Store, life: Life, claimed: Claimed) -> None:
+    def _settle_left(self, store: Store) -> None:
+        """Jobs that an absent database kept from being settled when they had run."""
+        for owner, (life, record) in list(self._left.items()):
+            with store.transaction():
+                store.remove_owner(owner)
+                log_lost(store.apply([record] if record is not None else [], life).lost)
+                store.release_rest(owner)
+            self._left.pop(owner, None)
+
+    def _run(self, store: Store, life: Life, claimed: Claimed) -> Record:
         if not self._hold:
             store.close()
         execution = Execution(
@@ -280,11 +299,10 @@ class Client:
         began = self._clock.monotonic_ns()
         outcome = execution.run(claimed)
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
-        record = Record(
+        return Record(
             life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
             outcome.delay_ms, outcome.body(),
         )  # fmt: skip
-        store.apply([record], life)
 
     # -- the connection
 

@@ -319,17 +319,11 @@ class Caretaker(Role):
         if self.board[EXPELLED] == self.seat.family:
             return None
         self._store.check_schema()
-        beaten = self._store.heartbeat(self.seat.family)
-        if not beaten and self._entered:
-            # Declared dead: what was claimed may run elsewhere by now. Start nothing more; the
-            # parent lets everybody finish and leave, and comes back as a new family.
-            self.board[LEASE_UNTIL] = 0
-            self.board[EXPELLED] = self.seat.family
-            poke(self.seat.parent_poke)
-            return None
-        if not beaten:
-            family = self._config.family
-            self._store.add_family(
+        family = self._config.family
+        # With the time that others are to wait, which a reload may have changed: the lease is for that.
+        beaten = self._store.heartbeat(self.seat.family, family.dead_after_ms)
+        if not beaten and not self._entered:
+            beaten = self._store.add_family(
                 FamilyRow(
                     self.seat.family,
                     family.name,
@@ -340,9 +334,16 @@ class Caretaker(Role):
                     family.dead_after_ms,
                 )
             )
+        if not beaten:
+            # Declared dead: what was claimed may run elsewhere by now. Start nothing more; the
+            # parent lets everybody finish and leave, and comes back as a new family.
+            self.board[LEASE_UNTIL] = 0
+            self.board[EXPELLED] = self.seat.family
+            poke(self.seat.parent_poke)
+            return None
         self._entered = True
         self.board[ENTERED] = self.seat.family
-        limit = self._config.family.dead_after_ms * 1_000_000
+        limit = family.dead_after_ms * 1_000_000
         until = sent + limit - min(LEASE_MARGIN_NS, limit // 10)
         self.board[LEASE_UNTIL] = until if self._has_lease() else FOREVER
         return None

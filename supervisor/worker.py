@@ -529,10 +529,7 @@ class Worker(Role):
         for _ in range(3):
             try:
                 if self._registered or self._ledger is not None:
-                    self._turn(0)
-                    self._store.remove_owner(self.seat.owner)
-                    if self._ledger is not None:
-                        self._ledger.retire()
+                    self._settle_all()
                 self._store.close()
             except StoreError as error:
                 last = str(error)
@@ -540,6 +537,23 @@ class Worker(Role):
             else:
                 return
         say("settle_left", error=last, path=self._state.ledgers)
+
+    def _settle_all(self) -> None:
+        ledger = self._ledger
+        self.beat()
+        self.slot[STATE] = TURN
+        with self._store.transaction():
+            # First: a turn of ours whose answer was lost ends now, or claims nothing.
+            self._store.remove_owner(self.seat.owner)
+            applied = self._store.apply(
+                ledger.records() if ledger is not None and ledger.entries else (),
+                self.life,
+                forget_succeeded=self._forget,
+            )
+            self._store.release_rest(self.seat.owner)
+        tell(applied, self._state.rejected)
+        if ledger is not None:
+            ledger.retire()
 
 
 def _resident() -> int:

@@ -418,12 +418,15 @@ class Store(ABC):
         """Whether a draining family has something left: pending, a retry, or running here."""
 
     @abstractmethod
-    def add_family(self, family: FamilyRow) -> None:
-        """A family enters."""
+    def add_family(self, family: FamilyRow) -> bool:
+        """A family enters; False means that it did before, and was declared dead since."""
 
     @abstractmethod
-    def heartbeat(self, family: int) -> bool:
-        """The family lives; False means that it was declared dead."""
+    def heartbeat(self, family: int, dead_after_ms: int | None = None) -> bool:
+        """The family lives; False means that it was declared dead.
+
+        Others will wait for `dead_after_ms` from here on, where it is given.
+        """
 
     @abstractmethod
     def bury_family(self, family: FamilyRow) -> bool:

@@ -50,9 +50,9 @@ LOOK_UP_EVERY = 0.25
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
 ANSWER_GRACE = 2.0  # seconds the server has, beyond its own limit, to say that it was passed
 ROWS_AT_ONCE = 2_000  # of a bulk enqueue in one statement: some 400 kB
-ROWS_ONE_BY_ONE = 4  # fewer are not worth a round trip for their ids
 MEASURED_CLAIM = 50  # rows: for fewer the two looks at the clock cost more than they tell
 LOOK_AGAIN_NS = 20_000_000  # after the 5 ms in which nobody else notifies, and a commit
+MIGRATION_SECONDS = 3600  # a large table may be written anew, behind another migration
 SNAPSHOT_SECONDS = 600  # an export may read a whole table for a page, or write to a slow pipe
 
 Value = TypeVar("Value")
@@ -68,7 +68,6 @@ _LATER = {
     "57": "it was interrupted or is going down",
     "58": "its disk reports an error",
     "XX": "it reports an internal error",
-    "0A": "a plan went stale",
 }
 _NEVER = {
     "28": "it refuses this user; look at the user, password and pg_hba.conf",
@@ -219,7 +218,7 @@ class PostgresStore(RelationalStore):
             self._local = b""
         else:
             # Somebody stands between: the next transaction may be another session's.
-            self._local = _set(settings, local=True)
+            self._local = _set(settings | _PLANS, local=True)
         return connection
 
     @property
@@ -244,6 +243,11 @@ class PostgresStore(RelationalStore):
                 f"run `jobvisor migrate`"
             ) from error
         meta: dict[str, str] = dict(rows)
+        if meta.keys() != {"schema", "oldest_schema"}:
+            raise SchemaError(
+                f"{self.place}: the schema {self.schema} has a table meta that is another program's; "
+                f"name another with [database] schema"
+            )
         number, oldest = int(meta["schema"]), int(meta["oldest_schema"])
         if number < SCHEMA:
             raise SchemaError(
@@ -270,6 +274,7 @@ class PostgresStore(RelationalStore):
                     if int(file.name[:4]) > number:
                         number = self._migrate(connection, file)
                 self._check_meta(connection)
+                connection.patience = self._patience + ANSWER_GRACE
             except BaseException:
                 self.close()  # or the next verb would take it for one whose schema is known to fit
                 raise
@@ -279,7 +284,8 @@ class PostgresStore(RelationalStore):
         """One numbered file and the record that it ran, in one transaction of one process at a time."""
         number = int(file.name[:4])
         with connection.transaction():
-            connection.execute(_set({"statement_timeout": "0"}, local=True))
+            connection.patience = MIGRATION_SECONDS
+            connection.execute(_set({"statement_timeout": "0", "lock_timeout": "0"}, local=True))
             connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [self.schema]
             )
@@ -299,7 +305,7 @@ class PostgresStore(RelationalStore):
         if known is None:
             return 0
         meta: dict[str, str] = dict(connection.execute(self._worded(_META).encode()).fetchall())
-        return int(meta["schema"])
+        return int(meta.get("schema", SCHEMA))  # somebody else's table is refused after this
 
     # -- statements
 
@@ -446,10 +452,9 @@ class PostgresStore(RelationalStore):
         ends = self.clock.monotonic_ns() + int(LOOK_UP_SECONDS * 1e9)
         told = "unknown"
         while self.clock.monotonic_ns() < ends:
-            with suppress(psycopg.OperationalError):
-                row = self._greeted().execute(_FATE, [number]).fetchone()
-                # On another timeline the number may be another transaction's: a standby took over.
-                told = str(row[0]) if row and row[1] == timeline else "unknown"
+            with suppress(psycopg.Error):
+                row = self._greeted().execute(_FATE, [timeline, number]).fetchone()
+                told = str(row[0]) if row and row[0] else "unknown"
                 if told == "committed":
                     return
                 if told != "in progress":
@@ -482,6 +487,8 @@ class PostgresStore(RelationalStore):
                 code = _said(error)
             text = f"{self.place}: {{}} ({' '.join(str(error).split())[:500]})"
             later = _LATER.get(code) or _LATER.get(code[:2])
+            if code == "0A000" and "cached plan" in str(error):
+                later = "a plan went stale"
             never = _NEVER.get(code) or _NEVER.get(code[:2])
             if never:
                 self._drop()
@@ -505,7 +512,7 @@ class PostgresStore(RelationalStore):
     # -- the application
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
-        if len(jobs) <= ROWS_ONE_BY_ONE:
+        if len(jobs) < 2:
             return super().enqueue(jobs)
         with self.transaction():
             ids = [row[0] for row in self._rows("reserve", {"count": len(jobs)})]
@@ -563,7 +570,8 @@ class PostgresStore(RelationalStore):
                     raise
         with self.transaction():
             self._unlisten()
-            known = self._entered != life.owner or self._rows("hold_owner", {"owner": life.owner})
+            hold = "hold_owner_alone" if release_rest else "hold_owner"
+            known = self._entered != life.owner or self._rows(hold, {"owner": life.owner})
             return super().turn(life, claim, **(asked if known else {**asked, "limit": 0}))
 
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
@@ -616,7 +624,8 @@ class PostgresStore(RelationalStore):
                     # Nobody reads this connection while a job runs; what is not read would pile up.
                     connection.execute(b"UNLISTEN *")
                 if entered:
-                    self._ask("hold_owner", {"owner": life.owner})
+                    hold = "hold_owner_alone" if release_rest else "hold_owner"
+                    self._ask(hold, {"owner": life.owner})
                 if succeeded:
                     name, values = successes(succeeded, forget=forget_succeeded)
                     settled = self._ask(*_at_once(name, values))
@@ -645,7 +654,6 @@ class PostgresStore(RelationalStore):
                 self._check_committed(asked)
             else:
                 self._transaction_id = asked.fetchall()[0][0], self._timeline
-            self._listening = self._heard = False
             lost, changed = [], 0
             for (record, _name, _parameters, outcome), cursor in zip(others, moved, strict=True):
                 row = cursor.fetchone()
@@ -662,6 +670,7 @@ class PostgresStore(RelationalStore):
             if limit:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000)
+        self._listening = self._heard = False
         applied = Applied(changed, self._lost(lost) if lost else [], [])
         if settled is not None:
             missed = settled.rowcount < len(succeeded)
@@ -766,9 +775,11 @@ _HELLO = b"""
 SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN ''
     ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
 """
+#: On another timeline the number may be another transaction's, or none's yet: a standby took over.
 _FATE = b"""
-SELECT pg_xact_status(%s::text::xid8), CASE WHEN pg_is_in_recovery() THEN ''
-    ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+SELECT CASE WHEN NOT pg_is_in_recovery()
+        AND substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) = %s
+    THEN pg_xact_status(%s::text::xid8) END
 """
 _NUMBER = b"SELECT pg_current_xact_id()::text"
 _TIME = b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"

@@ -12,7 +12,15 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from jobs.clock import Clock, to_datetime
-from jobs.errors import IllegalMove, JobNotFound, PayloadError, StoreUnavailable, UniqueTaken
+from jobs.errors import (
+    IllegalMove,
+    InvalidOption,
+    JobNotFound,
+    PayloadError,
+    StoreUnavailable,
+    UniqueTaken,
+    shown,
+)
 from jobs.events import Event, Events
 from jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
 from jobs.log import say
@@ -120,6 +128,7 @@ class RelationalStore(Store):
             self._note("enqueue", number, ("", job.task, job.queue, 0, job.attempts_max))
 
     def get(self, job: int) -> Job:
+        _check_id(job)
         rows = self._rows("get", {"job": job})
         if not rows:
             raise JobNotFound(f"there is no job {job}")
@@ -134,11 +143,15 @@ class RelationalStore(Store):
         limit: int = 50,
         before: int | None = None,
     ) -> list[Job]:
+        if limit < 0:
+            raise InvalidOption(f"limit={limit} must be 0 or more")
+        if any("\0" in (name or "") for name in (queue, task)):
+            return []  # no text in a database has one
         parameters: dict[str, Any] = {
             "queue": queue,
             "task": task,
             "limit": limit,
-            "before": ID_MAX if before is None else before,
+            "before": ID_MAX if before is None else max(min(before, ID_MAX), 0),
         }
         if state is None:
             return [self._job(row) for row in self._rows("find", parameters)]
@@ -158,18 +171,20 @@ class RelationalStore(Store):
         return dict(self._rows("oldest_pending", {}))
 
     def cancel(self, job: int) -> str:
+        _check_id(job)
         with self.transaction():
             rows = self._rows("cancel", {"job": job})
             if rows:
                 self._note("cancel", job, rows[0])
                 return "cancelled"
             if self._rows("request_cancel", {"job": job}):
-                self._pending_made = True  # wakes the caretaker, who carries the word
+                self._pending_made = True  # on SQLite it wakes the caretaker, who carries the word
                 return "requested"
             state = self.get(job).state
             raise IllegalMove(f"job {job} is {state} already and cannot be cancelled")
 
     def requeue(self, job: int) -> None:
+        _check_id(job)
         with self.transaction():
             rows, refused = self._attempted(self._rows, "requeue", {"job": job})
             if refused is not None:
@@ -504,18 +519,19 @@ class RelationalStore(Store):
 
     def has_work(self, queues: Sequence[str], family: int) -> bool:
         # In one snapshot: between two a row could be claimed, and be missed in both.
-        with self.transaction():
+        with self.snapshot():
             return bool(self._rows("family_runs", {"family": family})[0][0]) or any(
                 self._rows("has_work", {"queue": queue})[0][0] for queue in queues
             )
 
-    def add_family(self, family: FamilyRow) -> None:
+    def add_family(self, family: FamilyRow) -> bool:
         with self.transaction():
-            self._change("add_family", {**family._asdict(), "family": family.id})
+            return self._change("add_family", {**family._asdict(), "family": family.id}) > 0
 
-    def heartbeat(self, family: int) -> bool:
+    def heartbeat(self, family: int, dead_after_ms: int | None = None) -> bool:
+        parameters = {"family": family, "dead_after_ms": dead_after_ms}
         with self.transaction():
-            return self._change("heartbeat", {"family": family}) > 0
+            return self._change("heartbeat", parameters) > 0
 
     def bury_family(self, family: FamilyRow) -> bool:
         parameters = {"family": family.id, "heartbeat_at": family.heartbeat_at}
@@ -665,6 +681,12 @@ class RelationalStore(Store):
 _FINISHING = {"succeed": ("succeeded",), "fail": ("failed", "cancelled"), "cancel": ("cancelled",)}
 #: The times of a run whose end nobody recorded: it ended now, and began when it was claimed.
 UNWITNESSED = {"age": 0, "duration": None}
+
+
+def _check_id(job: int) -> None:
+    """A number that no database has is not asked for: PostgreSQL would take it for another type."""
+    if not 0 < job <= ID_MAX:
+        raise JobNotFound(f"there is no job {shown(job)}")
 
 
 def _nothing() -> None:

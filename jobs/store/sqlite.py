@@ -247,12 +247,9 @@ class SqliteStore(RelationalStore):
         return self._connected().execute(self._statements[name], self._bound(parameters)).rowcount
 
     def _execute_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
-        now = {"now": self.clock.now_ms()}
-        return (
-            self._connected()
-            .executemany(self._statements[name], [{**each, **now} for each in parameters])
-            .rowcount
-        )
+        now = self.clock.now_ms()
+        bound = [{**each, "now": now} for each in parameters]
+        return self._connected().executemany(self._statements[name], bound).rowcount
 
     def _bound(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """With the clock: the file lives on this machine, so this machine's is the database's."""

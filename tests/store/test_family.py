@@ -104,3 +104,31 @@ def test_a_job_that_runs_here_keeps_a_family_whatever_its_queue(store: Store) ->
     store.turn(who, 1, queues=["other"], limit=1, register=True)
     assert store.has_work([], 1)
     assert claim(store, life(), queues=["other"]) == []
+
+
+def test_a_heartbeat_carries_how_long_others_are_to_wait(store: Store) -> None:
+    store.add_family(family(dead_after_ms=5_000))
+    assert store.heartbeat(1, 60_000)
+    assert store.families()[0].dead_after_ms == 60_000
+    assert store.heartbeat(1)
+    assert store.families()[0].dead_after_ms == 60_000
+
+
+def test_a_family_declared_dead_neither_beats_nor_enters_again(store: Store) -> None:
+    assert store.add_family(family())
+    (row,) = store.families()
+    assert store.bury_family(row)
+    assert not store.heartbeat(1)
+    assert not store.add_family(family())
+    assert store.families()[0].died
+
+
+def test_a_family_that_has_beaten_meanwhile_is_not_buried(
+    store: Store, clock: MovableClock
+) -> None:
+    store.add_family(family())
+    (row,) = store.families()
+    clock.move(10)
+    store.heartbeat(1)
+    assert not store.bury_family(row)
+    assert store.heartbeat(1)

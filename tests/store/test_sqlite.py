@@ -132,7 +132,7 @@ def test_the_patience_of_a_write_has_an_end(
         if within:
             claim(store, life())
         else:
-            store._change("heartbeat", {"family": 1, "now": 1})
+            store._change("heartbeat", {"family": 1, "dead_after_ms": None})
 
     with held_by_another(file.path):
         store.on_wait = lambda: file.clock.move(31_000)

@@ -191,7 +191,8 @@ RETURNING state, task, queue, attempt, attempts_max;
 DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
     WHERE state = %(state)s AND finished_at IS NOT NULL
         AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
-    ORDER BY finished_at LIMIT %(limit)s)) AND state = %(state)s;
+    ORDER BY finished_at LIMIT %(limit)s)) AND state = %(state)s
+    AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms';
 
 -- name: prunable
 -- How many finished rows are older than their time.
@@ -320,7 +321,8 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = {schema}.clock() WHERE families.di
 
 -- name: heartbeat
 -- A family lives; zero rows mean that it was declared dead.
-UPDATE {schema}.families SET heartbeat_at = {schema}.clock()
+UPDATE {schema}.families SET heartbeat_at = {schema}.clock(),
+    dead_after_ms = coalesce(%(dead_after_ms)s::bigint, dead_after_ms)
 WHERE id = %(family)s AND died_at IS NULL;
 
 -- name: bury_family
@@ -442,6 +444,11 @@ SELECT value FROM {schema}.meta WHERE key = %(key)s;
 -- A settling, which removes this row first, comes before the rest of this transaction or after it.
 SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR KEY SHARE;
 
+-- name: hold_owner_alone
+-- The same for a turn that releases what it does not hold: one before it, whose answer was lost and that
+-- is still under way, ends before this one looks.
+SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
+
 -- name: claim_further
 -- The pending rows of one queue behind the last claim, of the same priority: while somebody's old snapshot
 -- keeps the dead entries of all claimed rows in the index, a claim from the front steps over each of them.
@@ -509,5 +516,6 @@ SELECT {schema}.wake();
 
 -- name: skip_ids
 -- Ids up to this one are given to nobody any more; seen by all at once, whatever becomes of the transaction.
-SELECT setval({jobs_id}, %(greatest)s) FROM {schema}.jobs_id_seq
+-- Well beyond it, since another session may draw from the sequence between the look and the setting.
+SELECT setval({jobs_id}, %(greatest)s + 1000) FROM {schema}.jobs_id_seq
 WHERE last_value + is_called::integer <= %(greatest)s;

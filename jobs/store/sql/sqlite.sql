@@ -264,7 +264,8 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = :now WHERE died_at IS NULL;
 
 -- name: heartbeat
 -- A family lives; zero rows mean that it was declared dead.
-UPDATE families SET heartbeat_at = :now WHERE id = :family AND died_at IS NULL;
+UPDATE families SET heartbeat_at = :now, dead_after_ms = coalesce(:dead_after_ms, dead_after_ms)
+WHERE id = :family AND died_at IS NULL;
 
 -- name: bury_family
 -- A family is declared dead, unless it has beaten since it was looked at; before its rows are touched.
