@@ -307,7 +307,10 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "a lost last line": (lambda lines: lines.pop(), "was cut off after line 3"),
     "a lost first line": (lambda lines: lines.pop(0), "its first line does not say so"),
     "another file behind it": (lambda lines: lines.extend(lines[:]), "line 5 comes after the end"),
-    "a later format": (put("format", 2, line=0), "format 2, and this is 0.1.0, which reads"),
+    "a later format": (
+        put("format", 2, line=0),
+        f"format 2, and this is {__version__}, which reads",
+    ),
     "a key of the first line": (put("flavour", 1, line=0), "line 1: unknown key 'flavour'"),
 }
 
