@@ -45,7 +45,7 @@ from jobs.store.base import (
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
-HOLDERS_ASKED = 10  # a unique key may change hands while it is asked for, but not for ever
+MOVES_MET = 10  # a row may move between two statements about it, but not for ever
 VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
 ID_MAX = 2**63 - 1
 IMPORTED_AT_ONCE = 500  # rows of an import in one statement,
@@ -108,7 +108,7 @@ class RelationalStore(Store):
 
     def _enqueue(self, job: NewJob) -> tuple[int, tuple[Any, ...] | None]:
         """The id and the new row, or the id of the job that holds its unique key, and None."""
-        for _ in range(HOLDERS_ASKED):
+        for _ in range(MOVES_MET):
             rows = self._rows("enqueue", job._asdict())
             if rows:
                 self._enqueued(rows[0][0], job)
@@ -118,7 +118,7 @@ class RelationalStore(Store):
                 return holder[0][0], None
             # Whoever held the key finished between the two statements: it is free again.
         raise StoreUnavailable(
-            f"the unique key {job.unique_key!r} was taken and freed {HOLDERS_ASKED} times while "
+            f"the unique key {job.unique_key!r} was taken and freed {MOVES_MET} times while "
             f"this job was enqueued; try again"
         )
 
@@ -173,15 +173,22 @@ class RelationalStore(Store):
     def cancel(self, job: int) -> str:
         _check_id(job)
         with self.transaction():
-            rows = self._rows("cancel", {"job": job})
-            if rows:
-                self._note("cancel", job, rows[0])
-                return "cancelled"
-            if self._rows("request_cancel", {"job": job}):
-                self._pending_made = True  # on SQLite it wakes the caretaker, who carries the word
-                return "requested"
-            state = self.get(job).state
-            raise IllegalMove(f"job {job} is {state} already and cannot be cancelled")
+            for _ in range(MOVES_MET):
+                rows = self._rows("cancel", {"job": job})
+                if rows:
+                    self._note("cancel", job, rows[0])
+                    return "cancelled"
+                if self._rows("request_cancel", {"job": job}):
+                    # On SQLite it wakes the caretaker, who carries the word.
+                    self._pending_made = True
+                    return "requested"
+                state = self.get(job).state
+                if state in FINISHED:
+                    raise IllegalMove(f"job {job} is {state} already and cannot be cancelled")
+                # It was claimed or given back between the two statements.
+        raise StoreUnavailable(
+            f"job {job} moved {MOVES_MET} times while it was being cancelled; try again"
+        )
 
     def requeue(self, job: int) -> None:
         _check_id(job)
