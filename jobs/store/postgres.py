@@ -482,7 +482,10 @@ class PostgresStore(RelationalStore):
         try:
             yield
         except psycopg.Error as error:
-            code = error.sqlstate or ("08000" if isinstance(error, _BROKEN) else "")
+            # A connection that broke in the middle of a fetch is told of by a plain DatabaseError.
+            broken = isinstance(error, _BROKEN)
+            broken = broken or (self._connection is not None and self._connection.closed)
+            code = error.sqlstate or ("08000" if broken else "")
             if code == "08000" and self._connection is None:
                 code = _said(error)
             text = f"{self.place}: {{}} ({' '.join(str(error).split())[:500]})"
