@@ -11,22 +11,22 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from jobs.clock import SYSTEM, Clock
-from jobs.context import Nobody
-from jobs.errors import InvalidOption, StoreError, WaitTimeout
-from jobs.events import Events
-from jobs.execution import Execution
-from jobs.identity import HOST, Identity
-from jobs.job import Attempt, Claimed, Job, State
-from jobs.log import log_event
-from jobs.outcome import VERB_CODES
-from jobs.payload import Codec, Payload
-from jobs.registry import Registry, check_name, registry
-from jobs.settings import DURABILITIES, Settings, find
-from jobs.store import Life, Record, Store, open_store
-from jobs.store.base import FamilyRow, Imported, JobRow
-from jobs.store.relational import log_lost
-from jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.context import Nobody
+from jobvisor.jobs.errors import InvalidOption, StoreError, WaitTimeout
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.identity import HOST, Identity
+from jobvisor.jobs.job import Attempt, Claimed, Job, State
+from jobvisor.jobs.log import log_event
+from jobvisor.jobs.outcome import VERB_CODES
+from jobvisor.jobs.payload import Codec, Payload
+from jobvisor.jobs.registry import Registry, check_name, registry
+from jobvisor.jobs.settings import DURABILITIES, Settings, find
+from jobvisor.jobs.store import Life, Record, Store, open_store
+from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
+from jobvisor.jobs.store.relational import log_lost
+from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 
 Target = Task[..., Any] | Call | str
 Jobs = list[Job]
@@ -51,7 +51,7 @@ class Export(NamedTuple):
 class Client:
     """A door to one database, for any number of threads.
 
-    Without a URL it is found as `jobs.settings` says: JOBVISOR_DATABASE_URL, then ./config.toml.
+    Without a URL it is found as `settings` says: JOBVISOR_DATABASE_URL, then ./config.toml.
     Nothing is connected before the first call. After a fork the copy connects anew by itself.
 
     >>> with Client("memory://") as client:

@@ -8,10 +8,10 @@ from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from jobs.clock import Clock, to_datetime
-from jobs.errors import InvalidOption
-from jobs.outcome import Cancelled, Release
-from jobs.task import Injected
+from jobvisor.jobs.clock import Clock, to_datetime
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.outcome import Cancelled, Release
+from jobvisor.jobs.task import Injected
 
 NOTE_MAX = 200  # characters
 PROGRESS_MAX = 480  # bytes of JSON: a progress fits into the ledger's header

@@ -1,6 +1,6 @@
 """The tasks behind `jobvisor demo`, and an example of what a module of tasks looks like.
 
-Try one by hand: `jobvisor enqueue jobs.demo:hello Ada --wait`. Below are real work (`analyze`),
+Try one by hand: `jobvisor enqueue jobvisor.jobs.demo:hello Ada --wait`. Below are real work (`analyze`),
 work that only takes its time and fails at times (`send_email` and its like), and two tasks that
 hurt their worker on purpose (`segfault`, `hang`).
 """
@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from jobs import Context, Exponential, task
-from jobs.clock import SYSTEM
+from jobvisor import Context, Exponential, task
+from jobvisor.jobs.clock import SYSTEM
 
 
 @task

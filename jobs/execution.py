@@ -11,12 +11,12 @@ import os
 from types import CoroutineType
 from typing import Any
 
-from jobs.clock import Clock
-from jobs.context import Context, Port
-from jobs.errors import PayloadError
-from jobs.job import Claimed
-from jobs.log import say
-from jobs.outcome import (
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.context import Context, Port
+from jobvisor.jobs.errors import PayloadError
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.log import say
+from jobvisor.jobs.outcome import (
     SUCCEEDED,
     Cancelled,
     Fail,
@@ -26,11 +26,11 @@ from jobs.outcome import (
     Retry,
     Snooze,
 )
-from jobs.payload import Payload
-from jobs.registry import Registry
-from jobs.retry import policy_for
-from jobs.task import Task
-from jobs.units import duration_text
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.retry import policy_for
+from jobvisor.jobs.task import Task
+from jobvisor.jobs.units import duration_text
 
 UNKNOWN_FIRST_MS = 1_000  # a rolling deploy takes minutes: 1 s, 2 s, 4 s ...
 UNKNOWN_CAP_MS = 300_000  # ... and then every five minutes

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from jobs.payload import plain
+from jobvisor.jobs.payload import plain
 
 
 class State(StrEnum):

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobs.clock import to_datetime
-from jobs.errors import ConfigError, shown
-from jobs.events import Event
-from jobs.units import duration_text
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.errors import ConfigError, shown
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.units import duration_text
 
 LINE_MAX = 32 * 1024  # bytes; longer lines are cut
 

@@ -13,7 +13,7 @@ import traceback
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobs.units import Duration, duration_ms
+from jobvisor.jobs.units import Duration, duration_ms
 
 ERROR_TYPE_MAX = 200  # characters
 MESSAGE_MAX = 2_000  # characters

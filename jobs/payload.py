@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 from uuid import UUID
 
-from jobs.errors import PayloadError, shown
+from jobvisor.jobs.errors import PayloadError, shown
 
 LIMIT = 1024 * 1024
 """Bytes of UTF-8 that one result, or all arguments of one call, may take."""
@@ -114,7 +114,7 @@ def encode(value: Any, *, path: str = "result", limit: int = LIMIT) -> str:
     >>> encode([1, {"rows": [float("nan")]}], path="args[0]")
     Traceback (most recent call last):
         ...
-    jobs.errors.PayloadError: args[0][1].rows[0]: nan has no JSON form; send None or a string
+    jobvisor.jobs.errors.PayloadError: args[0][1].rows[0]: nan has no JSON form; send None or a string
     """
     if value is None:
         return "null"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
-from jobs.errors import ConfigError, InvalidOption
-from jobs.payload import Codec
-from jobs.task import NAME_MAX, ContextTask, Injected, Options, OptionValues, Task, wants_context
+from jobvisor.jobs.errors import ConfigError, InvalidOption
+from jobvisor.jobs.payload import Codec
+from jobvisor.jobs.task import (
+    NAME_MAX,
+    ContextTask,
+    Injected,
+    Options,
+    OptionValues,
+    Task,
+    wants_context,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=Injected)
-
-_PACKAGES = ("jobs", "supervisor")
 
 
 class Decorator:
@@ -116,10 +121,9 @@ class Registry:
     def load(self, modules: Sequence[str], path: str | None = None) -> None:
         """Import the modules that define tasks, with `path` at the end of the search path.
 
-        At the end, never in front: a user's tree often has a `jobs` or `supervisor` of its own, and
-        ours must stay ours. ConfigError names the module that cannot be imported, and why.
+        At the end, never in front: a user's tree must not take the place of an installed library.
+        ConfigError names the module that cannot be imported, and why.
         """
-        _check_packages()
         if path is not None and (folder := os.path.abspath(path)) not in sys.path:
             sys.path.append(folder)
         for module in modules:
@@ -179,31 +183,6 @@ def _place(function: Callable[..., Any]) -> str:
     if code is None:
         return repr(function)
     return f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
-
-
-def _check_packages() -> None:
-    """Refuse to go on where another `jobs` or `supervisor` would be imported than ours."""
-    ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    for package in _PACKAGES:
-        folder = _folder_of(package)
-        if folder is not None and folder != os.path.join(ours, package):
-            raise ConfigError(
-                f"the package {package!r} is taken by {folder}, jobvisor's own is in {ours}: "
-                f"rename that folder, or take its parent out of PYTHONPATH and start elsewhere"
-            )
-
-
-def _folder_of(package: str) -> str | None:
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # a module in sys.modules without a spec
-        return None
-    if spec is None:
-        return None
-    if spec.origin is not None and not spec.submodule_search_locations:
-        return os.path.realpath(spec.origin)  # a single file: supervisor.py
-    places = list(spec.submodule_search_locations or ())
-    return os.path.realpath(places[0]) if places else None
 
 
 def _import(module: str) -> None:

@@ -17,8 +17,8 @@ from functools import lru_cache
 from random import Random, uniform
 from typing import Any, TypeGuard
 
-from jobs.errors import InvalidOption
-from jobs.units import DURATION_MAX_MS, Duration, duration_ms, duration_text
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.units import DURATION_MAX_MS, Duration, duration_ms, duration_text
 
 # After so many steps the distribution no longer changes: the cap or the largest double is reached.
 _STEPS_MAX = 64

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from jobs.errors import ConfigError, InvalidOption, shown
-from jobs.task import RETRIES_MAX, Defaults, check_number, check_queue
-from jobs.units import duration_ms
+from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
+from jobvisor.jobs.task import RETRIES_MAX, Defaults, check_number, check_queue
+from jobvisor.jobs.units import duration_ms
 
 URL_VARIABLE = "JOBVISOR_DATABASE_URL"
 FILE_NAME = "config.toml"

@@ -17,12 +17,12 @@ from datetime import datetime
 from functools import lru_cache, update_wrapper
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
-from jobs.clock import from_datetime
-from jobs.errors import ConfigError, InvalidOption, shown
-from jobs.job import Job, NewJob
-from jobs.payload import Payload, encode_call
-from jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
-from jobs.units import Duration, duration_ms, size_bytes
+from jobvisor.jobs.clock import from_datetime
+from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
+from jobvisor.jobs.job import Job, NewJob
+from jobvisor.jobs.payload import Payload, encode_call
+from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
+from jobvisor.jobs.units import Duration, duration_ms, size_bytes
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -40,7 +40,7 @@ _QUEUE_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 
 
 class Injected:
-    """What the worker itself passes as the first parameter; jobs.context.Context is the one.
+    """What the worker itself passes as the first parameter; context.Context is the one.
 
     It stands here, empty, so that a task can be typed without importing the context, which is
     further down the map.
@@ -378,7 +378,7 @@ class Task(Generic[P, R_co]):
 class ContextTask(Task[P, R_co], Generic[C, P, R_co]):
     """A task whose first parameter is the Context: the worker passes it, not who enqueues.
 
-    Only a plain call has to bring one, such as jobs.testing makes.
+    Only a plain call has to bring one, such as jobvisor.testing makes.
     """
 
     def __call__(self, context: C, /, *args: P.args, **kwargs: P.kwargs) -> R_co:  # type: ignore[override]
@@ -431,16 +431,21 @@ def wants_context(function: Callable[..., Any]) -> bool:
     return _is_context(annotation)
 
 
+#: Where the class is defined: this file stands before that one and cannot import it.
+_CONTEXT = "jobvisor.jobs.context.Context"
+
+
 def _names_context(annotation: str, function: Callable[..., Any]) -> bool:
     found: Any = getattr(inspect.unwrap(function), "__globals__", {})
     for step, name in enumerate(annotation.split(".")):
         found = found.get(name) if step == 0 else getattr(found, name, None)
         if found is None:
-            return annotation in {"Context", "jobs.Context", "jobs.context.Context"}
+            return annotation in {"Context", "jobvisor.Context", _CONTEXT}
     return _is_context(found)
 
 
 def _is_context(annotation: Any) -> bool:
     return isinstance(annotation, type) and (
-        issubclass(annotation, Injected) or annotation.__module__ == "jobs.context"
+        issubclass(annotation, Injected)
+        or f"{annotation.__module__}.{annotation.__qualname__}" == _CONTEXT
     )

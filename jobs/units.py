@@ -12,7 +12,7 @@ from datetime import timedelta
 from fractions import Fraction
 from functools import lru_cache
 
-from jobs.errors import InvalidOption, shown
+from jobvisor.jobs.errors import InvalidOption, shown
 
 Duration = str | int | float | timedelta
 """Seconds as a number, text such as "1m30s", or a timedelta."""

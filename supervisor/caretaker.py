@@ -12,15 +12,15 @@ import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from jobs import __version__
-from jobs.errors import SchemaError, StoreError, StoreUnavailable
-from jobs.events import Events
-from jobs.identity import HOST, Identity, boot_id, pid_namespace
-from jobs.job import UNFINISHED, State
-from jobs.log import log_event, say
-from jobs.store import Life, open_store
-from jobs.store.base import FamilyRow
-from supervisor.board import (
+from jobvisor.jobs import __version__
+from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.identity import HOST, Identity, boot_id, pid_namespace
+from jobvisor.jobs.job import UNFINISHED, State
+from jobvisor.jobs.log import log_event, say
+from jobvisor.jobs.store import Life, open_store
+from jobvisor.jobs.store.base import FamilyRow
+from jobvisor.supervisor.board import (
     BATCH,
     BUSY,
     CANCEL_CLAIM,
@@ -54,13 +54,13 @@ from supervisor.board import (
     Grave,
     Slot,
 )
-from supervisor.family import StateDir
-from supervisor.ledger import read_own, read_progress, retire
-from supervisor.rescue import Rescue
-from supervisor.role import SECOND, Role, Seat
-from supervisor.settle import death_of, recall, settle, tell
-from supervisor.signals import poke
-from supervisor.status import Status
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import read_own, read_progress, retire
+from jobvisor.supervisor.rescue import Rescue
+from jobvisor.supervisor.role import SECOND, Role, Seat
+from jobvisor.supervisor.settle import death_of, recall, settle, tell
+from jobvisor.supervisor.signals import poke
+from jobvisor.supervisor.status import Status
 
 TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from supervisor.signals import PASSED_ON, forget_all
+from jobvisor.supervisor.signals import PASSED_ON, forget_all
 
 EX_SOFTWARE = 70  # sysexits.h: an internal error; a child that met an exception of ours
 

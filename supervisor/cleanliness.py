@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from supervisor.signals import HANDLED
+from jobvisor.supervisor.signals import HANDLED
 
 _WATCHED = (*HANDLED, signal.SIGALRM, signal.SIGPIPE, signal.SIGVTALRM, signal.SIGPROF)
 

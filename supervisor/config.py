@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.errors import ConfigError
-from jobs.settings import SCHEMA_NAME, check_flag, check_schema, parse_url
-from jobs.task import RETRIES_MAX, Defaults, check_queue
-from jobs.units import duration_ms, size_bytes
+from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.settings import SCHEMA_NAME, check_flag, check_schema, parse_url
+from jobvisor.jobs.task import RETRIES_MAX, Defaults, check_queue
+from jobvisor.jobs.units import duration_ms, size_bytes
 
 __all__ = [
     "KEYS",
@@ -250,7 +250,7 @@ KEYS: tuple[Key, ...] = (
         "tasks",
         "modules",
         _words(_MODULE, 'at least one module, each once, as ["app.tasks"]'),
-        ["jobs.demo"],
+        ["jobvisor.jobs.demo"],
         "the modules that hold your tasks",
     ),
     Key("tasks", "path", _folder(), ".", "the folder they are found in, put last on sys.path"),
@@ -397,7 +397,7 @@ def render() -> str:
 class Database:
     """`[database]`: where the rows live. A SQLite path in `url` is absolute.
 
-    `url` may hold a password: show it by `jobs.settings.shown_url` only.
+    `url` may hold a password: show it by `settings.shown_url` only.
     """
 
     url: str

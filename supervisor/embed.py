@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from jobs.clock import SYSTEM
-from jobs.errors import FamilyNotRunning, JobsError
-from jobs.log import configure
-from supervisor.config import Config
-from supervisor.family import StateDir
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import FamilyNotRunning, JobsError
+from jobvisor.jobs.log import configure
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
 
 READY_POLL = 0.01  # seconds between two looks whether the family is ready
 
@@ -47,7 +47,7 @@ class Supervisor:
         here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from supervisor.embed import main; main()"],
+            [sys.executable, "-c", "from jobvisor.supervisor.embed import main; main()"],
             stdin=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # a Ctrl-C of the script's terminal is the script's
@@ -138,7 +138,7 @@ def run_family(
             stream.flush()
     configure(config.log.level, config.log.format, file=config.log.file)
     # Imported here: whoever only wants a Config or a running() does not pay for it.
-    from supervisor.parent import Parent  # noqa: PLC0415
+    from jobvisor.supervisor.parent import Parent  # noqa: PLC0415
 
     return Parent(config, drain_and_stop=drain, leash=leash, ends_here=ends_here).run()
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.clock import SYSTEM, Clock
-from jobs.errors import ConfigError, FamilyNotRunning, FamilyRunning, JobsError
-from jobs.identity import Identity
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.errors import ConfigError, FamilyNotRunning, FamilyRunning, JobsError
+from jobvisor.jobs.identity import Identity
 
 __all__ = ["StateDir"]
 

@@ -18,9 +18,9 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from jobs.clock import SYSTEM, Clock
-from jobs.identity import boot_id
-from jobs.store import Record
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.identity import boot_id
+from jobvisor.jobs.store import Record
 
 SIZE = 1 << 20
 INLINE = 64 << 10  # a larger outcome is committed at once instead of being journalled

@@ -16,12 +16,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jobs.clock import SYSTEM, Clock
-from jobs.errors import ConfigError
-from jobs.log import configure, reopen, say, set_role
-from jobs.settings import parse_url, shown_url
-from jobs.store import load_driver
-from supervisor.board import (
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.log import configure, reopen, say, set_role
+from jobvisor.jobs.settings import parse_url, shown_url
+from jobvisor.jobs.store import load_driver
+from jobvisor.supervisor.board import (
     BACKOFF,
     BEAT,
     BOOTING,
@@ -71,14 +71,14 @@ from supervisor.board import (
     Grave,
     Slot,
 )
-from supervisor.caretaker import FINAL_SECONDS, Caretaker
-from supervisor.child import Exit, kill_group, reap, reap_strangers, send, spawn
-from supervisor.config import Config
-from supervisor.family import StateDir
-from supervisor.memory import resident_of
-from supervisor.role import EX_CONFIG, EX_OK, SECOND, Role, Seat
-from supervisor.signals import HANDLED, Signals, drain, poke
-from supervisor.worker import Worker
+from jobvisor.supervisor.caretaker import FINAL_SECONDS, Caretaker
+from jobvisor.supervisor.child import Exit, kill_group, reap, reap_strangers, send, spawn
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.memory import resident_of
+from jobvisor.supervisor.role import EX_CONFIG, EX_OK, SECOND, Role, Seat
+from jobvisor.supervisor.signals import HANDLED, Signals, drain, poke
+from jobvisor.supervisor.worker import Worker
 
 EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
 TICK_NS = 20_000_000  # between two looks while a worker is busy

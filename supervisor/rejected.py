@@ -6,9 +6,9 @@ import base64
 import json
 import os
 
-from jobs.log import say
-from jobs.outcome import VERB_NAMES
-from jobs.store import Record
+from jobvisor.jobs.log import say
+from jobvisor.jobs.outcome import VERB_NAMES
+from jobvisor.jobs.store import Record
 
 KEPT = 1000  # files; beyond it the log line is all that is kept
 

@@ -12,18 +12,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from jobs.clock import Clock
-from jobs.errors import JobsError
-from jobs.identity import HOST, Identity, boot_id
-from jobs.log import say
-from jobs.store import Life, Store
-from jobs.store.base import Death, FamilyRow
-from supervisor.board import OWNER, Board
-from supervisor.child import kill_group
-from supervisor.family import StateDir
-from supervisor.ledger import Header, Read, read_own, retire
-from supervisor.role import SECOND
-from supervisor.settle import (
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.identity import HOST, Identity, boot_id
+from jobvisor.jobs.log import say
+from jobvisor.jobs.store import Life, Store
+from jobvisor.jobs.store.base import Death, FamilyRow
+from jobvisor.supervisor.board import OWNER, Board
+from jobvisor.supervisor.child import kill_group
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import Header, Read, read_own, retire
+from jobvisor.supervisor.role import SECOND
+from jobvisor.supervisor.settle import (
     died_unseen,
     overdue,
     settle,

@@ -11,14 +11,14 @@ import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from jobs.clock import SYSTEM, Clock
-from jobs.errors import JobsError, StoreError
-from jobs.identity import HOST, Identity
-from jobs.log import reopen, say, set_role
-from jobs.store import Life
-from supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, TICKS, Board, Slot
-from supervisor.config import Config
-from supervisor.signals import PASSED_ON, Signals, drain, poke
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.errors import JobsError, StoreError
+from jobvisor.jobs.identity import HOST, Identity
+from jobvisor.jobs.log import reopen, say, set_role
+from jobvisor.jobs.store import Life
+from jobvisor.supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, TICKS, Board, Slot
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
 
 SECOND = 1_000_000_000
 EX_OK, EX_CONFIG = 0, 78

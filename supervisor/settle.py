@@ -6,15 +6,15 @@ a life twice, or while somebody else does, changes nothing the second time.
 
 from __future__ import annotations
 
-from jobs.identity import HOST
-from jobs.retry import policy_from_json
-from jobs.store import Applied, Life, Record, Store
-from jobs.store.base import Death, Held
-from jobs.store.relational import log_lost
-from supervisor.board import VERDICTS, Grave
-from supervisor.child import Exit
-from supervisor.ledger import Header, Read
-from supervisor.rejected import keep_rejected
+from jobvisor.jobs.identity import HOST
+from jobvisor.jobs.retry import policy_from_json
+from jobvisor.jobs.store import Applied, Life, Record, Store
+from jobvisor.jobs.store.base import Death, Held
+from jobvisor.jobs.store.relational import log_lost
+from jobvisor.supervisor.board import VERDICTS, Grave
+from jobvisor.supervisor.child import Exit
+from jobvisor.supervisor.ledger import Header, Read
+from jobvisor.supervisor.rejected import keep_rejected
 
 #: Verdicts that are the fault of the job they name; every other kill of ours charges nobody.
 _BLAMING = {"timeout", "memory"}

@@ -13,13 +13,13 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from jobs import __version__
-from jobs.clock import Clock, to_datetime
-from jobs.identity import HOST
-from jobs.log import say
-from jobs.settings import shown_url
-from jobs.store.base import Death
-from supervisor.board import (
+from jobvisor.jobs import __version__
+from jobvisor.jobs.clock import Clock, to_datetime
+from jobvisor.jobs.identity import HOST
+from jobvisor.jobs.log import say
+from jobvisor.jobs.settings import shown_url
+from jobvisor.jobs.store.base import Death
+from jobvisor.supervisor.board import (
     BACKOFF,
     BORN,
     CLAIM,
@@ -47,9 +47,9 @@ from supervisor.board import (
     Grave,
     Slot,
 )
-from supervisor.child import Exit
-from supervisor.config import Config
-from supervisor.family import StateDir
+from jobvisor.supervisor.child import Exit
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
 
 EVERY_NS = 1_000_000_000
 QUIET_NS = 5 * EVERY_NS  # while nothing moves: to replace a file waits for the disk

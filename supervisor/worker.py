@@ -14,19 +14,19 @@ import random
 import resource
 import sys
 
-from jobs.client import Client, use_client
-from jobs.errors import StoreError
-from jobs.events import Events
-from jobs.execution import Execution
-from jobs.job import Claimed
-from jobs.log import descriptors as log_descriptors
-from jobs.log import log_event, say
-from jobs.outcome import VERB_CODES, Outcome
-from jobs.registry import registry
-from jobs.settings import parse_url
-from jobs.store import Record, open_store
-from jobs.units import DURATION_MAX_MS
-from supervisor.board import (
+from jobvisor.jobs.client import Client, use_client
+from jobvisor.jobs.errors import StoreError
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.log import descriptors as log_descriptors
+from jobvisor.jobs.log import log_event, say
+from jobvisor.jobs.outcome import VERB_CODES, Outcome
+from jobvisor.jobs.registry import registry
+from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.store import Record, open_store
+from jobvisor.jobs.units import DURATION_MAX_MS
+from jobvisor.supervisor.board import (
     BATCH,
     BUSY,
     CANCEL_CLAIM,
@@ -51,13 +51,13 @@ from supervisor.board import (
     TURN,
     WAITING_STATE,
 )
-from supervisor.cleanliness import Cleanliness, locks_database
-from supervisor.config import Workers
-from supervisor.family import StateDir
-from supervisor.ledger import INLINE, Entry, Header, Ledger
-from supervisor.role import SECOND, Role, Seat
-from supervisor.settle import tell
-from supervisor.signals import poke
+from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
+from jobvisor.supervisor.config import Workers
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import INLINE, Entry, Header, Ledger
+from jobvisor.supervisor.role import SECOND, Role, Seat
+from jobvisor.supervisor.settle import tell
+from jobvisor.supervisor.signals import poke
 
 WORK_AHEAD_NS = 20_000_000  # a batch is about 20 ms of work: what a neighbour may have to wait
 LONG_NS = 1_000_000  # after a job longer than this the process is looked over

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobs.clock import Clock
+from jobvisor.jobs.clock import Clock
 
 START_MS = 2_000_000_000_000  # in 2033: a row with the machine's own time is never ahead of it
 

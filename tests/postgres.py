@@ -26,7 +26,7 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 
-from jobs.clock import from_datetime
+from jobvisor.jobs.clock import from_datetime
 from tests.leftovers import Leftovers
 from tests.waiting import eventually
 

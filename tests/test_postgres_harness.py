@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.network import Host, Network, network_or_skip
 from tests.postgres import Server
 from tests.proxy import Proxy

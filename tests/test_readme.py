@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli import COMMANDS
-from supervisor.config import KEYS
+from jobvisor.supervisor.cli import COMMANDS
+from jobvisor.supervisor.config import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def _expectations(block: str) -> list[tuple[str, list[str]]]:
 @pytest.mark.timeout(100)
 def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    commands = {"jobvisor": "-m supervisor", "sqlite-utils": "-m sqlite_utils", "python": ""}
+    commands = {"jobvisor": "-m jobvisor", "sqlite-utils": "-m sqlite_utils", "python": ""}
     for name, start in commands.items():
         wrapper = tmp_path / "bin" / name
         wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 
 LIMIT = 30.0
 STEP = 0.005

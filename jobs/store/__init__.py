@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jobs.clock import SYSTEM, Clock
-from jobs.errors import MissingExtra
-from jobs.events import Events
-from jobs.settings import parse_url
-from jobs.store.base import Applied, Life, Record, Store, Turn
-from jobs.store.sqlite import SqliteStore
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.errors import MissingExtra
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.store.base import Applied, Life, Record, Store, Turn
+from jobvisor.jobs.store.sqlite import SqliteStore
 
 __all__ = ["Applied", "Life", "Record", "Store", "Turn", "load_driver", "open_store"]
 
@@ -19,7 +19,7 @@ def load_driver(url: str) -> None:
     """
     if parse_url(url).kind == "postgresql":
         try:
-            import jobs.store.postgres  # noqa: F401, PLC0415
+            import jobvisor.jobs.store.postgres  # noqa: F401, PLC0415
         except ImportError as error:
             raise MissingExtra(
                 "PostgreSQL needs psycopg; run: pip install 'jobvisor[postgres]'"
@@ -53,7 +53,7 @@ def open_store(
     told = events or Events()
     if target.kind == "postgresql":
         load_driver(url)
-        from jobs.store.postgres import PostgresStore  # noqa: PLC0415
+        from jobvisor.jobs.store.postgres import PostgresStore  # noqa: PLC0415
 
         return PostgresStore(
             url,

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, NamedTuple
 
-from jobs.job import Attempt, Claimed, Job, NewJob, State
-from jobs.outcome import Failure
-from jobs.payload import Payload
+from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State
+from jobvisor.jobs.outcome import Failure
+from jobvisor.jobs.payload import Payload
 
 
 class Record(NamedTuple):

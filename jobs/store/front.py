@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.clock import Clock
-from jobs.job import Claimed
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.job import Claimed
 
 SLOW_CLAIM_NS = 50_000  # a row; 12,000 are usual
 FURTHER_MOST_NS = 1_000_000_000

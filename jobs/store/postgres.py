@@ -22,16 +22,16 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8Dumper
 
-from jobs.clock import Clock
-from jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
-from jobs.events import Events
-from jobs.job import Claimed, NewJob
-from jobs.log import say
-from jobs.settings import shown_url
-from jobs.store.base import NOTHING, Applied, Life, Record, Turn, Waker
-from jobs.store.connection import PatientConnection, connection_parameters
-from jobs.store.front import Front
-from jobs.store.relational import (
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.job import Claimed, NewJob
+from jobvisor.jobs.log import say
+from jobvisor.jobs.settings import shown_url
+from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Turn, Waker
+from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
+from jobvisor.jobs.store.front import Front
+from jobvisor.jobs.store.relational import (
     PROMOTED_AT_ONCE,
     SUCCEED,
     RelationalStore,
@@ -41,7 +41,7 @@ from jobs.store.relational import (
     successes,
     summed,
 )
-from jobs.store.wake import PollWaker
+from jobvisor.jobs.store.wake import PollWaker
 
 SCHEMA = 1  # the number of the newest migration this release knows
 OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension
@@ -853,6 +853,6 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _migrations() -> list[Any]:
-    folder = resources.files("jobs.store").joinpath("migrations", "postgres")
+    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "postgres")
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted(files, key=lambda file: file.name)

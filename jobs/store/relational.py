@@ -11,8 +11,8 @@ from importlib import resources
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from jobs.clock import Clock, to_datetime
-from jobs.errors import (
+from jobvisor.jobs.clock import Clock, to_datetime
+from jobvisor.jobs.errors import (
     IllegalMove,
     InvalidOption,
     JobNotFound,
@@ -21,12 +21,12 @@ from jobs.errors import (
     UniqueTaken,
     shown,
 )
-from jobs.events import Event, Events
-from jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
-from jobs.log import say
-from jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
-from jobs.payload import Payload
-from jobs.store.base import (
+from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
+from jobvisor.jobs.log import say
+from jobvisor.jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.store.base import (
     DEATHS,
     NOTHING,
     Applied,
@@ -57,7 +57,9 @@ SUCCEED = VERB_CODES["succeed"]
 @cache
 def statements(dialect: str) -> dict[str, str]:
     """The named statements of one dialect's file, in its order."""
-    text = resources.files("jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
+    text = (
+        resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
+    )
     named: dict[str, str] = {}
     for part in text.split("-- name: ")[1:]:
         name, _, rest = part.partition("\n")

@@ -18,13 +18,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import resources
 from typing import Any, TypeVar
 
-from jobs.clock import Clock
-from jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
-from jobs.events import Events
-from jobs.log import say
-from jobs.store.base import Waker
-from jobs.store.relational import RelationalStore, statements
-from jobs.store.wake import FileWaker, PollWaker, touch
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.log import say
+from jobvisor.jobs.store.base import Waker
+from jobvisor.jobs.store.relational import RelationalStore, statements
+from jobvisor.jobs.store.wake import FileWaker, PollWaker, touch
 
 SCHEMA = 2  # the number of the newest migration this release knows
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
@@ -452,7 +452,7 @@ def _apply_migrations(connection: sqlite3.Connection) -> None:
     from sqlite_utils import Database, Migrations  # noqa: PLC0415
 
     migrations = Migrations("jobvisor")
-    folder = resources.files("jobs.store").joinpath("migrations", "sqlite")
+    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "sqlite")
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".sql"):
             migrations(name=file.name.removesuffix(".sql"))(_migration(file.read_text("utf-8")))

@@ -15,7 +15,7 @@ import struct
 import sys
 from typing import Any
 
-from jobs.store.base import Waker
+from jobvisor.jobs.store.base import Waker
 
 RUMOUR_SECONDS = 0.03  # a commit is visible well within this after its first bytes reach the log
 _MODIFY, _ATTRIB, _DELETE_SELF, _MOVE_SELF, _IGNORED = 0x2, 0x4, 0x400, 0x800, 0x8000

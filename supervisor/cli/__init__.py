@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import click
 
-from jobs.errors import JobsError
-from jobs.units import duration_text
-from supervisor.config import Config
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.units import duration_text
+from jobvisor.supervisor.config import Config
 
 __all__ = [
     "brief",
@@ -80,7 +80,7 @@ class Commands(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module, name = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(f"supervisor.cli.{module}"), name)
+        command = getattr(importlib.import_module(f"jobvisor.supervisor.cli.{module}"), name)
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(
@@ -136,7 +136,7 @@ def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
 
 
 def _exists(module: str) -> bool:
-    return importlib.util.find_spec(f"supervisor.cli.{module}") is not None
+    return importlib.util.find_spec(f"jobvisor.supervisor.cli.{module}") is not None
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

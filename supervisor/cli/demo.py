@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import click
 import psutil
 
-from jobs import demo as tasks
-from jobs.client import Client
-from jobs.clock import SYSTEM
-from jobs.errors import InvalidOption, JobsError
-from jobs.job import FINISHED, Job
-from jobs.task import Call
-from supervisor.cli import json_option, plain, print_json, print_table, say
-from supervisor.cli.reckoning import Death, Facts, Journal, Report, Run, cause, judge
-from supervisor.config import PROCESSES_MAX, Config
-from supervisor.embed import Supervisor
-from supervisor.family import StateDir
+from jobvisor.jobs import demo as tasks
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import InvalidOption, JobsError
+from jobvisor.jobs.job import FINISHED, Job
+from jobvisor.jobs.task import Call
+from jobvisor.supervisor.cli import json_option, plain, print_json, print_table, say
+from jobvisor.supervisor.cli.reckoning import Death, Facts, Journal, Report, Run, cause, judge
+from jobvisor.supervisor.config import PROCESSES_MAX, Config
+from jobvisor.supervisor.embed import Supervisor
+from jobvisor.supervisor.family import StateDir
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -71,7 +71,7 @@ CONFIG = """\
 url = "sqlite:///jobs.db"
 
 [tasks]
-modules = ["jobs.demo"]
+modules = ["jobvisor.jobs.demo"]
 
 [supervisor]
 name = "demo"

@@ -13,13 +13,13 @@ from collections.abc import Callable, Generator, Iterator
 
 import click
 
-from jobs.clock import SYSTEM, to_datetime
-from jobs.errors import JobsError
-from jobs.settings import parse_url
-from jobs.store import Store, open_store
-from jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system, is_network
-from jobs.units import size_text
-from supervisor.cli import (
+from jobvisor.jobs.clock import SYSTEM, to_datetime
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system, is_network
+from jobvisor.jobs.units import size_text
+from jobvisor.supervisor.cli import (
     brief,
     config_option,
     json_option,
@@ -27,9 +27,9 @@ from supervisor.cli import (
     print_json,
     print_table,
 )
-from supervisor.cli.finding import Finding
-from supervisor.config import Config
-from supervisor.family import StateDir
+from jobvisor.supervisor.cli.finding import Finding
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
 
 __all__ = ["doctor"]
 
@@ -212,7 +212,7 @@ def _family(config: Config) -> Iterator[Finding]:
         text = f"{config.family.name} is not running; `jobvisor start` starts it"
         yield Finding("family", "warn", text)
         return
-    from supervisor.cli.family import trouble  # noqa: PLC0415 - only this check needs it
+    from jobvisor.supervisor.cli.family import trouble  # noqa: PLC0415 - only this check needs it
 
     reason = trouble(state.status(), pid)
     text = f"{config.family.name} runs as pid {pid or 'of another container'}"
@@ -230,7 +230,7 @@ def _database(config: Config) -> Iterator[Finding]:
                 yield _clock(store)
             return
         # Not above: psycopg may not be installed, which open_store has said by now.
-        from supervisor.cli.postgres import examine  # noqa: PLC0415
+        from jobvisor.supervisor.cli.postgres import examine  # noqa: PLC0415
 
         usable = yield from examine(config, store)
         if usable:

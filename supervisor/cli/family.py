@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from jobs.clock import SYSTEM
-from jobs.errors import FamilyNotRunning, InvalidOption, JobsError
-from jobs.job import State
-from jobs.settings import parse_url
-from jobs.units import duration_ms, duration_text, size_text
-from supervisor.cli import (
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import FamilyNotRunning, InvalidOption, JobsError
+from jobvisor.jobs.job import State
+from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.units import duration_ms, duration_text, size_text
+from jobvisor.supervisor.cli import (
     brief,
     config_option,
     json_option,
@@ -29,8 +29,8 @@ from supervisor.cli import (
     print_table,
     say,
 )
-from supervisor.config import PROCESSES_MAX, Config
-from supervisor.family import StateDir
+from jobvisor.supervisor.config import PROCESSES_MAX, Config
+from jobvisor.supervisor.family import StateDir
 
 __all__ = ["health", "reload", "scale", "start", "status", "stop", "trouble", "wait_scale"]
 
@@ -63,7 +63,7 @@ def start(config: str | None, drain: bool) -> None:
     TERM or Ctrl-C lets running jobs finish, a second one kills them. HUP reloads, TTIN and TTOU
     scale, USR1 reopens logs, USR2 dumps stacks.
     """
-    from supervisor.embed import run_family  # noqa: PLC0415 - the other commands need no parent
+    from jobvisor.supervisor.embed import run_family  # noqa: PLC0415 - the other commands need no parent
 
     loaded = load_config(config)
     click.get_current_context().exit(run_family(loaded, drain=drain, ends_here=True))
@@ -285,7 +285,7 @@ def _queues(config: Config, counts: bool) -> dict[str, dict[str, Any]] | None:
 
     Only pending rows are read, by their index, unless all are to be counted.
     """
-    from jobs.store import open_store  # noqa: PLC0415 - the other commands need no database
+    from jobvisor.jobs.store import open_store  # noqa: PLC0415 - the other commands need no database
 
     database = config.database
     target = parse_url(database.url)

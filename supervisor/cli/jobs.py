@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, cast
 
 import click
 
-from jobs.client import Client
-from jobs.clock import SYSTEM, from_datetime
-from jobs.errors import (
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.clock import SYSTEM, from_datetime
+from jobvisor.jobs.errors import (
     ConfigError,
     InvalidOption,
     JobNotFound,
@@ -24,13 +24,13 @@ from jobs.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
-from jobs.job import FINISHED, Attempt, Job, State
-from jobs.payload import Payload
-from jobs.registry import registry
-from jobs.settings import find, parse_url
-from jobs.task import NAME_MAX, Call, Defaults, Options, OptionValues, Task
-from jobs.units import duration_ms, duration_text
-from supervisor.cli import (
+from jobvisor.jobs.job import FINISHED, Attempt, Job, State
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.registry import registry
+from jobvisor.jobs.settings import find, parse_url
+from jobvisor.jobs.task import NAME_MAX, Call, Defaults, Options, OptionValues, Task
+from jobvisor.jobs.units import duration_ms, duration_text
+from jobvisor.supervisor.cli import (
     brief,
     config_option,
     json_option,
@@ -39,8 +39,8 @@ from supervisor.cli import (
     print_table,
     say,
 )
-from supervisor.config import Config
-from supervisor.family import StateDir
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
 
 __all__ = ["cancel", "enqueue", "list_jobs", "prune", "requeue", "show"]
 

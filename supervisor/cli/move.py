@@ -19,14 +19,14 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import click
 
-from jobs import __version__
-from jobs.clock import SYSTEM, from_datetime, to_datetime
-from jobs.errors import IllegalMove, InvalidOption, JobsError, shown
-from jobs.job import State
-from jobs.settings import parse_url
-from jobs.store.base import AttemptRow, FamilyRow, JobRow
-from supervisor.cli import config_option, say
-from supervisor.cli.jobs import find_place
+from jobvisor.jobs import __version__
+from jobvisor.jobs.clock import SYSTEM, from_datetime, to_datetime
+from jobvisor.jobs.errors import IllegalMove, InvalidOption, JobsError, shown
+from jobvisor.jobs.job import State
+from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
+from jobvisor.supervisor.cli import config_option, say
+from jobvisor.supervisor.cli.jobs import find_place
 
 __all__ = ["export_jobs", "import_jobs"]
 

@@ -13,15 +13,15 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from jobs.clock import SYSTEM
-from jobs.settings import shown_url
-from jobs.store import Store
-from jobs.store.base import FamilyRow
-from jobs.store.postgres import SCHEMA
-from supervisor.cli import brief
-from supervisor.cli.finding import Finding
-from supervisor.config import Config
-from supervisor.family import StateDir
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.settings import shown_url
+from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import FamilyRow
+from jobvisor.jobs.store.postgres import SCHEMA
+from jobvisor.supervisor.cli import brief
+from jobvisor.supervisor.cli.finding import Finding
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
 
 __all__ = ["examine"]
 

@@ -1,7 +1,7 @@
 """What a demo comes to: the database, the journal and the status held against each other.
 
 The journal is the second witness. Each run itself wrote there that it began and how it ended
-(`jobs.demo.noted`), so what the database says of the jobs can be wrong without taking it along.
+(`jobvisor.jobs.demo.noted`), so what the database says of the jobs can be wrong without taking it along.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from jobs import demo as tasks
-from jobs.job import Job, State
+from jobvisor.jobs import demo as tasks
+from jobvisor.jobs.job import Job, State
 
 __all__ = ["Death", "Facts", "Journal", "Module", "Report", "Run", "cause", "judge"]
 

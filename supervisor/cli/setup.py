@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
-from jobs.errors import ConfigError
-from jobs.store import open_store
-from jobs.units import duration_text
-from supervisor.cli import (
+from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.store import open_store
+from jobvisor.jobs.units import duration_text
+from jobvisor.supervisor.cli import (
     config_option,
     json_option,
     load_config,
@@ -27,7 +27,7 @@ from supervisor.cli import (
     print_table,
     say,
 )
-from supervisor.config import Config, render
+from jobvisor.supervisor.config import Config, render
 
 __all__ = ["check", "completion", "init", "migrate"]
 
@@ -114,7 +114,7 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - seldom asked for
 
-    from supervisor.cli import main  # noqa: PLC0415 - the group knows this file, not the reverse
+    from jobvisor.supervisor.cli import main  # noqa: PLC0415 - the group knows this file, not the reverse
 
     found = get_completion_class(shell)
     if found is None:
@@ -128,8 +128,8 @@ _IMPORTER = """
 import json, os, sys
 asked = json.loads(sys.argv[1])
 sys.path[:] = asked["sys_path"]
-from jobs.errors import JobsError
-from jobs.registry import registry
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.registry import registry
 try:
     registry.load(asked["modules"], asked["path"])
     found = [registry.get(name) for name in registry.names()]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from jobs import Client
+from jobvisor import Client
 
 BATCH = 100  # of the bare loops, and of the turns that `depth` makes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import statistics
 
-from jobs.clock import SYSTEM
-from jobs.identity import HOST, Identity
-from jobs.outcome import VERB_CODES
-from jobs.store import Life, Record, open_store
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.identity import HOST, Identity
+from jobvisor.jobs.outcome import VERB_CODES
+from jobvisor.jobs.store import Life, Record, open_store
 from tests.bench.database import BATCH
 from tests.bench.place import Place, Places
 from tests.bench.postgres import Postgres

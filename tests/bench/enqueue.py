@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.bench.database import Enqueuer
 from tests.bench.place import Places
 from tests.bench.processes import together

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.clock import SYSTEM
-from supervisor.family import StateDir
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.supervisor.family import StateDir
 from tests.bench.place import ROOT, Places, family_pss, quantile
 
 
@@ -35,7 +35,7 @@ def ready(places: Places, rounds: int) -> None:
         with places.fresh(4) as where:
             began = SYSTEM.monotonic_ns()
             process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor", "start"],
+                [sys.executable, "-m", "jobvisor", "start"],
                 cwd=where.folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )

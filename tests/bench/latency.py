@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.bench.place import Place, Places, quantile
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs import Client
-from jobs.clock import SYSTEM
-from supervisor.family import StateDir
+from jobvisor import Client
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.supervisor.family import StateDir
 from tests.bench.database import Database
 from tests.bench.postgres import Postgres, described
 from tests.bench.sqlite import Sqlite
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TASKS = """
 import time
-from jobs import Fixed, task
+from jobvisor import Fixed, task
 
 @task
 def noop():
@@ -64,7 +64,7 @@ class Place:
     def family(self) -> Iterator[subprocess.Popen[bytes]]:
         """`jobvisor start`, ready, and drained afterwards."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", "start"],
+            [sys.executable, "-m", "jobvisor", "start"],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             start_new_session=True,

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.bench.database import BATCH, Database, Enqueuer
 from tests.bench.processes import meanwhile, together
 from tests.postgres import Databases

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 
 #: Called in the process with its number, from 1; what it returns is run at the common start.
 Prepare = Callable[[int], Callable[[], None]]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from jobs.client import Client, use_client
-from jobs.context import Context
-from jobs.errors import (
+from jobvisor.jobs.client import Client, use_client
+from jobvisor.jobs.context import Context
+from jobvisor.jobs.errors import (
     IllegalMove,
     InvalidOption,
     JobNotFound,
@@ -25,10 +25,10 @@ from jobs.errors import (
     UniqueTaken,
     WaitTimeout,
 )
-from jobs.job import State
-from jobs.outcome import Retry, Snooze
-from jobs.registry import Registry
-from jobs.task import Call, Defaults, Task
+from jobvisor.jobs.job import State
+from jobvisor.jobs.outcome import Retry, Snooze
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.task import Call, Defaults, Task
 from tests.clock import MovableClock
 from tests.store.processes import held_by_another, in_a_copy
 
@@ -404,7 +404,7 @@ def test_a_failed_step_is_retried_when_it_is_due(
     job = client.enqueue(registry.task(once, name="app:once"))
     first = client.run_one()
     assert first is not None
-    assert (first.state, first.error) == (State.SCHEDULED, "jobs.outcome.Retry: not yet")
+    assert (first.state, first.error) == (State.SCHEDULED, "jobvisor.jobs.outcome.Retry: not yet")
     clock.move(5_000)
     last = client.run_one()
     assert last is not None

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from jobs.clock import SYSTEM, from_datetime, to_datetime
-from jobs.errors import InvalidOption
+from jobvisor.jobs.clock import SYSTEM, from_datetime, to_datetime
+from jobvisor.jobs.errors import InvalidOption
 
 
 def test_monotonic_and_boottime_never_go_back() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from jobs.clock import to_datetime
-from jobs.context import NOTE_MAX, PROGRESS_MAX, Context, Nobody
-from jobs.errors import InvalidOption
-from jobs.outcome import Cancelled, Release
-from supervisor.ledger import PROGRESS_MAX as LEDGER_MAX
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.context import NOTE_MAX, PROGRESS_MAX, Context, Nobody
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.outcome import Cancelled, Release
+from jobvisor.supervisor.ledger import PROGRESS_MAX as LEDGER_MAX
 from tests.clock import START_MS, MovableClock
 
 

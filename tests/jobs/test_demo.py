@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import Client, Job, demo
-from jobs.task import Call
+from jobvisor import Client, Job
+from jobvisor.jobs import demo
+from jobvisor.jobs.task import Call
 from tests.waiting import eventually
 
 SIMULATED = [demo.send_email, demo.resize_image, demo.summarize_text, demo.webhook_delivery]
@@ -169,7 +170,7 @@ def test_a_run_notes_its_beginning_and_how_it_ended(client: Client, tmp_path: Pa
     assert {tuple(line[1:4:2]) for line in lines} == {(str(number), str(os.getpid()))}
     moments = [int(line[4]) for line in lines]
     assert moments == sorted(moments)
-    assert {line[5] for line in lines} == {"jobs.demo:send_email"}
+    assert {line[5] for line in lines} == {"jobvisor.jobs.demo:send_email"}
 
 
 def test_without_a_journal_nothing_is_noted(
@@ -181,7 +182,8 @@ def test_without_a_journal_nothing_is_noted(
 
 
 CRASH = """
-from jobs import Client, demo
+from jobvisor import Client
+from jobvisor.jobs import demo
 with Client("memory://") as client:
     client.enqueue(demo.segfault)
     client.run_one()

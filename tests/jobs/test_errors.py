@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from jobs import errors
-from jobs.errors import JobsError, UniqueTaken, shown
+from jobvisor.jobs import errors
+from jobvisor.jobs.errors import JobsError, UniqueTaken, shown
 
 EVERY = [
     one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, JobsError)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from jobs.events import Event, Events
+from jobvisor.jobs.events import Event, Events
 
 EVENT = Event("succeed", 1, "app:f", "default")
 

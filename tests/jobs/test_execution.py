@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobs.context import Context, Nobody
-from jobs.execution import UNKNOWN_CAP_MS, Execution
-from jobs.job import Claimed
-from jobs.outcome import SUCCEEDED, Cancelled, Fail, Outcome, Release, Retry, Snooze
-from jobs.registry import Registry
-from jobs.retry import Fixed, policy_json
+from jobvisor.jobs.context import Context, Nobody
+from jobvisor.jobs.execution import UNKNOWN_CAP_MS, Execution
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.outcome import SUCCEEDED, Cancelled, Fail, Outcome, Release, Retry, Snooze
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.retry import Fixed, policy_json
 from tests.clock import MovableClock
 from tests.store.processes import in_a_copy
 

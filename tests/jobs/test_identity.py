@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from jobs.identity import Identity, boot_id, pid_namespace, start_ticks
+from jobvisor.jobs.identity import Identity, boot_id, pid_namespace, start_ticks
 from tests.waiting import eventually
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from jobs.job import FINISHED, MOVES, UNFINISHED, Attempt, Claimed, Job, State
+from jobvisor.jobs.job import FINISHED, MOVES, UNFINISHED, Attempt, Claimed, Job, State
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 JOB = Job(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import log
-from jobs.errors import ConfigError
-from jobs.events import Event, Events
-from jobs.log import LINE_MAX, LINES, configure, log_event, say, set_role
+from jobvisor.jobs import log
+from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.log import LINE_MAX, LINES, configure, log_event, say, set_role
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from jobs.errors import InvalidOption
-from jobs.outcome import (
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.outcome import (
     MESSAGE_MAX,
     TRACEBACK_MAX,
     VERB_CODES,
@@ -44,7 +44,7 @@ def test_a_retry_after_nonsense_is_refused_where_it_is_raised() -> None:
 
 def test_a_failure_names_type_message_and_traceback() -> None:
     failure = Failure.of(caught(InvalidOption("bad value")))
-    assert failure.error_type == "jobs.errors.InvalidOption"
+    assert failure.error_type == "jobvisor.jobs.errors.InvalidOption"
     assert failure.message == "bad value"
     assert "in caught" in failure.traceback
 

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.errors import PayloadError
-from jobs.payload import LIMIT, Payload, Unreadable, decode, encode, encode_call, plain
+from jobvisor.jobs.errors import PayloadError
+from jobvisor.jobs.payload import LIMIT, Payload, Unreadable, decode, encode, encode_call, plain
 
 
 class Color(enum.Enum):
@@ -259,7 +259,7 @@ def test_a_class_of_main_is_refused(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from dataclasses import dataclass\n"
-        "from jobs.payload import encode\n"
+        "from jobvisor.jobs.payload import encode\n"
         "@dataclass\n"
         "class Here:\n"
         "    x: int\n"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import ConfigError, InvalidOption
-from jobs.registry import Registry
-from jobs.registry import task as default_task
-from jobs.task import ContextTask, Injected, Task
+from jobvisor.jobs.errors import ConfigError, InvalidOption
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.registry import task as default_task
+from jobvisor.jobs.task import ContextTask, Injected, Task
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,8 +142,8 @@ def loaded(tmp_path: Path, files: dict[str, str], *modules: str) -> str:
         (tmp_path / name).write_text(text)
     code = (
         "import sys\n"
-        "from jobs.errors import JobsError\n"
-        "from jobs.registry import registry\n"
+        "from jobvisor.jobs.errors import JobsError\n"
+        "from jobvisor.jobs.registry import registry\n"
         "try:\n"
         f"    registry.load({list(modules)!r}, {str(tmp_path)!r})\n"
         "    print(registry.names(), sys.path[-1])\n"
@@ -161,7 +161,7 @@ def loaded(tmp_path: Path, files: dict[str, str], *modules: str) -> str:
     return ended.stdout
 
 
-TASKS = "from jobs.registry import task\n@task\ndef f(): pass\n"
+TASKS = "from jobvisor.jobs.registry import task\n@task\ndef f(): pass\n"
 
 
 def test_modules_are_found_in_the_folder_which_comes_last(tmp_path: Path) -> None:
@@ -171,16 +171,12 @@ def test_modules_are_found_in_the_folder_which_comes_last(tmp_path: Path) -> Non
 
 
 def test_packages_of_the_user_do_not_take_the_place_of_ours(tmp_path: Path) -> None:
-    files = {"own_tasks.py": TASKS, "jobs/__init__.py": "1/0", "supervisor/__init__.py": "1/0"}
+    files = {
+        "own_tasks.py": "import jobs, supervisor\n" + TASKS,
+        "jobs/__init__.py": "",
+        "supervisor.py": "",
+    }
     assert "'own_tasks:f'" in loaded(tmp_path, files, "own_tasks")
-
-
-def test_a_package_that_hides_ours_is_named(tmp_path: Path) -> None:
-    (tmp_path.parent / "supervisor.py").write_text("")
-    said = loaded(tmp_path, {"own_tasks.py": TASKS}, "own_tasks")
-    (tmp_path.parent / "supervisor.py").unlink()
-    assert "ConfigError the package 'supervisor' is taken by" in said
-    assert str(tmp_path.parent) in said
 
 
 @pytest.mark.parametrize(

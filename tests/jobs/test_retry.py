@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.errors import InvalidOption
-from jobs.retry import (
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.retry import (
     DEFAULT,
     Asked,
     DecorrelatedJitter,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from jobs.errors import ConfigError, InvalidOption
-from jobs.settings import (
+from jobvisor.jobs.errors import ConfigError, InvalidOption
+from jobvisor.jobs.settings import (
     Settings,
     Target,
     check_flag,
@@ -19,7 +19,7 @@ from jobs.settings import (
     parse_url,
     shown_url,
 )
-from jobs.task import Defaults
+from jobvisor.jobs.task import Defaults
 
 FILE = """
 [database]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.errors import InvalidOption, PayloadError
-from jobs.job import Job, NewJob
-from jobs.payload import Payload
-from jobs.retry import Asked, Exponential, policy_from_json
-from jobs.task import (
+from jobvisor.jobs.errors import InvalidOption, PayloadError
+from jobvisor.jobs.job import Job, NewJob
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.retry import Asked, Exponential, policy_from_json
+from jobvisor.jobs.task import (
     KEY_MAX,
     NO_OPTIONS,
     Call,
@@ -29,7 +29,7 @@ from jobs.task import (
 )
 
 if TYPE_CHECKING:
-    from jobs import context as jobs_context
+    from jobvisor.jobs import context as jobs_context
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -244,9 +244,9 @@ def test_a_context_is_wanted_by_the_annotation_of_the_first_parameter(
 @pytest.mark.parametrize(
     ("annotation", "wanted"),
     [
-        ("jobs.Context", True),
-        ("jobs.context.Context", True),
-        ("'jobs.Context'", True),
+        ("jobvisor.Context", True),
+        ("jobvisor.jobs.context.Context", True),
+        ("'jobvisor.Context'", True),
         ("click.Context", False),
         ("Foreign.Context", False),
         ("Contextual", False),

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.errors import InvalidOption
-from jobs.units import DURATION_MAX_MS, duration_ms, duration_text, size_bytes, size_text
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.units import DURATION_MAX_MS, duration_ms, duration_text, size_bytes, size_text
 
 
 @given(st.integers(0, DURATION_MAX_MS))

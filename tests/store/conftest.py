@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.events import Event
-from jobs.store import Store
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.store import Store
 from tests.clock import MovableClock
 from tests.store.database import KINDS, Database
 

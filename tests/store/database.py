@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.events import Events
-from jobs.store import Store, open_store
-from jobs.store.sqlite import SqliteStore
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.sqlite import SqliteStore
 from tests.clock import MovableClock
 from tests.postgres import Stranger, shared
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from jobs.job import Claimed, Job, NewJob, State
-from jobs.outcome import VERB_CODES, Failure, Outcome
-from jobs.store import Life, Record, Store
-from jobs.store.base import Death, FamilyRow, Held
+from jobvisor.jobs.job import Claimed, Job, NewJob, State
+from jobvisor.jobs.outcome import VERB_CODES, Failure, Outcome
+from jobvisor.jobs.store import Life, Record, Store
+from jobvisor.jobs.store.base import Death, FamilyRow, Held
 
 CRASH = Death("crash", "its worker was killed by SIGKILL", "here", 4242, None, "SIGKILL", None)
 STOPPED = Death("stopped", "its worker was stopped (reload)", "here", 4242, None, "SIGKILL", "stop")

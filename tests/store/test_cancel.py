@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs.clock import to_datetime
-from jobs.errors import IllegalMove, JobNotFound
-from jobs.events import Event
-from jobs.job import FINISHED, Claimed, State
-from jobs.store import Life, Store
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.errors import IllegalMove, JobNotFound
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import FINISHED, Claimed, State
+from jobvisor.jobs.store import Life, Store
 from tests.clock import START_MS, MovableClock
 from tests.store.making import (
     CRASH,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.clock import to_datetime
-from jobs.events import Event
-from jobs.job import State
-from jobs.store import Store
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import Store
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database
 from tests.store.making import claim, enqueue, job_in, life, new, record, running

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.clock import to_datetime
-from jobs.events import Event
-from jobs.job import State
-from jobs.retry import Fixed, policy_json
-from jobs.store import Store
-from jobs.store.base import Death, Held
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import State
+from jobvisor.jobs.retry import Fixed, policy_json
+from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import Death, Held
 from tests.clock import START_MS, MovableClock
 from tests.store.making import (
     CRASH,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.job import State
-from jobs.store import Store
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import Store
 from tests.clock import START_MS, MovableClock
 from tests.store.making import claim, enqueue, family, job_in, life, record, running
 

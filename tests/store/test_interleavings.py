@@ -14,9 +14,9 @@ from functools import partial
 
 import pytest
 
-from jobs.errors import IllegalMove, JobNotFound
-from jobs.job import FINISHED, UNFINISHED, Claimed, Job, State
-from jobs.store import Life, Record, Store
+from jobvisor.jobs.errors import IllegalMove, JobNotFound
+from jobvisor.jobs.job import FINISHED, UNFINISHED, Claimed, Job, State
+from jobvisor.jobs.store import Life, Record, Store
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import (

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import IllegalMove, PayloadError, UniqueTaken
-from jobs.events import Event
-from jobs.job import FINISHED, UNFINISHED, State
-from jobs.store import Store
-from jobs.store.base import AttemptRow, JobRow
-from jobs.store.relational import IMPORTED_AT_ONCE, IMPORTED_TEXT
+from jobvisor.jobs.errors import IllegalMove, PayloadError, UniqueTaken
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import FINISHED, UNFINISHED, State
+from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import AttemptRow, JobRow
+from jobvisor.jobs.store.relational import IMPORTED_AT_ONCE, IMPORTED_TEXT
 from tests.clock import START_MS, MovableClock
 from tests.store.database import KINDS, Database, PostgresDatabase, SqliteDatabase
 from tests.store.making import (

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from jobs.errors import IllegalMove, JobNotFound
-from jobs.job import FINISHED, MOVES, Job, State
-from jobs.store import Store
+from jobvisor.jobs.errors import IllegalMove, JobNotFound
+from jobvisor.jobs.job import FINISHED, MOVES, Job, State
+from jobvisor.jobs.store import Store
 from tests.clock import MovableClock
 from tests.store.making import CRASH, GONE, STOPPED, claim, job_in, life, record
 

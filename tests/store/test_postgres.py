@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from jobs.clock import SYSTEM
-from jobs.errors import JobsError, SchemaError, StoreRefused, StoreUnavailable
-from jobs.events import Event, Events
-from jobs.job import State
-from jobs.store import Store, open_store
-from jobs.store.postgres import ROWS_AT_ONCE, SCHEMA, PostgresStore
-from jobs.store.relational import statements
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import JobsError, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, SCHEMA, PostgresStore
+from jobvisor.jobs.store.relational import statements
 from tests.clock import MovableClock
 from tests.postgres import Server, Stranger, debian, shared, wheel
 from tests.proxy import Proxy
@@ -289,7 +289,7 @@ def test_a_database_without_tables_is_refused_with_the_command_that_makes_them(
 
 _MIGRATE_TOGETHER = """
 import sys, time
-from jobs.store import open_store
+from jobvisor.jobs.store import open_store
 begin, url, *schemas = sys.argv[1:]
 for number, schema in enumerate(schemas):
     store = open_store(url, schema=schema)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from jobs.store.postgres import PostgresStore
-from jobs.store.relational import statements
+from jobvisor.jobs.store.postgres import PostgresStore
+from jobvisor.jobs.store.relational import statements
 from tests.store.database import PostgresDatabase
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from jobs import Client
-from jobs.errors import StoreUnavailable
-from jobs.registry import Registry
-from jobs.store import open_store
-from jobs.store.postgres import PostgresStore
+from jobvisor import Client
+from jobvisor.jobs.errors import StoreUnavailable
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store.postgres import PostgresStore
 from tests.postgres import Server, Stranger, shared
 from tests.store.making import life, record
 from tests.waiting import eventually

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.errors import JobNotFound
-from jobs.job import FINISHED, UNFINISHED, State
-from jobs.store import Store
+from jobvisor.jobs.errors import JobNotFound
+from jobvisor.jobs.job import FINISHED, UNFINISHED, State
+from jobvisor.jobs.store import Store
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import enqueue, job_in

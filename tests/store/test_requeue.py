@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.clock import to_datetime
-from jobs.errors import IllegalMove, JobNotFound, UniqueTaken
-from jobs.events import Event
-from jobs.job import FINISHED, UNFINISHED, State
-from jobs.store import Store
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.errors import IllegalMove, JobNotFound, UniqueTaken
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import FINISHED, UNFINISHED, State
+from jobvisor.jobs.store import Store
 from tests.clock import START_MS, MovableClock
 from tests.store.making import GONE, claim, enqueue, job_in, life, record, running
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from jobs.clock import to_datetime
-from jobs.events import Event
-from jobs.job import State
-from jobs.outcome import VERB_CODES, Failure
-from jobs.store import Applied, Record, Store
-from jobs.store.base import NOTHING
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import State
+from jobvisor.jobs.outcome import VERB_CODES, Failure
+from jobvisor.jobs.store import Applied, Record, Store
+from jobvisor.jobs.store.base import NOTHING
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database
 from tests.store.making import (

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clock import SYSTEM
-from jobs.errors import SchemaError, StoreRefused, StoreUnavailable
-from jobs.job import State
-from jobs.store import open_store
-from jobs.store.relational import statements
-from jobs.store.sqlite import CHECKPOINT_BYTES, SqliteStore, file_system
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store.relational import statements
+from jobvisor.jobs.store.sqlite import CHECKPOINT_BYTES, SqliteStore, file_system
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import claim, enqueue, life, new, record, running
 from tests.store.processes import held_by_another, in_a_copy
@@ -332,7 +332,7 @@ def test_a_newer_schema_that_allows_this_release_is_used(
 
 _MIGRATE_TOGETHER = """
 import sys, time
-from jobs.store import open_store
+from jobvisor.jobs.store import open_store
 begin, *paths = sys.argv[1:]
 for number, path in enumerate(paths):
     while time.time() < float(begin) + number * 0.05:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.errors import JobNotFound, UniqueTaken
-from jobs.events import Event
-from jobs.job import State
-from jobs.store import Store
+from jobvisor.jobs.errors import JobNotFound, UniqueTaken
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import Store
 from tests.store.database import Database
 from tests.store.making import (
     claim,

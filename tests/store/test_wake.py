@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job import Claimed, State
-from jobs.store import Life, open_store
-from jobs.store.base import Waker
-from jobs.store.sqlite import SqliteStore
-from jobs.store.wake import RUMOUR_SECONDS
+from jobvisor.jobs.job import Claimed, State
+from jobvisor.jobs.store import Life, open_store
+from jobvisor.jobs.store.base import Waker
+from jobvisor.jobs.store.sqlite import SqliteStore
+from jobvisor.jobs.store.wake import RUMOUR_SECONDS
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import (
     CRASH,

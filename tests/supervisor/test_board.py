@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from supervisor.board import (
+from jobvisor.supervisor.board import (
     BEAT,
     BUSY,
     CANCEL_CLAIM,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from jobs.clock import SYSTEM
-from supervisor.child import (
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.supervisor.child import (
     EX_SOFTWARE,
     Exit,
     kill_group,
@@ -20,7 +20,7 @@ from supervisor.child import (
     signal_name,
     spawn,
 )
-from supervisor.signals import HANDLED, PASSED_ON
+from jobvisor.supervisor.signals import HANDLED, PASSED_ON
 from tests.system.harness import alive
 from tests.waiting import eventually
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.child import spawn
-from supervisor.cleanliness import Cleanliness, locks_database
+from jobvisor.supervisor.child import spawn
+from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 from tests.supervisor.test_child import ended
 
 

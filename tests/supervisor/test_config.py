@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import ConfigError
-from jobs.task import Defaults
-from supervisor.config import KEYS, PROCESSES_MAX, Config, render
+from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.task import Defaults
+from jobvisor.supervisor.config import KEYS, PROCESSES_MAX, Config, render
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import FamilyNotRunning, JobsError
-from supervisor import Config, Supervisor
+from jobvisor import Config, Supervisor
+from jobvisor.jobs.errors import FamilyNotRunning, JobsError
 
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Supervisor:
-    (tmp_path / "config.toml").write_text('[tasks]\nmodules = ["jobs.demo"]\n')
+    (tmp_path / "config.toml").write_text('[tasks]\nmodules = ["jobvisor.jobs.demo"]\n')
     return Supervisor(Config.load(str(tmp_path / "config.toml")))
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import ConfigError, FamilyNotRunning, FamilyRunning, JobsError
-from jobs.identity import Identity
-from supervisor.family import StateDir
+from jobvisor.jobs.errors import ConfigError, FamilyNotRunning, FamilyRunning, JobsError
+from jobvisor.jobs.identity import Identity
+from jobvisor.supervisor.family import StateDir
 
 HOLDER = """
 import signal, sys
-from supervisor.family import StateDir
+from jobvisor.supervisor.family import StateDir
 state = StateDir(sys.argv[1])
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
 state.create()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor import ledger
-from supervisor.ledger import (
+from jobvisor.supervisor import ledger
+from jobvisor.supervisor.ledger import (
     INLINE,
     PROGRESS_MAX,
     SIZE,

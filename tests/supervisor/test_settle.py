@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job import Claimed, State
-from jobs.store import Life, Record, Store, open_store
-from jobs.store.base import Death
-from supervisor.board import VERDICT_CODES, Grave
-from supervisor.ledger import Header, Read
-from supervisor.settle import (
+from jobvisor.jobs.job import Claimed, State
+from jobvisor.jobs.store import Life, Record, Store, open_store
+from jobvisor.jobs.store.base import Death
+from jobvisor.supervisor.board import VERDICT_CODES, Grave
+from jobvisor.supervisor.ledger import Header, Read
+from jobvisor.supervisor.settle import (
     death_of,
     overdue,
     recall,
@@ -26,7 +26,7 @@ from tests.store import making
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    from jobs.events import Events  # noqa: PLC0415
+    from jobvisor.jobs.events import Events  # noqa: PLC0415
 
     made = open_store(
         f"sqlite:///{tmp_path}/jobs.db", durable=False, clock=MovableClock(), events=Events()

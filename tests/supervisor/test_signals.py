@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from supervisor.signals import Signals, drain, forget_all, poke
+from jobvisor.supervisor.signals import Signals, drain, forget_all, poke
 
 WANTED = (signal.SIGUSR1, signal.SIGUSR2)
 

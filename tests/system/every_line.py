@@ -28,10 +28,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs import Client, Fixed
-from jobs.clock import SYSTEM
-from jobs.identity import boot_id
-from supervisor.board import (
+from jobvisor import Client, Fixed
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.identity import boot_id
+from jobvisor.supervisor.board import (
     CARETAKER,
     CLAIM,
     CURRENT,
@@ -54,13 +54,13 @@ from supervisor.board import (
     Board,
     Grave,
 )
-from supervisor.caretaker import Caretaker
-from supervisor.child import Exit, reap, spawn
-from supervisor.config import Config
-from supervisor.family import StateDir
-from supervisor.ledger import read
-from supervisor.role import Seat
-from supervisor.worker import Worker
+from jobvisor.supervisor.caretaker import Caretaker
+from jobvisor.supervisor.child import Exit, reap, spawn
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import read
+from jobvisor.supervisor.role import Seat
+from jobvisor.supervisor.worker import Worker
 from tests.postgres import Stranger
 from tests.waiting import eventually
 

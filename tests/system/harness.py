@@ -18,9 +18,9 @@ from typing import Any, cast
 
 import pytest
 
-from jobs import Client
-from jobs.store import open_store
-from jobs.task import OptionValues
+from jobvisor import Client
+from jobvisor.jobs.store import open_store
+from jobvisor.jobs.task import OptionValues
 from tests.postgres import Stranger, shared
 from tests.waiting import eventually
 
@@ -59,7 +59,7 @@ class House:
         self.log = folder / "log.txt"
         self._running: list[subprocess.Popen[bytes]] = []
         self._pids: set[int] = set()
-        header = "import os, sys, time, signal\nfrom jobs import *\n"
+        header = "import os, sys, time, signal\nfrom jobvisor import *\n"
         (folder / "app.py").write_text(header + textwrap.dedent(tasks))
         self.database = database
         self._stranger = Stranger(database) if database else None
@@ -104,7 +104,7 @@ class House:
         """
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "supervisor", "start", *arguments],
+                [*prefix, sys.executable, "-m", "jobvisor", "start", *arguments],
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
                 stdin=subprocess.DEVNULL,
@@ -185,7 +185,7 @@ class House:
                 process.wait(10)
         for pid in self._pids:
             with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                if b"supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"jobvisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.killpg(pid, signal.SIGKILL)
         if self.database and self._stranger:
             self._stranger.close()

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, cast
 
-from jobs.task import OptionValues
+from jobvisor.jobs.task import OptionValues
 from tests.system.harness import House
 from tests.waiting import eventually
 

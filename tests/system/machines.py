@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Self, cast
 
 import pytest
 
-from jobs import Client
-from jobs.clock import SYSTEM
-from jobs.task import OptionValues
+from jobvisor import Client
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.task import OptionValues
 from tests.network import Host
 from tests.postgres import Stranger, shared
 from tests.system.harness import House

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clock import SYSTEM
-from jobs.errors import StoreUnavailable
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import StoreUnavailable
 from tests.system.harness import MARK, Build, House, alive
 from tests.waiting import eventually
 

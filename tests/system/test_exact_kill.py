@@ -10,8 +10,8 @@ from statistics import median
 
 import pytest
 
-from jobs import Fixed
-from jobs.clock import SYSTEM
+from jobvisor import Fixed
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import Build, House, alive
 from tests.system.history import (
     MATES,

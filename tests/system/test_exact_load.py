@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from jobs import Fixed
-from jobs.clock import SYSTEM
+from jobvisor import Fixed
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import Build, House
 from tests.system.history import (
     SHORT,

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build, House
 from tests.waiting import eventually
 

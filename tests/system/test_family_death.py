@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import Fixed
+from jobvisor import Fixed
 from tests.system.harness import Build, House
 from tests.system.history import (
     SHORT,

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from jobs import Fixed
-from jobs.clock import SYSTEM
+from jobvisor import Fixed
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import Build, alive
 from tests.system.history import (
     check_each_succeeded,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import Fixed
-from jobs.clock import SYSTEM
+from jobvisor import Fixed
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import Build, House, alive
 from tests.system.history import (
     SHORT,

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import alive
 from tests.system.machines import Machine, Site
 from tests.waiting import eventually

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobs import Fixed
-from jobs.clock import SYSTEM
+from jobvisor import Fixed
+from jobvisor.jobs.clock import SYSTEM
 from tests.postgres import shared
 from tests.system.harness import Build, House
 from tests.system.history import calls, check_nothing_left, marking, marks

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.clock import SYSTEM
-from jobs.identity import boot_id
-from supervisor.ledger import read
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.identity import boot_id
+from jobvisor.supervisor.ledger import read
 from tests.proxy import Proxy
 from tests.system.machines import Machine, Site, boottime_of, let_pass
 from tests.waiting import eventually

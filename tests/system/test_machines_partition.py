@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.network import Network, network_or_skip
 from tests.postgres import Server
 from tests.system.machines import Mark, Site, boottime_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.machines import Machine, Site, let_pass
 from tests.waiting import eventually
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import Fixed
-from jobs.clock import SYSTEM
+from jobvisor import Fixed
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import ROOT, Build, House
 from tests.system.history import check_nothing_left, marking, marks, wait_begun
 from tests.waiting import eventually
@@ -187,7 +187,7 @@ def test_what_a_person_enqueues_on_a_wrong_host_is_due_by_the_databases_clock(
     house: House, clock: str
 ) -> None:
     told = subprocess.run(
-        [sys.executable, "-m", "supervisor", "enqueue", "app:quick", "--in", "1s"],
+        [sys.executable, "-m", "jobvisor", "enqueue", "app:quick", "--in", "1s"],
         cwd=house.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **wrong(house, clock)},
         capture_output=True,

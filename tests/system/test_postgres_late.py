@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from jobs import Fixed
+from jobvisor import Fixed
 from tests.system.harness import Build
 from tests.system.history import (
     SHORT,

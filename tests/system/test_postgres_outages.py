@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobs import Client
-from jobs.clock import SYSTEM
+from jobvisor import Client
+from jobvisor.jobs.clock import SYSTEM
 from tests.postgres import Server, Stranger
 from tests.proxy import Proxy
 from tests.system.harness import MARK, ROOT, Build, House
@@ -120,7 +120,7 @@ def wait_waiting(house: House, *, waiting: bool = True, limit: float = 30) -> No
 def command(house: House, *arguments: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
     """A command as a person types it."""
     return subprocess.run(
-        [sys.executable, "-m", "supervisor", *arguments],
+        [sys.executable, "-m", "jobvisor", *arguments],
         cwd=house.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

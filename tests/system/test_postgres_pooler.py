@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from jobs import Client, Fixed
-from jobs.clock import SYSTEM
-from jobs.store import open_store
-from jobs.store.postgres import PostgresStore
+from jobvisor import Client, Fixed
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store.postgres import PostgresStore
 from tests.postgres import NOBODY, Server, Stranger, _end_with_us
 from tests.store.making import claim, life, new, record
 from tests.system.harness import Build, House

@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from jobs import Client
-from jobs.clock import SYSTEM
+from jobvisor import Client
+from jobvisor.jobs.clock import SYSTEM
 from tests.postgres import Stranger
 from tests.system.harness import MARK, Build, House
 from tests.waiting import eventually

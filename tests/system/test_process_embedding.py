@@ -48,7 +48,7 @@ def test_a_script_can_be_the_parent_itself_and_goes_on_after_it(build: Build) ->
         house,
         """
 import signal
-from supervisor import Config, Supervisor
+from jobvisor import Config, Supervisor
 def mine(number, frame):
     print("mine", flush=True)
 signal.signal(signal.SIGTERM, mine)
@@ -69,8 +69,8 @@ def test_run_twice_in_one_script_runs_two_families(build: Build) -> None:
     process = script(
         house,
         """
-from supervisor import Config, Supervisor
-from jobs import Client
+from jobvisor import Config, Supervisor
+from jobvisor import Client
 config = Config.load("config.toml")
 first = Supervisor(config).run(drain=True)
 with Client(config.database.url) as client:
@@ -89,8 +89,8 @@ def test_a_script_with_threads_is_refused_with_the_way_out(build: Build) -> None
         house,
         """
 import threading
-from jobs import JobsError
-from supervisor import Config, Supervisor
+from jobvisor import JobsError
+from jobvisor import Config, Supervisor
 done = threading.Event()
 threading.Thread(target=done.wait, name="web").start()
 try:
@@ -111,8 +111,8 @@ def test_running_beside_a_script_leaves_its_threads_and_signals_alone(build: Bui
         house,
         """
 import os, signal, threading, time
-from jobs import Client
-from supervisor import Config, Supervisor
+from jobvisor import Client
+from jobvisor import Config, Supervisor
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append("TERM"))
 done = threading.Event()
@@ -142,7 +142,7 @@ def test_a_family_drains_and_leaves_when_its_script_is_killed(build: Build) -> N
         house,
         """
 import time
-from supervisor import Config, Supervisor
+from jobvisor import Config, Supervisor
 with Supervisor(Config.load("config.toml")).running() as family:
     print(family.pid, flush=True)
     time.sleep(600)  # task body
@@ -168,7 +168,7 @@ def test_a_script_that_raises_stops_its_family(build: Build) -> None:
     process = script(
         house,
         """
-from supervisor import Config, Supervisor
+from jobvisor import Config, Supervisor
 with Supervisor(Config.load("config.toml")).running() as family:
     print(family.pid, flush=True)
     raise ValueError("the script's own")
@@ -187,8 +187,8 @@ def test_start_stop_and_join_say_how_it_ended(build: Build) -> None:
         house,
         """
 import os, time
-from jobs import JobsError
-from supervisor import Config, Supervisor
+from jobvisor import JobsError
+from jobvisor import Config, Supervisor
 family = Supervisor(Config.load("config.toml"))
 family.start()
 family.wait_ready()
@@ -218,8 +218,8 @@ def test_a_broken_configuration_is_told_to_the_script(build: Build) -> None:
     process = script(
         house,
         """
-from jobs import JobsError
-from supervisor import Config, Supervisor
+from jobvisor import JobsError
+from jobvisor import Config, Supervisor
 try:
     with Supervisor(Config.load("config.toml")).running():
         print("ran")

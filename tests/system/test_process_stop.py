@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build, House, NewDatabase, alive
 from tests.waiting import eventually
 

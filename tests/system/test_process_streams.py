@@ -47,7 +47,7 @@ def test_a_script_with_unflushed_output_into_a_closed_pipe_can_be_a_parent(build
     (house.folder / "script.py").write_text(
         """
 import os
-from supervisor import Config, Supervisor
+from jobvisor import Config, Supervisor
 print("kept in the buffer", end="")
 code = Supervisor(Config.load("config.toml")).run(drain=True)
 os._exit(code)
@@ -74,7 +74,7 @@ def test_what_a_script_printed_before_it_became_a_parent_is_written_once(build: 
     (house.folder / "script.py").write_text(
         """
 import sys
-from supervisor import Config, Supervisor
+from jobvisor import Config, Supervisor
 print("before")
 sys.exit(Supervisor(Config.load("config.toml")).run(drain=True))
 """

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from jobs import Fixed
+from jobvisor import Fixed
 from tests.system.harness import Build, House
 from tests.system.history import (
     MATES,

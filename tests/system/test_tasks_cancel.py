@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 

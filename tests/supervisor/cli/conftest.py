@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from supervisor.cli import main
+from jobvisor.supervisor.cli import main
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,7 +31,7 @@ Run = Callable[..., Result]
 PLAYER = """
 import json, os, signal, sys
 from datetime import UTC, datetime
-from supervisor.family import StateDir
+from jobvisor.supervisor.family import StateDir
 
 state = StateDir(sys.argv[1])
 status = json.loads(sys.argv[2])

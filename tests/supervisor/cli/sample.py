@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.registry import task
+from jobvisor.jobs.registry import task
 
 
 @task

@@ -21,10 +21,10 @@ import click
 import psutil
 import pytest
 
-from jobs import demo as tasks
-from supervisor.cli.demo import Interrupts, conclude, demo, library, play
-from supervisor.cli.reckoning import Facts, Report, judge
-from supervisor.config import Config
+from jobvisor.jobs import demo as tasks
+from jobvisor.supervisor.cli.demo import Interrupts, conclude, demo, library, play
+from jobvisor.supervisor.cli.reckoning import Facts, Report, judge
+from jobvisor.supervisor.config import Config
 from tests.supervisor.cli.conftest import ROOT, Run
 from tests.supervisor.cli.test_reckoning import sound
 from tests.waiting import eventually
@@ -121,13 +121,13 @@ class TestPlayed:
         assert pids
         for pid in pids:
             with suppress(psutil.Error):
-                assert "supervisor.embed" not in " ".join(psutil.Process(pid).cmdline())
+                assert "jobvisor.supervisor.embed" not in " ".join(psutil.Process(pid).cmdline())
 
     def test_what_is_kept_can_be_looked_at(self, played: Played, run: Run) -> None:
         config = str(played.folder / "config.toml")
         assert Config.load(config).workers[0].processes == 3
         listed = run("list", "-c", config, "--state", "failed", "--json")
-        assert [job["task"] for job in json.loads(listed.stdout)] == ["jobs.demo:segfault"]
+        assert [job["task"] for job in json.loads(listed.stdout)] == ["jobvisor.jobs.demo:segfault"]
 
 
 # -- what it says in the end
@@ -171,7 +171,7 @@ class Demo:
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", "demo", *arguments],
+            [sys.executable, "-m", "jobvisor", "demo", *arguments],
             cwd=folder,
             env={
                 **os.environ,

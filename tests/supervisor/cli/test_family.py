@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from jobs.clock import SYSTEM
-from jobs.errors import JobsError
-from supervisor.cli.family import trouble, wait_scale
-from supervisor.cli.jobs import find_place
-from supervisor.family import StateDir
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import JobsError
+from jobvisor.supervisor.cli.family import trouble, wait_scale
+from jobvisor.supervisor.cli.jobs import find_place
+from jobvisor.supervisor.family import StateDir
 from tests.supervisor.cli.conftest import WELL, Player, Run
 
 Play = Callable[..., Player]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.client import Client
+from jobvisor.jobs.client import Client
 from tests.supervisor.cli.conftest import Run
 
 ADD = "tests.supervisor.cli.sample:add"

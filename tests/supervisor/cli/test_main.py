@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli import COMMANDS, brief, main, plain
+from jobvisor.supervisor.cli import COMMANDS, brief, main, plain
 from tests.supervisor.cli.conftest import ROOT, Run
 
 ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -84,7 +84,7 @@ def test_a_brief_duration_has_two_units(ms: int, text: str) -> None:
 
 def test_python_m_supervisor_is_the_same_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "supervisor", "--version"],
+        [sys.executable, "-m", "jobvisor", "--version"],
         capture_output=True,
         text=True,
         env=ENVIRON,
@@ -95,7 +95,7 @@ def test_python_m_supervisor_is_the_same_command() -> None:
 
 def test_the_commands_of_a_family_import_no_library_they_do_not_use() -> None:
     script = (
-        "import sys; from supervisor.cli import main; main.get_command(None, 'start');"
+        "import sys; from jobvisor.supervisor.cli import main; main.get_command(None, 'start');"
         "print([n for n in ('rich', 'sqlite_utils', 'supervisor.cli.jobs') if n in sys.modules])"
     )
     done = subprocess.run(
@@ -106,7 +106,7 @@ def test_the_commands_of_a_family_import_no_library_they_do_not_use() -> None:
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m supervisor --help | true",
+        f"{sys.executable} -m jobvisor --help | true",
         shell=True,
         capture_output=True,
         text=True,

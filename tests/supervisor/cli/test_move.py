@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from jobs import __version__
-from jobs.client import Client
-from jobs.store import open_store
+from jobvisor.jobs import __version__
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.store import open_store
 from tests.postgres import shared
 from tests.store.making import claim, life
 from tests.store.making import family as family_row
@@ -373,13 +373,13 @@ def test_a_file_that_cannot_be_read_is_named(run: Run, folder: Path) -> None:
 
 def jobvisor(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    command = [sys.executable, "-m", "supervisor", *words]
+    command = [sys.executable, "-m", "jobvisor", *words]
     return subprocess.run(command, check=False, timeout=60, env=environ, **options)
 
 
 def test_a_reader_that_has_enough_ends_the_export_quietly(client: Client, folder: Path) -> None:
     client.enqueue_many([send.call("x" * 1000) for _ in range(500)])
-    script = f"{sys.executable} -m supervisor export | head -n 1"
+    script = f"{sys.executable} -m jobvisor export | head -n 1"
     shell = subprocess.run(
         ["sh", "-c", script],
         check=True,
@@ -395,8 +395,8 @@ def test_a_reader_that_has_enough_ends_the_export_quietly(client: Client, folder
 def test_an_export_can_be_piped_into_an_import(client: Client, elsewhere: Client) -> None:
     ids = client.enqueue_many([add.call(n) for n in range(250)])
     script = (
-        f"{sys.executable} -m supervisor export"
-        f" | JOBVISOR_DATABASE_URL={elsewhere.url} {sys.executable} -m supervisor import /dev/stdin"
+        f"{sys.executable} -m jobvisor export"
+        f" | JOBVISOR_DATABASE_URL={elsewhere.url} {sys.executable} -m jobvisor import /dev/stdin"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(["sh", "-c", script], check=True, timeout=60, env=environ)
@@ -406,7 +406,7 @@ def test_an_export_can_be_piped_into_an_import(client: Client, elsewhere: Client
 # Not getrusage: its greatest size is that of the process it was forked from.
 _MEASURED = """
 import re, sys
-from supervisor.cli import main
+from jobvisor.supervisor.cli import main
 try:
     main(sys.argv[1:], prog_name="jobvisor")
 finally:

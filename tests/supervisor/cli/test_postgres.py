@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from jobs.store import open_store
-from jobs.store.postgres import SCHEMA
-from supervisor.cli.finding import Finding
-from supervisor.cli.postgres import Facts, _durability, _version, examine
-from supervisor.config import Config
+from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store.postgres import SCHEMA
+from jobvisor.supervisor.cli.finding import Finding
+from jobvisor.supervisor.cli.postgres import Facts, _durability, _version, examine
+from jobvisor.supervisor.config import Config
 from tests.postgres import Server, Stranger, shared
 from tests.supervisor.cli.conftest import CONFIG, ROOT, Run
 from tests.waiting import eventually
@@ -82,7 +82,7 @@ def findings(run: Run) -> tuple[int, dict[str, tuple[str, str]]]:
 
 def without_driver(*words: str) -> subprocess.CompletedProcess[str]:
     """A command where psycopg cannot be imported."""
-    blocked = "import sys; sys.modules['psycopg'] = None; from supervisor.cli import main; main()"
+    blocked = "import sys; sys.modules['psycopg'] = None; from jobvisor.supervisor.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", blocked, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -228,7 +228,7 @@ def test_start_before_migrate_exits_78_and_names_it(
 ) -> None:
     configure(of_password(url))
     ended = subprocess.run(
-        [sys.executable, "-m", "supervisor", "start"],
+        [sys.executable, "-m", "jobvisor", "start"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -250,7 +250,7 @@ def test_neither_log_nor_status_of_a_family_shows_the_password(
     run("migrate")
     with (folder / "log").open("w") as log:
         family = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", "start"],
+            [sys.executable, "-m", "jobvisor", "start"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,

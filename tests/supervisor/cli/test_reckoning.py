@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs import demo as tasks
-from jobs.clock import to_datetime
-from jobs.job import Job, State
-from supervisor.cli.reckoning import Facts, Journal, Report, Run, judge
+from jobvisor.jobs import demo as tasks
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.job import Job, State
+from jobvisor.supervisor.cli.reckoning import Facts, Journal, Report, Run, judge
 
 ANALYZED, MAILED, CRASHED, HUNG, KILLED = range(1, 6)
 SECOND = 1_000_000_000
@@ -21,7 +21,12 @@ NOW = to_datetime(0)
 
 def job(number: int, task: str, attempt: int, state: State = State.SUCCEEDED, **more: Any) -> Job:
     values: dict[str, Any] = dict.fromkeys(Job.__slots__)
-    values |= {"id": number, "task": f"jobs.demo:{task}", "state": state, "attempt": attempt}
+    values |= {
+        "id": number,
+        "task": f"jobvisor.jobs.demo:{task}",
+        "state": state,
+        "attempt": attempt,
+    }
     return Job(**values | {"created": True} | more)
 
 
@@ -30,7 +35,7 @@ def run(  # noqa: PLR0917 - a line of a small table
 ) -> Run:
     began = int(at * SECOND)
     ended = began + SECOND // 100 if word else 0
-    return Run(number, attempt, pid, began, f"jobs.demo:{task}", word, ended)
+    return Run(number, attempt, pid, began, f"jobvisor.jobs.demo:{task}", word, ended)
 
 
 def death(pid: int, number: int, signal: str, outcome: str = "crash") -> dict[str, Any]:
@@ -207,12 +212,14 @@ def test_a_report_is_json_of_its_fields(facts: Facts) -> None:
 def test_a_journal_is_read_as_it_grows_and_only_in_whole_lines(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "journal"))
     with open(journal.path, "w") as file:
-        file.write("start 7 1 11 100 jobs.demo:add\nstart 8 1 12 105 jobs.demo:add\ndone 7 1 11 1")
+        file.write(
+            "start 7 1 11 100 jobvisor.jobs.demo:add\nstart 8 1 12 105 jobvisor.jobs.demo:add\ndone 7 1 11 1"
+        )
         file.flush()
         journal.read()
         assert [run.job for run in journal.open_runs()] == [8, 7]
-        file.write("10 jobs.demo:add\n")
+        file.write("10 jobvisor.jobs.demo:add\n")
         file.flush()
         journal.read()
-    assert journal.runs[7] == [Run(7, 1, 11, 100, "jobs.demo:add", "done", 110)]
+    assert journal.runs[7] == [Run(7, 1, 11, 100, "jobvisor.jobs.demo:add", "done", 110)]
     assert [run.job for run in journal.open_runs()] == [8]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from jobs.store.sqlite import SCHEMA
-from supervisor.config import render
+from jobvisor.jobs.store.sqlite import SCHEMA
+from jobvisor.supervisor.config import render
 from tests.supervisor.cli.conftest import CONFIG, Run
 
 
@@ -133,7 +133,7 @@ def test_check_takes_a_long_answer(run: Run, folder: Path) -> None:
     modules(
         folder,
         "long_module",
-        "from jobs.registry import task\n"
+        "from jobvisor.jobs.registry import task\n"
         "for n in range(3000):\n    task(lambda: None, name=f'long-task-{n}')\n",
     )
     assert len(json.loads(run("check", "--json").stdout)["tasks"]) == 3000

@@ -1,8 +1,8 @@
-"""`python -m supervisor` is the command `jobvisor`."""
+"""`python -m jobvisor` is the command `jobvisor`."""
 
 from __future__ import annotations
 
-from supervisor.cli import main
+from jobvisor.supervisor.cli import main
 
 if __name__ == "__main__":
     main(prog_name="jobvisor")

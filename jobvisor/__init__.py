@@ -1,0 +1,39 @@
+"""A durable background-job queue on one SQL table, and a supervisor that runs the jobs."""
+
+from __future__ import annotations
+
+from jobvisor.jobs import __version__
+from jobvisor.jobs.client import Client, use_client
+from jobvisor.jobs.context import Context
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
+from jobvisor.jobs.payload import Codec
+from jobvisor.jobs.registry import registry, task
+from jobvisor.jobs.retry import DecorrelatedJitter, Exponential, Fixed
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.embed import Supervisor
+
+__all__ = [
+    "Attempt",
+    "Cancelled",
+    "Client",
+    "Codec",
+    "Config",
+    "Context",
+    "DecorrelatedJitter",
+    "Exponential",
+    "Fail",
+    "Fixed",
+    "Job",
+    "JobsError",
+    "Release",
+    "Retry",
+    "Snooze",
+    "State",
+    "Supervisor",
+    "__version__",
+    "registry",
+    "task",
+    "use_client",
+]
