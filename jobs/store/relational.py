@@ -42,10 +42,10 @@ from jobvisor.jobs.store.base import (
     Turn,
     failure_fields,
 )
+from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
-MOVES_MET = 10  # a row may move between two statements about it, but not for ever
 VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
 ID_MAX = 2**63 - 1
 IMPORTED_AT_ONCE = 500  # rows of an import in one statement,
@@ -101,28 +101,19 @@ class RelationalStore(Store):
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         with self.transaction():
-            return [(number, row is not None) for number, row in map(self._enqueue, jobs)]
+            made = map(self._enqueue, jobs)
+            return [(each.id, each.row is not None) for each in made]
 
     def enqueue_one(self, job: NewJob) -> Job:
         with self.transaction():
             number, row = self._enqueue(job)
             return replace(self.get(number), created=False) if row is None else self._job(row)
 
-    def _enqueue(self, job: NewJob) -> tuple[int, tuple[Any, ...] | None]:
-        """The id and the new row, or the id of the job that holds its unique key, and None."""
-        for _ in range(MOVES_MET):
-            rows = self._rows("enqueue", job._asdict())
-            if rows:
-                self._enqueued(rows[0][0], job)
-                return rows[0][0], rows[0]
-            holder = self._rows("holder", {"unique_key": job.unique_key})
-            if holder:
-                return holder[0][0], None
-            # Whoever held the key finished between the two statements: it is free again.
-        raise StoreUnavailable(
-            f"the unique key {job.unique_key!r} was taken and freed {MOVES_MET} times while "
-            f"this job was enqueued; try again"
-        )
+    def _enqueue(self, job: NewJob) -> Enqueued:
+        made = carried_out(enqueueing(job), self._rows)
+        if made.row is not None:
+            self._enqueued(made.id, job)
+        return made
 
     def _enqueued(self, number: int, job: NewJob) -> None:
         self._pending_made = True
