@@ -43,7 +43,7 @@ from jobvisor.jobs.store.relational import (
 )
 from jobvisor.jobs.store.wake import PollWaker
 
-SCHEMA = 1  # the number of the newest migration this release knows
+SCHEMA = 2  # the number of the newest migration this release knows
 OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension
 LOOK_UP_SECONDS = 10.0  # how long the fate of a lost COMMIT is asked for
 LOOK_UP_EVERY = 0.25

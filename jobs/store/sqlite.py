@@ -26,7 +26,7 @@ from jobvisor.jobs.store.base import Waker
 from jobvisor.jobs.store.relational import RelationalStore, statements
 from jobvisor.jobs.store.wake import FileWaker, PollWaker, touch
 
-SCHEMA = 2  # the number of the newest migration this release knows
+SCHEMA = 3  # the number of the newest migration this release knows
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
 LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a call gives up
 # Between two tries for a lock. SQLite's own waits grow to 100 ms while a turn takes five: with two

@@ -18,7 +18,7 @@ from jobvisor.jobs.errors import SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.relational import statements
-from jobvisor.jobs.store.sqlite import CHECKPOINT_BYTES, SqliteStore, file_system
+from jobvisor.jobs.store.sqlite import CHECKPOINT_BYTES, SCHEMA, SqliteStore, file_system
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import claim, enqueue, life, new, record, running
 from tests.store.processes import held_by_another, in_a_copy
@@ -294,14 +294,14 @@ def test_the_kind_of_a_file_system_is_known() -> None:
 def test_a_first_use_creates_the_schema(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/jobs.db")
     assert store.find() == []
-    assert store.migrate() == (2, 2)
+    assert store.migrate() == (SCHEMA, SCHEMA)
     store.close()
 
 
 def test_a_first_migration_tells_its_numbers(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/jobs.db")
-    assert store.migrate() == (0, 2)
-    assert store.migrate() == (2, 2)
+    assert store.migrate() == (0, SCHEMA)
+    assert store.migrate() == (SCHEMA, SCHEMA)
     store.close()
 
 
@@ -309,10 +309,10 @@ def test_a_schema_newer_than_this_release_is_refused(
     file: SqliteDatabase, store: SqliteStore
 ) -> None:
     store.close()
-    file.sql("UPDATE meta SET value = '3' WHERE key = 'oldest_schema'")
-    file.sql("PRAGMA user_version = 3")
+    file.sql("UPDATE meta SET value = '99' WHERE key = 'oldest_schema'")
+    file.sql("PRAGMA user_version = 99")
     for _ in range(2):
-        with pytest.raises(SchemaError, match="has schema 3, and this release knows 2"):
+        with pytest.raises(SchemaError, match=f"has schema 99, and this release knows {SCHEMA}"):
             store.enqueue([new()])
         with pytest.raises(SchemaError):
             store.migrate()
@@ -324,10 +324,10 @@ def test_a_newer_schema_that_allows_this_release_is_used(
 ) -> None:
     store.close()
     file.sql("ALTER TABLE jobs ADD COLUMN flavour TEXT")
-    file.sql("PRAGMA user_version = 3")
+    file.sql("PRAGMA user_version = 99")
     who, job = running(store)
     assert store.apply([record(who, 1, job)], who).changed == 1
-    assert store.migrate() == (3, 3)
+    assert store.migrate() == (99, 99)
 
 
 _MIGRATE_TOGETHER = """
@@ -360,7 +360,7 @@ def test_two_first_migrations_at_the_same_instant_are_one(tmp_path: Path) -> Non
     assert len(set(first.splitlines())) == len(paths)
     for path in paths:
         connection = sqlite3.connect(path)
-        assert connection.execute("SELECT count(*) FROM _sqlite_migrations").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM _sqlite_migrations").fetchone() == (SCHEMA,)
         connection.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jobvisor.jobs.store.postgres import SCHEMA
 from tests.system.harness import MARK, Build, House
 from tests.system.machines import let_pass
 from tests.waiting import eventually
@@ -20,7 +21,7 @@ CONFIG = {"supervisor": {"dead_after": "3s"}}
 
 def migrated_by_a_later_release(house: House, oldest: int) -> None:
     """As its migration leaves it: the number of the schema, and the oldest one that may work on it."""
-    house.query("UPDATE meta SET value = '2' WHERE key = 'schema'")
+    house.query("UPDATE meta SET value = ? WHERE key = 'schema'", str(SCHEMA + 1))
     house.query("UPDATE meta SET value = ? WHERE key = 'oldest_schema'", str(oldest))
 
 
@@ -28,7 +29,7 @@ def test_a_family_goes_on_beside_a_newer_release_that_lets_it(build: Build) -> N
     house = build(TASKS, processes=2, config=CONFIG)
     family = house.start()
     children = house.children(family.pid)
-    migrated_by_a_later_release(house, 1)
+    migrated_by_a_later_release(house, SCHEMA)
     let_pass(2)  # it has looked by now
     house.wait_finished([house.enqueue("quick") for _ in range(20)])
     assert house.children(family.pid) == children
@@ -46,18 +47,18 @@ def test_a_family_stops_claiming_when_a_newer_release_locks_it_out_and_goes_on_w
     house.wait_finished([house.enqueue("quick")])
     children = house.children(family.pid)
     row = house.query("SELECT id FROM families")
-    migrated_by_a_later_release(house, 2)
-    eventually(lambda: house.said("this release knows 1"), what="it says so")
+    migrated_by_a_later_release(house, SCHEMA + 1)
+    eventually(lambda: house.said(f"this release knows {SCHEMA}"), what="it says so")
     house.query("INSERT INTO jobs (task) VALUES ('app:quick')")
     let_pass(3)
     assert house.query("SELECT state, attempt FROM jobs ORDER BY id DESC LIMIT 1") == [
         ("pending", 0)
     ]
-    assert len(house.said("this release knows 1")) <= 3  # one of each child
-    assert "has schema 2" in house.said("this release knows 1")[0]
+    assert len(house.said(f"this release knows {SCHEMA}")) <= 3  # one of each child
+    assert f"has schema {SCHEMA + 1}" in house.said(f"this release knows {SCHEMA}")[0]
     assert family.poll() is None
 
-    migrated_by_a_later_release(house, 1)
+    migrated_by_a_later_release(house, SCHEMA)
     house.wait_lines("quick", 2)
     assert house.children(family.pid) == children
     assert house.query("SELECT id FROM families") == row
@@ -66,7 +67,9 @@ def test_a_family_stops_claiming_when_a_newer_release_locks_it_out_and_goes_on_w
 
 def test_a_release_that_is_locked_out_does_not_start_and_says_why(build: Build) -> None:
     house = build(TASKS, config=CONFIG)
-    migrated_by_a_later_release(house, 2)
+    migrated_by_a_later_release(house, SCHEMA + 1)
     family = house.start(ready=False)
     assert family.wait(30) == 78
-    assert house.said("has schema 2, and this release knows 1; install a newer jobvisor")
+    assert house.said(
+        f"has schema {SCHEMA + 1}, and this release knows {SCHEMA}; install a newer jobvisor"
+    )

@@ -21,7 +21,7 @@ import pytest
 from jobvisor import Client, Fixed
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.postgres import PostgresStore
+from jobvisor.jobs.store.postgres import SCHEMA, PostgresStore
 from tests.postgres import NOBODY, Server, Stranger, _end_with_us
 from tests.store.making import claim, life, new, record
 from tests.system.harness import Build, House
@@ -199,7 +199,7 @@ def test_a_store_knows_that_a_pooler_stands_between(store: PostgresStore, direct
 def test_a_migration_through_a_pooler_is_whole_and_leaves_nothing_on_its_session(
     store: PostgresStore, url: str
 ) -> None:
-    assert store.migrate() == (1, 1)
+    assert store.migrate() == (SCHEMA, SCHEMA)
     check_untouched(url)
 
 
