@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from jobvisor.jobs.errors import InvalidOption
 
+SECOND = 1_000_000_000  # in the unit of all that is measured
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 # Linux counts suspended time only here; macOS has no such clock, there the lease may outlive a

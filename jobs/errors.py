@@ -27,6 +27,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# What a process of ours leaves with, by the names of sysexits.h.
+EX_OK = 0
+EX_UNAVAILABLE = 69
+"""The database cannot be reached."""
+EX_SOFTWARE = 70
+"""A child that met an exception of ours."""
+EX_DESCRIPTORS = 71
+"""A worker whose task had closed its files."""
+EX_LOCKED = 72
+"""A worker whose task had left the database locked."""
+EX_TEMPFAIL = 75
+"""Something had to be killed."""
+EX_CONFIG = 78
+"""The configuration is wrong."""
+
 
 class JobsError(Exception):
     """Something went wrong in jobvisor.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from jobvisor.jobs import __version__
+from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.identity import HOST, Identity, boot_id, pid_namespace
@@ -57,7 +58,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import read_own, read_progress, retire
 from jobvisor.supervisor.rescue import Rescue
-from jobvisor.supervisor.role import SECOND, Role, Seat
+from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import death_of, recall, settle, tell
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.status import Status

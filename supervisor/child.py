@@ -11,9 +11,14 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE
 from jobvisor.supervisor.signals import PASSED_ON, forget_all
 
-EX_SOFTWARE = 70  # sysexits.h: an internal error; a child that met an exception of ours
+#: Exit codes of a worker that ends itself, in words.
+_REASONS = {
+    EX_DESCRIPTORS: "a task had closed files of its process",
+    EX_LOCKED: "a task had left the database locked",
+}
 
 
 class Exit(NamedTuple):
@@ -31,6 +36,16 @@ class Exit(NamedTuple):
     def code(self) -> int | None:
         """Its exit code, if it had one."""
         return self.status if self.status >= 0 else None
+
+    @property
+    def cause(self) -> str:
+        """How it ended, in words for a log line.
+
+        >>> Exit(1, -9).cause, Exit(1, 3).cause
+        ('SIGKILL', 'exit code 3')
+        """
+        reason = _REASONS.get(self.status)
+        return self.signal or f"exit code {self.code}{f', {reason}' if reason else ''}"
 
 
 def signal_name(number: int) -> str:

@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jobvisor.jobs.clock import SYSTEM, Clock
-from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
+from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE, ConfigError
 from jobvisor.jobs.log import configure, reopen, say, set_role
 from jobvisor.jobs.settings import parse_url, shown_url
 from jobvisor.jobs.store import load_driver
@@ -76,11 +76,10 @@ from jobvisor.supervisor.child import Exit, kill_group, reap, reap_strangers, se
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.memory import resident_of
-from jobvisor.supervisor.role import EX_CONFIG, EX_OK, SECOND, Role, Seat
+from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.signals import HANDLED, Signals, drain, poke
 from jobvisor.supervisor.worker import Worker
 
-EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
 TICK_NS = 20_000_000  # between two looks while a worker is busy
 IDLE_NS = 2 * SECOND  # between two looks while none is
 OVERSLEPT_NS = SECOND  # a judge this late was stopped or suspended, and its children with it
@@ -401,12 +400,11 @@ class Parent:
         self._schedule(place, now)
 
     def _say_ended(self, place: Place, ended: Exit) -> None:
-        cause = ended.signal or f"exit code {ended.code}"
         job = place.slot[CURRENT]
         line = "child_ended" if ended.status == 0 and not job else "child_died"
         if place.killed or place.leaving:
             line = "child_ended"
-        say(line, role=place.name, pid=ended.pid, cause=cause, job=job or "none")
+        say(line, role=place.name, pid=ended.pid, cause=ended.cause, job=job or "none")
 
     def _schedule(self, place: Place, now: int) -> None:
         if not place.failures:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.identity import HOST, Identity, boot_id
 from jobvisor.jobs.log import say
@@ -22,7 +22,6 @@ from jobvisor.supervisor.board import OWNER, Board
 from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import Header, Read, read_own, retire
-from jobvisor.supervisor.role import SECOND
 from jobvisor.supervisor.settle import (
     died_unseen,
     overdue,

@@ -11,8 +11,8 @@ import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from jobvisor.jobs.clock import SYSTEM, Clock
-from jobvisor.jobs.errors import JobsError, StoreError
+from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
+from jobvisor.jobs.errors import EX_CONFIG, EX_OK, JobsError, StoreError
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import Life
@@ -20,8 +20,6 @@ from jobvisor.supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, TI
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
 
-SECOND = 1_000_000_000
-EX_OK, EX_CONFIG = 0, 78
 SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
 IDLE_LEAST, IDLE_MOST = 2.0, 30.0  # seconds for which a transaction may stand still
 TRACE_MAX = 16_384  # characters of the traceback of a module that cannot be imported

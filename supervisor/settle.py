@@ -23,7 +23,7 @@ _BLAMING = {"timeout", "memory"}
 def death_of(grave: Grave, held: Held | None, current: int, claim: int, *, oom: bool) -> Death:
     """What a death the parent saw means for the job that was current."""
     ended = Exit(grave.pid, grave.status)
-    how = f"was killed by {ended.signal}" if ended.signal else f"exited with code {ended.code}"
+    how = f"was killed by {ended.signal}" if ended.signal else f"ended by {ended.cause}"
     verdict = VERDICTS[grave.verdict] if 0 <= grave.verdict < len(VERDICTS) else "force"
     named = (grave.verdict_job, grave.verdict_claim) == (current, claim)
     if verdict and named and verdict in (*_BLAMING, "cancel"):

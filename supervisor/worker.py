@@ -15,7 +15,8 @@ import resource
 import sys
 
 from jobvisor.jobs.client import Client, use_client
-from jobvisor.jobs.errors import StoreError
+from jobvisor.jobs.clock import SECOND
+from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, StoreError
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
@@ -55,7 +56,7 @@ from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 from jobvisor.supervisor.config import Workers
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import INLINE, Entry, Header, Ledger
-from jobvisor.supervisor.role import SECOND, Role, Seat
+from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import tell
 from jobvisor.supervisor.signals import poke
 
@@ -197,14 +198,15 @@ class Worker(Role):
         return 0
 
     def _trust_descriptors(self) -> None:
-        """The database cannot be trusted to a process that lost its files: leave, be settled.
+        """Leave, and be settled, where a task has closed our files or put its own in their place.
 
-        Without a word: the log's descriptor may be a user's file by now, or the database.
+        Nothing is logged here: the log's descriptor may be a user's file by now, or the database.
+        The parent logs the exit code. `current` stays published while an outcome is in no ledger, so
+        that its job is charged: else it would run, and do the same, for ever.
         """
         self._accept_rotated_log()
         if self._clean.lost_descriptor() is not None:
-            self._withdraw()
-            os._exit(0)
+            os._exit(EX_DESCRIPTORS)
         self._clean.hold([])  # a connection may be made anew from here on, until a task runs again
 
     def _accept_rotated_log(self) -> None:
@@ -308,8 +310,9 @@ class Worker(Role):
             and locks_database(self._database)
         ):
             say("unsound", what="a task left the database open and locked")
-            self._withdraw()  # a function that has returned is not to blame for the one before it
-            os._exit(0)
+            # A job whose outcome is in the ledger is not current any more; one whose outcome is in no
+            # ledger is charged, or it would run, and do the same, for ever.
+            os._exit(EX_LOCKED)
 
     def _wait_for_database(self, error: StoreError) -> float:
         """Away, full, locked: keep the journal, say so, come back later; nobody judges this state."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import EX_SOFTWARE
 from jobvisor.supervisor.child import (
-    EX_SOFTWARE,
     Exit,
     kill_group,
     reap,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.errors import EX_CONFIG
 from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, STOP, Grave
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.parent import BOOTS_BEFORE_WRONG, Parent
-from jobvisor.supervisor.role import EX_CONFIG
 
 NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
 

@@ -174,6 +174,12 @@ def hold_the_lock():
     time.sleep(0.005)  # task body
 
 @task
+def damaging(how):
+    hold_the_lock.function() if how == "lock" else os.closerange(3, 256)
+    mark("damaging", how)
+    return "x" * 70_000  # more than a ledger takes: it is to be committed at once
+
+@task
 def printing(n):
     print("on stdout", n)
     print("on stderr", n, file=sys.stderr)
@@ -369,6 +375,25 @@ def test_a_write_lock_a_task_leaves_behind_is_freed_with_its_worker(build: Build
     assert house.client.get(job).state == "succeeded"
     assert len(house.lines("held")) == 1
     assert house.said("a task left the database open and locked")
+    assert house.stop(family) == 0
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize(
+    ("how", "words"), [("files", "closed files"), ("lock", "left the database locked")]
+)
+def test_a_task_whose_outcome_its_damage_keeps_out_of_the_database_is_charged(
+    build: Build, how: str, words: str
+) -> None:
+    house = build(TASKS, processes=1)
+    job = house.enqueue("damaging", how, retries=0)
+    family = house.start(ready=False)
+    house.wait_finished([job])
+    assert house.client.get(job).state == "failed"
+    assert house.history(job) == ["crash"]
+    assert house.lines("damaging") == [how]
+    assert words in (house.client.get(job).error or "")
+    assert house.said(f"a task had {words}")
     assert house.stop(family) == 0
 
 
