@@ -59,6 +59,15 @@ def to_datetime(ms: int) -> datetime:
         raise InvalidOption(f"{ms} ms since 1970 is outside the years 1 to 9999") from error
 
 
+def iso(moment: datetime) -> str:
+    """A moment as text, for JSON, the log and people: ISO 8601 in UTC, to the millisecond.
+
+    >>> iso(to_datetime(1_500))
+    '1970-01-01T00:00:01.500Z'
+    """
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def from_datetime(moment: datetime) -> int:
     """An aware datetime as UTC milliseconds; a naive one could mean any of many moments: refused.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from jobvisor.jobs.clock import iso
 from jobvisor.jobs.payload import plain
 
 
@@ -28,6 +29,23 @@ class State(StrEnum):
 
 UNFINISHED = frozenset({State.SCHEDULED, State.PENDING, State.BLOCKED, State.RUNNING})
 FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+#: JSON readers that know only floats (jq, JavaScript) round a greater whole number.
+_EXACT_MAX = 2**53
+_JOB_IDS = frozenset({"id", "job"})
+
+
+def json_id(number: int) -> int | str:
+    """A job's id as JSON has it: a number, or a text where readers would round the number.
+
+    Ids count from 1, so only one that a stranger chose is a text. An owner or a family, which are
+    63 random bits, is always told as a text.
+
+    >>> json_id(7), json_id(2**60)
+    (7, '1152921504606846976')
+    """
+    return number if abs(number) <= _EXACT_MAX else str(number)
+
 
 Move = tuple[State | None, State | None]
 """One edge: from and to; None is "no row"."""
@@ -116,8 +134,11 @@ class Job:
         return self.state in FINISHED
 
     def as_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes: times in ISO 8601, users' values in the payload's JSON form."""
-        told = {name: _json_value(getattr(self, name)) for name in self.__slots__}
+        """What `json.dumps` takes: times in ISO 8601, users' values in the payload's JSON form.
+
+        `owner` is a text, because readers round a number of 63 bits; see `json_id`.
+        """
+        told = {name: _json_value(name, getattr(self, name)) for name in self.__slots__}
         users = {
             name: plain(getattr(self, name)) for name in ("args", "kwargs", "result", "progress")
         }
@@ -149,15 +170,19 @@ class Attempt:
     finished_at: datetime | None
 
     def as_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes: times in ISO 8601."""
-        return {name: _json_value(getattr(self, name)) for name in self.__slots__}
+        """What `json.dumps` takes: times in ISO 8601, `owner` as a text."""
+        return {name: _json_value(name, getattr(self, name)) for name in self.__slots__}
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(name: str, value: Any) -> Any:
+    if name == "owner":
+        return None if value is None else str(value)
+    if name in _JOB_IDS:
+        return json_id(value)
     if isinstance(value, State):
         return value.value
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return iso(value)
     return value
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.clock import iso, to_datetime
 from jobvisor.jobs.errors import ConfigError, shown
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.units import duration_text
@@ -265,8 +265,7 @@ class JsonFormat(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = to_datetime(int(record.created * 1_000))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(to_datetime(int(record.created * 1_000)))
 
 
 def _level(record: logging.LogRecord) -> str:

@@ -6,7 +6,6 @@ not yet stored. Every option is judged here, where it is written, and never in a
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import json
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeV
 from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
 from jobvisor.jobs.job import Job, NewJob
+from jobvisor.jobs.nearest import nearest
 from jobvisor.jobs.payload import Payload, encode_call
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
 from jobvisor.jobs.units import Duration, duration_ms, size_bytes
@@ -140,8 +140,8 @@ def _options(values: OptionValues) -> Options:
 
 
 def _nearest(option: str) -> str:
-    near = difflib.get_close_matches(option, _JUDGES, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(_JUDGES)}"
+    near = nearest(option, _JUDGES)
+    return f"did you mean {near}?" if near else f"there are {', '.join(_JUDGES)}"
 
 
 def check_queue(option: str, value: Any) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.nearest import nearest
 from jobvisor.jobs.settings import SCHEMA_NAME, check_flag, check_schema, parse_url
 from jobvisor.jobs.task import RETRIES_MAX, Defaults, check_queue
 from jobvisor.jobs.units import duration_ms, size_bytes
@@ -664,11 +664,9 @@ def _has_twin(key: Key) -> bool:
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word.lower(), known, n=1) or difflib.get_close_matches(
-        word, known, n=1
-    )
-    if close:
-        return f'did you mean "{close[0]}"?'
+    near = nearest(word, known)
+    if near:
+        return f'did you mean "{near}"?'
     if len(known) > 10:
         return "`jobvisor init` writes a file that shows every key"
     return f"known are: {', '.join(known)}"

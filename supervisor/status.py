@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from jobvisor.jobs import __version__
-from jobvisor.jobs.clock import Clock, to_datetime
+from jobvisor.jobs.clock import Clock, iso, to_datetime
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.log import say
 from jobvisor.jobs.settings import shown_url
@@ -78,7 +78,7 @@ class Status:
         cause = death.text if death else ended.signal or f"exit code {ended.code}"
         self._deaths.append(
             {
-                "at": _iso(self._clock.now_ms()),
+                "at": iso(to_datetime(self._clock.now_ms())),
                 "slot": grave.slot,
                 "pid": grave.pid,
                 "cause": cause,
@@ -143,13 +143,13 @@ class Status:
             state = "running"
         return {
             "family": self._config.family.name,
-            "family_id": self._family,
+            "family_id": str(self._family),  # 63 bits: as a number jq and JavaScript would round it
             "pid": os.getppid(),
             "host": HOST,
             "version": __version__,
             "state": state,
-            "started_at": _iso(board[STARTED_AT]),
-            "written_at": _iso(self._clock.now_ms()),
+            "started_at": iso(to_datetime(board[STARTED_AT])),
+            "written_at": iso(to_datetime(self._clock.now_ms())),
             "database": shown_url(self._config.database.url),
             "waiting_for_database": waiting,
             "degraded": degraded,
@@ -206,7 +206,3 @@ def _resident(pid: int) -> int | None:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
         return None
-
-
-def _iso(ms: int) -> str:
-    return to_datetime(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

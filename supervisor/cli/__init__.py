@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.config import Config
 
@@ -90,14 +91,10 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib  # noqa: PLC0415 - only a misspelled command needs it
-
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if not near:
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            if not hint:
                 raise
-            raise click.UsageError(
-                f"No such command {args[0]!r}; did you mean {near[0]!r}?", ctx
-            ) from error
+            raise click.UsageError(f"No such command {args[0]!r}{hint}", ctx) from error
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the options before the command; one line for a wrong one."""

@@ -29,6 +29,7 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
+from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.config import PROCESSES_MAX, Config
 from jobvisor.supervisor.family import StateDir
 
@@ -82,14 +83,14 @@ def stop(config: str | None, now: bool, timeout: str | None) -> None:
 
     Exit code 0 when it left, 1 when none was running, 75 when it had to be killed or still runs.
     """
-    loaded = load_config(config)
-    patience_ms = loaded.family.stop_timeout_ms + 10_000
+    found = find_family(config)
+    patience_ms = found.stop_timeout_ms + 10_000
     if timeout is not None:
         patience_ms = _duration("--timeout", timeout)
-    state = StateDir(loaded.family.state_dir)
+    state = StateDir(found.state_dir)
     pid = state.signal(signal.SIGQUIT if now else signal.SIGTERM)
     if not now:
-        say(f"family {loaded.family.name} (pid {pid}) is finishing its running jobs")
+        say(f"family {found.name} (pid {pid}) is finishing its running jobs")
         if state.wait_released(patience_ms / 1000):
             say("stopped")
             return
@@ -151,17 +152,17 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
 
     Exit code 1 when it is not running.
     """
-    loaded = load_config(config)
-    state = StateDir(loaded.family.state_dir)
+    family = find_family(config)
+    state = StateDir(family.state_dir)
     pid = state.holder()
     found = _of_holder(state.status(), pid) if pid is not None else None
     shown = found or {
-        "family": loaded.family.name,
+        "family": family.name,
         "pid": pid or None,
         "state": "stopped" if pid is None else "starting",
         "workers": [],
     }
-    queues = _queues(loaded, counts)
+    queues = _queues(family.config, counts) if family.config else None
     unserved = _unserved(queues)
     if as_json:
         print_json({**shown, "queues": queues, "unserved": unserved})
@@ -171,7 +172,7 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
     for queue in unserved:
         say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
     if pid is None:
-        say(f"family {loaded.family.name} is not running; start it with `jobvisor start`")
+        say(f"family {family.name} is not running; start it with `jobvisor start`")
         click.get_current_context().exit(1)
 
 
@@ -183,11 +184,11 @@ def health(config: str | None, as_json: bool) -> None:
 
     Exit code 0 or 1. It never asks the database, so a probe may call it often.
     """
-    loaded = load_config(config)
-    state = StateDir(loaded.family.state_dir)
+    family = find_family(config)
+    state = StateDir(family.state_dir)
     pid = state.holder()
     reason = trouble(state.status(), pid)
-    line = reason or f"family {loaded.family.name} is well (pid {pid})"
+    line = reason or f"family {family.name} is well (pid {pid})"
     if as_json:
         print_json({"healthy": reason is None, "reason": reason, "pid": pid or None})
     else:
@@ -328,7 +329,7 @@ def _print_status(found: Mapping[str, Any]) -> None:
     workers = found.get("workers") or []
     if workers:
         print_table(
-            ["slot", "pool", "pid", "state", "for", "job", "runs", "memory"],
+            ["slot", "pool", "pid", "state", "job", "for", "runs", "up", "memory"],
             [_worker_row(worker) for worker in workers],
         )
     deaths = found.get("deaths") or []
@@ -353,15 +354,19 @@ def _print_queues(queues: Mapping[str, Mapping[str, Any]], counts: bool) -> None
 
 
 def _worker_row(worker: Mapping[str, Any]) -> list[Any]:
-    seconds = worker.get("job_seconds") or worker.get("up_seconds")
     rss = worker.get("rss")
     return [
         worker.get("slot"),
         worker.get("pool"),
         worker.get("pid"),
         worker.get("state"),
-        brief(int(seconds * 1000)) if isinstance(seconds, (int, float)) else None,
         worker.get("job"),
+        _seconds(worker.get("job_seconds")),
         worker.get("started"),
+        _seconds(worker.get("up_seconds")),
         size_text(rss) if isinstance(rss, int) else None,
     ]
+
+
+def _seconds(told: Any) -> str | None:
+    return brief(int(told * 1000)) if isinstance(told, (int, float)) else None

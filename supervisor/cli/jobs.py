@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
@@ -17,7 +15,6 @@ import click
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.errors import (
-    ConfigError,
     InvalidOption,
     JobNotFound,
     JobsError,
@@ -27,7 +24,6 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import FINISHED, Attempt, Job, State
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
-from jobvisor.jobs.settings import find, parse_url
 from jobvisor.jobs.task import NAME_MAX, Call, Defaults, Options, OptionValues, Task
 from jobvisor.jobs.units import duration_ms, duration_text
 from jobvisor.supervisor.cli import (
@@ -39,6 +35,7 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
+from jobvisor.supervisor.cli.site import Site, find_site
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
@@ -61,48 +58,6 @@ def _job_id(text: str) -> int:
     if not re.fullmatch("[0-9]{1,19}", text) or not 0 < int(text) < 1 << 63:
         raise click.BadParameter(f"{text[:80]!r} is no job id; it is a number, as `list` shows it")
     return int(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a command works: the database, and the configuration if there is one."""
-
-    url: str
-    schema: str
-    notify: bool
-    defaults: Defaults
-    config: Config | None
-
-    def client(self, *, create: bool = False) -> Client:
-        """A client of this database; only `create` may make a file that is not there."""
-        target = parse_url(self.url)
-        if target.kind == "memory":
-            raise ConfigError(
-                "memory:// ends with this command; name a file, such as sqlite:///jobs.db"
-            )
-        if not create and target.kind == "sqlite" and not os.path.exists(target.path):
-            raise StoreUnavailable(
-                f"there is no database {target.path} yet; `jobvisor migrate` or the first enqueue "
-                "makes it, -c names another configuration"
-            )
-        durability = self.config.database.durability if self.config else None
-        return Client(
-            self.url,
-            schema=self.schema,
-            notify=self.notify,
-            defaults=self.defaults,
-            durability=durability,
-        )
-
-
-def find_place(config: str | None) -> Place:
-    """By `-c`, else ./config.toml, else JOBVISOR_DATABASE_URL; ConfigError names all three."""
-    if config is not None or os.path.exists("config.toml"):
-        loaded = Config.load(config or "config.toml")
-        database = loaded.database
-        return Place(database.url, database.schema, database.notify, loaded.defaults, loaded)
-    settings = find()
-    return Place(settings.url, settings.schema, settings.notify, settings.defaults, None)
 
 
 @click.command()
@@ -137,19 +92,19 @@ def enqueue(
     bulk = args == ("-",)
     if bulk and (wait or given["unique"] is not None):
         raise InvalidOption("--wait and --unique are about one job; leave them out with -")
-    place = find_place(config)
+    site = find_site(config)
     options = _read_options(given)
     # The modules come first: they may set the codec a client takes with it.
-    make = _maker(place, task, kwargs, options)
-    with place.client(create=True) as client:
+    make = _maker(site, task, kwargs, options)
+    with site.client(create=True) as client:
         if bulk:
-            _enqueue_lines(client, make, place.defaults, as_json=as_json)
+            _enqueue_lines(client, make, site.defaults, as_json=as_json)
             return
         job = client.enqueue(make([_read_argument(text) for text in args]))
         if not job.created:
             say(f"job {job.id} holds the key {job.unique!r} already; nothing was added")
         if wait:
-            job = _wait(client, job, place)
+            job = _wait(client, job, site)
             _print_end(job, as_json=as_json)
         elif as_json:
             print_json(job.as_json() | {"created": job.created})
@@ -166,7 +121,7 @@ def enqueue(
 @config_option
 def list_jobs(config: str | None, limit: int, as_json: bool, **filters: str | None) -> None:
     """List jobs, the newest first."""
-    with find_place(config).client() as client:
+    with find_site(config).client() as client:
         found = list(_pages(client, filters, limit))
     if as_json:
         print_json([job.as_json() for job in found])
@@ -185,7 +140,7 @@ def list_jobs(config: str | None, limit: int, as_json: bool, **filters: str | No
 @config_option
 def show(config: str | None, job_id: int, as_json: bool) -> None:
     """Show one job with its attempts and their tracebacks."""
-    with find_place(config).client() as client:
+    with find_site(config).client() as client:
         job = client.get(job_id)
         attempts = client.attempts(job_id)
     if as_json:
@@ -210,7 +165,7 @@ def cancel(config: str | None, ids: tuple[int, ...], as_json: bool) -> None:
     stops the command before the first is cancelled. A job that is finished already is named, the
     others are cancelled all the same, and the exit code is 1.
     """
-    with find_place(config).client() as client:
+    with find_site(config).client() as client:
         for job_id in ids:
             client.get(job_id)
         _each(ids, client.cancel, as_json=as_json)
@@ -241,7 +196,7 @@ def requeue(
         raise click.UsageError("name either ids or --state, such as: requeue --state failed")
     if ids and (filters["queue"] or filters["task"]):
         raise click.UsageError("--queue and --task go with --state; an id needs neither")
-    with find_place(config).client() as client:
+    with find_site(config).client() as client:
         for job_id in ids:
             client.get(job_id)
         # The ids first: a requeued job leaves the state that is being paged through.
@@ -266,20 +221,20 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
 
     Of the states named here, or of all three as [retention] says.
     """
-    place = find_place(config)
+    site = find_site(config)
     ages = {
         state: _read_duration(f"--{state}", text)
         for state, text in given.items()
         if text is not None
     }
     if not ages:
-        retention = (place.config or Config.of({})).retention
+        retention = (site.config or Config.of({})).retention
         ages = {
             "succeeded": retention.succeeded_ms,
             "cancelled": retention.cancelled_ms,
             "failed": retention.failed_ms,
         }
-    with place.client() as client:
+    with site.client() as client:
         counts = client.prune(ages, dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "removed": counts})
@@ -292,30 +247,30 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
 Maker = Callable[[Sequence[Any]], Call]
 
 
-def _maker(place: Place, name: str, kwargs: dict[str, Any], given: OptionValues) -> Maker:
+def _maker(site: Site, name: str, kwargs: dict[str, Any], given: OptionValues) -> Maker:
     """What makes calls of this task: options given here, else its own, else the configured ones."""
     if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
         raise InvalidOption(f"{name[:80]!r} is no task; write its name, such as app.tasks:send")
-    known = _known_task(place, name)
-    defaults = place.defaults
+    known = _known_task(site, name)
+    defaults = site.defaults
     options = Options(defaults.queue, retries=defaults.retries, timeout_ms=defaults.timeout_ms)
     if known is not None:
         options = options.merged(known.options)
     options = options.merged(Options.of(given))
-    if place.config is not None and options.queue not in place.config.queues:
-        say(f"warning: no [[workers]] of {place.config.path} serves queue {options.queue!r}")
+    if site.config is not None and options.queue not in site.config.queues:
+        say(f"warning: no [[workers]] of {site.config.path} serves queue {options.queue!r}")
     function = known.function if known is not None else None
     return lambda arguments: Call(name, tuple(arguments), kwargs, options, function)
 
 
-def _known_task(place: Place, name: str) -> Task[..., Any] | None:
-    if place.config is None:
+def _known_task(site: Site, name: str) -> Task[..., Any] | None:
+    if site.config is None:
         say(f"warning: without a config.toml the options of {name} are not known; it gets defaults")
         return None
-    modules = place.config.tasks.modules
+    modules = site.config.tasks.modules
     # What a module prints while it is imported is talk, and stdout is for data.
     with contextlib.redirect_stdout(sys.stderr):
-        registry.load(modules, place.config.tasks.path)
+        registry.load(modules, site.config.tasks.path)
     known = registry.get(name)
     if known is None:
         say(f"warning: no task {name!r} in {', '.join(modules)}; enqueued with default options")
@@ -432,9 +387,9 @@ def _read_lines(file: BinaryIO, make: Maker, defaults: Defaults) -> Iterator[tup
         yield number, line
 
 
-def _wait(client: Client, job: Job, place: Place) -> Job:
-    if place.config is not None and StateDir(place.config.family.state_dir).holder() is None:
-        say(f"family {place.config.family.name} is not running here; waiting all the same")
+def _wait(client: Client, job: Job, site: Site) -> Job:
+    if site.config is not None and StateDir(site.config.family.state_dir).holder() is None:
+        say(f"family {site.config.family.name} is not running here; waiting all the same")
     told = ""
     try:
         while True:
@@ -527,16 +482,24 @@ def _confirm(question: str) -> None:
 
 
 def _job_row(job: Job) -> list[Any]:
-    moment = job.finished_at or job.started_at or job.run_at
     return [
         job.id,
         job.state.value,
         job.task,
         job.queue,
         f"{job.attempt}/{job.attempts_max}",
-        _ago(moment),
+        _ago(_when(job)),
         job.error,
     ]
+
+
+def _when(job: Job) -> datetime:
+    """The end of a finished job, the beginning of a running one, else when it is due."""
+    if job.finished:
+        return job.finished_at or job.run_at
+    if job.state is State.RUNNING:
+        return job.claimed_at or job.run_at
+    return job.run_at
 
 
 def _ago(moment: datetime) -> str:

@@ -20,13 +20,14 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import click
 
 from jobvisor.jobs import __version__
-from jobvisor.jobs.clock import SYSTEM, from_datetime, to_datetime
+from jobvisor.jobs.clock import SYSTEM, from_datetime, iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, InvalidOption, JobsError, shown
 from jobvisor.jobs.job import State
+from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.settings import parse_url
 from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
 from jobvisor.supervisor.cli import config_option, say
-from jobvisor.supervisor.cli.jobs import find_place
+from jobvisor.supervisor.cli.site import find_site
 
 __all__ = ["export_jobs", "import_jobs"]
 
@@ -51,16 +52,16 @@ def export_jobs(config: str | None, output: str | None, finished: bool, running:
     both databases. Stop the family first. A running job cannot be carried: exit code 1 if there is
     one, unless --running is given.
     """
-    place = find_place(config)
-    with place.client() as client, client.export(finished=finished) as found:
+    site = find_site(config)
+    with site.client() as client, client.export(finished=finished) as found:
         _tell_living(found.families)
         if found.running:
             _tell_running(found.running, wanted=running)
         header = {
             "jobvisor": __version__,
             "format": FORMAT,
-            "database": parse_url(place.url).kind,
-            "exported_at": _iso(to_datetime(SYSTEM.now_ms())),
+            "database": parse_url(site.url).kind,
+            "exported_at": iso(to_datetime(SYSTEM.now_ms())),
             "all": finished,
         }
         with _output(output) as file:
@@ -79,14 +80,14 @@ def import_jobs(config: str | None, path: str) -> None:
     adds nothing. Exit code 1 when another job has an id or a unique key of one of these, 2 when
     something is wrong with the file.
     """
-    place = find_place(config)
+    site = find_site(config)
     with _input(path) as file:
         name = "stdin" if path == "-" else path
         # The whole file is known to be good before the database is held.
         for _ in _read(file, name):
             pass
         file.seek(0)
-        with place.client(create=True) as client:
+        with site.client(create=True) as client:
             imported = client.import_(_read(file, name))
     say(f"imported {_jobs(imported.added)}")
     if imported.known:
@@ -95,10 +96,6 @@ def import_jobs(config: str | None, path: str) -> None:
 
 def _jobs(number: int) -> str:
     return "1 job" if number == 1 else f"{number} jobs"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # -- what an export should know
@@ -282,10 +279,7 @@ class _Kind(NamedTuple):
 def _check(found: Mapping[str, Any], kinds: Mapping[str, _Kind], place: str) -> None:
     for key, value in found.items():
         if key not in kinds:
-            import difflib  # noqa: PLC0415 -- only a wrong key needs it
-
-            near = difflib.get_close_matches(key, kinds, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, kinds)
             raise InvalidOption(f"{place}: unknown key {shown(key)}{hint}")
         if not kinds[key].holds(value):
             raise InvalidOption(f"{place}: {key}={shown(value)} must be {kinds[key].words}")

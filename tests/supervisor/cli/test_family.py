@@ -13,7 +13,7 @@ import pytest
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
 from jobvisor.supervisor.cli.family import trouble, wait_scale
-from jobvisor.supervisor.cli.jobs import find_place
+from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.family import StateDir
 from tests.supervisor.cli.conftest import WELL, Player, Run
 
@@ -149,8 +149,8 @@ def test_status_left_behind_by_an_earlier_family_is_not_shown(
 
 def test_status_names_a_queue_nobody_serves(run: Run, folder: Path, play: Play) -> None:
     play()
-    place = find_place(None)
-    with place.client(create=True) as client:
+    site = find_site(None)
+    with site.client(create=True) as client:
         for queue in ("default", "mail", "lonely"):
             client.enqueue(client.call("a:b", options={"queue": queue}))
         client.enqueue(client.call("a:b", options={"queue": "later", "run_in": "1h"}))
@@ -208,3 +208,47 @@ def test_what_is_wrong_with_a_family_is_said(status: dict[str, Any] | None, reas
     found = trouble(None if status is None else well | status, 7)
     assert found is not None
     assert reason in found
+
+
+MISTAKES = ["[supervisor]\nnam = 3\n", "[supervisor\n", "[log]\nlevel = 'loud'\n", "[[worker]]\n"]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_family_is_stopped_though_its_configuration_has_a_mistake(
+    run: Run, folder: Path, play: Play, mistake: str
+) -> None:
+    player = play()
+    (folder / "config.toml").write_text(f"[supervisor]\nstate_dir = '.jobvisor'\n{mistake}")
+    assert run("status").stdout.startswith("family main: running")
+    assert run("health").stdout == f"family main is well (pid {player.pid})\n"
+    result = run("stop")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: config.toml")
+    assert player.heard() == ["SIGTERM"]
+
+
+def test_the_state_directory_is_found_in_a_file_that_is_no_toml(run: Run, folder: Path) -> None:
+    (folder / "config.toml").write_text("= x\n[supervisor]\nname = 'shop'\nstate_dir = 'there'\n")
+    result = run("stop")
+    assert result.exit_code == 1
+    assert f"no family runs in {folder}/there" in result.stderr
+
+
+@pytest.mark.parametrize("line", ["state_dir = 3", "state_dir = 'there"])
+def test_a_mistake_in_the_state_directory_itself_is_refused(
+    run: Run, folder: Path, line: str
+) -> None:
+    (folder / "config.toml").write_text(f"[supervisor]\n{line}\n")
+    assert run("stop").exit_code == 78
+
+
+def test_the_time_of_a_worker_that_runs_nothing_is_not_told_as_the_time_of_a_job(
+    run: Run, play: Play
+) -> None:
+    idle = {"slot": 1, "pid": 11, "state": "idle", "job": None, "up_seconds": 75.5}
+    play(workers=[idle])
+    head, line = (row.split() for row in run("status").stdout.splitlines()[1:3])
+    assert dict(zip(head, line, strict=True)) == {
+        "SLOT": "1", "POOL": "-", "PID": "11", "STATE": "idle", "JOB": "-", "FOR": "-",
+        "RUNS": "-", "UP": "1m15s", "MEMORY": "-",
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -260,6 +261,26 @@ def test_list_shows_the_newest_first_and_filters(run: Run, client: Client) -> No
     lines = run("list").stdout.splitlines()
     assert lines[0].split() == ["ID", "STATE", "TASK", "QUEUE", "ATTEMPT", "WHEN", "ERROR"]
     assert lines[4].split()[:2] == ["1", "cancelled"]
+
+
+def test_a_running_job_is_listed_by_when_it_began(run: Run, folder: Path, client: Client) -> None:
+    client.enqueue(ADD, 1)
+    with sqlite3.connect(folder / "jobs.db") as connection:
+        connection.execute(
+            "UPDATE jobs SET state = 'running', owner = 1, claim = 1, run_at = run_at - 7200000, "
+            "claimed_at = created_at - 65000"
+        )
+    connection.close()
+    assert "1m5s ago" in run("list", "--state", "running").stdout
+
+
+def test_numbers_that_readers_of_json_would_round_are_texts(run: Run, client: Client) -> None:
+    run("enqueue", BOOM)
+    client.run_one()
+    told = json.loads(run("show", "1", "--json").stdout)
+    assert told["id"] == 1
+    assert isinstance(told["owner"], str)
+    assert told["attempts"][0]["owner"] == told["owner"]
 
 
 def test_show_has_the_attempts_and_no_escape_sequence(run: Run, client: Client) -> None:

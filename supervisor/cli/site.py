@@ -1,0 +1,56 @@
+"""Where a command works: the database, and the configuration if there is one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.errors import ConfigError, StoreUnavailable
+from jobvisor.jobs.settings import find, parse_url
+from jobvisor.jobs.task import Defaults
+from jobvisor.supervisor.config import Config
+
+__all__ = ["Site", "find_site"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The database a command works on, and the configuration that named it."""
+
+    url: str
+    schema: str
+    notify: bool
+    defaults: Defaults
+    config: Config | None
+
+    def client(self, *, create: bool = False) -> Client:
+        """A client of this database; only `create` may make a file that is not there."""
+        target = parse_url(self.url)
+        if target.kind == "memory":
+            raise ConfigError(
+                "memory:// ends with this command; name a file, such as sqlite:///jobs.db"
+            )
+        if not create and target.kind == "sqlite" and not os.path.exists(target.path):
+            raise StoreUnavailable(
+                f"there is no database {target.path} yet; `jobvisor migrate` or the first enqueue "
+                "makes it, -c names another configuration"
+            )
+        durability = self.config.database.durability if self.config else None
+        return Client(
+            self.url,
+            schema=self.schema,
+            notify=self.notify,
+            defaults=self.defaults,
+            durability=durability,
+        )
+
+
+def find_site(config: str | None) -> Site:
+    """By `-c`, else ./config.toml, else JOBVISOR_DATABASE_URL; ConfigError names all three."""
+    if config is not None or os.path.exists("config.toml"):
+        loaded = Config.load(config or "config.toml")
+        database = loaded.database
+        return Site(database.url, database.schema, database.notify, loaded.defaults, loaded)
+    settings = find()
+    return Site(settings.url, settings.schema, settings.notify, settings.defaults, None)
