@@ -18,14 +18,13 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.job import Attempt, Claimed, Job, State
-from jobvisor.jobs.log import log_event
+from jobvisor.jobs.log import log_event, log_lost
 from jobvisor.jobs.outcome import VERB_CODES
 from jobvisor.jobs.payload import Codec, Payload
 from jobvisor.jobs.registry import Registry, check_name, registry
 from jobvisor.jobs.settings import DURABILITIES, Settings, find
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
-from jobvisor.jobs.store.relational import log_lost
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 
 Target = Task[..., Any] | Call | str

@@ -11,13 +11,14 @@ import logging
 import os
 import select
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from jobvisor.jobs.clock import iso, to_datetime
 from jobvisor.jobs.errors import ConfigError, shown
 from jobvisor.jobs.events import Event
+from jobvisor.jobs.outcome import VERB_NAMES
 from jobvisor.jobs.units import duration_text
 
 LINE_MAX = 32 * 1024  # bytes; longer lines are cut
@@ -170,6 +171,28 @@ def _worded(template: str, fields: Mapping[str, Any]) -> str:
         return template.format_map(_Fields(fields))
     except Exception as error:  # noqa: BLE001 -- a field's own __str__ may raise anything
         return f"{template} ({type(error).__name__} in its fields)"
+
+
+class Lost(Protocol):
+    """What is told of an outcome that came too late."""
+
+    @property
+    def job(self) -> int:
+        """The id of its job."""
+
+    @property
+    def verb(self) -> int:
+        """Its verb, by the code of VERB_CODES."""
+
+    @property
+    def claim(self) -> int:
+        """The claim that it was a run of."""
+
+
+def log_lost(records: Iterable[Lost]) -> None:
+    """One line for each outcome that came too late: somebody else had the job by then."""
+    for record in records:
+        say("lost_claim", job=record.job, verb=VERB_NAMES[record.verb], claim=record.claim)
 
 
 _VERB_LINES = {

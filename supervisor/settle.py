@@ -7,10 +7,10 @@ a life twice, or while somebody else does, changes nothing the second time.
 from __future__ import annotations
 
 from jobvisor.jobs.identity import HOST
+from jobvisor.jobs.log import log_lost
 from jobvisor.jobs.retry import policy_from_json
 from jobvisor.jobs.store import Applied, Life, Record, Store
 from jobvisor.jobs.store.base import Death, Held
-from jobvisor.jobs.store.relational import log_lost
 from jobvisor.supervisor.board import VERDICTS, Grave
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.ledger import Header, Read

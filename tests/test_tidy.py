@@ -11,7 +11,7 @@ import pytest
 
 import jobvisor
 from jobvisor.jobs.log import LINES
-from jobvisor.jobs.store.relational import statements
+from jobvisor.jobs.store.statements import statements
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*ROOT.glob("jobs/**/*.py"), *ROOT.glob("supervisor/**/*.py")])

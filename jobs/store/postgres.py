@@ -31,16 +31,10 @@ from jobvisor.jobs.settings import shown_url
 from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Turn, Waker
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.front import Front
-from jobvisor.jobs.store.relational import (
-    PROMOTED_AT_ONCE,
-    SUCCEED,
-    RelationalStore,
-    in_order,
-    settling,
-    statements,
-    successes,
-    summed,
-)
+from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
+from jobvisor.jobs.store.rows import Changed, in_order
+from jobvisor.jobs.store.settlement import SUCCEED, settling, successes, summed
+from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import PollWaker
 
 SCHEMA = 2  # the number of the newest migration this release knows
@@ -537,7 +531,7 @@ class PostgresStore(RelationalStore):
 
     def _enqueued(self, number: int, job: NewJob) -> None:
         if self.events.active:
-            self._note("enqueue", number, ("", job.task, job.queue, 0, job.attempts_max))
+            self._moved("enqueue", number, Changed("", job.task, job.queue, 0, job.attempts_max))
         # Waking is the insert's own, by a trigger.
 
     def _skip_ids(self, greatest: int) -> None:
@@ -664,9 +658,9 @@ class PostgresStore(RelationalStore):
                     lost.append(record)
                 else:
                     changed += 1
-                    self._settled(record, life, outcome, row)
+                    self._settled(record, life, outcome, Changed._make(row))
             for row in released.fetchall() if released is not None else ():
-                self._changed("release", row[0], row[1:])
+                self._moved("release", row[0], Changed._make(row[1:]))
             jobs: list[Claimed] = []
             for cursor in claims:
                 jobs += in_order(cursor.fetchall())

@@ -23,7 +23,8 @@ from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUn
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Waker
-from jobvisor.jobs.store.relational import RelationalStore, statements
+from jobvisor.jobs.store.relational import RelationalStore
+from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import FileWaker, PollWaker, touch
 
 SCHEMA = 3  # the number of the newest migration this release knows

@@ -11,7 +11,7 @@ import pytest
 
 from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.store.enqueueing import MOVES_MET, carried_out, enqueueing
-from jobvisor.jobs.store.relational import statements
+from jobvisor.jobs.store.statements import statements
 from tests.store.database import SqliteDatabase
 from tests.store.making import new
 

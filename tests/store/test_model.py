@@ -28,7 +28,7 @@ from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.errors import IllegalMove, JobNotFound, JobsError, UniqueTaken
 from jobvisor.jobs.job import FINISHED, UNFINISHED, Claimed, Job, State
 from jobvisor.jobs.store import Life, Record
-from jobvisor.jobs.store.relational import LOSSES_MAX
+from jobvisor.jobs.store.settlement import LOSSES_MAX
 from tests.store.database import KINDS, Database
 from tests.store.making import CRASH, GONE, STOPPED, enqueue, life, record
 

@@ -17,7 +17,7 @@ from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import AttemptRow, JobRow
-from jobvisor.jobs.store.relational import IMPORTED_AT_ONCE, IMPORTED_TEXT
+from jobvisor.jobs.store.transfer import IMPORTED_AT_ONCE, IMPORTED_TEXT
 from tests.clock import START_MS, MovableClock
 from tests.store.database import KINDS, Database, PostgresDatabase, SqliteDatabase
 from tests.store.making import (

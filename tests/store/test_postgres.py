@@ -24,7 +24,7 @@ from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, SCHEMA, PostgresStore
-from jobvisor.jobs.store.relational import statements
+from jobvisor.jobs.store.statements import statements
 from tests.clock import MovableClock
 from tests.postgres import Server, Stranger, debian, shared, wheel
 from tests.proxy import Proxy

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from jobvisor.jobs.store.postgres import PostgresStore
-from jobvisor.jobs.store.relational import statements
+from jobvisor.jobs.store.statements import statements
 from tests.store.database import PostgresDatabase
 
 

@@ -17,8 +17,8 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.relational import statements
 from jobvisor.jobs.store.sqlite import CHECKPOINT_BYTES, SCHEMA, SqliteStore, file_system
+from jobvisor.jobs.store.statements import statements
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import claim, enqueue, life, new, record, running
 from tests.store.processes import held_by_another, in_a_copy

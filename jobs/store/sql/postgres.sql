@@ -5,6 +5,38 @@
 -- while the table was small can scan it when it is large. A row that changed meanwhile is left out that
 -- way, so where none may be missed the second look is by id.
 
+-- fragment: job
+-- The whole row of a job, as JobRow names it.
+id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt, attempts_max,
+claims, losses, policy::text, timeout_ms, memory_bytes, unique_key, {schema}.ms(expires_at), deferred,
+cancel_requested, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
+{schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text
+
+-- fragment: job_columns
+-- The same columns, to be written.
+id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
+policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
+created_at, claimed_at, started_at, finished_at, result, error, progress
+
+-- fragment: attempt
+-- The whole row of an attempt, as AttemptRow names it.
+job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
+verdict, {schema}.ms(started_at), {schema}.ms(finished_at)
+
+-- fragment: attempt_columns
+-- The same columns, to be written.
+job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
+verdict, started_at, finished_at
+
+-- fragment: claimed
+-- What a worker needs of a claimed row, as Claimed names it.
+id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms, memory_bytes,
+{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority
+
+-- fragment: told
+-- What a changed row tells of itself, as Changed names it.
+state, task, queue, attempt, attempts_max
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -17,10 +49,7 @@ FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
-RETURNING id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
-    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
-    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
-    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred;
+RETURNING {job};
 
 -- name: holder
 -- The unfinished job that holds a unique key.
@@ -49,8 +78,7 @@ WHERE ctid = ANY (ARRAY(
         ELSE %(limit)s - (SELECT count(*) FROM {schema}.jobs
             WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
     FOR UPDATE SKIP LOCKED))
-RETURNING id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms,
-    memory_bytes, {schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority;
+RETURNING {claimed};
 
 -- name: has_pending
 -- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
@@ -87,7 +115,7 @@ UPDATE {schema}.jobs SET
     finished_at = CASE WHEN cancel_requested = 1
         THEN {schema}.clock() - %(age)s * interval '1 ms' END
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: snooze
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
@@ -99,7 +127,7 @@ UPDATE {schema}.jobs SET
     finished_at = CASE WHEN cancel_requested = 1
         THEN {schema}.clock() - %(age)s * interval '1 ms' END
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: fail
 -- A run that failed for good.
@@ -109,7 +137,7 @@ UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
     finished_at = {schema}.clock() - %(age)s * interval '1 ms'
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: release
 -- A run handed back as if it had never begun.
@@ -117,7 +145,7 @@ UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
     attempt = greatest(attempt - 1, 0), run_at = least(run_at, {schema}.clock()),
     finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: release_rest
 -- Every row an owner holds (of one claim, or of all) but the one it runs goes back untouched.
@@ -127,7 +155,7 @@ UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
 WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
         AND (%(claim)s::bigint IS NULL OR claim = %(claim)s) AND id <> %(current)s
     ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
-RETURNING id, state, task, queue, attempt, attempts_max;
+RETURNING id, {told};
 
 -- name: vanish
 -- Rows whose worker vanished without evidence go back uncharged, and are failed the fourth time. The page
@@ -144,7 +172,7 @@ WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(
                 AND (%(job)s::bigint IS NULL OR id = %(job)s) LIMIT %(limit)s))
         AND state = 'running' AND owner = %(owner)s
     ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
-RETURNING id, state, task, queue, attempt, attempts_max, claim;
+RETURNING id, claim, {told};
 
 -- name: cancel_run
 -- A run that ended because it was asked to.
@@ -153,25 +181,25 @@ UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s,
         {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
     finished_at = {schema}.clock() - %(age)s * interval '1 ms'
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: block
 -- Pending rows that must wait for something else.
 UPDATE {schema}.jobs SET state = 'blocked' WHERE id = %(job)s AND state = 'pending'
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: unblock
 -- Rows that need wait no longer.
 UPDATE {schema}.jobs
 SET state = CASE WHEN run_at > {schema}.clock() THEN 'scheduled' ELSE 'pending' END
 WHERE id = %(job)s AND state = 'blocked'
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: cancel
 -- An unfinished row that does not run is cancelled at once.
 UPDATE {schema}.jobs SET state = 'cancelled', cancel_requested = 1, finished_at = {schema}.clock()
 WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked')
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: request_cancel
 -- A running row is asked to end; its family carries the word.
@@ -184,7 +212,7 @@ UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {s
     claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
     progress = NULL
 WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: prune
 -- Finished rows older than their time go, a bounded number at a time.
@@ -201,8 +229,7 @@ SELECT count(*) FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NO
 
 -- name: add_attempt
 -- The history of one unsuccessful run; a second telling of the same run changes nothing.
-INSERT INTO {schema}.attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host,
-    pid, exit_code, signal, verdict, started_at, finished_at)
+INSERT INTO {schema}.attempts ({attempt_columns})
 VALUES (%(job)s, %(attempt)s, %(owner)s, %(claim)s, %(outcome)s, %(error_type)s, %(message)s,
     %(traceback)s, %(host)s, %(pid)s, %(exit_code)s, %(signal)s, %(verdict)s,
     coalesce({schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms',
@@ -232,28 +259,19 @@ WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(cla
 
 -- name: get
 -- One job.
-SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
-    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
-    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
-    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+SELECT {job}
 FROM {schema}.jobs WHERE id = %(job)s;
 
 -- name: find
 -- The newest jobs, of every state.
-SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
-    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
-    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
-    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+SELECT {job}
 FROM {schema}.jobs WHERE id < %(before)s AND (%(queue)s::text IS NULL OR queue = %(queue)s)
     AND (%(task)s::text IS NULL OR task = %(task)s)
 ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: find_unfinished
 -- The newest jobs of one unfinished state.
-SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
-    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
-    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
-    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+SELECT {job}
 FROM {schema}.jobs WHERE state = %(state)s AND id < %(before)s
     AND (%(queue)s::text IS NULL OR queue = %(queue)s)
     AND (%(task)s::text IS NULL OR task = %(task)s)
@@ -261,10 +279,7 @@ ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: find_finished
 -- The jobs of one finished state; the finished index finds the few failed among millions of others.
-SELECT id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt,
-    attempts_max, timeout_ms, memory_bytes, unique_key, result::text, error, progress::text,
-    cancel_requested, losses, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
-    {schema}.ms(started_at), {schema}.ms(finished_at), {schema}.ms(expires_at), deferred
+SELECT {job}
 FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL AND id < %(before)s
     AND (%(queue)s::text IS NULL OR queue = %(queue)s)
     AND (%(task)s::text IS NULL OR task = %(task)s)
@@ -272,8 +287,7 @@ ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: attempts
 -- The history of one job.
-SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
-    signal, verdict, {schema}.ms(started_at), {schema}.ms(finished_at)
+SELECT {attempt}
 FROM {schema}.attempts WHERE job = %(job)s ORDER BY id;
 
 -- name: counts
@@ -372,24 +386,14 @@ DELETE FROM {schema}.owners WHERE owner = %(owner)s;
 SELECT count(*) FROM {schema}.jobs WHERE state = 'running';
 
 -- name: export
--- Whole rows in the order of their ids, to be moved; a running one as its release would leave it.
-SELECT id, task, args::text, kwargs::text, queue, priority,
-    CASE WHEN state <> 'running' THEN state WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    {schema}.ms(run_at), CASE WHEN state = 'running' THEN greatest(attempt - 1, 0) ELSE attempt END,
-    attempts_max, claims, losses, policy::text, timeout_ms, memory_bytes, unique_key,
-    {schema}.ms(expires_at), deferred, cancel_requested, owner, claim, {schema}.ms(created_at),
-    {schema}.ms(claimed_at), {schema}.ms(started_at),
-    {schema}.ms(CASE WHEN state = 'running' AND cancel_requested = 1
-        THEN {schema}.clock() ELSE finished_at END),
-    result::text, error, progress::text
-FROM {schema}.jobs WHERE id > %(after)s
+-- Whole rows in the order of their ids, to be moved, and what o'clock it is.
+SELECT {job}, {schema}.ms({schema}.clock()) FROM {schema}.jobs WHERE id > %(after)s
     AND (%(finished)s OR state IN ('scheduled', 'pending', 'blocked', 'running'))
 ORDER BY id LIMIT %(limit)s;
 
 -- name: export_attempts
 -- The whole history of some rows; their ids come as a JSON list.
-SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
-    signal, verdict, {schema}.ms(started_at), {schema}.ms(finished_at)
+SELECT {attempt}
 FROM {schema}.attempts
 WHERE job = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) ORDER BY job, id;
 
@@ -400,10 +404,7 @@ WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint));
 
 -- name: import
 -- Rows from another database, under their own ids, any number in one statement.
-INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max,
-    claims, losses, policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred,
-    cancel_requested, owner, claim, created_at, claimed_at, started_at, finished_at, result, error,
-    progress)
+INSERT INTO {schema}.jobs ({job_columns})
 SELECT id, task, args::json, kwargs::json, queue, priority, state, {schema}.moment(run_at), attempt,
     attempts_max, claims, losses, policy::json, timeout_ms, memory_bytes, unique_key,
     {schema}.moment(expires_at), deferred, cancel_requested, owner, claim,
@@ -417,23 +418,18 @@ FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::te
     %(owner)s::bigint[], %(claim)s::bigint[], %(created_at)s::bigint[], %(claimed_at)s::bigint[],
     %(started_at)s::bigint[], %(finished_at)s::bigint[], %(result)s::text[], %(error)s::text[],
     %(progress)s::text[])
-    AS told (id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims,
-        losses, policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred,
-        cancel_requested, owner, claim, created_at, claimed_at, started_at, finished_at, result,
-        error, progress);
+    AS told ({job_columns});
 
 -- name: import_attempt
 -- The history of imported rows, any number of runs in one statement, in the order of the arrays.
-INSERT INTO {schema}.attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host,
-    pid, exit_code, signal, verdict, started_at, finished_at)
+INSERT INTO {schema}.attempts ({attempt_columns})
 SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
     verdict, {schema}.moment(started_at), {schema}.moment(finished_at)
 FROM unnest(%(job)s::bigint[], %(attempt)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[],
     %(outcome)s::text[], %(error_type)s::text[], %(message)s::text[], %(traceback)s::text[],
     %(host)s::text[], %(pid)s::bigint[], %(exit_code)s::bigint[], %(signal)s::text[],
     %(verdict)s::text[], %(started_at)s::bigint[], %(finished_at)s::bigint[])
-    WITH ORDINALITY AS told (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
-        signal, verdict, started_at, finished_at, place)
+    WITH ORDINALITY AS told ({attempt_columns}, place)
 ORDER BY place;
 
 -- name: meta
@@ -465,8 +461,7 @@ WHERE ctid = ANY (ARRAY(
         ELSE %(limit)s - (SELECT count(*) FROM {schema}.jobs
             WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
     FOR UPDATE SKIP LOCKED))
-RETURNING id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms,
-    memory_bytes, {schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority;
+RETURNING {claimed};
 
 -- name: succeed_many
 -- Many runs that returned, in the order of the arrays. The state is written so that no partial index

@@ -1,7 +1,22 @@
 -- Every statement of the queue, SQLite's dialect. A name and a sentence each; the other dialects
 -- keep the same names in the same order. Each statement that leaves `running` carries the whole
 -- fence: id, state, owner, claim. Ends of runs come as ages and delays in milliseconds; :now, bound by
--- the store, is the only clock.
+-- the store, is the only clock. A {fragment} stands for its columns.
+
+-- fragment: job
+-- The whole row of a job, as JobRow names it.
+id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
+policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
+created_at, claimed_at, started_at, finished_at, result, error, progress
+
+-- fragment: attempt
+-- The whole row of an attempt, as AttemptRow names it.
+job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
+verdict, started_at, finished_at
+
+-- fragment: told
+-- What a changed row tells of itself, as Changed names it.
+state, task, queue, attempt, attempts_max
 
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
@@ -13,9 +28,7 @@ VALUES (:task, :args, :kwargs, :queue, :priority,
     :unique_key, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms, :now)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
-RETURNING id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
-    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
-    created_at, claimed_at, started_at, finished_at, expires_at, deferred;
+RETURNING {job};
 
 -- name: holder
 -- The unfinished job that holds a unique key.
@@ -63,7 +76,7 @@ UPDATE jobs SET
     started_at = coalesce(:now - :age - :duration, claimed_at),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: snooze
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
@@ -73,7 +86,7 @@ UPDATE jobs SET
     run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: fail
 -- A run that failed for good.
@@ -81,7 +94,7 @@ UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'fa
     error = :error, started_at = coalesce(:now - :age - :duration, claimed_at),
     finished_at = :now - :age
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: release
 -- A run handed back as if it had never begun.
@@ -89,7 +102,7 @@ UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pe
     attempt = max(attempt - 1, 0), run_at = min(run_at, :now),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: release_rest
 -- Every row an owner holds (of one claim, or of all) but the one it runs goes back untouched.
@@ -97,7 +110,7 @@ UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pe
     attempt = max(attempt - 1, 0),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now END
 WHERE state = 'running' AND owner = :owner AND (:claim IS NULL OR claim = :claim) AND id <> :current
-RETURNING id, state, task, queue, attempt, attempts_max;
+RETURNING id, {told};
 
 -- name: vanish
 -- Rows whose worker vanished without evidence go back uncharged, and are failed the fourth time.
@@ -109,31 +122,31 @@ UPDATE jobs SET
     finished_at = CASE WHEN cancel_requested = 1 OR losses >= :losses_max THEN :now END
 WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND owner = :owner
     AND (:job IS NULL OR id = :job) ORDER BY id LIMIT :limit)
-RETURNING id, state, task, queue, attempt, attempts_max, claim;
+RETURNING id, claim, {told};
 
 -- name: cancel_run
 -- A run that ended because it was asked to.
 UPDATE jobs SET state = 'cancelled', error = :error,
     started_at = coalesce(:now - :age - :duration, claimed_at), finished_at = :now - :age
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: block
 -- Pending rows that must wait for something else.
 UPDATE jobs SET state = 'blocked' WHERE id = :job AND state = 'pending'
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: unblock
 -- Rows that need wait no longer.
 UPDATE jobs SET state = CASE WHEN run_at > :now THEN 'scheduled' ELSE 'pending' END
 WHERE id = :job AND state = 'blocked'
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: cancel
 -- An unfinished row that does not run is cancelled at once.
 UPDATE jobs SET state = 'cancelled', cancel_requested = 1, finished_at = :now
 WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked')
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: request_cancel
 -- A running row is asked to end; its family carries the word.
@@ -145,7 +158,7 @@ UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, defer
     cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
     started_at = NULL, finished_at = NULL, result = NULL, error = NULL, progress = NULL
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
-RETURNING state, task, queue, attempt, attempts_max;
+RETURNING {told};
 
 -- name: prune
 -- Finished rows older than their time go, a bounded number at a time.
@@ -159,8 +172,7 @@ WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :now - :age;
 
 -- name: add_attempt
 -- The history of one unsuccessful run; a second telling of the same run changes nothing.
-INSERT INTO attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid,
-    exit_code, signal, verdict, started_at, finished_at)
+INSERT INTO attempts ({attempt})
 VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
     :exit_code, :signal, :verdict,
     coalesce(:now - :age - :duration, (SELECT claimed_at FROM jobs WHERE id = :job)), :now - :age)
@@ -187,41 +199,32 @@ WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: get
 -- One job.
-SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
-    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
-    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+SELECT {job}
 FROM jobs WHERE id = :job;
 
 -- name: find
 -- The newest jobs, of every state.
-SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
-    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
-    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+SELECT {job}
 FROM jobs WHERE id < :before AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
 ORDER BY id DESC LIMIT :limit;
 
 -- name: find_unfinished
 -- The newest jobs of one unfinished state.
-SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
-    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
-    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+SELECT {job}
 FROM jobs WHERE state = :state AND id < :before
     AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
 ORDER BY id DESC LIMIT :limit;
 
 -- name: find_finished
 -- The jobs of one finished state; the finished index finds the few failed among millions of others.
-SELECT id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, timeout_ms,
-    memory_bytes, unique_key, result, error, progress, cancel_requested, losses, owner, claim,
-    created_at, claimed_at, started_at, finished_at, expires_at, deferred
+SELECT {job}
 FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id < :before
     AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
 ORDER BY id DESC LIMIT :limit;
 
 -- name: attempts
 -- The history of one job.
-SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
-    signal, verdict, started_at, finished_at FROM attempts WHERE job = :job ORDER BY id;
+SELECT {attempt} FROM attempts WHERE job = :job ORDER BY id;
 
 -- name: counts
 -- How many rows of each queue are in each state.
@@ -306,22 +309,14 @@ DELETE FROM owners WHERE owner = :owner;
 SELECT count(*) FROM jobs WHERE state = 'running';
 
 -- name: export
--- Whole rows in the order of their ids, to be moved; a running one as its release would leave it.
-SELECT id, task, args, kwargs, queue, priority,
-    CASE WHEN state <> 'running' THEN state WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    run_at, CASE WHEN state = 'running' THEN max(attempt - 1, 0) ELSE attempt END,
-    attempts_max, claims, losses, policy, timeout_ms, memory_bytes, unique_key, expires_at,
-    deferred, cancel_requested, owner, claim, created_at, claimed_at, started_at,
-    CASE WHEN state = 'running' AND cancel_requested = 1 THEN :now ELSE finished_at END,
-    result, error, progress
-FROM jobs WHERE id > :after
+-- Whole rows in the order of their ids, to be moved, and what o'clock it is.
+SELECT {job}, :now FROM jobs WHERE id > :after
     AND (:finished OR state IN ('scheduled', 'pending', 'blocked', 'running'))
 ORDER BY id LIMIT :limit;
 
 -- name: export_attempts
 -- The whole history of some rows; their ids come as a JSON list.
-SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code,
-    signal, verdict, started_at, finished_at
+SELECT {attempt}
 FROM attempts WHERE job IN (SELECT value FROM json_each(:jobs)) ORDER BY job, id;
 
 -- name: known
@@ -330,9 +325,7 @@ SELECT id, task, created_at FROM jobs WHERE id IN (SELECT value FROM json_each(:
 
 -- name: import
 -- A row from another database, under its own id.
-INSERT INTO jobs (id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims,
-    losses, policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner,
-    claim, created_at, claimed_at, started_at, finished_at, result, error, progress)
+INSERT INTO jobs ({job})
 VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt, :attempts_max,
     :claims, :losses, :policy, :timeout_ms, :memory_bytes, :unique_key, :expires_at, :deferred,
     :cancel_requested, :owner, :claim, :created_at, :claimed_at, :started_at, :finished_at, :result,
@@ -340,8 +333,7 @@ VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt
 
 -- name: import_attempt
 -- One run of the history of an imported row.
-INSERT INTO attempts (job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid,
-    exit_code, signal, verdict, started_at, finished_at)
+INSERT INTO attempts ({attempt})
 VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
     :exit_code, :signal, :verdict, :started_at, :finished_at);
 

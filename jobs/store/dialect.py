@@ -1,0 +1,74 @@
+"""What every verb is written with: named statements, and what a change leaves behind.
+
+A dialect brings the statements and the connection; wakes and events wait for the commit.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.store.base import Store
+from jobvisor.jobs.store.rows import Changed
+
+
+class Dialect(Store):
+    """A store as its verbs see it; what differs between databases is below the abstract line."""
+
+    def __init__(self, clock: Clock, events: Events) -> None:
+        self.clock = clock
+        self.events = events
+        self.on_wait = _nothing
+        self.payload = Payload()
+        self._pending_made = False
+        self._events: list[Event] = []
+
+    # -- what a dialect brings
+
+    @abstractmethod
+    def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a statement; its rows."""
+
+    @abstractmethod
+    def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
+        """Run a statement; how many rows it changed."""
+
+    @abstractmethod
+    def _change_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
+        """Run a statement for each; how many rows changed in all."""
+
+    @abstractmethod
+    def _attempted(self, action: Any, *arguments: Any) -> tuple[Any, str | None]:
+        """Run an action under a savepoint; (its value, None), or (None, why the database refused)."""
+
+    # -- what every change leaves behind
+
+    def _moved(
+        self,
+        verb: str,
+        job: int,
+        row: Changed,
+        *,
+        error: str | None = None,
+        kind: str | None = None,
+        delay_ms: int = 0,
+    ) -> None:
+        """After a statement moved a row: who may claim it wakes, who listens hears of it."""
+        if row.state in ("pending", "scheduled"):
+            self._pending_made = True
+        if self.events.active:
+            kind = kind or row.state
+            self._events.append(
+                Event(
+                    verb, job, row.task, row.queue, row.attempt, row.attempts_max,
+                    error=error, delay_ms=delay_ms, kind=kind,
+                )
+            )  # fmt: skip
+
+
+def _nothing() -> None:
+    """Nobody wants to know that the store waits."""

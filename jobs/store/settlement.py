@@ -1,0 +1,274 @@
+"""The end of a run, written to its row and its history: as its record says, or as a death left it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import Any
+
+from jobvisor.jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
+from jobvisor.jobs.store.base import (
+    DEATHS,
+    NOTHING,
+    Applied,
+    Death,
+    Held,
+    Life,
+    Record,
+    failure_fields,
+)
+from jobvisor.jobs.store.dialect import Dialect
+from jobvisor.jobs.store.rows import Changed
+
+LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
+VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
+
+SUCCEED = VERB_CODES["succeed"]
+
+
+class Settlement(Dialect):
+    """The verbs that end runs. Each statement carries the whole fence: id, state, owner, claim."""
+
+    # -- by a record
+
+    def apply(
+        self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
+    ) -> Applied:
+        ordered = sorted(records, key=attrgetter("job"))  # rows are locked in id order
+        if not ordered:
+            return NOTHING
+        with self.transaction():
+            succeeded = [record for record in ordered if record.verb == SUCCEED]
+            others = [record for record in ordered if record.verb != SUCCEED]
+            applied = Applied(0, [], [])
+            if succeeded:
+                applied = self._succeed(succeeded, life, forget_succeeded)
+            for record in others:
+                applied = summed(applied, self._apply_guarded(record, life, forget_succeeded))
+        return applied
+
+    def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:
+        changed, refused = self._attempted(self._succeed_all, records, forget)
+        if refused is None:
+            lost = [] if changed == len(records) else self._lost(records)
+            return Applied(changed, lost, [])
+        # One row the database refuses must not block the others: each by itself.
+        applied = Applied(0, [], [])
+        for record in records:
+            applied = summed(applied, self._apply_guarded(record, life, forget))
+        return applied
+
+    def _succeed_all(self, records: list[Record], forget: bool) -> int:
+        return self._change_many(*successes(records, forget=forget))
+
+    def _apply_guarded(self, record: Record, life: Life, forget: bool) -> Applied:
+        changed, refused = self._attempted(self._apply_one, record, life, forget)
+        if refused is not None:
+            reason = f"the database refused the outcome of this run: {refused}"
+            changed, refused = self._attempted(self._fail_refused, record, life, reason)
+        if refused is not None:
+            return Applied(0, [], [(record, refused)])
+        return Applied(1, [], []) if changed else Applied(0, self._lost([record]), [])
+
+    def _apply_one(self, record: Record, life: Life, forget: bool) -> bool:
+        if record.verb == SUCCEED:
+            return self._succeed_all([record], forget) > 0
+        name, parameters, outcome = settling(record)
+        rows = self._rows(name, parameters)
+        if rows:
+            self._settled(record, life, outcome, Changed._make(rows[0]))
+        return bool(rows)
+
+    def _settled(self, record: Record, life: Life, outcome: Outcome, row: Changed) -> None:
+        """After a record other than a success changed its row: the history, and who wants to know."""
+        if outcome.verb in ("retry", "fail", "cancel"):
+            death = Death(outcome.kind, "", life.host, life.pid)
+            told = failure_fields(outcome.failure)
+            self._add_attempt(record.attempt, _fence(record), death, _times(record), told)
+        failure = outcome.failure
+        self._moved(
+            outcome.verb,
+            record.job,
+            row,
+            error=_summary(failure),
+            kind=outcome.kind if failure is not None else None,
+            delay_ms=record.delay_ms,
+        )
+
+    def _fail_refused(self, record: Record, life: Life, reason: str) -> bool:
+        fence, times = _fence(record), _times(record)
+        rows = self._rows("fail", {**fence, **times, "error": reason})
+        if rows:
+            death = Death("refused", reason, life.host, life.pid)
+            self._add_attempt(record.attempt, fence, death, times, {"message": reason})
+            self._moved("fail", record.job, Changed._make(rows[0]), error=reason, kind="refused")
+        return bool(rows)
+
+    def _lost(self, records: list[Record]) -> list[Record]:
+        return [record for record in records if not self._settled_before(record)]
+
+    def _settled_before(self, record: Record) -> bool:
+        """Whether a record that changed nothing had been applied already.
+
+        A row that is gone was pruned or not kept. The same owner under a later claim has seen this
+        record through, and under the same claim where the row stands as the record would have it:
+        a rescue, too, leaves the owner's name on the row. So has a row whose history knows the end
+        that this record tells of, and not one that was found for it when its worker was gone.
+        """
+        rows = self._rows("standing", {"job": record.job})
+        if not rows:
+            return True
+        state, owner, claim = rows[0]
+        if owner == record.owner and claim is not None and claim > record.claim:
+            return True
+        known = {"job": record.job, "owner": record.owner, "claim": record.claim}
+        outcomes = [row[0] for row in self._rows("outcome_of", known)]
+        if outcomes:
+            return outcomes[0] not in DEATHS
+        return (owner, claim) == (record.owner, record.claim) and (
+            state in _FINISHING.get(VERB_NAMES[record.verb], (state,))
+        )
+
+    # -- by a death
+
+    def held(self, job: int, owner: int, claim: int) -> Held | None:
+        rows = self._rows("held", {"job": job, "owner": owner, "claim": claim})
+        return Held._make(rows[0]) if rows else None
+
+    def rescue(self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None) -> None:
+        fence = {"job": job, "owner": owner, "claim": held.claim}
+        with self.transaction():
+            parameters = {**fence, **UNWITNESSED, "error": death.text}
+            if delay_ms is None:
+                rows = self._rows("fail", parameters)
+            else:
+                rows = self._rows("retry", {**parameters, "delay": delay_ms})
+            if rows:
+                self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
+                self._moved(
+                    "rescue", job, Changed._make(rows[0]), error=death.text, kind=death.outcome
+                )
+
+    def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
+        fence = {"job": job, "owner": owner, "claim": held.claim}
+        with self.transaction():
+            rows = self._rows("release", fence)
+            if rows:
+                self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
+                self._moved(
+                    "release", job, Changed._make(rows[0]), error=death.text, kind=death.outcome
+                )
+
+    def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
+        with self.transaction():
+            rows = self._rows(
+                "vanish",
+                {
+                    "owner": owner,
+                    "job": job,
+                    "losses_max": LOSSES_MAX,
+                    "error": f"its worker vanished {LOSSES_MAX + 1} times",
+                    "limit": VANISHED_AT_ONCE,
+                },
+            )
+            for number, claim, *told in rows:
+                row = Changed._make(told)
+                fence = {"job": number, "owner": owner, "claim": claim}
+                text = {"message": death.text}
+                self._add_attempt(row.attempt + 1, fence, death, UNWITNESSED, text)
+                self._moved("rescue", number, row, error=death.text, kind="vanished")
+            return len(rows)
+
+    def release_rest(self, owner: int, *, claim: int | None = None, current: int = 0) -> int:
+        with self.transaction():
+            parameters = {"owner": owner, "claim": claim, "current": current}
+            rows = self._rows("release_rest", parameters)
+            for job, *told in rows:
+                self._moved("release", job, Changed._make(told))
+            return len(rows)
+
+    def _add_attempt(
+        self,
+        attempt: int,
+        fence: Mapping[str, Any],
+        death: Death,
+        times: Mapping[str, Any],
+        failure: Mapping[str, Any],
+    ) -> None:
+        self._change(
+            "add_attempt",
+            {
+                "error_type": None,
+                "message": None,
+                "traceback": None,
+                **failure,
+                **fence,
+                **times,
+                "attempt": attempt,
+                "outcome": death.outcome,
+                "host": death.host,
+                "pid": death.pid,
+                "exit_code": death.exit_code,
+                "signal": death.signal,
+                "verdict": death.verdict,
+            },
+        )
+
+
+#: Where a row stands after a record of these verbs; after the others it may have gone on since.
+_FINISHING = {"succeed": ("succeeded",), "fail": ("failed", "cancelled"), "cancel": ("cancelled",)}
+#: The times of a run whose end nobody recorded: it ended now, and began when it was claimed.
+UNWITNESSED = {"age": 0, "duration": None}
+
+
+def _summary(failure: Failure | None) -> str | None:
+    if failure is None:
+        return None
+    return f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
+
+
+def summed(left: Applied, right: Applied) -> Applied:
+    return Applied(
+        left.changed + right.changed, left.lost + right.lost, left.rejected + right.rejected
+    )
+
+
+def _fence(record: Record) -> dict[str, Any]:
+    return {"job": record.job, "owner": record.owner, "claim": record.claim}
+
+
+def _times(record: Record) -> dict[str, Any]:
+    """Ages, not moments: the settling statement adds its clock, which is the database's."""
+    return {"age": record.age_ms, "duration": record.duration_ms}
+
+
+def settling(record: Record) -> tuple[str, dict[str, Any], Outcome]:
+    """The statement that settles a record other than a success, its parameters, and the outcome."""
+    outcome = Outcome.from_body(VERB_NAMES[record.verb], record.delay_ms, record.body)
+    name = "cancel_run" if outcome.verb == "cancel" else outcome.verb
+    parameters = {
+        **_fence(record),
+        **_times(record),
+        "delay": record.delay_ms,
+        "deferred": outcome.deferred,
+        "error": _summary(outcome.failure),
+    }
+    return name, parameters, outcome
+
+
+def successes(records: Iterable[Record], *, forget: bool) -> tuple[str, list[dict[str, Any]]]:
+    """The statement that settles successes, and its parameters for each."""
+    if forget:
+        return "succeed_and_forget", [_fence(record) for record in records]
+    return "succeed", [_success(record) for record in records]
+
+
+def _success(record: Record) -> dict[str, Any]:
+    return {
+        "job": record.job,
+        "owner": record.owner,
+        "claim": record.claim,
+        "result": record.body.decode("utf-8") if record.body else None,
+        "age": record.age_ms,
+        "duration": record.duration_ms,
+    }

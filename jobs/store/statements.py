@@ -1,0 +1,30 @@
+"""The named statements of a dialect, read from its file, with the column lists they share put in."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+
+@cache
+def statements(dialect: str) -> dict[str, str]:
+    """The statements of one dialect by name, in the order of its file.
+
+    A part that begins with `-- fragment: NAME` is a list of columns: it stands wherever a statement
+    says `{NAME}`, so that a new column is written once.
+    """
+    text = (
+        resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
+    )
+    head, *parts = text.split("-- name: ")
+    fragments = dict(map(_named, head.split("-- fragment: ")[1:]))
+    found = dict(map(_named, parts))
+    for word, columns in fragments.items():
+        found = {name: each.replace(f"{{{word}}}", columns) for name, each in found.items()}
+    return found
+
+
+def _named(part: str) -> tuple[str, str]:
+    name, _, rest = part.partition("\n")
+    lines = [line for line in rest.splitlines() if not line.startswith("--")]
+    return name.strip(), "\n".join(lines).strip().rstrip(";")

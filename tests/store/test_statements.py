@@ -1,0 +1,68 @@
+"""The statements' files: columns stand once, in the order of the values they become."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+import pytest
+
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.store.base import AttemptRow, JobRow
+from jobvisor.jobs.store.rows import Changed
+from jobvisor.jobs.store.statements import statements
+
+JOB = JobRow._fields[:-1]  # the history is another table's
+ATTEMPT = ("job", *AttemptRow._fields)
+EXPIRES = {"expires_in_ms": "expires_at"}  # counted from the claim
+
+
+def columns(text: str) -> list[str]:
+    """The columns of a list, without what is done to them on the way out."""
+    found = re.sub(r"\s*-\s*(:now|\{schema\}\.ms\(\{schema\}\.clock\(\)\))", "", text)
+    found = re.sub(r"\{schema\}\.ms\((\w+)\)", r"\1", found)
+    return [column.strip().removesuffix("::text") for column in found.split(",")]
+
+
+def returned(text: str) -> str:
+    return text.partition("RETURNING ")[2]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+@pytest.mark.parametrize(
+    ("statement", "names"),
+    [
+        ("enqueue", JOB),
+        ("claim", [EXPIRES.get(name, name) for name in Claimed._fields]),
+        ("fail", Changed._fields),
+        ("release_rest", ["id", *Changed._fields]),
+        ("vanish", ["id", "claim", *Changed._fields]),
+    ],
+)
+def test_what_a_change_returns_are_the_fields_of_its_value(
+    dialect: str, statement: str, names: Sequence[str]
+) -> None:
+    assert columns(returned(statements(dialect)[statement])) == list(names)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+@pytest.mark.parametrize(("statement", "names"), [("get", JOB), ("attempts", ATTEMPT)])
+def test_what_is_read_are_the_fields_of_its_value(
+    dialect: str, statement: str, names: Sequence[str]
+) -> None:
+    text = statements(dialect)[statement].removeprefix("SELECT ").partition("FROM ")[0]
+    assert columns(text) == list(names)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+def test_no_other_statement_lists_the_columns_of_a_job(dialect: str) -> None:
+    file = resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql")
+    parts = file.read_text("utf-8").split("-- name: ")[1:]
+    listing = [part.partition("\n")[0] for part in parts if re.search(r"\bcreated_at, *\w*", part)]
+    assert set(listing) <= {"import", "known"}
+
+
+def test_both_dialects_name_the_same_statements_in_the_same_order() -> None:
+    common = list(statements("sqlite"))
+    assert list(statements("postgres"))[: len(common)] == common
