@@ -3,8 +3,9 @@
 Facts this file is built on (measured, or from PostgreSQL's own pages):
 nothing may depend on the session, because a pooler in transaction mode gives each transaction another
 one: what is set there (time limits, plans, LISTEN, prepared statements) is only used without one;
-a COMMIT whose answer is lost has happened or not, and `pg_xact_status` knows; a socket whose other end
-is gone says nothing for hours, so every answer has a limit of our own.
+a COMMIT whose answer is lost has happened or not, and `pg_xact_status` knows, until a crash gives
+the number out again; a socket whose other end is gone says nothing for hours, so every answer has a
+limit of our own.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class PostgresStore(RelationalStore):
             "jobs_id": sql.Literal(f'"{schema}".jobs_id_seq'),
             "woken": sql.Literal(f'"{schema}".woken'),
         }
+        self._number = self._worded(_NUMBER).encode()
         self._statements = {
             name: self._worded(text).encode() for name, text in statements("postgres").items()
         }
@@ -115,8 +117,8 @@ class PostgresStore(RelationalStore):
         self._depth = 0
         self._begun = False
         self._reading = False
-        self._transaction_id: tuple[str, str] | None = None  # with its timeline
-        self._timeline = ""
+        # Its number and the incarnation of the server that gave it out.
+        self._transaction_id: tuple[str, str | None] | None = None
         self._local = b""  # what each transaction sets for itself where the session is not ours
         self._listening = False
         self._heard = False
@@ -174,6 +176,7 @@ class PostgresStore(RelationalStore):
         connection = self._greeted()
         try:
             self._check_meta(connection)
+            connection.execute(self._worded(_INCARNATION).encode())
         except BaseException:
             self.close()
             raise
@@ -195,9 +198,8 @@ class PostgresStore(RelationalStore):
             self.close()
             raise StoreRefused(f"{self.place} is PostgreSQL {version}; jobvisor needs 13 or newer")
         connection.add_notify_handler(self._note_heard)
-        row = connection.execute(_HELLO).fetchone()
+        row = connection.execute(b"SELECT pg_backend_pid()").fetchone()
         assert row is not None
-        backend, self._timeline = row
         settings = _LIMITS | {
             "statement_timeout": str(int(self._patience * 1000)),
             "lock_timeout": str(int(self._patience * 500)),
@@ -206,7 +208,7 @@ class PostgresStore(RelationalStore):
         }
         if not self._notify:
             settings["jobvisor.notify"] = "off"
-        if backend == connection.info.backend_pid:
+        if row[0] == connection.info.backend_pid:
             connection.prepare_threshold = 5
             connection.execute(_set(settings | _PLANS, local=False))
             self._local = b""
@@ -343,9 +345,9 @@ class PostgresStore(RelationalStore):
         connection = self._connected()
         with connection.pipeline():
             self._begin(connection)
-            number = connection.execute(_NUMBER)
+            number = connection.execute(self._number)
             cursor = connection.execute(statement, parameters)
-        self._transaction_id = number.fetchall()[0][0], self._timeline
+        self._transaction_id = number.fetchall()[0]
         return cursor
 
     def _begin(self, connection: PatientConnection) -> None:
@@ -441,23 +443,23 @@ class PostgresStore(RelationalStore):
     def _look_up(self, error: Exception) -> None:
         """The answer to a COMMIT was lost: ask what became of it; returns if it was committed."""
         assert self._transaction_id is not None
-        number, timeline = self._transaction_id
+        number, incarnation = self._transaction_id
         self._begun = False
+        fate = self._worded(_FATE).encode()
         ends = self.clock.monotonic_ns() + int(LOOK_UP_SECONDS * 1e9)
-        told = "unknown"
+        told: str | None = None
         while self.clock.monotonic_ns() < ends:
             with suppress(psycopg.Error):
-                row = self._greeted().execute(_FATE, [timeline, number]).fetchone()
-                told = str(row[0]) if row and row[0] else "unknown"
+                ((told,),) = self._greeted().execute(fate, [incarnation, number]).fetchall()
                 if told == "committed":
                     return
                 if told != "in progress":
                     break
             self.on_wait()
             self.clock.sleep(LOOK_UP_EVERY)
-        fate = "nothing was changed" if told == "aborted" else "whether it was done is not known"
         raise StoreUnavailable(
-            f"{self.place}: the connection broke at the commit, {fate}; look, then try again"
+            f"{self.place}: the connection broke at the commit, {_FATES.get(told, _UNKNOWN)}; "
+            f"look, then try again"
         ) from error
 
     def _undo(self) -> None:
@@ -645,12 +647,12 @@ class PostgresStore(RelationalStore):
                     times += [connection.execute(_TIME)] if measured else []
                 ends_here = not others and not release_rest
                 # Else the number that its COMMIT is looked up by, should the answer be lost.
-                asked = connection.execute(b"COMMIT" if ends_here else _NUMBER)
+                asked = connection.execute(b"COMMIT" if ends_here else self._number)
             if ends_here:
                 self._begun = False
                 self._check_committed(asked)
             else:
-                self._transaction_id = asked.fetchall()[0][0], self._timeline
+                self._transaction_id = asked.fetchall()[0]
             lost, changed = [], 0
             for (record, _name, _parameters, outcome), cursor in zip(others, moved, strict=True):
                 row = cursor.fetchone()
@@ -768,17 +770,18 @@ _REFUSING = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseExce
              OverflowError, UnicodeError)  # fmt: skip
 _IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
-_HELLO = b"""
-SELECT pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN ''
-    ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+#: A crash gives out again the numbers that never reached the disk, and a server that takes over its own:
+#: what a number became is asked only of the incarnation that gave it out.
+_FATE = """
+SELECT CASE WHEN {schema}.incarnation(false) = %s THEN pg_xact_status(%s::text::xid8) ELSE 'lost' END
 """
-#: On another timeline the number may be another transaction's, or none's yet: a standby took over.
-_FATE = b"""
-SELECT CASE WHEN NOT pg_is_in_recovery()
-        AND substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) = %s
-    THEN pg_xact_status(%s::text::xid8) END
-"""
-_NUMBER = b"SELECT pg_current_xact_id()::text"
+_FATES: dict[str | None, str] = {
+    "aborted": "nothing was changed",
+    "lost": "and the server has crashed or another has taken over since: whether it was done is not known",
+}
+_UNKNOWN = "whether it was done is not known"
+_NUMBER = "SELECT pg_current_xact_id()::text, {schema}.incarnation(false)"
+_INCARNATION = "SELECT {schema}.incarnation(true)"
 _TIME = b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _KNOWN = b"""
 SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
