@@ -22,6 +22,7 @@ from jobvisor import Client
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.task import OptionValues
 from tests.postgres import Stranger, shared
+from tests.system.forking import can_be_forked, template
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,25 +94,34 @@ class House:
         self,
         *arguments: str,
         ready: bool = True,
+        fresh: bool = False,
         prefix: Sequence[str] = (),
         output: int | None = None,
         **environ: str,
     ) -> subprocess.Popen[bytes]:
         """`jobvisor start` as a user types it, its log appended to `log.txt`.
 
-        `prefix` is a command in front of it that keeps the pid (strace -D, prlimit); `output` is a
-        descriptor that takes the place of `log.txt`.
+        It is forked from a template that has imported everything, unless a `fresh` interpreter is
+        asked for or needed: `prefix` is a command in front of it that keeps the pid (strace -D,
+        prlimit). `output` is a descriptor that takes the place of `log.txt`.
         """
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "jobvisor", "start", *arguments],
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=log if output is None else output,
-                stderr=log if output is None else output,
-                start_new_session=True,
-            )
+            where = log if output is None else output
+            if not fresh and not prefix and can_be_forked(env):
+                process: subprocess.Popen[bytes] = template(bool(self.database)).fork(
+                    ["start", *arguments], cwd=self.folder, env=env, output=where
+                )
+            else:
+                process = subprocess.Popen(
+                    [*prefix, sys.executable, "-m", "jobvisor", "start", *arguments],
+                    cwd=self.folder,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=where,
+                    stderr=where,
+                    start_new_session=True,
+                )
         self._running.append(process)
         if ready:
             self.wait_ready(process)
@@ -155,7 +165,9 @@ class House:
 
     def drain(self, **environ: str) -> int:
         """`jobvisor start --drain` to its end; the exit code."""
-        return self.start("--drain", ready=False, prefix=(), output=None, **environ).wait(100)
+        return self.start(
+            "--drain", ready=False, fresh=False, prefix=(), output=None, **environ
+        ).wait(100)
 
     def kill_family(self, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL to the parent and all its children, the parent first."""

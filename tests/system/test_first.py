@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.system.harness import Build
@@ -18,3 +20,38 @@ def test_a_family_runs_what_was_enqueued_and_stops_when_asked(build: Build) -> N
     assert house.stop(family) == 0
     assert house.query("SELECT count(*) FROM owners") == [(0,)]
     assert house.said(" warning ") == []
+
+
+def test_a_parent_forked_by_the_tests_is_as_one_that_a_user_starts(build: Build) -> None:
+    tasks = """
+        import gc, resource, threading
+
+        @task
+        def show(ctx: Context):
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            return {
+                "argv": sys.argv[1:], "path": sys.path, "main": sys.modules["__main__"].__spec__.name,
+                "environ": {n: v for n, v in os.environ.items() if n != "PYTEST_CURRENT_TEST"},
+                "threads": threading.active_count(), "gc": [gc.isenabled(), gc.get_threshold()],
+                "limits": resource.getrlimit(resource.RLIMIT_NOFILE), "blocked": sorted(blocked),
+                "session": os.getsid(0) == os.getppid(), "cwd": os.getcwd(), "open": _open(),
+                "dispositions": [str(signal.getsignal(n))[:20] for n in signal.valid_signals()],
+                "frozen": gc.get_freeze_count() > 0, "flags": list(sys.flags), "umask": os.umask(63),
+            }
+
+        def _open():
+            return sorted(os.listdir("/proc/self/fd"))
+        """
+    house = build(tasks, processes=1)
+    shown = []
+    for fresh in (True, False):
+        family = house.start(fresh=fresh)
+        job = house.enqueue("show")
+        house.wait_state(job, "succeeded")
+        parent = Path(f"/proc/{family.pid}/status").read_text().splitlines()
+        about = [
+            line for line in parent if line.startswith(("PPid", "SigB", "SigI", "SigC", "Threads"))
+        ]
+        shown.append((about, house.children(family.pid) != [], house.client.get(job).result))
+        assert house.stop(family) == 0
+    assert shown[0] == shown[1]

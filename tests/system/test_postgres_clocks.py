@@ -101,7 +101,7 @@ def wrong(house: House, clock: str, **environ: str) -> dict[str, str]:
 def start(house: House, clock: str, **environ: str) -> subprocess.Popen[bytes]:
     """A family whose host has this time."""
     told = wrong(house, clock, **environ)
-    family = house.start(ready=False, prefix=(), output=None, **told)
+    family = house.start(ready=False, fresh=False, prefix=(), output=None, **told)
     house.wait_ready(family)
     return family
 
@@ -112,7 +112,9 @@ def start_beside(house: House, name: str, clock: str) -> subprocess.Popen[bytes]
     text = text.replace(str(house.state_dir), str(house.folder / name))
     (house.folder / f"{name}.toml").write_text(text)
     told = wrong(house, clock)
-    family = house.start("-c", f"{name}.toml", ready=False, prefix=(), output=None, **told)
+    family = house.start(
+        "-c", f"{name}.toml", ready=False, fresh=False, prefix=(), output=None, **told
+    )
     status = house.folder / name / "status.json"
     eventually(lambda: status.exists() and '"idle"' in status.read_text(), what=f"{name} is ready")
     return family
