@@ -13,7 +13,7 @@ from typing import Any
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Context, Port
-from jobvisor.jobs.errors import PayloadError
+from jobvisor.jobs.errors import PayloadError, shown
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
 from jobvisor.jobs.outcome import (
@@ -120,10 +120,7 @@ class Execution:
 
     def _unknown(self, job: Claimed) -> Outcome:
         if not self._defer_unknown:
-            return _failed(
-                "unknown",
-                f"no task is called {job.task!r}; import its module in [tasks] modules",
-            )
+            return _failed("unknown", self._no_such_task(job.task))
         delay = min(UNKNOWN_FIRST_MS << min(max(job.claims - 1, 0), 20), UNKNOWN_CAP_MS)
         now = self._clock.monotonic_ns()
         if now >= self._unknown_told.get(job.task, 0):
@@ -131,7 +128,13 @@ class Execution:
                 self._unknown_told.clear()  # names come from rows; the memory of them is bounded
             self._unknown_told[job.task] = now + UNKNOWN_TOLD_NS
             say("unknown_task", task=job.task, job=job.id, delay=duration_text(delay))
-        return Outcome("snooze", delay_ms=delay, deferred="unknown")
+        failure = Failure("unknown", self._no_such_task(job.task), "")
+        return Outcome("snooze", delay_ms=delay, failure=failure, deferred="unknown")
+
+    def _no_such_task(self, name: str) -> str:
+        near = self._registry.nearest(name)
+        hint = f"did you mean {near}?" if near else "import its module in [tasks] modules"
+        return f"no module has the task {shown(name, 200)}; {hint}"
 
     def _raised(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
         if isinstance(error, Snooze):

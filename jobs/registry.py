@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import os
@@ -29,11 +30,14 @@ C = TypeVar("C", bound=Injected)
 class Decorator:
     """What `@task(...)` returns: it makes a function the task of these options."""
 
-    __slots__ = ("_name", "_options", "_registry")
+    __slots__ = ("_aliases", "_name", "_options", "_registry")
 
-    def __init__(self, registry: Registry, name: str | None, options: Options) -> None:
+    def __init__(
+        self, registry: Registry, name: str | None, aliases: Sequence[str], options: Options
+    ) -> None:
         self._registry = registry
         self._name = name
+        self._aliases = [check_name(alias) for alias in aliases]
         self._options = options
 
     @overload
@@ -45,7 +49,7 @@ class Decorator:
         _check_function(function)
         name = _default_name(function) if self._name is None else check_name(self._name)
         kind = ContextTask if wants_context(function) else Task
-        return self._registry.add(kind(name, function, self._options))
+        return self._registry.add(kind(name, function, self._options), aliases=self._aliases)
 
 
 class Registry:
@@ -53,27 +57,38 @@ class Registry:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._by_name: dict[str, Task[..., Any]] = {}  # under each alias, too
         self.codec: Codec | None = None
         """What stands between payloads and the database; workers read it after loading modules."""
 
-    def add(self, task: Task[P, R]) -> Task[P, R]:
-        """Make a task known under its name. A name means one function: another one is refused."""
-        known = self._tasks.get(task.name)
-        if known is not None and not _is_same(known.function, task.function):
-            raise ConfigError(
-                f"two functions want to be the task {task.name!r}: {_place(known.function)} and "
-                f"{_place(task.function)}; give one of them another name="
-            )
+    def add(self, task: Task[P, R], *, aliases: Sequence[str] = ()) -> Task[P, R]:
+        """Make a task known under its name and its aliases.
+
+        A name means one function: ConfigError where another one has it.
+        """
+        for name in (task.name, *aliases):
+            known = self._by_name.get(name)
+            if known is not None and not _is_same(known.function, task.function):
+                raise ConfigError(
+                    f"two functions want to be the task {name!r}: {_place(known.function)} and "
+                    f"{_place(task.function)}; give one of them another name="
+                )
+        self._by_name.update(dict.fromkeys((task.name, *aliases), task))
         self._tasks[task.name] = task
         return task
 
     def get(self, name: str) -> Task[..., Any] | None:
-        """The task of this name, None where nothing defined it."""
-        return self._tasks.get(name)
+        """The task of this name or alias, None where nothing defined it."""
+        return self._by_name.get(name)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """The names of all tasks, sorted, without aliases."""
         return sorted(self._tasks)
+
+    def nearest(self, name: str) -> str | None:
+        """The known name most like this unknown one, None where none is like it."""
+        near = difflib.get_close_matches(name[:NAME_MAX], self._by_name, n=1)
+        return near[0] if near else None
 
     @overload
     def task(
@@ -82,6 +97,7 @@ class Registry:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         **values: Unpack[OptionValues],
     ) -> ContextTask[C, P, R]: ...
     @overload
@@ -91,6 +107,7 @@ class Registry:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         **values: Unpack[OptionValues],
     ) -> Task[P, R]: ...
     @overload
@@ -100,6 +117,7 @@ class Registry:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         **values: Unpack[OptionValues],
     ) -> Decorator: ...
     def task(
@@ -108,14 +126,16 @@ class Registry:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         **values: Unpack[OptionValues],
     ) -> Task[..., Any] | Decorator:
         """Make a function a task: `@task`, `@task(queue="mail")`, or `task(function, name="x")`.
 
-        Its name is "module:function" unless `name=` says otherwise. ConfigError when another
-        function has the name, InvalidOption for a bad option.
+        Its name is "module:function" unless `name=` says otherwise; jobs that were enqueued under one
+        of its `aliases` (a task that was renamed or moved) run as this task too. ConfigError when
+        another function has the name, InvalidOption for a bad option.
         """
-        decorator = Decorator(self, name, Options.of(values))
+        decorator = Decorator(self, name, aliases, Options.of(values))
         return decorator if function is None else decorator(function)
 
     def load(self, modules: Sequence[str], path: str | None = None) -> None:

@@ -143,6 +143,17 @@ def test_an_unknown_task_is_failed_where_that_was_configured() -> None:
     assert "'app:f'" in outcome.failure.message
 
 
+def test_a_mistyped_task_is_put_off_with_the_nearest_name() -> None:
+    outcome = execution(lambda: None).run(claimed(task="app:ff"))
+    assert outcome.failure is not None
+    assert outcome.failure.message == f"no module has the task 'app:ff'; did you mean {NAME}?"
+
+
+def test_a_task_is_run_under_its_aliases() -> None:
+    execute = execution(lambda: 7, aliases=["old.app:g"])
+    assert execute.run(claimed(task="old.app:g")).result == "7"
+
+
 def test_an_unknown_task_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     clock = MovableClock()
     execute = Execution(Registry(), clock=clock, port=Nobody(), worker="worker 1")

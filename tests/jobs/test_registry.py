@@ -135,6 +135,19 @@ def test_the_module_decorator_fills_the_default_registry() -> None:
     assert default_task.__func__ is Registry.task  # type: ignore[attr-defined]
 
 
+def test_an_alias_is_a_name_that_no_other_function_may_have() -> None:
+    registry = Registry()
+    known = registry.task(lambda: 1, name="new:f", aliases=["old:f", "older:f"])
+    assert [registry.get(name) for name in ("new:f", "old:f", "older:f")] == [known] * 3
+    assert registry.names() == ["new:f"]
+    with pytest.raises(ConfigError, match="two functions want to be the task 'old:f'"):
+        registry.task(lambda: 2, name="old:f")
+    with pytest.raises(ConfigError, match="two functions want to be the task 'older:f'"):
+        registry.task(lambda: 2, name="another:f", aliases=["older:f"])
+    with pytest.raises(InvalidOption, match="printable"):
+        registry.task(lambda: 2, name="third:f", aliases=[""])
+
+
 def loaded(tmp_path: Path, files: dict[str, str], *modules: str) -> str:
     """What a fresh interpreter says when it loads these modules from this folder."""
     for name, text in files.items():

@@ -34,6 +34,7 @@ def test_an_unknown_task_is_deferred_with_growing_delay_and_costs_no_attempt(
     assert 1900 <= (delays[1] or 0) <= 2300
     found = house.client.get(job)
     assert (found.attempt, found.deferred) == (0, "unknown")
+    assert "no module has the task 'app:not_yet'" in (found.error or "")
     assert house.stop(family) == 0
 
 

@@ -123,7 +123,7 @@ UPDATE {schema}.jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = %(deferred)s,
-    attempt = greatest(attempt - 1, 0),
+    attempt = greatest(attempt - 1, 0), error = coalesce(%(error)s, error),
     finished_at = CASE WHEN cancel_requested = 1
         THEN {schema}.clock() - %(age)s * interval '1 ms' END
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s

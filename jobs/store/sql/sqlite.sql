@@ -84,6 +84,7 @@ UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
     run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
+    error = coalesce(:error, error),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
