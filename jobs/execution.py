@@ -25,6 +25,7 @@ from jobvisor.jobs.outcome import (
     Release,
     Retry,
     Snooze,
+    reason_of,
 )
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import Registry
@@ -152,7 +153,7 @@ class Execution:
             if delay_ms is None:
                 # Asked before the failure is described: a broken callable adds a note to the error.
                 policy = policy_for(job.policy, task.options.retry)
-                delay_ms = policy.delay_ms(job.attempt, error)
+                delay_ms = policy.delay_ms(job.attempt, reason_of(error))
         failure = Failure.of(error)
         if delay_ms is None:
             return Outcome("fail", failure=failure)

@@ -93,15 +93,55 @@ class Failure:
         >>> Failure.of(ValueError("no such user")).message
         'no such user'
         """
+        told = reason_of(error)
         return cls(
-            _clean(_type_name(error), ERROR_TYPE_MAX),
-            _clean(_message(error), MESSAGE_MAX),
+            _clean(_type_name(told), ERROR_TYPE_MAX),
+            _clean(_worded(error, told), MESSAGE_MAX),
             _cut_middle(_traceback(error)),
         )
+
+    @property
+    def summary(self) -> str:
+        """It in one line: what a task raised to choose its outcome is told by its reason alone.
+
+        >>> Failure.of(ValueError("no such user")).summary, Failure.of(Fail("no such user")).summary
+        ('ValueError: no such user', 'no such user')
+        """
+        if not self.message:
+            return self.error_type
+        ours = self.error_type in _CHOSEN.values()
+        return self.message if ours else f"{self.error_type}: {self.message}"
+
+
+def reason_of(error: BaseException) -> BaseException:
+    """The error that a `raise Retry(...)` or `Fail()` without a reason was raised for; else itself."""
+    reason: str = getattr(error, "reason", "")
+    if type(error) not in _CHOSEN or reason:
+        return error
+    hidden = None if error.__suppress_context__ else error.__context__
+    return error.__cause__ or hidden or error
+
+
+def _worded(error: BaseException, told: BaseException) -> str:
+    message = _message(told)
+    if told is error and error.__cause__ is not None and type(error) in _CHOSEN:
+        cause = error.__cause__
+        return f"{message} ({_type_name(cause)}: {_message(cause)})"
+    return message
+
+
+#: What a task raises to choose its outcome, by the names it imports them under.
+_CHOSEN: dict[type[BaseException], str] = {
+    Retry: "jobvisor.Retry",
+    Fail: "jobvisor.Fail",
+    Cancelled: "jobvisor.Cancelled",
+}
 
 
 def _type_name(error: BaseException) -> str:
     kind = type(error)
+    if kind in _CHOSEN:
+        return _CHOSEN[kind]
     module = str(kind.__module__)
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 

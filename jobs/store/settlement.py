@@ -222,9 +222,7 @@ UNWITNESSED = {"age": 0, "duration": None}
 
 
 def _summary(failure: Failure | None) -> str | None:
-    if failure is None:
-        return None
-    return f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
+    return None if failure is None else failure.summary
 
 
 def summed(left: Applied, right: Applied) -> Applied:

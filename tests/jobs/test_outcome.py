@@ -148,3 +148,28 @@ def test_the_worst_failure_fits_the_inline_record() -> None:
 
 def test_every_verb_has_one_code() -> None:
     assert {VERB_NAMES[code]: code for code in VERB_NAMES} == VERB_CODES
+
+
+def raised_from(error: BaseException) -> Failure:
+    """What is remembered of an error that a task raised `from` another one."""
+    error.__cause__ = ConnectionError("no route")
+    return Failure.of(error)
+
+
+@pytest.mark.parametrize("error", [Retry(after="5m"), Retry(), Fail(), Cancelled()])
+def test_what_is_raised_without_a_reason_tells_its_cause(error: BaseException) -> None:
+    assert raised_from(error).summary == "ConnectionError: no route"
+    assert "no route" in raised_from(error).traceback
+
+
+@pytest.mark.parametrize("error", [Retry(after="5m", reason="later"), Fail("later")])
+def test_what_is_raised_with_a_reason_tells_it_and_its_cause(error: BaseException) -> None:
+    assert raised_from(error).summary == "later (ConnectionError: no route)"
+
+
+def test_a_reason_alone_is_told_without_the_name_of_our_class() -> None:
+    assert Failure.of(Fail("why")).summary == "why"
+    assert Failure.of(Fail("why")).error_type == "jobvisor.Fail"
+    assert Failure.of(Fail()).summary == "jobvisor.Fail"
+    assert Failure.of(Retry(after=1, reason="why")).summary == "why"
+    assert Failure.of(KeyError("k")).summary == "KeyError: 'k'"
