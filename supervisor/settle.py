@@ -9,7 +9,7 @@ from __future__ import annotations
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.log import log_lost
 from jobvisor.jobs.retry import policy_from_json
-from jobvisor.jobs.store import Applied, Life, Record, Store
+from jobvisor.jobs.store import Applied, Life, Record, Rest, Store
 from jobvisor.jobs.store.base import Death, Held
 from jobvisor.supervisor.board import VERDICTS, Grave
 from jobvisor.supervisor.child import Exit
@@ -149,5 +149,5 @@ def recall(
     """
     with store.transaction():
         applied = store.apply(found.records, life, forget_succeeded=forget)
-        released = store.release_rest(life.owner, claim=claim, current=found.header.current)
+        released = store.release_rest(life.owner, Rest((claim,), (found.header.current,)))
     return applied, released

@@ -25,7 +25,7 @@ from jobvisor.jobs.log import log_event, say
 from jobvisor.jobs.outcome import VERB_CODES, Outcome
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import parse_url
-from jobvisor.jobs.store import Record, open_store
+from jobvisor.jobs.store import Record, Rest, open_store
 from jobvisor.jobs.units import DURATION_MAX_MS
 from jobvisor.supervisor.board import (
     BATCH,
@@ -237,7 +237,7 @@ class Worker(Role):
             queues=self._pool.queues,
             limit=limit,
             journal=ledger.records() if ledger is not None and ledger.entries else (),
-            release_rest=unsure,
+            rest=Rest() if unsure else None,
             register=not self._registered,
             forget_succeeded=self._forget,
         )

@@ -6,10 +6,10 @@ from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.errors import MissingExtra
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.settings import parse_url
-from jobvisor.jobs.store.base import Applied, Life, Record, Store, Turn
+from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Store, Turn
 from jobvisor.jobs.store.sqlite import SqliteStore
 
-__all__ = ["Applied", "Life", "Record", "Store", "Turn", "load_driver", "open_store"]
+__all__ = ["Applied", "Life", "Record", "Rest", "Store", "Turn", "load_driver", "open_store"]
 
 
 def load_driver(url: str) -> None:

@@ -46,6 +46,21 @@ class Life(NamedTuple):
     """How long ago it entered."""
 
 
+class Rest(NamedTuple):
+    """What of an owner's running rows goes back: those of `claims` (None: of all) that are not held.
+
+    A turn whose answer was lost has this claim alone to give back, a recall all but what runs.
+    """
+
+    claims: tuple[int, ...] | None = None
+    held: tuple[int, ...] = ()
+    """The ids that stay."""
+
+
+ALL = Rest()
+"""Every running row of the owner: of a life that is settled, or holds nothing."""
+
+
 class FamilyRow(NamedTuple):
     """One family, as the database knows it; times are UTC milliseconds of the database's clock."""
 
@@ -352,11 +367,11 @@ class Store(ABC):
         queues: Sequence[str],
         limit: int,
         journal: Sequence[Record] = (),
-        release_rest: bool = False,
+        rest: Rest | None = None,
         register: bool = False,
         forget_succeeded: bool = False,
     ) -> Turn:
-        """One transaction: settle the journal, release what is owned and not held, promote, claim."""
+        """One transaction: settle the journal, release the rest (if any), promote, claim."""
 
     @abstractmethod
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
@@ -375,8 +390,8 @@ class Store(ABC):
         """Scheduled rows that are due become pending; how many."""
 
     @abstractmethod
-    def release_rest(self, owner: int, *, claim: int | None = None, current: int = 0) -> int:
-        """Every row an owner holds (of one claim, or all) but `current` goes back; how many."""
+    def release_rest(self, owner: int, rest: Rest = ALL) -> int:
+        """Rows that an owner owns and does not hold go back untouched; how many."""
 
     @abstractmethod
     def held(self, job: int, owner: int, claim: int) -> Held | None:

@@ -29,12 +29,12 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed, NewJob
 from jobvisor.jobs.log import say
 from jobvisor.jobs.settings import shown_url
-from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Turn, Waker
+from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
 from jobvisor.jobs.store.rows import Changed, in_order
-from jobvisor.jobs.store.settlement import SUCCEED, settling, successes, summed
+from jobvisor.jobs.store.settlement import SUCCEED, resting, settling, successes, summed
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import PollWaker
 
@@ -549,12 +549,12 @@ class PostgresStore(RelationalStore):
         queues: Sequence[str],
         limit: int,
         journal: Sequence[Record] = (),
-        release_rest: bool = False,
+        rest: Rest | None = None,
         register: bool = False,
         forget_succeeded: bool = False,
     ) -> Turn:
         asked: dict[str, Any] = {
-            "queues": queues, "limit": limit, "journal": journal, "release_rest": release_rest,
+            "queues": queues, "limit": limit, "journal": journal, "rest": rest,
             "register": register, "forget_succeeded": forget_succeeded,
         }  # fmt: skip
         for left in range(DEADLOCKS_MAX, -1, -1):
@@ -569,7 +569,7 @@ class PostgresStore(RelationalStore):
                     raise
         with self.transaction():
             self._unlisten()
-            hold = "hold_owner_alone" if release_rest else "hold_owner"
+            hold = "hold_owner_alone" if rest is not None else "hold_owner"
             known = self._entered != life.owner or self._rows(hold, {"owner": life.owner})
             return super().turn(life, claim, **(asked if known else {**asked, "limit": 0}))
 
@@ -595,7 +595,7 @@ class PostgresStore(RelationalStore):
         queues: Sequence[str],
         limit: int,
         journal: Sequence[Record],
-        release_rest: bool,
+        rest: Rest | None,
         register: bool,
         forget_succeeded: bool,
     ) -> Turn:
@@ -623,16 +623,15 @@ class PostgresStore(RelationalStore):
                     # Nobody reads this connection while a job runs; what is not read would pile up.
                     connection.execute(b"UNLISTEN *")
                 if entered:
-                    hold = "hold_owner_alone" if release_rest else "hold_owner"
+                    hold = "hold_owner_alone" if rest is not None else "hold_owner"
                     self._ask(hold, {"owner": life.owner})
                 if succeeded:
                     name, values = successes(succeeded, forget=forget_succeeded)
                     settled = self._ask(*_at_once(name, values))
                 for _record, name, parameters, _outcome in others:
                     moved.append(self._ask(name, parameters))
-                if release_rest:
-                    rest = {"owner": life.owner, "claim": None, "current": 0}
-                    released = self._ask("release_rest", rest)
+                if rest is not None:
+                    released = self._ask("release_rest", resting(life.owner, rest))
                 if limit:
                     self._ask("promote", {"limit": PROMOTED_AT_ONCE})
                     measured = limit >= MEASURED_CLAIM
@@ -645,7 +644,7 @@ class PostgresStore(RelationalStore):
                         name, where = self._front.start(queue)
                         claims.append(self._ask(name, wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
-                ends_here = not others and not release_rest
+                ends_here = not others and rest is None
                 # Else the number that its COMMIT is looked up by, should the answer be lost.
                 asked = connection.execute(b"COMMIT" if ends_here else self._number)
             if ends_here:

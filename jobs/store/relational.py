@@ -15,7 +15,7 @@ from jobvisor.jobs.errors import (
     shown,
 )
 from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
-from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Turn
+from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
 from jobvisor.jobs.store.rows import Changed, attempt_of, in_order, job_of
 from jobvisor.jobs.store.settlement import Settlement
@@ -183,7 +183,7 @@ class RelationalStore(Settlement, Transfer):
         queues: Sequence[str],
         limit: int,
         journal: Sequence[Record] = (),
-        release_rest: bool = False,
+        rest: Rest | None = None,
         register: bool = False,
         forget_succeeded: bool = False,
     ) -> Turn:
@@ -194,8 +194,8 @@ class RelationalStore(Settlement, Transfer):
             applied = NOTHING
             if journal:
                 applied = self.apply(journal, life, forget_succeeded=forget_succeeded)
-            if release_rest:
-                self.release_rest(life.owner)
+            if rest is not None:
+                self.release_rest(life.owner, rest)
             if limit:
                 self.promote()
                 for queue in queues:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
 from jobvisor.jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
 from jobvisor.jobs.store.base import (
+    ALL,
     DEATHS,
     NOTHING,
     Applied,
@@ -15,6 +17,7 @@ from jobvisor.jobs.store.base import (
     Held,
     Life,
     Record,
+    Rest,
     failure_fields,
 )
 from jobvisor.jobs.store.dialect import Dialect
@@ -179,10 +182,9 @@ class Settlement(Dialect):
                 self._moved("rescue", number, row, error=death.text, kind="vanished")
             return len(rows)
 
-    def release_rest(self, owner: int, *, claim: int | None = None, current: int = 0) -> int:
+    def release_rest(self, owner: int, rest: Rest = ALL) -> int:
         with self.transaction():
-            parameters = {"owner": owner, "claim": claim, "current": current}
-            rows = self._rows("release_rest", parameters)
+            rows = self._rows("release_rest", resting(owner, rest))
             for job, *told in rows:
                 self._moved("release", job, Changed._make(told))
             return len(rows)
@@ -229,6 +231,12 @@ def summed(left: Applied, right: Applied) -> Applied:
     return Applied(
         left.changed + right.changed, left.lost + right.lost, left.rejected + right.rejected
     )
+
+
+def resting(owner: int, rest: Rest) -> dict[str, Any]:
+    """The parameters of the statement that releases what is not held."""
+    claims = None if rest.claims is None else json.dumps(rest.claims)
+    return {"owner": owner, "claims": claims, "held": json.dumps(rest.held)}
 
 
 def _fence(record: Record) -> dict[str, Any]:

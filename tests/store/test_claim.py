@@ -7,7 +7,7 @@ import pytest
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import State
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.store import Rest, Store
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database
 from tests.store.making import claim, enqueue, job_in, life, new, record, running
@@ -175,7 +175,7 @@ def test_a_turn_that_is_unsure_gives_back_what_it_owns_and_does_not_hold(store: 
     who = life()
     first = claim(store, who)[0]
     turn = store.turn(
-        who, 2, queues=["default"], limit=1, journal=[record(who, 1, first)], release_rest=True
+        who, 2, queues=["default"], limit=1, journal=[record(who, 1, first)], rest=Rest()
     )
     assert [job.id for job in turn.jobs] == [ids[1]]
     assert turn.jobs[0].attempt == 1

@@ -8,7 +8,7 @@ from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import State
 from jobvisor.jobs.retry import Fixed, policy_json
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.store import Rest, Store
 from jobvisor.jobs.store.base import Death, Held
 from tests.clock import START_MS, MovableClock
 from tests.store.making import (
@@ -180,7 +180,7 @@ def test_the_current_job_is_left_alone(store: Store) -> None:
     ids = [enqueue(store) for _ in range(3)]
     who = life()
     claim(store, who)
-    assert store.release_rest(who.owner, current=ids[1]) == 2
+    assert store.release_rest(who.owner, Rest(held=(ids[1],))) == 2
     assert [store.get(n).state for n in ids] == ["pending", "running", "pending"]
 
 
@@ -189,8 +189,31 @@ def test_a_recall_touches_only_its_claim(store: Store) -> None:
     who = life()
     claim(store, who, 1, limit=2)
     claim(store, who, 2, limit=2)
-    assert store.release_rest(who.owner, claim=2, current=ids[2]) == 1
+    assert store.release_rest(who.owner, Rest((2,), (ids[2],))) == 1
     assert [store.get(n).state for n in ids] == ["running", "running", "running", "pending"]
+
+
+def test_several_claims_are_released_but_for_all_that_is_held(store: Store) -> None:
+    ids = [enqueue(store) for _ in range(6)]
+    who = life()
+    for number in (1, 2, 3):
+        claim(store, who, number, limit=2)
+    rest = Rest(claims=(1, 3), held=(ids[1], ids[4]))
+    assert store.release_rest(who.owner, rest) == 2
+    states = [store.get(number).state.value for number in ids]
+    assert states == ["pending", "running", "running", "running", "running", "pending"]
+    assert store.release_rest(who.owner, Rest(claims=())) == 0
+
+
+def test_a_turn_releases_the_rest_of_a_lost_claim_alone(store: Store) -> None:
+    ids = [enqueue(store) for _ in range(4)]
+    who = life()
+    claim(store, who, 1, limit=2)
+    claim(store, who, 2, limit=1)  # its answer was lost
+    turn = store.turn(who, 3, queues=["default"], limit=1, rest=Rest(claims=(2,)))
+    assert [job.id for job in turn.jobs] == [ids[2]]
+    states = [store.get(number).state.value for number in ids]
+    assert states == ["running", "running", "running", "pending"]
 
 
 def test_the_order_of_a_queue_survives_a_release(store: Store) -> None:

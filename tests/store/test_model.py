@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.errors import IllegalMove, JobNotFound, JobsError, UniqueTaken
 from jobvisor.jobs.job import FINISHED, UNFINISHED, Claimed, Job, State
-from jobvisor.jobs.store import Life, Record
+from jobvisor.jobs.store import Life, Record, Rest
 from jobvisor.jobs.store.settlement import LOSSES_MAX
 from tests.store.database import KINDS, Database
 from tests.store.making import CRASH, GONE, STOPPED, enqueue, life, record
@@ -361,7 +361,8 @@ class Queue(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from([None, *{row.claim for row in mine}]))
         current = data.draw(st.sampled_from([0, *(row.id for row in mine)]))
         gone = [row for row in self.running(owner, claim) if row.id != current]
-        assert self.store.release_rest(owner, claim=claim, current=current) == len(gone)
+        rest = Rest(None if claim is None else (claim,), (current,))
+        assert self.store.release_rest(owner, rest) == len(gone)
         for row in gone:
             row.put_back(self.now)
 

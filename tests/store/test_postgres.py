@@ -22,7 +22,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import State
-from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store import Rest, Store, open_store
 from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, SCHEMA, PostgresStore
 from jobvisor.jobs.store.statements import statements
 from tests.clock import MovableClock
@@ -700,7 +700,7 @@ def test_a_worker_whose_connection_died_between_two_turns_loses_nothing(place: P
     try:
         turn = store.turn(who, 2, queues=["default"], limit=2, journal=journal)
     except StoreUnavailable:
-        turn = store.turn(who, 3, queues=["default"], limit=2, journal=journal, release_rest=True)
+        turn = store.turn(who, 3, queues=["default"], limit=2, journal=journal, rest=Rest())
     assert [job.id for job in turn.jobs] == numbers[2:]
     assert place.states() == ["succeeded", "succeeded", "running"]
 
@@ -841,9 +841,11 @@ def test_a_turn_whose_commit_breaks_is_either_raised_or_true(
     lose(place.proxy, b"COMMIT")
     applied = False
     try:
-        turn = store.turn(who, 2, queues=["default"], limit=2, journal=journal, release_rest=unsure)
+        turn = store.turn(
+            who, 2, queues=["default"], limit=2, journal=journal, rest=Rest() if unsure else None
+        )
     except StoreUnavailable:
-        turn = store.turn(who, 3, queues=["default"], limit=2, journal=journal, release_rest=True)
+        turn = store.turn(who, 3, queues=["default"], limit=2, journal=journal, rest=Rest())
         applied = not turn.applied.lost
     else:
         applied = turn.applied.changed == 2
@@ -870,9 +872,7 @@ def test_a_first_turn_whose_commit_breaks_is_no_fault_of_the_worker(
     lose(place.proxy, b"COMMIT")
     for number in (1, 2):
         try:
-            turn = store.turn(
-                who, number, queues=["default"], limit=2, register=True, release_rest=True
-            )
+            turn = store.turn(who, number, queues=["default"], limit=2, register=True, rest=Rest())
         except StoreUnavailable:
             continue
         break
@@ -1180,7 +1180,7 @@ WAKING: dict[str, Deed] = {
     "vanish": lambda store, who, _job: store.vanish(who.owner, GONE),
     "release the rest": lambda store, who, _job: store.release_rest(who.owner),
     "a turn that releases the rest": lambda store, who, _job: store.turn(
-        who, 2, queues=["default"], limit=0, release_rest=True
+        who, 2, queues=["default"], limit=0, rest=Rest()
     ),
 }
 

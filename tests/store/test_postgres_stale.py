@@ -13,7 +13,7 @@ import pytest
 from jobvisor import Client
 from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.registry import Registry
-from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store import Rest, open_store
 from jobvisor.jobs.store.postgres import PostgresStore
 from tests.postgres import Server, Stranger, shared
 from tests.store.making import life, record
@@ -59,9 +59,7 @@ def test_a_turn_that_releases_what_it_does_not_hold_comes_after_the_one_whose_an
         claimed: list[int] = []
 
         def following() -> None:
-            turn = store.turn(
-                who, 3, queues=["default"], limit=3, journal=journal, release_rest=True
-            )
+            turn = store.turn(who, 3, queues=["default"], limit=3, journal=journal, rest=Rest())
             claimed.extend(job.id for job in turn.jobs)
 
         second = in_a_thread(following)

@@ -106,11 +106,13 @@ WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
 -- name: release_rest
--- Every row an owner holds (of one claim, or of all) but the one it runs goes back untouched.
+-- What an owner owns (of some claims, or of all) and does not hold goes back untouched; both are JSON lists.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = max(attempt - 1, 0),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now END
-WHERE state = 'running' AND owner = :owner AND (:claim IS NULL OR claim = :claim) AND id <> :current
+WHERE state = 'running' AND owner = :owner
+    AND (:claims IS NULL OR claim IN (SELECT value FROM json_each(:claims)))
+    AND id NOT IN (SELECT value FROM json_each(:held))
 RETURNING id, {told};
 
 -- name: vanish
