@@ -11,31 +11,34 @@ import mmap
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from jobvisor.supervisor.roster import ROSTER
+
 SLOTS = 256
 GRAVES = 1024
 
 _HEADER_WORDS = 64
-_SLOT_WORDS = 32
+_SLOT_WORDS = 40
 _GRAVE_WORDS = 16
 _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
 _WORDS = _GRAVES_AT + GRAVES * _GRAVE_WORDS
 
-# The header. Parent: stop, scale, watching, graves written, restarts, degraded, caretaker's leave.
-# Caretaker: graves settled, lease, drained, the family that has a row, and whether it watches.
+# The header. Parent: stop, scale, whether it watches, graves written, restarts, degraded, when the family
+# started, whether it drains. Caretaker: graves settled, lease, drained, whether it watches, the family
+# that has a row, the family that was declared dead.
 (
-    STOP, SCALE, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, DISMISSED, STARTED_AT,
-    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, WAITING, ENTERED, DRAINING, EXPELLED,
-) = range(16)  # fmt: skip
+    STOP, SCALE, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING,
+    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
+) = range(14)  # fmt: skip
 
 # A slot, by writer and cache line. Child:
 (
     STATE, OWNER, CLAIM, CURRENT, SINCE, DEADLINE, MEMORY, PROGRESS, BEAT, BATCH, STARTED, REACHED,
     LACKS_LEDGER, TICKS,
 ) = range(14)  # fmt: skip
-# parent:
-PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN = range(16, 24)
+# parent (LEAVE: this child alone is to leave, where its role is told by a word):
+PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE = range(16, 25)
 # caretaker:
-RECALL, CANCEL_JOB, CANCEL_CLAIM = range(24, 27)
+RECALL, CANCEL_JOB, CANCEL_CLAIM = range(32, 35)
 
 # States of a child, as it writes them.
 BOOTING, WAITING_STATE, IDLE, TURN, BUSY = range(5)
@@ -46,10 +49,6 @@ EMPTY, FILLED, BACKOFF = range(3)
 # The stop flag.
 RUN, DRAIN, NOW = range(3)
 
-# Roles.
-WORKER, CARETAKER = range(1, 3)
-ROLES = {WORKER: "worker", CARETAKER: "caretaker"}
-
 # Why the parent killed: the word on the attempt. 0 is no verdict.
 VERDICTS = (
     "", "timeout", "memory", "cancel", "stop", "reload", "scale", "boot", "stuck", "force",
@@ -57,6 +56,8 @@ VERDICTS = (
 VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
 
 FOREVER = 2**63 - 1
+
+_RUNS_JOBS = frozenset(row.number for row in ROSTER.values() if row.runs_jobs)
 
 
 class Grave(NamedTuple):
@@ -73,6 +74,7 @@ class Grave(NamedTuple):
     current: int
     """The job the board showed, for a life that had no ledger; its claim follows."""
     claim: int
+    role: int
 
 
 class Slot:
@@ -91,12 +93,8 @@ class Slot:
     def __setitem__(self, word: int, value: int) -> None:
         self._words[self._at + word] = value
 
-    def words(self) -> tuple[memoryview[int], int]:
-        """The memory itself and where the slot begins, for the loop that cannot afford a call."""
-        return self._words, self._at
-
     def clear(self) -> None:
-        """For the parent, between two lives: nobody else writes then."""
+        """For the parent, between two lives."""
         for word in range(_SLOT_WORDS):
             self._words[self._at + word] = 0
 
@@ -122,11 +120,11 @@ class Board:
 
     def busy(self) -> list[Slot]:
         """The workers that are in a turn or a job."""
-        return [
-            slot
-            for slot in self.slots
-            if slot[SLOT_STATE] == FILLED and slot[ROLE] == WORKER and slot[STATE] >= TURN
-        ]
+        return [slot for slot in self.workers() if slot[STATE] >= TURN]
+
+    def workers(self) -> list[Slot]:
+        """The slots that have a child which runs jobs."""
+        return [slot for slot in self.filled() if slot[ROLE] in _RUNS_JOBS]
 
     # -- graves: written by the parent, settled by the caretaker, in order
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -30,7 +29,6 @@ from jobvisor.supervisor.board import (
     CLAIM,
     CURRENT,
     DEADLINE,
-    DISMISSED,
     DRAINED,
     DRAINING,
     ENTERED,
@@ -38,6 +36,7 @@ from jobvisor.supervisor.board import (
     FOREVER,
     IDLE,
     LEASE_UNTIL,
+    LEAVE,
     OWNER,
     PID,
     PROGRESS,
@@ -51,7 +50,6 @@ from jobvisor.supervisor.board import (
     TICKS,
     TURN,
     WAITING_STATE,
-    WORKER,
     Grave,
     Slot,
 )
@@ -59,6 +57,7 @@ from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import read_own, read_progress, retire
 from jobvisor.supervisor.rescue import Rescue
 from jobvisor.supervisor.role import Role, Seat
+from jobvisor.supervisor.roster import role_name
 from jobvisor.supervisor.settle import death_of, recall, settle, tell
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.status import Status
@@ -145,7 +144,6 @@ class Caretaker(Role):
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
         }
-        self._poll.register(self.seat.caretaker_read, select.POLLIN)
         self._identity = Identity.mine()
         self._parent = Identity.of(self.seat.parent) or self._identity
         self._status = Status(self.board, self._config, self._state, self.clock, self.seat.family)
@@ -157,7 +155,7 @@ class Caretaker(Role):
     def leaving(self) -> bool:
         """Only on the parent's word, since systemd sends TERM to everybody; or last, without a parent."""
         self.told_to_leave()
-        if self.board[DISMISSED] == self.seat.owner:
+        if self.slot[LEAVE]:
             return True
         return self.alone and not self._family_lives()
 
@@ -249,7 +247,7 @@ class Caretaker(Role):
             except (OSError, KeyError, ValueError) as error:
                 # One death that cannot be read must not keep all later ones waiting; its ledger
                 # stays, and the look at ledgers without a grave tries again.
-                name = self.board_name(grave.slot)
+                name = role_name(grave.role, grave.slot)
                 say("unsettled", name=name, pid=grave.pid, error=repr(error))
             self.board.settled_one()
 
@@ -257,7 +255,7 @@ class Caretaker(Role):
         path = os.path.join(self._state.ledgers, str(grave.owner))
         found = read_own(path, grave.owner, self.clock)
         life = Life(
-            grave.owner, self.seat.family, self.board_name(grave.slot), HOST, boot_id(),
+            grave.owner, self.seat.family, role_name(grave.role, grave.slot), HOST, boot_id(),
             pid_namespace(), grave.pid, 0,
         )  # fmt: skip
         # The board knows as well, for a worker that had no file to write to.
@@ -271,17 +269,13 @@ class Caretaker(Role):
         applied = settle(self._store, life, records, (current, claim), death, forget=self._forget)
         tell(applied, self._state.rejected)
         if grave.status:
-            name = self.board_name(grave.slot)
+            name = role_name(grave.role, grave.slot)
             say(
                 "settled", name=name, pid=grave.pid, applied=applied.changed, cause=death.text
             )  # fmt: skip
         self._status.note_death(grave, death if held else None, current if held else 0)
         if found is not None:
             retire(self._state.ledgers, path)
-
-    def board_name(self, slot: int) -> str:
-        """What a slot is called in logs and history."""
-        return "caretaker" if slot == self.slot.index else f"worker {slot}"
 
     # -- behind a long job
 
@@ -305,7 +299,7 @@ class Caretaker(Role):
         if found is None or found.header.claim != claim:
             return
         life = Life(
-            owner, self.seat.family, self.board_name(slot.index), HOST, boot_id(),
+            owner, self.seat.family, role_name(slot[ROLE], slot.index), HOST, boot_id(),
             pid_namespace(), slot[PID], 0,
         )  # fmt: skip
         applied, released = recall(self._store, life, found, claim, forget=self._forget)
@@ -392,7 +386,7 @@ class Caretaker(Role):
 
     def _promote(self) -> float | None:
         """A claim promotes; while all workers are busy nobody claims."""
-        workers = [slot for slot in self.board.filled() if slot[ROLE] == WORKER]
+        workers = self.board.workers()
         if all(slot[STATE] == BUSY for slot in workers):
             _found, due_ms = self._store.look(())
             if due_ms == 0:
@@ -412,7 +406,7 @@ class Caretaker(Role):
     def _look_drained(self) -> float | None:
         if not self.board[DRAINING] or self.board[DRAINED]:
             return None
-        workers = [slot for slot in self.board.filled() if slot[ROLE] == WORKER]
+        workers = self.board.workers()
         # A journal may hold a retry that no row shows yet: only resting workers tell the truth.
         if any(slot[STATE] in (BUSY, TURN) for slot in workers):
             return None
@@ -437,7 +431,7 @@ class Caretaker(Role):
     # -- without a parent
 
     def _family_lives(self) -> bool:
-        return any(self._worker_lives(slot) for slot in self.board.filled() if slot[ROLE] == WORKER)
+        return any(self._worker_lives(slot) for slot in self.board.workers())
 
     def _worker_lives(self, slot: Slot) -> bool:
         identity = self._identity_of(slot)

@@ -41,8 +41,10 @@ class Seat:
     """Readable (end of file) when the parent stops or is dead."""
     parent_poke: int
     caretaker_poke: int
-    caretaker_read: int
-    """-1 but for the caretaker."""
+    wake_read: int = -1
+    """Readable when the parent or a sibling wants this child; -1 for a role that is told by a signal."""
+    pool: int = 0
+    """Which of the configured pools, for a worker."""
     clock: Clock = SYSTEM
 
 
@@ -55,7 +57,7 @@ class Role(ABC):
         self.slot = seat.slot
         self.clock = seat.clock
         self.lifeline_cut = False
-        self._told = False
+        self._sigterm_seen = False
         self.log_rotated = False
         self._poll = select.poll()
         self._watched: int | None = None
@@ -74,6 +76,8 @@ class Role(ABC):
         self.life = Life(self.seat.owner, self.seat.family, self.seat.name, HOST, *identity)
         self._poll.register(self.seat.lifeline, select.POLLIN)
         self._poll.register(self.signals.fileno(), select.POLLIN)
+        if self.seat.wake_read >= 0:
+            self._poll.register(self.seat.wake_read, select.POLLIN)
         try:
             self.boot()
         except JobsError as error:
@@ -161,7 +165,7 @@ class Role(ABC):
                 self.lifeline_cut = True
                 if self.alone:
                     say("orphaned")
-            elif descriptor == self.seat.caretaker_read:
+            elif descriptor == self.seat.wake_read:
                 drain(descriptor)
 
     def told_to_leave(self) -> bool:
@@ -172,8 +176,8 @@ class Role(ABC):
                     reopen()
                     self.log_rotated = True
                 else:
-                    self._told = True
-        return self._told
+                    self._sigterm_seen = True
+        return self._sigterm_seen
 
     @property
     def idle_seconds(self) -> float:

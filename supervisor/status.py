@@ -33,7 +33,6 @@ from jobvisor.supervisor.board import (
     REACHED,
     RESTARTS,
     ROLE,
-    ROLES,
     SCALE,
     SINCE,
     SLOT_STATE,
@@ -42,7 +41,6 @@ from jobvisor.supervisor.board import (
     STATE,
     STATES,
     STOP,
-    WORKER,
     Board,
     Grave,
     Slot,
@@ -50,6 +48,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.roster import ROSTER, RoleRow, role_name
 
 EVERY_NS = 1_000_000_000
 QUIET_NS = 5 * EVERY_NS  # while nothing moves: to replace a file waits for the disk
@@ -129,8 +128,7 @@ class Status:
         board = self._board
         degraded = self._degraded(waiting)
         self._say_change(degraded)
-        workers = [self._slot(slot) for slot in self._slots() if slot[ROLE] == WORKER]
-        caretakers = [self._slot(slot) for slot in self._slots() if slot[ROLE] != WORKER]
+        workers = [self._slot(slot) for slot in self._slots() if _row(slot).runs_jobs]
         if stopped:
             state = "stopped"
         elif board[STOP]:
@@ -156,9 +154,13 @@ class Status:
             "scale": board[SCALE],
             "restarts": board[RESTARTS],
             "workers": workers,
-            "caretaker": caretakers[0] if caretakers else None,
+            **{row.word: self._only(row) for row in ROSTER.values() if not row.runs_jobs},
             "deaths": list(self._deaths),
         }
+
+    def _only(self, row: RoleRow) -> dict[str, Any] | None:
+        """The child of a role that a family has one of."""
+        return next((self._slot(slot) for slot in self._slots() if _row(slot) is row), None)
 
     def _say_change(self, degraded: list[str]) -> None:
         if degraded and degraded != self._degraded_before:
@@ -170,7 +172,7 @@ class Status:
     def _degraded(self, waiting: bool) -> list[str]:
         told = ["the database cannot be used"] if waiting else []
         for slot in self._slots():
-            name = ROLES.get(slot[ROLE], "child") + f" {slot.index}"
+            name = role_name(slot[ROLE], slot.index)
             if slot[SLOT_STATE] == BACKOFF:
                 told.append(f"{name} keeps dying and is started again with growing delay")
             elif slot[LACKS_LEDGER]:
@@ -186,8 +188,8 @@ class Status:
         pool = slot[POOL]
         return {
             "slot": slot.index,
-            "role": ROLES.get(slot[ROLE], ""),
-            "pool": pools[pool].name if slot[ROLE] == WORKER and pool < len(pools) else None,
+            "role": _row(slot).word,
+            "pool": pools[pool].name if _row(slot).runs_jobs and pool < len(pools) else None,
             "pid": None if backoff else slot[PID],
             "state": "backoff" if backoff else STATES[state] if state < len(STATES) else "?",
             "job": job or None,
@@ -198,6 +200,10 @@ class Status:
             "rss": _resident(slot[PID]),
             "up_seconds": round((now - slot[BORN]) / 1e9, 1),
         }
+
+
+def _row(slot: Slot) -> RoleRow:
+    return ROSTER[slot[ROLE]]
 
 
 def _resident(pid: int) -> int | None:

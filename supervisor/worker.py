@@ -53,7 +53,6 @@ from jobvisor.supervisor.board import (
     WAITING_STATE,
 )
 from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
-from jobvisor.supervisor.config import Workers
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import INLINE, Entry, Header, Ledger
 from jobvisor.supervisor.role import Role, Seat
@@ -77,9 +76,9 @@ LEDGER_AGAIN_NS = 5 * SECOND  # how often a file is tried again on a full disk
 class Worker(Role):
     """One process that runs jobs."""
 
-    def __init__(self, seat: Seat, pool: Workers) -> None:
+    def __init__(self, seat: Seat) -> None:
         super().__init__(seat)
-        self._pool = pool
+        self._pool = seat.config.workers[seat.pool]
         self._config = seat.config
         self._forget = seat.config.retention.succeeded_ms == 0
         self._state = StateDir(seat.config.family.state_dir)

@@ -8,7 +8,6 @@ from jobvisor.supervisor.board import (
     BEAT,
     BUSY,
     CANCEL_CLAIM,
-    CARETAKER,
     CURRENT,
     EXPELLED,
     FILLED,
@@ -23,10 +22,10 @@ from jobvisor.supervisor.board import (
     STOP,
     TURN,
     VERDICTS,
-    WORKER,
     Board,
     Grave,
 )
+from jobvisor.supervisor.roster import CARETAKER, WORKER
 
 
 def grave(owner: int) -> Grave:
@@ -92,7 +91,7 @@ def test_busy_are_the_workers_in_a_turn_or_a_job() -> None:
     board = Board()
     told = [(WORKER, IDLE), (WORKER, TURN), (WORKER, BUSY), (CARETAKER, BUSY), (WORKER, BUSY)]
     for slot, (role, state) in zip(board.slots, told, strict=False):
-        slot[ROLE], slot[STATE], slot[SLOT_STATE] = role, state, FILLED
+        slot[ROLE], slot[STATE], slot[SLOT_STATE] = role.number, state, FILLED
     board.slots[4][SLOT_STATE] = 0
     assert [slot.index for slot in board.filled()] == [0, 1, 2, 3]
     assert [slot.index for slot in board.busy()] == [1, 2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import pytest
 from jobvisor.jobs.errors import EX_CONFIG
 from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, STOP, Grave
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.parent import BOOTS_BEFORE_WRONG, Parent
+from jobvisor.supervisor.first_start import BOOTS_BEFORE_WRONG
+from jobvisor.supervisor.parent import Parent
+from jobvisor.supervisor.roster import WORKER
 
-NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0, WORKER.number)
 
 
 @pytest.fixture
@@ -23,54 +24,48 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def parent(config: Config) -> Iterator[Parent]:
-    """With its places and pipes and before its first fork."""
+    """With its posts and pipes and before its first fork."""
     made = Parent(config)
-    made._furnish()
-    made._lifeline_read, made._lifeline_write = os.pipe()
-    made._care_read, made._care_write = os.pipe()
-    kept = [made._lifeline_read, made._lifeline_write, made._care_read, made._care_write]
+    made.prepare()
     yield made
-    if made._lifeline_write < 0:
-        kept.remove(kept[1])
-    for descriptor in kept:
-        os.close(descriptor)
+    made._nursery.close()
 
 
 def test_with_a_full_ring_of_graves_only_the_caretaker_is_forked(parent: Parent) -> None:
-    caretaker, *workers = parent._places
+    caretaker, *workers = parent._crew
     for _ in range(GRAVES):
         parent._board.bury(NOBODY)
-    assert parent._may_fork(caretaker)
-    assert not any(map(parent._may_fork, workers))
+    assert parent.may_fork(caretaker)
+    assert not any(map(parent.may_fork, workers))
 
 
 def test_no_worker_is_forked_whose_death_would_have_no_grave(parent: Parent) -> None:
-    caretaker, first, second, *_ = parent._places
+    caretaker, first, second, *_ = parent._crew
     for _ in range(GRAVES - 2):
         parent._board.bury(NOBODY)
     caretaker.pid = 1  # it lives, and may die like anybody
-    assert parent._may_fork(first)
+    assert parent.may_fork(first)
     first.pid = 1
-    assert not parent._may_fork(second)
+    assert not parent.may_fork(second)
 
 
 def test_a_family_with_a_full_ring_comes_to_its_end(parent: Parent) -> None:
-    caretaker, *_workers = parent._places
+    caretaker, *_workers = parent._crew
     for _ in range(GRAVES):
         parent._board.bury(NOBODY)
     parent._begin_stop()
     # Once more, to settle; and when that has failed twice, no more.
-    assert not parent._finished()
-    assert parent._may_fork(caretaker)
+    assert not parent._is_over()
+    assert parent.may_fork(caretaker)
     caretaker.failures = 2
-    assert parent._finished()
-    assert not parent._may_fork(caretaker)
+    assert parent._is_over()
+    assert not parent.may_fork(caretaker)
 
 
 def test_a_stop_is_begun_once_whatever_asks_for_it_in_one_round(parent: Parent) -> None:
-    parent._places[0].bad_boots = BOOTS_BEFORE_WRONG
+    next(iter(parent._crew)).bad_boots = BOOTS_BEFORE_WRONG
     parent._board[DRAINED] = 1
-    parent._ever_ready = True
-    parent._proceed()
+    parent._first_start.ever_ready = True
+    parent.proceed()
     assert parent._board[STOP] == DRAIN
-    assert parent._exit_code() == EX_CONFIG
+    assert parent.exit_code == EX_CONFIG

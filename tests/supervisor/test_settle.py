@@ -45,7 +45,7 @@ def claimed(store: Store, count: int, **values: object) -> tuple[Life, list[Clai
 
 
 def grave(status: int, verdict: str = "", named: tuple[int, int] = (0, 0)) -> Grave:
-    return Grave(1, 4242, 3, status, *named, VERDICT_CODES[verdict], 0, 0, 0)
+    return Grave(1, 4242, 3, status, *named, VERDICT_CODES[verdict], 0, 0, 0, 1)
 
 
 def death(status: int, verdict: str = "", named: tuple[int, int] = (5, 1)) -> Death:

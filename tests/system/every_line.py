@@ -32,15 +32,14 @@ from jobvisor import Client, Fixed
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.identity import boot_id
 from jobvisor.supervisor.board import (
-    CARETAKER,
     CLAIM,
     CURRENT,
-    DISMISSED,
     DRAIN,
     ENTERED,
     FILLED,
     FOREVER,
     LEASE_UNTIL,
+    LEAVE,
     OWNER,
     PID,
     ROLE,
@@ -50,7 +49,6 @@ from jobvisor.supervisor.board import (
     VERDICT,
     VERDICT_CLAIM,
     VERDICT_JOB,
-    WORKER,
     Board,
     Grave,
 )
@@ -60,6 +58,7 @@ from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import read
 from jobvisor.supervisor.role import Seat
+from jobvisor.supervisor.roster import CARETAKER, WORKER, RoleRow
 from jobvisor.supervisor.worker import Worker
 from tests.postgres import Stranger
 from tests.waiting import eventually
@@ -206,7 +205,7 @@ class Stage:
         """A worker that takes all there is in one claim."""
 
         def make(seat: Seat) -> Callable[[], int]:
-            worker = Worker(seat, self.config.workers[0])
+            worker = Worker(seat)
             worker._batch = 10
             return worker.run
 
@@ -216,7 +215,7 @@ class Stage:
         """A caretaker dismissed before it is born: it boots, settles the graves, and leaves."""
 
         def make(seat: Seat) -> Callable[[], int]:
-            self.board[DISMISSED] = seat.owner
+            seat.slot[LEAVE] = 1
             return Caretaker(seat).run
 
         return self._fork(CARETAKER, 0, make, disturbance)
@@ -251,7 +250,7 @@ class Stage:
 
     def _fork(
         self,
-        role: int,
+        role: RoleRow,
         index: int,
         make: Callable[[Seat], Callable[[], int]],
         disturbance: Disturbance,
@@ -261,7 +260,7 @@ class Stage:
         slot = self.board.slots[index]
         slot.clear()
         owner = secrets.randbits(62) + 1
-        slot[ROLE], slot[SLOT_STATE] = role, FILLED
+        slot[ROLE], slot[SLOT_STATE] = role.number, FILLED
         parent, (lifeline, held) = os.getpid(), os.pipe2(os.O_CLOEXEC)
 
         def run() -> int:
@@ -271,12 +270,12 @@ class Stage:
                 slot=slot,
                 owner=owner,
                 family=self.family,
-                name=f"worker {index}" if role == WORKER else "caretaker",
+                name=role.name(index),
                 parent=parent,
                 lifeline=lifeline,
                 parent_poke=self.parent_poke,
                 caretaker_poke=self.care_poke,
-                caretaker_read=self.care_read if role == CARETAKER else -1,
+                wake_read=self.care_read if role is CARETAKER else -1,
             )
             live = make(seat)
             if not disturbance.at:
@@ -331,6 +330,7 @@ class Stage:
                 at=SYSTEM.monotonic_ns(),
                 current=slot[CURRENT],
                 claim=slot[CLAIM],
+                role=slot[ROLE],
             )
         )
 

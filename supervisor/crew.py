@@ -1,0 +1,86 @@
+"""The posts of a family: the slot and role of each, who holds it now, and how it has been going there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from jobvisor.supervisor.board import SLOTS, Board, Slot
+from jobvisor.supervisor.roster import RoleRow
+
+
+@dataclass(slots=True, eq=False)
+class Post:
+    """One post. It outlives the children that hold it one after another."""
+
+    slot: Slot
+    role: RoleRow
+    pool: int = 0
+    pid: int = 0  # 0: nobody is here
+    owner: int = 0
+    failures: int = 0  # deaths and failed forks in a row
+    bad_boots: int = 0  # of them, those that began and did not become ready
+    spawn_at: int = 0
+    leaving: str = ""  # why it was asked to leave: stop, reload, scale
+    leave_by: int = 0
+    killed: bool = False
+    cancel_since: int = 0
+    cancel_of: tuple[int, int] = field(default=(0, 0))
+
+    @property
+    def name(self) -> str:
+        """As in logs: `worker 2`, `caretaker`."""
+        return self.role.name(self.slot.index)
+
+    def vacate(self) -> None:
+        """Its child has ended and is buried."""
+        self.pid = 0
+        self.leaving, self.leave_by, self.killed, self.cancel_of = "", 0, False, (0, 0)
+
+
+class Crew:
+    """All posts, in the order they were made."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._posts: list[Post] = []
+        self._free = list(range(SLOTS - 1, -1, -1))
+
+    def __iter__(self) -> Iterator[Post]:
+        """The posts as of now; one may be removed while they are gone through."""
+        return iter(list(self._posts))
+
+    @property
+    def room(self) -> int:
+        """How many further posts have a slot."""
+        return len(self._free)
+
+    def add(self, role: RoleRow, pool: int = 0) -> Post:
+        """A post in the lowest free slot; its child is forked with the next look."""
+        post = Post(self._board.slots[self._free.pop()], role, pool)
+        post.slot.clear()
+        self._posts.append(post)
+        return post
+
+    def remove(self, post: Post) -> None:
+        """A post that nobody holds is given up, and its slot is free."""
+        post.slot.clear()
+        self._posts.remove(post)
+        self._free.append(post.slot.index)
+        self._free.sort(reverse=True)
+
+    def living(self) -> list[Post]:
+        """Those that have a child."""
+        return [post for post in self._posts if post.pid]
+
+    def of(self, role: RoleRow) -> list[Post]:
+        """Those of one role."""
+        return [post for post in self._posts if post.role is role]
+
+    def workers(self) -> list[Post]:
+        """Those that run jobs."""
+        return [post for post in self._posts if post.role.runs_jobs]
+
+    def staying(self, pool: int) -> list[Post]:
+        """The workers of a pool, without those that leave because there are to be fewer."""
+        return [post for post in self.workers() if post.pool == pool and post.leaving != "scale"]

@@ -1,0 +1,65 @@
+"""How many workers each pool has: as configured at first, then as it was asked for."""
+
+from __future__ import annotations
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.log import say
+from jobvisor.supervisor.board import SCALE, Board
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.crew import Crew
+from jobvisor.supervisor.nursery import Nursery
+from jobvisor.supervisor.roster import CARETAKER, WORKER
+
+
+class Scale:
+    """The posts of a family, made and given up."""
+
+    def __init__(self, crew: Crew, nursery: Nursery, board: Board, clock: Clock) -> None:
+        self._crew = crew
+        self._nursery = nursery
+        self._board = board
+        self._clock = clock
+
+    def furnish(self, config: Config) -> None:
+        """A post for each child of a configuration, before the first fork."""
+        self._crew.add(CARETAKER)
+        for index, pool in enumerate(config.workers):
+            for _ in range(pool.processes):
+                self._crew.add(WORKER, index)
+        self._publish()
+
+    def follow(self, config: Config) -> None:
+        """As many workers as another configuration wants, in the pools that it has."""
+        pools = config.workers
+        for index in range(max(len(pools), 1 + max(post.pool for post in self._crew))):
+            self._resize(index, pools[index].processes if index < len(pools) else 0, config)
+        self._publish()
+
+    def change(self, config: Config, by: int) -> None:
+        """One worker more or fewer in the first pool, which keeps at least one."""
+        has = len(self._crew.staying(0))
+        if has + by < 1 or by > self._crew.room:
+            return
+        self._resize(0, has + by, config)
+        self._publish()
+        say("scaled", count=self.total)
+        self._nursery.wake_caretaker()
+
+    @property
+    def total(self) -> int:
+        """How many workers the first pool is to have."""
+        return len(self._crew.staying(0))
+
+    def _resize(self, pool: int, wanted: int, config: Config) -> None:
+        has = self._crew.staying(pool)
+        leave_by = self._clock.monotonic_ns() + config.family.stop_timeout_ms * 1_000_000
+        for post in has[wanted:]:
+            if post.pid:
+                self._nursery.ask_to_leave(post, "scale", leave_by)
+            else:
+                self._crew.remove(post)
+        for _ in range(min(wanted - len(has), self._crew.room)):
+            self._crew.add(WORKER, pool)
+
+    def _publish(self) -> None:
+        self._board[SCALE] = self.total
