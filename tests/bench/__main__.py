@@ -1,6 +1,6 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue.
+WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, peers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from tests.bench import depth, enqueue, family, latency, throughput
-from tests.bench.place import STORES, Places, places
+from tests.bench.peers import run as peers_run
+from tests.bench.place import STORES, Places, new_databases, places
 from tests.postgres import URL_VARIABLE
 
 
@@ -96,6 +97,18 @@ def _ready(places: Places, rounds: int) -> None:
 def _rescue(places: Places, rounds: int) -> None:
     """From kill -9 to the job's next start."""
     family.rescue(places, rounds)
+
+
+@main.command("peers")
+@click.option("--store", type=click.Choice(STORES), default="sqlite", show_default=True)
+@click.option("--url", envvar=URL_VARIABLE, show_envvar=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--single", default=1000, show_default=True)
+@click.option("--bulk", default=50_000, show_default=True)
+def _peers(store: str, url: str | None, rounds: int, single: int, bulk: int) -> None:
+    """Other queues with the same job beside ours: pip install -e '.[peers]' first."""
+    with new_databases(store, url) as new_database:
+        peers_run.run(store, new_database, rounds, single, bulk)
 
 
 main()

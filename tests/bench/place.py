@@ -17,9 +17,12 @@ from jobvisor.supervisor.family import StateDir
 from tests.bench.database import Database
 from tests.bench.postgres import Postgres, described
 from tests.bench.sqlite import Sqlite
-from tests.postgres import Given, Server
+from tests.postgres import Databases, Given, Server
 
 STORES = ("sqlite", "postgres")
+
+#: A fresh database in this folder: its URL, and how to be rid of it.
+NewDatabase = Callable[[Path], tuple[str, Callable[[], None]]]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,16 +128,38 @@ class Places:
 
 
 @contextmanager
+def _server(url: str | None) -> Iterator[Databases]:
+    """The PostgreSQL of this URL, else one of our own, as durable as it is by default."""
+    with Given(url) if url else Server(fsync=True) as server:
+        if isinstance(server, Server):
+            server.start()
+        print(described(server))
+        yield server
+
+
+@contextmanager
 def places(store: str, url: str | None) -> Iterator[Places]:
     """Places of a store: of PostgreSQL on the server of this URL, else on one of our own."""
     if store == "sqlite":
         yield Places(Sqlite)
         return
-    with Given(url) if url else Server(fsync=True) as server:
-        if isinstance(server, Server):
-            server.start()
-        print(described(server))
+    with _server(url) as server:
         yield Places(lambda _folder: Postgres(server))
+
+
+@contextmanager
+def new_databases(store: str, url: str | None) -> Iterator[NewDatabase]:
+    """Empty databases of a store, for whatever queue fills them."""
+    if store == "sqlite":
+        yield lambda folder: (f"sqlite:///{folder}/queue.db", lambda: None)
+        return
+    with _server(url) as server:
+
+        def new(_folder: Path) -> tuple[str, Callable[[], None]]:
+            made = server.new_database()
+            return made, lambda: server.drop_database(made)
+
+        yield new
 
 
 def family_pss(parent: int) -> int:
