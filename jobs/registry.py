@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
@@ -210,9 +211,33 @@ def _import(module: str) -> None:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
         raise ConfigError(
-            f"[tasks] modules: {module!r} cannot be imported: {type(error).__name__}: {error} "
-            f"(it is searched in {', '.join(place or '.' for place in sys.path)})"
+            f"[tasks] modules: {module!r} cannot be imported: {_why(module, error)}"
         ) from error
+
+
+def _why(module: str, error: BaseException) -> str:
+    """What the import raised, and where: in which folders it was sought, or in which line."""
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return f"{told} (it is searched in {', '.join(place or '.' for place in sys.path)})"
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    place = _raised_in(error)
+    return f"{told} ({place})" if place else told
+
+
+def _raised_in(error: BaseException) -> str | None:
+    """File and line of the user's code that raised: the innermost that is of no library."""
+    walked = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in walked]
+    files = [place for place in places if not place[0].startswith("<") and place[0] != __file__]
+    own = [place for place in files if not _is_library(place[0])] or files
+    return f"{own[-1][0]}:{own[-1][1]}" if own else None
+
+
+def _is_library(file: str) -> bool:
+    folder = os.path.dirname(os.__file__)
+    return file.startswith(folder + os.sep) or f"{os.sep}site-packages{os.sep}" in file
 
 
 registry = Registry()

@@ -28,16 +28,20 @@ from jobvisor.supervisor.cli import (
     print_table,
 )
 from jobvisor.supervisor.cli.finding import Finding
+from jobvisor.supervisor.cli.writable import existing, file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
-__all__ = ["doctor"]
+__all__ = ["disk", "doctor"]
 
 QUICK_CHECK_S = 10.0
 """How long doctor reads a large database before it says that it has not read all of it."""
 
 FREE_BYTES_LEAST = 256 << 20
 """Below this a burst of jobs, or the log of the database, may fill the disk."""
+
+FREE_BYTES_NEEDED = 8 << 20
+"""A worker starts with a file of 1 MiB and some, and a commit needs pages of its own."""
 
 PENDING_LONG_MS = 3_600_000
 """A job that waits an hour in a queue that is served means too few workers, or none."""
@@ -134,6 +138,11 @@ def _core_size() -> Finding:
 
 def _state_dir(config: Config) -> Iterator[Finding]:
     state = StateDir(config.family.state_dir)
+    obstacle = folder_obstacle(state.path)
+    if obstacle is not None:
+        text = f"{obstacle}; set [supervisor] state_dir to a folder this user can write"
+        yield Finding("state directory", "fail", text)
+        return
     if not os.path.lexists(state.path):
         yield Finding("state directory", "ok", f"{state.path} is made at the first start")
         return
@@ -151,28 +160,29 @@ def _file_systems(config: Config) -> Iterator[Finding]:
     if target.kind == "sqlite":
         places["database"] = os.path.dirname(target.path)
     for name, place in places.items():
-        folder = _existing(place)
-        kind = file_system(folder)
+        folder = existing(place)
         free = os.statvfs(folder)
-        free_bytes = free.f_bavail * free.f_frsize
-        check = f"disk of {name}"
-        if is_network(kind):
-            text = f"{kind}, a network file system: locks and logs break there; use a local disk"
-            yield Finding(check, "fail", text)
-        elif name == "database" and kind in {"tmpfs", "ramfs", "overlay"}:
-            text = f"{kind}: the jobs go with the {'container' if kind == 'overlay' else 'machine'}"
-            yield Finding(check, "warn", f"{text}; use a lasting disk")
-        elif free_bytes < FREE_BYTES_LEAST:
-            yield Finding(check, "warn", f"{kind}, only {size_text(free_bytes)} free")
-        else:
-            yield Finding(check, "ok", f"{kind or 'local'}, {size_text(free_bytes)} free")
+        yield disk(name, file_system(folder), free.f_bavail * free.f_frsize)
 
 
-def _existing(place: str) -> str:
-    """The folder itself, or the nearest one above it that is there."""
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
-    return place
+def disk(name: str, kind: str, free_bytes: int) -> Finding:
+    """The disk under the database or the state directory: of what kind, and how much is free."""
+    check = f"disk of {name}"
+    room = f"{size_text(free_bytes)} free"
+    if is_network(kind):
+        text = f"{kind}, a network file system: locks and logs break there; use a local disk"
+        return Finding(check, "fail", text)
+    if free_bytes < FREE_BYTES_NEEDED:
+        text = f"{kind or 'local'}, {room}: no job can be stored and no worker started; make room"
+        return Finding(check, "fail", text)
+    low = free_bytes < FREE_BYTES_LEAST
+    if low:
+        room = f"only {room}: a burst of jobs may fill it; make room"
+    if name == "database" and kind in {"tmpfs", "ramfs", "overlay"}:
+        lost = "container" if kind == "overlay" else "machine"
+        text = f"{kind}: the jobs go with the {lost}; use a lasting disk; {room}"
+        return Finding(check, "warn", text)
+    return Finding(check, "warn" if low else "ok", f"{kind or 'local'}, {room}")
 
 
 def _inotify(config: Config) -> Iterator[Finding]:
@@ -239,6 +249,12 @@ def _database(config: Config) -> Iterator[Finding]:
 
 def _file(path: str) -> Generator[Finding, None, bool]:
     """The file itself; returns whether the store may open it."""
+    obstacle = _file_obstacle(path)
+    if obstacle is not None:
+        yield Finding(
+            "database", "fail", f"{obstacle}; SQLite writes three files beside each other"
+        )
+        return False
     if not os.path.exists(path):
         text = f"{path} is made by the first start or by `jobvisor migrate`"
         yield Finding("database", "ok", text)
@@ -249,8 +265,22 @@ def _file(path: str) -> Generator[Finding, None, bool]:
     with contextlib.closing(sqlite3.connect(f"file:{quoted}?mode=ro", uri=True)) as connection:
         yield _integrity(connection)
         schema = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        yield _schema(schema)
-    return schema == SCHEMA
+        finding = _schema(schema, _oldest_schema(connection))
+        yield finding
+    return finding.status == "ok"
+
+
+def _file_obstacle(path: str) -> str | None:
+    return file_obstacle(path) or folder_obstacle(os.path.dirname(path))
+
+
+def _oldest_schema(connection: sqlite3.Connection) -> int | None:
+    """The oldest schema whose releases may still work on this one, as a newer one says of itself."""
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'oldest_schema'").fetchone()
+        return int(row[0]) if row else None
+    except (sqlite3.Error, ValueError):
+        return None
 
 
 def _integrity(connection: sqlite3.Connection) -> Finding:
@@ -270,12 +300,15 @@ def _integrity(connection: sqlite3.Connection) -> Finding:
     return Finding("integrity", "ok", "quick_check found nothing")
 
 
-def _schema(number: int) -> Finding:
+def _schema(number: int, oldest: int | None) -> Finding:
     if number == SCHEMA:
         return Finding("schema", "ok", f"{number}")
+    if number > SCHEMA and oldest is not None and oldest <= SCHEMA:
+        text = f"{number} is of a newer release, beside which this one ({SCHEMA}) may still work"
+        return Finding("schema", "ok", text)
     if number > SCHEMA:
         text = f"{number} is newer than {SCHEMA} of this release; install a newer jobvisor"
-        return Finding("schema", "warn", text)
+        return Finding("schema", "fail", text)
     return Finding("schema", "warn", f"{number}; `jobvisor migrate` brings it to {SCHEMA}")
 
 

@@ -21,7 +21,7 @@ from jobvisor.jobs.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
-from jobvisor.jobs.job import FINISHED, Attempt, Job, State
+from jobvisor.jobs.job import FINISHED, Attempt, Job, State, json_id
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.task import NAME_MAX, Call, Defaults, Options, OptionValues, Task
@@ -72,10 +72,20 @@ def _job_id(text: str) -> int:
 @click.option("--retries", type=int, help="Further attempts after the first.")
 @click.option("--timeout", metavar="DURATION", help="The longest one run may take.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
+@click.option(
+    "--wait-timeout", metavar="DURATION", help="Wait no longer than this; the job goes on."
+)
 @json_option
 @config_option
 def enqueue(
-    config: str | None, task: str, args: tuple[str, ...], as_json: bool, wait: bool, **given: Any
+    config: str | None,
+    task: str,
+    args: tuple[str, ...],
+    *,
+    as_json: bool,
+    wait: bool,
+    wait_timeout: str | None,
+    **given: Any,
 ) -> None:
     """Enqueue a job of TASK and print its id.
 
@@ -86,8 +96,10 @@ def enqueue(
     lines: every line is checked before the first is stored, then they are stored 1000 in a
     transaction and their ids printed.
 
-    Exit code 1 with --wait if the job failed or was cancelled.
+    Exit code 1 with --wait if the job failed, was cancelled, or had not ended in --wait-timeout.
     """
+    patience_ms = None if wait_timeout is None else _read_duration("--wait-timeout", wait_timeout)
+    wait = wait or patience_ms is not None
     kwargs = _read_kwargs(given.pop("kwargs"))
     bulk = args == ("-",)
     if bulk and (wait or given["unique"] is not None):
@@ -104,7 +116,7 @@ def enqueue(
         if not job.created:
             say(f"job {job.id} holds the key {job.unique!r} already; nothing was added")
         if wait:
-            job = _wait(client, job, site)
+            job = _wait(client, job, site, patience_ms)
             _print_end(job, as_json=as_json)
         elif as_json:
             print_json(job.as_json() | {"created": job.created})
@@ -360,7 +372,7 @@ def _enqueue_lines(client: Client, make: Maker, defaults: Defaults, *, as_json: 
         else:
             click.echo("\n".join(map(str, made)))
     if as_json:
-        print_json(ids)
+        print_json([json_id(number) for number in ids])
     say(f"enqueued {stored} jobs")
 
 
@@ -387,7 +399,8 @@ def _read_lines(file: BinaryIO, make: Maker, defaults: Defaults) -> Iterator[tup
         yield number, line
 
 
-def _wait(client: Client, job: Job, site: Site) -> Job:
+def _wait(client: Client, job: Job, site: Site, patience_ms: int | None) -> Job:
+    ends = None if patience_ms is None else SYSTEM.monotonic_ns() + patience_ms * 1_000_000
     if site.config is not None and StateDir(site.config.family.state_dir).holder() is None:
         say(f"family {site.config.family.name} is not running here; waiting all the same")
     told = ""
@@ -399,8 +412,12 @@ def _wait(client: Client, job: Job, site: Site) -> Job:
                 told = line
             if job.finished:
                 return job
+            left_s = LOOK_S if ends is None else (ends - SYSTEM.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                say(f"it goes on; see `jobvisor show {job.id}`")
+                return job
             try:
-                job = client.wait(job.id, timeout=LOOK_S)
+                job = client.wait(job.id, timeout=min(left_s, LOOK_S))
             except WaitTimeout:
                 job = client.get(job.id)
     except JobNotFound:
@@ -463,10 +480,10 @@ def _each(ids: Sequence[int], act: Callable[[int], str], *, as_json: bool) -> No
         except StoreUnavailable:
             raise
         except JobsError as error:
-            outcomes.append({"id": job_id, "error": str(error)})
+            outcomes.append({"id": json_id(job_id), "error": str(error)})
             say(f"jobvisor: {error}")
         else:
-            outcomes.append({"id": job_id, "outcome": done})
+            outcomes.append({"id": json_id(job_id), "outcome": done})
             if not as_json:
                 click.echo(f"{job_id} {done}")
     if as_json:

@@ -27,7 +27,9 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
+from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config, render
+from jobvisor.supervisor.family import StateDir
 
 __all__ = ["check", "completion", "init", "migrate"]
 
@@ -58,13 +60,15 @@ def init(folder: str, force: bool) -> None:
 
 
 @click.command()
+@click.option("--strict", is_flag=True, help="Exit code 1 if there is a warning.")
 @json_option
 @config_option
-def check(config: str | None, as_json: bool) -> None:
+def check(config: str | None, as_json: bool, strict: bool) -> None:
     """Try the configuration and the modules.
 
     Needs no database. The modules are imported in a process of their own. Exit code 78 when
-    something is wrong; a queue nobody serves is only a warning.
+    something is wrong. A queue nobody serves, or a log file or state directory that this user
+    cannot write, is only a warning: another user may run the family.
     """
     loaded = load_config(config)
     # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
@@ -87,6 +91,8 @@ def check(config: str | None, as_json: bool) -> None:
             )
     for warning in warnings:
         say(f"warning: {warning}")
+    if strict and warnings:
+        click.get_current_context().exit(1)
 
 
 @click.command()
@@ -223,6 +229,22 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
             f"no pool serves queue {queue!r} of {', '.join(names)}; "
             "add it to the queues of a [[workers]]"
         )
+    return warnings + _unwritable(config)
+
+
+def _unwritable(config: Config) -> list[str]:
+    warnings = []
+    if obstacle := folder_obstacle(config.family.state_dir):
+        warnings.append(f"[supervisor] state_dir: {obstacle}; `jobvisor start` would refuse it")
+    else:
+        state = StateDir(config.family.state_dir)
+        try:
+            if os.path.isdir(state.path):
+                state.check()
+        except ConfigError as error:
+            warnings.append(str(error))
+    if config.log.file and (obstacle := file_obstacle(config.log.file)):
+        warnings.append(f"[log] file: {obstacle}; `jobvisor start` would refuse it")
     return warnings
 
 

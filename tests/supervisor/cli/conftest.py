@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from jobvisor.supervisor.cli import main
 
 ROOT = Path(__file__).parents[3]
+NOBODY = 65534
 
 CONFIG = """
 [tasks]
@@ -128,6 +130,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text(CONFIG)
     return tmp_path
+
+
+@pytest.fixture
+def nobody(folder: Path) -> Iterator[None]:
+    """As a user who may not write everywhere, whoever runs the tests; the folder is his."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for above in (folder, *folder.parents):
+        if above.stat().st_mode & 0o005 != 0o005:
+            above.chmod(0o755)
+    os.chown(folder, NOBODY, -1)
+    os.chown(folder / "config.toml", NOBODY, -1)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.fixture

@@ -244,6 +244,16 @@ def test_wait_with_json_shows_the_finished_job(run: Run, client: Client) -> None
     assert (told["state"], told["result"]) == ("succeeded", 1)
 
 
+def test_waiting_has_an_end_of_its_own(run: Run, client: Client) -> None:
+    result = run("enqueue", ADD, "1", "--wait-timeout", "50ms")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "job 1 pending" in result.stderr
+    assert "it goes on; see `jobvisor show 1`" in result.stderr
+    told = json.loads(run("enqueue", ADD, "1", "--wait-timeout", "0", "--json").stdout)
+    assert (told["id"], told["state"]) == (2, "pending")
+    assert "--wait-timeout: 'x'" in run("enqueue", ADD, "1", "--wait-timeout", "x").stderr
+
+
 def test_list_shows_the_newest_first_and_filters(run: Run, client: Client) -> None:
     for number in range(3):
         client.enqueue(ADD, number)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from jobvisor.jobs.store.sqlite import SCHEMA
+from jobvisor.supervisor.cli.doctor import disk
+from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import render
 from tests.supervisor.cli.conftest import CONFIG, Run
 
@@ -104,6 +106,78 @@ def test_check_survives_a_module_that_does_not(
     assert result.exit_code == 78
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x = 1\n1 / 0", 2),
+        ("def f(:\n", 1),
+        ("\n\nimport nowhere_at_all", 3),
+        ("import json\n\njson.loads('{')", 3),
+    ],
+)
+def test_an_import_error_names_file_and_line_and_not_where_it_was_searched(
+    run: Run, folder: Path, text: str, line: int
+) -> None:
+    modules(folder, f"bad_at_{line}_{len(text)}", text)
+    result = run("check")
+    assert result.exit_code == 78
+    assert f"{folder}/bad_at_{line}_{len(text)}.py:{line})" in result.stderr
+    assert "searched" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["not_there", "not_there.tasks", "tests.not_there"])
+def test_a_module_that_is_not_found_names_where_it_was_searched(
+    run: Run, folder: Path, name: str
+) -> None:
+    (folder / "config.toml").write_text(f'[tasks]\nmodules = ["{name}"]\n')
+    result = run("check")
+    assert result.exit_code == 78
+    assert "it is searched in " in result.stderr
+
+
+def test_strict_makes_a_warning_an_exit_code(run: Run, folder: Path) -> None:
+    assert run("check", "--strict").exit_code == 0
+    (folder / "config.toml").write_text(CONFIG.replace('["default", "mail"]', '["default"]'))
+    assert run("check").exit_code == 0
+    result = run("check", "--strict")
+    assert result.exit_code == 1
+    assert "no pool serves queue 'mail'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('[log]\nfile = "nowhere/a.log"', "[log] file: {folder}/nowhere/a.log cannot be made"),
+        ('[log]\nfile = "."', "[log] file: {folder} is a folder"),
+        ('[supervisor]\nstate_dir = "config.toml"', "config.toml is not a folder"),
+        ('[supervisor]\nstate_dir = "config.toml/x"', "config.toml is not a folder"),
+    ],
+)
+def test_check_tries_where_the_family_will_write(
+    run: Run, folder: Path, lines: str, message: str
+) -> None:
+    (folder / "config.toml").write_text(
+        f'[tasks]\nmodules = ["tests.supervisor.cli.sample"]\n{lines}'
+    )
+    result = run("check", "--json")
+    assert result.exit_code == 0
+    (warning,) = [w for w in json.loads(result.stdout)["warnings"] if "no pool" not in w]
+    assert message.format(folder=folder) in warning
+
+
+def test_a_folder_that_cannot_be_written_is_known_without_writing(
+    folder: Path, nobody: None
+) -> None:
+    (folder / "shut").mkdir(mode=0o555)
+    assert folder_obstacle(str(folder)) is None
+    assert folder_obstacle(str(folder / "new" / "below")) is None
+    shut = f"{folder}/shut"
+    assert folder_obstacle(shut) == f"{shut} cannot be written by this user"
+    assert folder_obstacle(f"{shut}/new") == f"{shut}/new cannot be made: {shut} cannot be written"
+    assert file_obstacle(f"{shut}/a.log") == f"{shut} cannot be written by this user"
+    assert sorted(os.listdir(folder)) == ["config.toml", "shut"]
 
 
 def test_check_does_not_wait_for_ever_and_leaves_nothing_behind(run: Run, folder: Path) -> None:
@@ -211,6 +285,49 @@ def test_doctor_fails_on_a_state_directory_others_can_write(run: Run, folder: Pa
     (folder / ".jobvisor").chmod(0o777)
     code, found = findings(run)
     assert (code, found["state directory"][0]) == (1, "fail")
+
+
+def test_doctor_fails_on_folders_it_cannot_write(run: Run, folder: Path, nobody: None) -> None:
+    (folder / "shut").mkdir(mode=0o555)
+    (folder / "config.toml").write_text(
+        CONFIG.replace("[supervisor]", '[supervisor]\nstate_dir = "shut/state"')
+        + '[database]\nurl = "sqlite:///shut/jobs.db"\n'
+    )
+    code, found = findings(run)
+    assert code == 1
+    assert found["state directory"][0] == found["database"][0] == "fail"
+    assert f"{folder}/shut cannot be written" in found["state directory"][1]
+
+
+def test_doctor_fails_on_the_schema_of_a_newer_release(run: Run, folder: Path) -> None:
+    run("migrate")
+    with sqlite3.connect(folder / "jobs.db") as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    assert findings(run)[1]["schema"][0] == "ok"  # it does not say that this release may not
+    with connection:
+        connection.execute(f"UPDATE meta SET value = {SCHEMA + 1} WHERE key = 'oldest_schema'")
+    connection.close()
+    code, found = findings(run)
+    assert (code, found["schema"][0]) == (1, "fail")
+    assert "install a newer jobvisor" in found["schema"][1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "free_mib", "status", "words"),
+    [
+        ("ext4", 9_000, "ok", "ext4, "),
+        ("ext4", 200, "warn", "only 200MB free"),
+        ("tmpfs", 200, "warn", "only 200MB free"),
+        ("tmpfs", 9_000, "warn", "go with the machine"),
+        ("tmpfs", 4, "fail", "make room"),
+        ("nfs", 9_000, "fail", "network"),
+    ],
+)
+def test_doctor_tells_a_disk_that_is_almost_full(
+    kind: str, free_mib: int, status: str, words: str
+) -> None:
+    found = disk("database", kind, free_mib << 20)
+    assert (found.status, words in found.text) == (status, True), found.text
 
 
 def test_doctor_names_what_the_database_refused(run: Run, folder: Path) -> None:
