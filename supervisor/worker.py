@@ -83,7 +83,7 @@ class Worker(Role):
         self._forget = seat.config.retention.succeeded_ms == 0
         self._state = StateDir(seat.config.family.state_dir)
         self._ledger: Ledger | None = None
-        self._database = parse_url(seat.config.database.url).path
+        self._database = os.path.realpath(parse_url(seat.config.database.url).path)
         self._locked_since = self._locked_seen = 0
         self._claim = 0
         self._claimed_ns = 0

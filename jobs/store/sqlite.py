@@ -17,15 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import resources
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store.base import Waker
+from jobvisor.jobs.store.base import Turn, Waker
+from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.statements import statements
-from jobvisor.jobs.store.wake import FileWaker, PollWaker, touch
+from jobvisor.jobs.store.wake import FileWaker, PollWaker, made, touch
 
 SCHEMA = 3  # the number of the newest migration this release knows
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
@@ -34,9 +36,6 @@ LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a cal
 # busy workers the database stood idle for a third of the time (measured: 56,000 against 77,000 jobs/s).
 TRY_FIRST, TRY_CAP = 0.0002, 0.005
 BEAT_NS = 100_000_000  # while waiting, the caller's beat moves this often
-CHECKPOINT_PAGES = 4000  # the net of every connection; the caretaker is meant to be there first
-CHECKPOINT_BYTES = 4 << 20  # the log is worth a step of the caretaker from here on
-TRUNCATE_BYTES = 64 << 20  # and from here writers wait a moment so that it starts over
 
 # https://www.sqlite.org/rescode.html, primary codes
 _UNAVAILABLE = {
@@ -54,6 +53,7 @@ _REFUSED = {
     sqlite3.SQLITE_CORRUPT: "it is damaged; restore a backup or run sqlite3's .recover",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
 }
+_OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
 # Another program's file may have tables of our names, and any user_version.
 _FOREIGN = re.compile("no such (table|column)|already exists|has no column named")
 _NETWORK = (
@@ -70,15 +70,18 @@ class SqliteStore(RelationalStore):
 
     def __init__(self, path: str, *, durable: bool, clock: Clock, events: Events) -> None:
         super().__init__(clock, events)
-        self.path = path
         self.in_memory = path == ":memory:"
+        # SQLite follows a link, and keeps its log beside the file itself; so does all of ours.
+        self.path = path if self.in_memory else os.path.realpath(path)
         self._durable = durable
         self._statements = statements("sqlite")
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._depth = 0
         self._place_checked = False
+        self._fleeting = False  # opened as a file that nobody writes: not for long
         self._lock = threading.RLock()
+        self._checkpoint = Checkpoint(self.path, clock)
 
     # -- connection
 
@@ -109,7 +112,10 @@ class SqliteStore(RelationalStore):
         return []  # none is open while a user's function runs
 
     def check_schema(self) -> None:
-        """Every connection begins with it."""
+        # Every connection begins with it, but one that stays open hears of a migration in no other way.
+        with self._lock, self._named_errors():
+            connection = self._connected()
+            self._refuse_newer(connection, _schema_number(connection))
 
     def _refuse_copy(self) -> None:
         """Before the lock is taken: a thread that held it at the fork is not in the copy."""
@@ -131,18 +137,49 @@ class SqliteStore(RelationalStore):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=0, isolation_level=None, check_same_thread=False
+            self._uri(), uri=True, timeout=0, isolation_level=None, check_same_thread=False
         )
         # What a stranger wrote must not stop a queue: bytes that are no UTF-8 are replaced.
         connection.text_factory = _text
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            for setting in LOG_SETTINGS:
+                connection.execute(setting)
             connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _uri(self) -> str:
+        """The file as whoever we are may use it; a new one is nobody else's to read."""
+        self._fleeting = False
+        if self.in_memory:
+            return "file::memory:"
+        with suppress(OSError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        place = f"file:{quote(os.fsencode(self.path))}"
+        if not self._only_readable():
+            return place
+        # Without a right to write SQLite reads beside the writers that are there, through the index
+        # of their log. Where nobody is there it would have to make one, so that the file is taken
+        # as it stands: for one look, since whoever begins to write then does not know of us.
+        if os.path.exists(f"{self.path}-shm"):
+            return f"{place}?mode=ro&readonly_shm=1"
+        if _size(f"{self.path}-wal"):
+            raise StoreUnavailable(
+                f"{self.path} was left with a log that only somebody who may write can carry into "
+                f"it; run any command as the owner of the file"
+            )
+        self._fleeting = True
+        return f"{place}?mode=ro&immutable=1"
+
+    def _only_readable(self) -> bool:
+        return (
+            not self.in_memory
+            and os.access(self.path, os.R_OK)
+            and not os.access(self.path, os.W_OK)
+        )
 
     def _check_place(self) -> None:
         if self._place_checked or self.in_memory:
@@ -168,22 +205,43 @@ class SqliteStore(RelationalStore):
     # -- schema
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
-        with self._named_errors():
-            number = self._patiently(lambda: _schema_number(connection))
-        if number == SCHEMA:
-            return
-        if number > SCHEMA:
+        try:
             with self._named_errors():
-                oldest = connection.execute(self._statements["meta"], {"key": "oldest_schema"})
-                oldest_schema = int(oldest.fetchone()[0])
-            if oldest_schema > SCHEMA:
-                self.close()
-                raise SchemaError(
-                    f"{self.path} has schema {number}, and this release knows {SCHEMA}; "
-                    f"install a newer jobvisor"
-                )
-            return
+                number = self._patiently(lambda: _schema_number(connection))
+                if number >= SCHEMA:
+                    self._refuse_newer(connection, number)
+                    return
+                self._refuse_to_migrate(connection, number)
+        except SchemaError:
+            self._drop()
+            raise
         self._migrate(connection)
+
+    def _refuse_to_migrate(self, connection: sqlite3.Connection, number: int) -> None:
+        if self._only_readable():
+            raise SchemaError(
+                f"{self.path} has schema {number}, this release needs {SCHEMA}, and you may only "
+                f"read it; run `jobvisor migrate` as the owner of the file"
+            )
+        if number and not connection.execute(_OURS).fetchone()[0]:
+            raise SchemaError(f"{self.path}: its tables are another program's; name another file")
+
+    def _refuse_newer(self, connection: sqlite3.Connection, number: int) -> None:
+        if number <= SCHEMA:
+            return
+        row = connection.execute(self._statements["meta"], {"key": "oldest_schema"}).fetchone()
+        try:
+            oldest = int(row[0])
+        except (TypeError, ValueError):
+            raise SchemaError(
+                f"{self.path} has schema {number}, and its table meta names no oldest_schema that "
+                f"may still work on it; restore that row, or a backup"
+            ) from None
+        if oldest > SCHEMA:
+            raise SchemaError(
+                f"{self.path} has schema {number}, and this release knows {SCHEMA}; "
+                f"install a newer jobvisor"
+            )
 
     def migrate(self) -> tuple[int, int]:
         self._refuse_copy()
@@ -203,7 +261,7 @@ class SqliteStore(RelationalStore):
             _apply_migrations(connection)
             return
         # Two first migrations at once fail in SQLite (measured), so they queue up at a file lock.
-        gate = os.open(f"{self.path}-wake", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        gate = made(self.path)
         try:
             self._wait_for(gate)
             with self._named_errors():
@@ -263,7 +321,10 @@ class SqliteStore(RelationalStore):
             if self._depth:
                 return action(*arguments)
             with self._named_errors():
-                return self._patiently(lambda: action(*arguments))
+                try:
+                    return self._patiently(lambda: action(*arguments))
+                finally:
+                    self._end_look()
 
     def _attempted(self, action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
         connection = self._connected()
@@ -305,6 +366,7 @@ class SqliteStore(RelationalStore):
                     raise
                 finally:
                     self._depth = 0
+                    self._end_look()
             # Taken under the lock: the next thread's transaction notes its own.
             wake, self._pending_made = self._pending_made, False
             told, self._events = self._events, []
@@ -312,6 +374,10 @@ class SqliteStore(RelationalStore):
             self._wake()
         for event in told:
             self.events.emit(event)
+
+    def _end_look(self) -> None:
+        if self._fleeting:
+            self.close()
 
     def _undo(self) -> None:
         self._pending_made = False
@@ -379,7 +445,7 @@ class SqliteStore(RelationalStore):
         if self.in_memory:
             return PollWaker()
         with suppress(OSError):
-            os.close(os.open(f"{self.path}-wake", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            os.close(made(self.path))
         waker = FileWaker(self.path)
         return waker if waker.fileno() is not None else PollWaker()
 
@@ -388,26 +454,23 @@ class SqliteStore(RelationalStore):
 
     def _wake(self) -> None:
         if not self.in_memory:
-            touch(f"{self.path}-wake")
+            touch(self.path)
+
+    # -- workers
+
+    def turn(self, *asked: Any, **named: Any) -> Turn:
+        with self.transaction():
+            # Within it: a connection that has been idle may have slept through a migration.
+            self.check_schema()
+            return super().turn(*asked, **named)
 
     # -- upkeep
 
     def checkpoint(self) -> None:
         """Carry the log into the database while it is small, so that no writer has to."""
-        try:
-            size = os.stat(f"{self.path}-wal").st_size
-        except FileNotFoundError:
-            return
-        if size < CHECKPOINT_BYTES:
-            return
-        with self._lock, self._named_errors():
-            # PASSIVE waits for nobody. Under constant writes it never sees the end of the log, so a
-            # large one is cut by TRUNCATE, which by then has little left to copy.
-            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
-            if size > TRUNCATE_BYTES:
-                self._connected().execute("PRAGMA busy_timeout = 1000")
-                self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                self._connected().execute("PRAGMA busy_timeout = 0")
+        if self._checkpoint.due():
+            with self._lock, self._named_errors():
+                self._checkpoint.step(self._connected())
 
 
 _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles: never closed
@@ -415,6 +478,13 @@ _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def file_system(folder: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 import sys
@@ -22,14 +23,33 @@ _MODIFY, _ATTRIB, _DELETE_SELF, _MOVE_SELF, _IGNORED = 0x2, 0x4, 0x400, 0x800, 0
 _EVENT = struct.Struct("iIII")
 
 
-def touch(path: str) -> None:
+def touch(database: str) -> None:
     """Wake whoever watches. Only after the commit: an earlier wake sees nothing and is gone."""
     # A hint only: whatever is wrong with the disk must not turn a committed enqueue into an error.
     with contextlib.suppress(OSError):
         try:
-            os.utime(path)
+            os.utime(f"{database}-wake")
         except FileNotFoundError:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            os.close(made(database))
+
+
+def made(database: str) -> int:
+    """A descriptor of the wake file, made where it is missing.
+
+    Whoever may write the database may touch it: it has the mode, and made by root the owner, of the
+    database, as SQLite gives its log.
+    """
+    wake = f"{database}-wake"
+    try:
+        return os.open(wake, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(wake, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError):
+        owner = os.stat(database)
+        os.fchmod(descriptor, owner.st_mode & 0o666)  # the umask has no say in it
+        if os.geteuid() == 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
 
 
 class FileWaker(Waker):
@@ -39,12 +59,14 @@ class FileWaker(Waker):
         self._wake = f"{database}-wake"
         self._log = f"{database}-wal"
         self._watches: dict[int, str] = {}
+        self._refused = False
         self._inotify = _inotify()
         self._descriptor = -1 if self._inotify is None else self._inotify.start()
         self._watch()
 
     def fileno(self) -> int | None:
-        return self._descriptor if self._descriptor >= 0 else None
+        # A watch that the system refuses is one that never wakes: polling it is, until it is granted.
+        return self._descriptor if self._descriptor >= 0 and not self._refused else None
 
     def drain(self) -> float | None:
         if self._descriptor < 0:
@@ -75,13 +97,16 @@ class FileWaker(Waker):
 
     def _watch(self) -> None:
         """Watch what is not watched: SQLite deletes its log when the last connection leaves."""
-        if self._inotify is None or len(self._watches) == 2:
+        if self._inotify is None or self._descriptor < 0 or len(self._watches) == 2:
             return
+        self._refused = False
         for path, mask in ((self._wake, _ATTRIB | _MODIFY), (self._log, _MODIFY)):
             if path not in self._watches.values():
                 watch = self._inotify.add(self._descriptor, path, mask | _DELETE_SELF | _MOVE_SELF)
                 if watch >= 0:
                     self._watches[watch] = path
+                elif ctypes.get_errno() != errno.ENOENT:
+                    self._refused = True
 
 
 class PollWaker(Waker):
@@ -108,7 +133,7 @@ class _Inotify:
         return int(self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, descriptor: int, path: str, mask: int) -> int:
-        """A watch, or -1 where there is no such file yet."""
+        """A watch, or -1: there is no such file yet, or the system has none left (max_user_watches)."""
         return int(self._library.inotify_add_watch(descriptor, os.fsencode(path), mask))
 
 

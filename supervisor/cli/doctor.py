@@ -18,6 +18,7 @@ from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.settings import parse_url
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system, is_network
+from jobvisor.jobs.store.wake import FileWaker
 from jobvisor.jobs.units import size_text
 from jobvisor.supervisor.cli import (
     brief,
@@ -158,7 +159,7 @@ def _file_systems(config: Config) -> Iterator[Finding]:
     places = {"state directory": config.family.state_dir}
     target = parse_url(config.database.url)
     if target.kind == "sqlite":
-        places["database"] = os.path.dirname(target.path)
+        places["database"] = os.path.dirname(_database_file(config))
     for name, place in places.items():
         folder = existing(place)
         free = os.statvfs(folder)
@@ -185,6 +186,11 @@ def disk(name: str, kind: str, free_bytes: int) -> Finding:
     return Finding(check, "warn" if low else "ok", f"{kind or 'local'}, {room}")
 
 
+def _database_file(config: Config) -> str:
+    """The file itself, where the URL names a link to it."""
+    return os.path.realpath(parse_url(config.database.url).path)
+
+
 def _inotify(config: Config) -> Iterator[Finding]:
     if not _is_sqlite(config):
         return  # the server wakes its workers
@@ -194,6 +200,14 @@ def _inotify(config: Config) -> Iterator[Finding]:
     except FileNotFoundError:
         yield Finding("inotify", "warn", "not on this system: workers look every 100 ms instead")
         return
+    with contextlib.closing(FileWaker(_database_file(config))) as waker:
+        if waker.fileno() is None:
+            text = (
+                "none is left for this user: workers look every 100 ms instead; raise "
+                "fs.inotify.max_user_watches or fs.inotify.max_user_instances"
+            )
+            yield Finding("inotify", "warn", text)
+            return
     needed = sum(pool.processes for pool in config.workers)
     if most < 2 * needed + 16:
         yield Finding(

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 LIMIT_SECONDS = 20.0
 
 _HOLD = """
@@ -22,6 +24,32 @@ print("held", flush=True)
 sys.stdin.read()
 connection.rollback()
 """
+
+# Limits of a user's own are set in a namespace of users, where one may be made.
+_WITHOUT_WATCHES = """
+import ctypes, sys
+if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):
+    raise SystemExit("no namespace")
+try:
+    with open("/proc/sys/user/max_inotify_watches", "w") as file:
+        file.write("0")
+except OSError:
+    raise SystemExit("no limit")
+"""
+
+
+def without_watches(script: str, *arguments: str) -> str:
+    """What a script prints where the user has no inotify watch left; skips where that cannot be made."""
+    answer = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_WATCHES + script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if answer.stderr.strip() in ("no namespace", "no limit"):
+        pytest.skip(f"{answer.stderr.strip()} can be made here")
+    return answer.stdout
 
 
 def in_a_copy(act: Callable[[], object]) -> str:

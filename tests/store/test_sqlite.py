@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.sqlite import CHECKPOINT_BYTES, SCHEMA, SqliteStore, file_system
+from jobvisor.jobs.store.checkpoint import WORTH_BYTES
+from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore, file_system
 from jobvisor.jobs.store.statements import statements
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import claim, enqueue, life, new, record, running
@@ -215,9 +217,9 @@ def test_a_checkpoint_carries_a_long_log_into_the_database(
     store.checkpoint()
     assert file.path.stat().st_size == before
     text = '["' + "x" * 100_000 + '"]'
-    store.enqueue([new(args=text) for _ in range(CHECKPOINT_BYTES // 100_000 + 5)])
+    store.enqueue([new(args=text) for _ in range(WORTH_BYTES // 100_000 + 5)])
     store.checkpoint()
-    assert file.path.stat().st_size > CHECKPOINT_BYTES
+    assert file.path.stat().st_size > WORTH_BYTES
 
 
 def test_a_checkpoint_without_a_log_is_nothing(tmp_path: Path) -> None:
@@ -288,6 +290,142 @@ def test_the_kind_of_a_file_system_is_known() -> None:
         assert file_system("/proc/self") == "proc"
 
 
+def test_a_link_to_the_database_is_the_database(
+    tmp_path: Path, file: SqliteDatabase, store: SqliteStore
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(file.path)
+    beside = open_store(f"sqlite:///{link}", durable=False)
+    waker = beside.waker()
+    waker.drain()
+    enqueue(store)
+    if waker.fileno() is not None:
+        assert waker.drain() == 0.0
+    assert len(beside.find()) == 1
+    assert os.listdir(tmp_path / "elsewhere") == ["link.db"]
+    waker.close()
+    beside.close()
+
+
+# -- who may read and write it
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that another user may enter; pytest's own are for its user alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+
+
+def as_a_stranger(act: Callable[[], object]) -> str:
+    def become_and_act() -> object:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return act()
+
+    return in_a_copy(become_and_act)
+
+
+def mode(path: Path | str) -> int:
+    return os.stat(path).st_mode & 0o777
+
+
+def test_a_new_database_and_its_files_are_its_users_alone(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    enqueue(store)
+    modes = {name: mode(tmp_path / name) for name in os.listdir(tmp_path)}
+    assert modes == dict.fromkeys(["jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db-wake"], 0o600)
+    store.close()
+
+
+def test_the_files_of_a_shared_database_are_shared_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    path.touch()
+    path.chmod(0o660)
+    store = open_store(f"sqlite:///{path}")
+    enqueue(store)
+    assert {mode(tmp_path / name) for name in os.listdir(tmp_path)} == {0o660}
+    os.unlink(f"{path}-wake")
+    enqueue(store)
+    assert mode(f"{path}-wake") == 0o660
+    store.close()
+
+
+@as_root
+@pytest.mark.parametrize("in_use", [True, False])
+def test_who_may_only_read_the_database_sees_its_jobs_and_leaves_nothing_behind(
+    public: Path, in_use: bool
+) -> None:
+    path = public / "jobs.db"
+    path.touch()
+    path.chmod(0o644)
+    owner = open_store(f"sqlite:///{path}")
+    enqueue(owner)
+    if not in_use:
+        owner.close()
+    before = sorted(os.listdir(public))
+
+    def look() -> object:
+        store = open_store(f"sqlite:///{path}")
+        return len(store.find()), store.get(1).task, store.counts(), store.attempts(1)
+
+    assert as_a_stranger(look) == "(1, 'app:f', {'default': {'pending': 1}}, [])"
+    assert as_a_stranger(lambda: enqueue(open_store(f"sqlite:///{path}"))).startswith(
+        f"StoreUnavailable: {path}: it is read-only"
+    )
+    assert sorted(os.listdir(public)) == before
+    assert enqueue(owner) == 2
+    owner.close()
+
+
+@as_root
+def test_each_look_of_a_reader_alone_sees_what_was_written_since(public: Path) -> None:
+    path = public / "jobs.db"
+    path.touch()
+    path.chmod(0o644)
+    owner = open_store(f"sqlite:///{path}")
+    enqueue(owner)
+    owner.close()
+
+    def look_twice() -> object:
+        store = open_store(f"sqlite:///{path}")
+        before = len(store.find())
+        os.write(ready[1], b".")
+        os.read(done[0], 1)
+        return before, len(store.find())
+
+    ready, done = os.pipe(), os.pipe()
+
+    def write() -> None:
+        os.read(ready[0], 1)
+        enqueue(owner)
+        owner.close()
+        os.write(done[1], b".")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert as_a_stranger(look_twice) == "(1, 2)"
+    writer.join(30)
+    for descriptor in (*ready, *done):
+        os.close(descriptor)
+
+
+@as_root
+def test_who_may_only_read_an_old_database_does_not_migrate_it(public: Path) -> None:
+    path = public / "jobs.db"
+    path.touch()
+    path.chmod(0o644)
+    assert as_a_stranger(lambda: open_store(f"sqlite:///{path}").find()).startswith(
+        f"SchemaError: {path} has schema 0, this release needs {SCHEMA}, and you may only read it"
+    )
+
+
 # -- the schema
 
 
@@ -328,6 +466,31 @@ def test_a_newer_schema_that_allows_this_release_is_used(
     who, job = running(store)
     assert store.apply([record(who, 1, job)], who).changed == 1
     assert store.migrate() == (99, 99)
+
+
+@pytest.mark.parametrize("stored", ["DELETE FROM meta", "UPDATE meta SET value = 'soon'"])
+def test_a_newer_schema_that_does_not_say_who_may_work_on_it_is_refused_in_a_sentence(
+    file: SqliteDatabase, store: SqliteStore, stored: str
+) -> None:
+    store.close()
+    file.sql(f"{stored} WHERE key = 'oldest_schema'")
+    file.sql("PRAGMA user_version = 99")
+    with pytest.raises(SchemaError, match=r"schema 99, and its table meta names no oldest_schema"):
+        store.find()
+
+
+@pytest.mark.parametrize(
+    "use", [lambda store: claim(store, life()), SqliteStore.check_schema], ids=["turn", "heartbeat"]
+)
+def test_a_connection_that_stays_open_sees_that_the_schema_has_moved_on(
+    file: SqliteDatabase, store: SqliteStore, use: Callable[[SqliteStore], object]
+) -> None:
+    number = enqueue(store)
+    file.sql("UPDATE meta SET value = '99' WHERE key = 'oldest_schema'")
+    file.sql("PRAGMA user_version = 99")
+    with pytest.raises(SchemaError, match="has schema 99"):
+        use(store)
+    assert file.sql("SELECT state FROM jobs WHERE id = ?", number) == [("pending",)]
 
 
 _MIGRATE_TOGETHER = """

@@ -30,6 +30,7 @@ from tests.store.making import (
     running,
     undone,
 )
+from tests.store.processes import without_watches
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="inotify is Linux's; elsewhere the table is polled"
@@ -239,3 +240,16 @@ def test_a_wake_file_that_cannot_be_touched_costs_no_committed_enqueue(
     put(f"{file.path}-wake")
     number = enqueue(store)
     assert file.open().get(number).state is State.PENDING
+
+
+_A_WAKER = """
+from jobvisor.jobs.store import open_store
+waker = open_store(f"sqlite:///{sys.argv[1]}").waker()
+waker.drain()
+print(waker.fileno())
+"""
+
+
+def test_a_system_without_a_watch_left_is_polled(file: SqliteDatabase, store: SqliteStore) -> None:
+    store.open()
+    assert without_watches(_A_WAKER, str(file.path)) == "None\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobvisor.jobs.store.sqlite import SCHEMA
 from jobvisor.supervisor.cli.doctor import disk
 from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import render
+from tests.store.processes import without_watches
 from tests.supervisor.cli.conftest import CONFIG, Run
 
 
@@ -241,6 +243,13 @@ def test_doctor_reads_a_database_without_changing_it(run: Run, folder: Path) -> 
     with sqlite3.connect(folder / "jobs.db") as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
     connection.close()
+
+
+def test_doctor_warns_where_no_watch_is_left(run: Run, folder: Path) -> None:
+    run("migrate")
+    script = "from jobvisor.supervisor.cli import main\nmain(['doctor', '-c', sys.argv[1]])"
+    told = without_watches(script, str(folder / "config.toml"))
+    assert re.search(r"inotify +warn +none is left for this user: workers look every 100 ms", told)
 
 
 def test_doctor_names_a_queue_nobody_serves_and_a_long_wait(run: Run, folder: Path) -> None:
