@@ -1041,6 +1041,43 @@ def test_a_unique_key_across_the_pieces_of_a_batch_is_held_by_its_first(
     assert len({number for number, _ in told}) == count - 2
 
 
+def test_jobs_of_every_kind_in_one_batch_keep_their_places(store: PostgresStore) -> None:
+    holder = enqueue(store, unique_key="k")
+    kinds = [
+        new(),
+        new(unique_key="k"),
+        new(run_in_ms=60_000),
+        new(queue="b", priority=3, policy='{"kind": "fixed"}', timeout_ms=5, memory_bytes=6),
+        new(expires_in_ms=1_000),
+        new(args='["a\\t\\\\ü"]', kwargs='{"\\\\N":\t1,\n"b": 2}'),
+    ]
+    made = store.enqueue(kinds)
+    assert [created for _, created in made] == [True, False, True, True, True, True]
+    assert made[1] == (holder, False)
+    found = [store.get(number) for number, _ in made]
+    assert [job.queue for job in found] == ["default"] * 3 + ["b"] + ["default"] * 2
+    assert [job.state for job in found] == ["pending"] * 2 + ["scheduled"] + ["pending"] * 3
+    assert (found[3].priority, found[3].timeout, found[3].memory) == (3, 0.005, 6)
+    assert found[4].expires_at is not None
+    claimed = {job.id: job for job in claim(store, life(), queues=["default", "b"])}
+    assert claimed[found[3].id].policy == '{"kind": "fixed"}'
+    last = claimed[found[5].id]
+    assert (last.args, last.kwargs) == (kinds[5].args, kinds[5].kwargs)
+
+
+def test_a_trigger_that_leaves_rows_of_a_batch_out_is_named(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    database.sql(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER skip BEFORE INSERT ON jobs FOR EACH ROW WHEN (new.priority = 9)"
+        " EXECUTE FUNCTION skip()"
+    )
+    with pytest.raises(StoreRefused, match="stored 2 of 3 jobs"):
+        store.enqueue([new(), new(priority=9), new()])
+    assert store.find() == []
+
+
 def test_a_unique_key_held_by_an_earlier_job_names_it(store: PostgresStore) -> None:
     holder = enqueue(store, unique_key="mine")
     told = store.enqueue([new(unique_key="mine"), *[new()] * 8])

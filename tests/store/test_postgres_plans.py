@@ -32,6 +32,7 @@ def store(database: PostgresDatabase) -> PostgresStore:
 
 PEOPLE = {"counts"}  # whose reader is told that it reads the whole table
 WALKS = {"find", "find_finished", "find_unfinished", "oldest_pending"}  # page by page, or a queue
+UNPLANNED = {"copy"}
 ORDERED = ["claim", "claim_further", "promote", "next_due", "prune"]  # the index is the order
 
 VALUES: dict[str, Any] = {
@@ -150,7 +151,7 @@ def planner(database: PostgresDatabase, store: PostgresStore) -> Planner:
 def whole_readers(planner: Planner, *, generic: bool) -> dict[str, Any]:
     """The statements of loops that would read the whole table, with what they read."""
     found = {}
-    for name in set(statements("postgres")) - PEOPLE - WALKS:
+    for name in set(statements("postgres")) - PEOPLE - WALKS - UNPLANNED:
         # One queue of many rows and one of few: statistics know both.
         for queue in ("default", "rare", "empty"):
             bad = [

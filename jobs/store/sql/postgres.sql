@@ -485,7 +485,13 @@ WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.
 
 -- name: reserve
 -- Ids for many rows that are to be enqueued together: their answer cannot be told apart by anything else.
-SELECT nextval({jobs_id}) FROM generate_series(1, %(count)s::bigint);
+-- As one text: rows of their own would cost as much as storing the jobs.
+SELECT string_agg(nextval({jobs_id})::text, ',') FROM generate_series(1, %(count)s::bigint);
+
+-- name: copy
+-- Many ordinary new jobs under reserved ids; the defaults of the table say the rest.
+COPY {schema}.jobs (id, task, args, kwargs, queue, priority, attempts_max, policy, timeout_ms, memory_bytes)
+FROM STDIN;
 
 -- name: enqueue_many
 -- Many new jobs under reserved ids; the ids that come back are those whose unique key was free.
