@@ -5,6 +5,7 @@ What differs between the kinds of store stands here, so that the suite itself is
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 from abc import ABC, abstractmethod
@@ -12,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
 from tests.clock import MovableClock
 from tests.postgres import Stranger, shared
+from tests.waiting import STEP
 
 
 class Database(ABC):
@@ -129,13 +132,16 @@ class PostgresDatabase(Database):
         super().__init__()
         del folder
         self.url = _postgres_url()
-        self.schema = f"t_{uuid.uuid4().hex}"
         self._stores: list[Store] = []
-        self._stranger = Stranger(self.url, self.schema)
-        self._store().migrate()
-        self.sql(_CLOCK.format(schema=self.schema))
+        self._furnish()
         self._tell_time()
         self.clock.on_move.append(self._tell_time)
+
+    def _furnish(self) -> None:
+        self.schema = f"t_{uuid.uuid4().hex}"
+        self._stranger = Stranger(self.url, self.schema)
+        self._store().migrate()
+        self._stranger.sql(_CLOCK.format(schema=self.schema))
 
     def _tell_time(self) -> None:
         self.sql("UPDATE test_clock SET now = to_timestamp(? / 1000.0)", self.clock.now_ms())
@@ -168,6 +174,74 @@ class PostgresDatabase(Database):
         self._stranger.close()
 
 
+# What a test may have left, row by row: a new schema costs the server ten times as much.
+_REMEMBER = "CREATE TABLE test_meta AS TABLE meta"
+_REMAINS = """
+SELECT format('DELETE FROM %I', tablename) FROM pg_tables
+    WHERE schemaname = ? AND tablename NOT IN ('test_clock', 'test_meta')
+UNION ALL SELECT format('SELECT setval(%L, 1, false)', sequencename) FROM pg_sequences
+    WHERE schemaname = ?
+"""
+_OTHERS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND pid <> pg_backend_pid() AND application_name <> 'stranger'
+"""
+_SIZE = (
+    "SELECT sum(pg_relation_size(relname::regclass)) FROM pg_stat_user_tables WHERE schemaname = ?"
+)
+_SPOILS = re.compile(
+    r"\b(CREATE|ALTER|DROP|TRUNCATE|GRANT|REVOKE|SET|ANALYZE|VACUUM)\b", re.IGNORECASE
+)
+_LARGEST = 1 << 20  # bytes of rows, the dead ones too
+_LOOKS = 20
+
+
+class RecycledDatabase(PostgresDatabase):
+    """As any other, in a schema that an earlier test left as it had found it, where there is one."""
+
+    _left: ClassVar[list[tuple[str, Stranger]]] = []
+
+    def __init__(self, folder: Path) -> None:
+        self._spoilt = False
+        super().__init__(folder)
+
+    def _furnish(self) -> None:
+        if self._left:
+            self.schema, self._stranger = self._left.pop()
+        else:
+            super()._furnish()
+            self._stranger.sql(_REMEMBER)
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        # An UPDATE has a SET too, and changes only rows.
+        changed = _SPOILS.search(re.sub(r"(?i)\bUPDATE\s+\w+\s+SET\b", "", statement))
+        self._spoilt = self._spoilt or changed is not None
+        return super().sql(statement, *parameters)
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+        if self._spoilt or not self._is_alone() or self._size() > _LARGEST:
+            super().close()
+            return
+        remains = [row[0] for row in self.sql(_REMAINS, self.schema, self.schema)]
+        again = "INSERT INTO meta SELECT * FROM test_meta"
+        words = ["SET session_replication_role = replica", *remains, again]
+        self._stranger.sql("; ".join([*words, "SET session_replication_role = origin"]))
+        self._left.append((self.schema, self._stranger))
+
+    def _is_alone(self) -> bool:
+        """Whether the connections of the test have ended; the server takes a moment for each."""
+        for _ in range(_LOOKS):
+            if self.sql(_OTHERS) == [(0,)]:
+                return True
+            SYSTEM.sleep(STEP)
+        return False
+
+    def _size(self) -> int:
+        return int(self.sql(_SIZE, self.schema)[0][0] or 0)
+
+
 @cache
 def _postgres_url() -> str:
     return shared().new_database()
@@ -176,5 +250,5 @@ def _postgres_url() -> str:
 KINDS: dict[str, type[SqliteDatabase | MemoryDatabase | PostgresDatabase]] = {
     "sqlite": SqliteDatabase,
     "memory": MemoryDatabase,
-    "postgres": PostgresDatabase,
+    "postgres": RecycledDatabase,
 }
