@@ -35,6 +35,14 @@ PROGRAMS = ("postgres", "initdb")
 NOBODY = 65534  # PostgreSQL refuses to run as root
 EVERYWHERE = ("0.0.0.0", "*")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+#: What it says to a newcomer, and to whoever was in the middle of coming in when another was killed.
+RECOVERING = (
+    "in recovery mode",
+    "starting up",
+    "not yet accepting connections",
+    "crash of another server process",
+    "server closed the connection unexpectedly",
+)
 STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 _CLEAR = """
@@ -47,6 +55,22 @@ host all all all trust
 local replication all trust
 host replication all all trust
 """
+
+
+def connect(url: str, **options: Any) -> psycopg.Connection:
+    """A connection that commits each statement; it waits for a server that recovers from a crash."""
+
+    def reached() -> psycopg.Connection | None:
+        try:
+            return psycopg.connect(url, autocommit=True, **options)
+        except psycopg.OperationalError as error:
+            if not any(words in str(error) for words in RECOVERING):
+                raise
+            return None
+
+    found = eventually(reached, what="the server has recovered")
+    assert found is not None
+    return found
 
 
 class Databases(ABC):
@@ -75,7 +99,7 @@ class Databases(ABC):
         self, statement: str, *parameters: Any, database: str = "postgres"
     ) -> list[tuple[Any, ...]]:
         """One statement on a connection of its own, committed; its rows."""
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
+        with connect(self.url(database)) as connection:
             cursor = connection.execute(statement.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
@@ -296,9 +320,7 @@ class Stranger:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None:
-            self._connection = psycopg.connect(
-                self._url, autocommit=True, application_name="stranger"
-            )
+            self._connection = connect(self._url, application_name="stranger")
             self._connection.execute(f"SET search_path = {self._schema}".encode())
             self._connection.execute("SET lock_timeout = '30s'")
         return self._connection

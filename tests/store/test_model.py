@@ -6,11 +6,14 @@ as the model says; records are kept for ever and applied again late, twice and o
 
 from __future__ import annotations
 
+import os
+import random
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,6 +35,7 @@ from jobvisor.jobs.store.settlement import LOSSES_MAX
 from tests.store.database import KINDS, Database
 from tests.store.making import CRASH, GONE, STOPPED, enqueue, life, record
 
+SEED_VARIABLE = "JOBVISOR_TEST_SEED"
 QUEUES = ("red", "blue")
 KEYS = ("one", "two")
 DELAYS = (0, 1_000, 5_000)
@@ -468,17 +472,29 @@ def told(job: Job) -> dict[str, Any]:
     return values
 
 
+STEPS = settings(
+    stateful_step_count=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_sequence_of_verbs_leaves_the_rows_that_the_model_has(kind: str) -> None:
+    # The same sequences for the same code: a commit is not to be blamed for what chance found.
+    examples = 80 if kind == "memory" else 30
     machine = type("Queue", (Queue,), {"kind": kind})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=150 if kind == "memory" else 40,
-            stateful_step_count=60,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    few = settings(STEPS, max_examples=examples, derandomize=True)
+    run_state_machine_as_test(machine, settings=few)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sequences_that_nobody_has_tried_leave_the_rows_of_the_model(kind: str) -> None:
+    machine = type("Queue", (Queue,), {"kind": kind})
+    seed = int(os.environ.get(SEED_VARIABLE, random.randrange(2**32)))
+    print(f"{SEED_VARIABLE}={seed}")  # shown where it fails
+    many = settings(STEPS, max_examples=3_000, print_blob=True)
+    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=many)

@@ -108,7 +108,9 @@ def test_a_batch_of_many_loses_nothing_but_the_attempt_of_one(build: Build) -> N
             if ctx.job % 25 == 0 and not os.path.exists("deadly"):
                 before, behind = mates(ctx)
                 found = f"{ctx.job} {before} {behind}"
-                if before > 20 and behind > 20 and only_once("deadly", found):
+                # A machine that is busy with other things has smaller batches: better one than none.
+                enough = 20 if ctx.job < 2000 else 1
+                if before >= enough and behind >= enough and only_once("deadly", found):
                     os.kill(os.getpid(), signal.SIGKILL)
             mark("end", ctx)
         """),

@@ -242,6 +242,7 @@ Start = Callable[..., Demo]
 PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
+@pytest.mark.soak  # 19 s of CPU: the play above has the same, with fewer modules
 def test_the_whole_library_is_done_within_a_minute_and_leaves_nothing_behind(start: Start) -> None:
     show = start("--json", "--workers", "3", **PIPES)
     stdout, stderr = show.process.communicate(timeout=100)

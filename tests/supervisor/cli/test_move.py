@@ -419,8 +419,8 @@ finally:
 def test_memory_does_not_grow_with_the_number_of_jobs(
     client: Client, elsewhere: Client, folder: Path
 ) -> None:
-    rows = 20_000
-    text = "x" * 4_000  # 80 MB in all
+    rows = 5_000
+    text = "x" * 16_000  # 80 MB in all
     client.enqueue_many([send.call(text) for _ in range(rows)])
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     for words, url in (
