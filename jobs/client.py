@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import select
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,13 +25,14 @@ from jobvisor.jobs.settings import DURABILITIES, Settings, find
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
+from jobvisor.jobs.watch import Watch
 
 Target = Task[..., Any] | Call | str
 Jobs = list[Job]
 Ids = list[int]
 Attempts = list[Attempt]
 
-WAIT_FIRST, WAIT_POLL = 0.002, 0.1  # seconds between two looks of `wait` where nothing wakes it
+WAIT_LONGEST = 3600.0  # seconds that a wait without a limit looks ahead; it goes on after them
 PRUNED_AT_ONCE = 1000
 EXPORTED_AT_ONCE = 100  # with the largest arguments and results that is 200 MB
 
@@ -91,6 +91,7 @@ class Client:
         self._events.subscribe(log_event)
         self._lock = threading.Lock()
         self._store_of: tuple[int, Store] | None = None
+        self._watch_of: tuple[int, Watch] | None = None
         self._left: dict[int, tuple[Life, Record | None]] = {}  # by owner: not settled by `run_one`
 
     @property
@@ -169,36 +170,28 @@ class Client:
 
     def wait(self, job: int, timeout: float | None = None) -> Job:
         """The job once it is finished; WaitTimeout after `timeout` seconds (None: for ever)."""
-        ends = None if timeout is None else self._clock.monotonic_ns() + int(timeout * 1e9)
-        with self._store() as store:
-            waker = store.watcher()
-            patience = WAIT_FIRST
-            try:
-                while not (found := store.get(job)).finished:
-                    # Where nothing wakes it, it looks seldomer the longer it takes.
-                    patience = min(patience * 1.5, WAIT_POLL)
-                    wait = WAIT_POLL if waker.fileno() is not None else patience
-                    if ends is not None:
-                        wait = min(wait, (ends - self._clock.monotonic_ns()) / 1e9)
-                    if wait <= 0:
-                        raise WaitTimeout(
-                            f"job {job} is still {found.state} after {timeout} s; it goes on"
-                        )
-                    if not self._hold:
-                        store.close()
-                    self._doze(waker.fileno(), wait)
-                    waker.drain()
-            finally:
-                waker.close()
-        return found
+        began = self._clock.monotonic_ns()
+        with self._store() as store, self._own_watch().waiting(store.watcher):
+            while True:
+                seen = self._own_watch().changes
+                found = store.get(job)
+                if found.finished:
+                    return found
+                waited = (self._clock.monotonic_ns() - began) / 1e9
+                left = WAIT_LONGEST if timeout is None else timeout - waited
+                if left <= 0:
+                    raise WaitTimeout(
+                        f"job {job} is still {found.state} after {timeout} s; it goes on"
+                    )
+                if not self._hold:
+                    store.close()
+                self._own_watch().sleep(seen, waited, left)
 
-    def _doze(self, descriptor: int | None, seconds: float) -> None:
-        if descriptor is None:
-            self._clock.sleep(seconds)
-            return
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.poll(int(seconds * 1000) + 1)
+    def _own_watch(self) -> Watch:
+        with self._lock:
+            if self._watch_of is None or self._watch_of[0] != os.getpid():
+                self._watch_of = (os.getpid(), Watch(self._clock))
+            return self._watch_of[1]
 
     # -- change
 

@@ -28,6 +28,7 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import Retry, Snooze
 from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore
 from jobvisor.jobs.task import Call, Defaults, Task
 from tests.clock import MovableClock
 from tests.store.processes import held_by_another, in_a_copy
@@ -297,6 +298,43 @@ def test_a_wait_ends_when_somebody_else_finishes_the_job(
     worker.join(30)
 
 
+def test_the_waits_of_all_threads_take_one_watch_and_few_looks_among_the_writes_of_others(
+    file_client: Client,
+) -> None:
+    job = file_client.enqueue("app:send")
+    looks = 0
+
+    def wait() -> None:
+        file_client.wait(job.id, timeout=30)
+
+    def trace(statement: str) -> None:
+        nonlocal looks
+        looks += f"id = {job.id}" in statement
+
+    before = _watches()
+    store = file_client._own_store()
+    assert isinstance(store, SqliteStore)
+    store._connected().set_trace_callback(trace)
+    threads = [threading.Thread(target=wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    with Client(file_client.url) as other:
+        for number in range(400):
+            other.enqueue("app:send")
+            if number == 200:
+                assert _watches() - before <= 1
+        other.cancel(job.id)
+    for thread in threads:
+        thread.join(30)
+    assert _watches() == before
+    assert 8 <= looks < 8 * 400 / 4
+
+
+def _watches() -> int:
+    links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    return sum(os.path.islink(link) and "inotify" in os.readlink(link) for link in links)
+
+
 @pytest.mark.parametrize("timeout", [0, 0.03])
 def test_a_wait_that_takes_too_long_ends_and_the_job_goes_on(
     client: Client, timeout: float
@@ -352,8 +390,8 @@ def test_more_jobs_are_pruned_than_go_at_once(client: Client, clock: MovableCloc
 
 
 def test_a_migration_tells_its_numbers(file_client: Client) -> None:
-    assert file_client.migrate() == (0, 2)
-    assert file_client.migrate() == (2, 2)
+    assert file_client.migrate() == (0, SCHEMA)
+    assert file_client.migrate() == (SCHEMA, SCHEMA)
 
 
 # -- run_one
