@@ -11,69 +11,53 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.identity import HOST, Identity, boot_id, pid_namespace
+from jobvisor.jobs.identity import Identity, boot_id, pid_namespace
 from jobvisor.jobs.job import UNFINISHED, State
 from jobvisor.jobs.log import log_event, say
-from jobvisor.jobs.store import Life, open_store
-from jobvisor.jobs.store.base import FamilyRow
+from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.board import (
-    BATCH,
     BUSY,
-    CANCEL_CLAIM,
-    CANCEL_JOB,
     CARETAKER_WATCHES,
     CLAIM,
     CURRENT,
     DEADLINE,
     DRAINED,
     DRAINING,
-    ENTERED,
-    EXPELLED,
-    FOREVER,
     IDLE,
-    LEASE_UNTIL,
     LEAVE,
     OWNER,
     PID,
     PROGRESS,
     REACHED,
-    RECALL,
-    ROLE,
     RUN,
-    SINCE,
     STATE,
     STOP,
     TICKS,
     TURN,
     WAITING_STATE,
-    Grave,
     Slot,
 )
+from jobvisor.supervisor.burial import Burial
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import read_own, read_progress, retire
+from jobvisor.supervisor.lease import Lease
+from jobvisor.supervisor.ledger import read_progress
+from jobvisor.supervisor.oom import READ_EVERY
+from jobvisor.supervisor.recall import Recall
 from jobvisor.supervisor.rescue import Rescue
 from jobvisor.supervisor.role import Role, Seat
-from jobvisor.supervisor.roster import role_name
-from jobvisor.supervisor.settle import death_of, recall, settle, tell
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.status import Status
 
 TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is
-LONG_JOB_NS = 50_000_000  # a job longer than this does not keep its neighbours waiting
-RECALL_WAIT = 0.002  # seconds for a recall word to be seen: far longer than any store buffer
 LEFT_TOLD = 20  # queues and states in the last line of a drain
 PRUNED_AT_ONCE = 500  # rows; about 20 ms
 HEARTBEAT_MOST = 10.0  # seconds between two heartbeats, where a third of `dead_after` is longer
-LEASE_MARGIN_NS = 2 * SECOND  # at most; a tenth of a short `dead_after`
-PATIENCE_LEAST, PATIENCE_MOST = (
-    1.0,
-    10.0,
-)  # seconds for one answer, so that a second try is in the lease
+# Seconds for one answer, so that a second try is in the lease.
+PATIENCE_LEAST, PATIENCE_MOST = 1.0, 10.0
 RETRY_FIRST, RETRY_CAP = 0.1, 2.0  # seconds between two tries for the database, well in the lease
 TOLD_AGAIN_NS = 30 * SECOND  # between two lines about a database that stays away
 FINAL_SECONDS = 5.0  # what the last settling may take when the family stops
@@ -88,15 +72,11 @@ class Caretaker(Role):
         self._config = config
         self._state = StateDir(config.family.state_dir)
         self._forget = config.retention.succeeded_ms == 0
-        self._recalled: dict[int, tuple[int, int]] = {}
         self._progress_seen: dict[int, int] = {}
-        self._oom_kills = _oom_kills()
         self._waiting = False
         self._failures = 0
         self._try_at = 0  # when an absent database is tried again
         self._told_at = 0  # when the last line about it was written
-        # Whether the family has a row: this life wrote it, or the caretaker before it did.
-        self._entered = self.board[ENTERED] == self.seat.family
         self._retained = {
             State.SUCCEEDED: config.retention.succeeded_ms,
             State.CANCELLED: config.retention.cancelled_ms,
@@ -121,6 +101,34 @@ class Caretaker(Role):
             events=events,
         )
         self._store.on_wait = self.beat
+        parent = Identity.of(self.seat.parent) or Identity.mine()
+        self._status = Status(self.board, self._config, self._state, self.clock, self.seat.family)
+        self._lease = Lease(
+            self._store,
+            self.board,
+            self.clock,
+            family,
+            row=(self.seat.family, parent, self._state.path),
+            on_expelled=lambda: poke(self.seat.parent_poke),
+        )
+        self._burial = Burial(
+            self._store,
+            self._state,
+            self.board,
+            self._status,
+            self.clock,
+            family=self.seat.family,
+            forget=self._forget,
+            beat=self.beat,
+        )
+        self._recall = Recall(
+            self._store,
+            self._state,
+            self.board,
+            self.clock,
+            family=self.seat.family,
+            forget=self._forget,
+        )
         self._rescue = Rescue(
             self._store,
             self._state,
@@ -134,19 +142,17 @@ class Caretaker(Role):
         )
         beat = min(family.dead_after_ms / 3000, HEARTBEAT_MOST)
         self._duties: dict[Callable[[], float | None], float] = {
-            self._heartbeat: beat,
+            self._lease.renew: beat,
             self._rescue.judge_families: beat,
             self._rescue.rescue: family.dead_after_ms / 1000,
-            self._carry_cancels: 0.25,
+            self._recall.carry_cancels: 0.25,
             self._carry_progress: 0.25,
             self._promote: 1.0,
+            self._burial.note_memory: READ_EVERY,
             self._prune: 10.0,
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
         }
-        self._identity = Identity.mine()
-        self._parent = Identity.of(self.seat.parent) or self._identity
-        self._status = Status(self.board, self._config, self._state, self.clock, self.seat.family)
         self.slot[STATE] = WAITING_STATE
         # A database that can never be used as it is ends the boot, with one sentence.
         with suppress(StoreUnavailable):
@@ -165,11 +171,9 @@ class Caretaker(Role):
         """All that is due, in small slices."""
         if not self._waiting or self.clock.monotonic_ns() >= self._try_at:
             with self._database():
-                self._do_if_due(self._heartbeat)  # whatever keeps the others waiting
-                self._settle_graves()
-                busy = self.board.busy()
-                for slot in busy:
-                    self._recall_behind(slot)
+                self._do_if_due(self._lease.renew)  # whatever keeps the others waiting
+                self._burial.settle_all()
+                self._recall.behind_long_jobs()
                 if self.alone:
                     self._stand_in_for_parent()
                 self._do_duties()
@@ -201,7 +205,7 @@ class Caretaker(Role):
                 self._told_at = now
                 say("database_lost", error=str(error))
             if isinstance(error, SchemaError):
-                self.board[LEASE_UNTIL] = 0  # what this release would write there is wrong by now
+                self._lease.end()  # what this release would write there is wrong by now
             self._waiting = True
             self._failures += 1
             most = min(RETRY_CAP, self._config.family.dead_after_ms / 6000)
@@ -212,7 +216,7 @@ class Caretaker(Role):
             self._store.close()
             # The heartbeat, a write, is due with the next try: a step whose duties happen not to
             # touch the database would prove nothing.
-            self._due.pop(self._heartbeat, None)
+            self._due.pop(self._lease.renew, None)
         else:
             if self._waiting and self.slot[REACHED]:
                 say("database_back", delay=f"{self._failures} tries")
@@ -223,7 +227,7 @@ class Caretaker(Role):
 
     def _do_duties(self) -> None:
         for duty in self._duties:
-            self._do_if_due(self._heartbeat)  # each of the others may take its time
+            self._do_if_due(self._lease.renew)  # each of the others may take its time
             self._do_if_due(duty)
 
     def _do_if_due(self, duty: Callable[[], float | None]) -> None:
@@ -236,135 +240,7 @@ class Caretaker(Role):
             if sooner is not None:
                 self._due[duty] = now + int(sooner * SECOND)
 
-    # -- the dead
-
-    def _settle_graves(self) -> None:
-        """Deaths the parent saw, oldest first; counted off only after the commit."""
-        for grave in self.board.unsettled():
-            self.beat()
-            try:
-                self._settle_grave(grave)
-            except (OSError, KeyError, ValueError) as error:
-                # One death that cannot be read must not keep all later ones waiting; its ledger
-                # stays, and the look at ledgers without a grave tries again.
-                name = role_name(grave.role, grave.slot)
-                say("unsettled", name=name, pid=grave.pid, error=repr(error))
-            self.board.settled_one()
-
-    def _settle_grave(self, grave: Grave) -> None:
-        path = os.path.join(self._state.ledgers, str(grave.owner))
-        found = read_own(path, grave.owner, self.clock)
-        life = Life(
-            grave.owner, self.seat.family, role_name(grave.role, grave.slot), HOST, boot_id(),
-            pid_namespace(), grave.pid, 0,
-        )  # fmt: skip
-        # The board knows as well, for a worker that had no file to write to.
-        current = found.header.current if found else grave.current
-        claim = found.header.claim if found else grave.claim
-        held = self._store.held(current, grave.owner, claim) if current else None
-        killed = _oom_kills()
-        death = death_of(grave, held, current, claim, oom=killed > self._oom_kills)
-        self._oom_kills = killed
-        records = found.records if found else []
-        applied = settle(self._store, life, records, (current, claim), death, forget=self._forget)
-        tell(applied, self._state.rejected)
-        if grave.status:
-            name = role_name(grave.role, grave.slot)
-            say(
-                "settled", name=name, pid=grave.pid, applied=applied.changed, cause=death.text
-            )  # fmt: skip
-        self._status.note_death(grave, death if held else None, current if held else 0)
-        if found is not None:
-            retire(self._state.ledgers, path)
-
-    # -- behind a long job
-
-    def _recall_behind(self, slot: Slot) -> None:
-        current, since, claim = slot[CURRENT], slot[SINCE], slot[CLAIM]
-        if slot[STATE] != BUSY or not current or slot[BATCH] <= 1:
-            return
-        if self.clock.monotonic_ns() - since < LONG_JOB_NS:
-            return
-        owner = slot[OWNER]
-        if self._recalled.get(slot.index) == (owner, claim):
-            return
-        self._recall(slot, owner, claim)
-        self._recalled[slot.index] = (owner, claim)
-
-    def _recall(self, slot: Slot, owner: int, claim: int) -> None:
-        slot[RECALL] = claim
-        # The worker publishes, then looks; we set the word, wait, then read what is published.
-        self.clock.sleep(RECALL_WAIT)
-        found = read_own(os.path.join(self._state.ledgers, str(owner)), owner, self.clock)
-        if found is None or found.header.claim != claim:
-            return
-        life = Life(
-            owner, self.seat.family, role_name(slot[ROLE], slot.index), HOST, boot_id(),
-            pid_namespace(), slot[PID], 0,
-        )  # fmt: skip
-        applied, released = recall(self._store, life, found, claim, forget=self._forget)
-        # The worker still has its journal: what came too late it finds out, and tells, by itself.
-        tell(applied._replace(lost=[]), self._state.rejected)
-        say("recalled", count=released, job=found.header.current, settled=applied.changed)
-
     # -- duties
-
-    def _heartbeat(self) -> float | None:
-        sent = self.clock.boottime_ns()
-        if self.board[EXPELLED] == self.seat.family:
-            return None
-        self._store.check_schema()
-        family = self._config.family
-        # With the time that others are to wait, which a reload may have changed: the lease is for that.
-        beaten = self._store.heartbeat(self.seat.family, family.dead_after_ms)
-        if not beaten and not self._entered:
-            beaten = self._store.add_family(
-                FamilyRow(
-                    self.seat.family,
-                    family.name,
-                    HOST,
-                    *self._parent,
-                    __version__,
-                    self._state.path,
-                    family.dead_after_ms,
-                )
-            )
-        if not beaten:
-            # Declared dead: what was claimed may run elsewhere by now. Start nothing more; the
-            # parent lets everybody finish and leave, and comes back as a new family.
-            self.board[LEASE_UNTIL] = 0
-            self.board[EXPELLED] = self.seat.family
-            poke(self.seat.parent_poke)
-            return None
-        self._entered = True
-        self.board[ENTERED] = self.seat.family
-        limit = family.dead_after_ms * 1_000_000
-        until = sent + limit - min(LEASE_MARGIN_NS, limit // 10)
-        self.board[LEASE_UNTIL] = until if self._has_lease() else FOREVER
-        return None
-
-    def _has_lease(self) -> bool:
-        """Whether others judge this family by time: on one machine only those in other containers do."""
-        return not self._store.one_machine or any(
-            family.pid_namespace != self._parent.pid_namespace for family in self._store.families()
-        )
-
-    def _carry_cancels(self) -> float | None:
-        """From the row to the board: a current job is asked, an unstarted one recalled."""
-        if not self.board.busy():
-            return None
-        slots = {slot[OWNER]: slot for slot in self.board.busy()}
-        for job, owner, claim in self._store.cancelling():
-            slot = slots.get(owner)
-            if slot is None or slot[CLAIM] != claim:
-                continue
-            if slot[CURRENT] == job:
-                if (slot[CANCEL_JOB], slot[CANCEL_CLAIM]) != (job, claim):
-                    slot[CANCEL_JOB] = job
-                    slot[CANCEL_CLAIM] = claim
-            else:
-                self._recall(slot, owner, claim)
-        return None
 
     def _carry_progress(self) -> float | None:
         for slot in self.board.busy():
@@ -462,12 +338,12 @@ class Caretaker(Role):
         while self.clock.monotonic_ns() < ends:
             self.beat()
             with self._database():
-                self._do_if_due(self._heartbeat)  # whatever keeps the others waiting
-                self._settle_graves()
+                self._do_if_due(self._lease.renew)  # whatever keeps the others waiting
+                self._burial.settle_all()
                 if self.alone:
                     self._rescue.scan_ledgers(self._state.ledgers)
                 if self.alone or self.board[STOP]:
-                    self._leave_database()
+                    self._lease.leave()
             if not self._waiting:
                 break
             self.clock.sleep(0.1)
@@ -475,19 +351,3 @@ class Caretaker(Role):
         if not self.alone:
             self._status.write(waiting=self._waiting, stopped=self.board[STOP] != RUN)
         self._store.close()
-
-    def _leave_database(self) -> None:
-        if not self._store.owners(self.seat.family):
-            self._store.remove_family(self.seat.family)
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel's OOM killer has ended since boot; 0 where it does not tell."""
-    try:
-        with open("/proc/vmstat", "rb") as file:
-            for line in file:
-                if line.startswith(b"oom_kill "):
-                    return int(line.split()[1])
-    except FileNotFoundError:
-        return 0
-    return 0

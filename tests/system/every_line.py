@@ -65,7 +65,12 @@ from tests.waiting import eventually
 
 STORE = ("jobs/store/relational.py", "jobs/store/sqlite.py", "jobs/store/postgres.py")
 WORKER_FILES = ("supervisor/worker.py", "supervisor/ledger.py")
-CARETAKER_FILES = ("supervisor/caretaker.py", "supervisor/settle.py", "supervisor/ledger.py")
+CARETAKER_FILES = (
+    "supervisor/caretaker.py",
+    "supervisor/burial.py",
+    "supervisor/settle.py",
+    "supervisor/ledger.py",
+)
 
 #: How often each kind of job starts when nothing goes wrong (`dies`: its own death included).
 RUNS = {
@@ -241,7 +246,7 @@ class Stage:
             def recall() -> int:
                 slot = self.board.slots[1]
                 caretaker.boot()
-                caretaker._recall(slot, slot[OWNER], slot[CLAIM])
+                caretaker._recall.recall(slot, slot[OWNER], slot[CLAIM])
                 return 0
 
             return recall

@@ -1,0 +1,84 @@
+"""The deaths that the parent saw: each settled from its ledger, oldest first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
+from jobvisor.jobs.log import say
+from jobvisor.jobs.store import Life, Store
+from jobvisor.supervisor.board import Board, Grave
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import read_own, retire
+from jobvisor.supervisor.oom import OomWatch
+from jobvisor.supervisor.roster import role_name
+from jobvisor.supervisor.settle import death_of, settle, tell
+from jobvisor.supervisor.status import Status
+
+
+class Burial:
+    """What a caretaker does with the graves on the board."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: StateDir,
+        board: Board,
+        status: Status,
+        clock: Clock,
+        *,
+        family: int,
+        forget: bool,
+        beat: Callable[[], None],
+    ) -> None:
+        """`forget` keeps no succeeded rows."""
+        self._store = store
+        self._state = state
+        self._board = board
+        self._status = status
+        self._clock = clock
+        self._family = family
+        self._forget = forget
+        self._beat = beat
+        self._oom = OomWatch(clock)
+
+    def settle_all(self) -> None:
+        """Each grave is counted off only after the commit."""
+        for grave in self._board.unsettled():
+            self._beat()
+            try:
+                self._settle(grave)
+            except (OSError, KeyError, ValueError) as error:
+                # One death that cannot be read must not keep all later ones waiting; its ledger
+                # stays, and the look at ledgers without a grave tries again.
+                name = role_name(grave.role, grave.slot)
+                say("unsettled", name=name, pid=grave.pid, error=repr(error))
+            self._board.settled_one()
+
+    def note_memory(self) -> float | None:
+        """A duty: the ground for telling which death was the OOM killer's."""
+        self._oom.read()
+        return None
+
+    def _settle(self, grave: Grave) -> None:
+        path = os.path.join(self._state.ledgers, str(grave.owner))
+        found = read_own(path, grave.owner, self._clock)
+        name = role_name(grave.role, grave.slot)
+        life = Life(grave.owner, self._family, name, HOST, boot_id(), pid_namespace(), grave.pid, 0)
+        # The board knows as well, for a worker that had no file to write to.
+        current = found.header.current if found else grave.current
+        claim = found.header.claim if found else grave.claim
+        held = self._store.held(current, grave.owner, claim) if current else None
+        oom = bool(grave.status) and self._oom.killed_at(grave.at)
+        death = death_of(grave, held, current, claim, oom=oom)
+        records = found.records if found else []
+        applied = settle(self._store, life, records, (current, claim), death, forget=self._forget)
+        tell(applied, self._state.rejected)
+        if grave.status:
+            say("settled", name=name, pid=grave.pid, applied=applied.changed, cause=death.text)
+        if grave.status or held:  # who left by itself has not died
+            self._status.note_death(grave, death if held else None, current if held else 0)
+        if found is not None:
+            retire(self._state.ledgers, path)

@@ -1,0 +1,99 @@
+"""A claim taken back: behind a long job, what its worker has not begun goes to the others."""
+
+from __future__ import annotations
+
+import os
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
+from jobvisor.jobs.log import say
+from jobvisor.jobs.store import Life, Store
+from jobvisor.supervisor.board import (
+    BATCH,
+    BUSY,
+    CANCEL_CLAIM,
+    CANCEL_JOB,
+    CLAIM,
+    CURRENT,
+    OWNER,
+    PID,
+    RECALL,
+    ROLE,
+    SINCE,
+    STATE,
+    Board,
+    Slot,
+)
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import read_own
+from jobvisor.supervisor.roster import role_name
+from jobvisor.supervisor.settle import recall, tell
+
+LONG_JOB_NS = 50_000_000  # a job longer than this does not keep its neighbours waiting
+RECALL_WAIT = 0.002  # seconds for a recall word to be seen: far longer than any store buffer
+
+
+class Recall:
+    """What a caretaker recalls, and from whom it already has."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: StateDir,
+        board: Board,
+        clock: Clock,
+        *,
+        family: int,
+        forget: bool,
+    ) -> None:
+        """`forget` keeps no succeeded rows."""
+        self._store = store
+        self._state = state
+        self._board = board
+        self._clock = clock
+        self._family = family
+        self._forget = forget
+        self._recalled: dict[int, tuple[int, int]] = {}
+
+    def behind_long_jobs(self) -> None:
+        """Every claim whose worker has been in one of its jobs for long, once."""
+        for slot in self._board.busy():
+            current, since, claim = slot[CURRENT], slot[SINCE], slot[CLAIM]
+            if slot[STATE] != BUSY or not current or slot[BATCH] <= 1:
+                continue
+            if self._clock.monotonic_ns() - since < LONG_JOB_NS:
+                continue
+            owner = slot[OWNER]
+            if self._recalled.get(slot.index) != (owner, claim):
+                self.recall(slot, owner, claim)
+                self._recalled[slot.index] = (owner, claim)
+
+    def carry_cancels(self) -> float | None:
+        """A duty: a job that is to be cancelled is asked where it runs, recalled where it has not begun."""
+        slots = {slot[OWNER]: slot for slot in self._board.busy()}
+        for job, owner, claim in self._store.cancelling() if slots else ():
+            slot = slots.get(owner)
+            if slot is None or slot[CLAIM] != claim:
+                continue
+            if slot[CURRENT] == job:
+                if (slot[CANCEL_JOB], slot[CANCEL_CLAIM]) != (job, claim):
+                    slot[CANCEL_JOB] = job
+                    slot[CANCEL_CLAIM] = claim
+            else:
+                self.recall(slot, owner, claim)
+        return None
+
+    def recall(self, slot: Slot, owner: int, claim: int) -> None:
+        """Settle what a claim has finished and release what it has not begun."""
+        slot[RECALL] = claim
+        # The worker publishes, then looks; we set the word, wait, then read what is published.
+        self._clock.sleep(RECALL_WAIT)
+        found = read_own(os.path.join(self._state.ledgers, str(owner)), owner, self._clock)
+        if found is None or found.header.claim != claim:
+            return
+        name = role_name(slot[ROLE], slot.index)
+        life = Life(owner, self._family, name, HOST, boot_id(), pid_namespace(), slot[PID], 0)
+        applied, released = recall(self._store, life, found, claim, forget=self._forget)
+        # The worker still has its journal: what came too late it finds out, and tells, by itself.
+        tell(applied._replace(lost=[]), self._state.rejected)
+        say("recalled", count=released, job=found.header.current, settled=applied.changed)
