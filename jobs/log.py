@@ -126,6 +126,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "the death of {name} pid {pid} cannot be settled now: {error}; its ledger is looked at later",
     ),
+    "ledger_unsettled": (
+        logging.ERROR,
+        "{path} cannot be settled: {error}; it stays there and is tried again, and not told again",
+    ),
     "overslept": (
         logging.WARNING,
         "the parent was stopped for {seconds} s; nobody is judged for the next second",

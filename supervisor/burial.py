@@ -14,7 +14,7 @@ from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import read_own, retire
 from jobvisor.supervisor.oom import OomWatch
 from jobvisor.supervisor.roster import role_name
-from jobvisor.supervisor.settle import death_of, settle, tell
+from jobvisor.supervisor.settle import death_of, is_of_one_life, settle, tell
 from jobvisor.supervisor.status import Status
 
 
@@ -50,7 +50,9 @@ class Burial:
             self._beat()
             try:
                 self._settle(grave)
-            except (OSError, KeyError, ValueError) as error:
+            except Exception as error:
+                if not is_of_one_life(error):
+                    raise
                 # One death that cannot be read must not keep all later ones waiting; its ledger
                 # stays, and the look at ledgers without a grave tries again.
                 name = role_name(grave.role, grave.slot)

@@ -76,6 +76,7 @@ class Caretaker(Role):
         self._waiting = False
         self._failures = 0
         self._try_at = 0  # when an absent database is tried again
+        self._ends = 0  # of the last settling
         self._told_at = 0  # when the last line about it was written
         self._retained = {
             State.SUCCEEDED: config.retention.succeeded_ms,
@@ -138,7 +139,7 @@ class Caretaker(Role):
             dead_after_ms=family.dead_after_ms,
             forget=self._forget,
             alone=lambda: self.alone,
-            beat=self.beat,
+            go_on=self._go_on,
         )
         beat = min(family.dead_after_ms / 3000, HEARTBEAT_MOST)
         self._duties: dict[Callable[[], float | None], float] = {
@@ -181,6 +182,14 @@ class Caretaker(Role):
             # Alone, the file is the next family's, which may be here already.
             self._status.write_if_due(waiting=self._waiting)
         return self._pause()
+
+    def _go_on(self) -> bool:
+        """In the middle of what may take long: do what cannot wait, and say whether there is time."""
+        self.beat()
+        self._do_if_due(self._lease.renew)
+        self._burial.settle_all()
+        self._recall.behind_long_jobs()
+        return not self.leaving() or self.clock.monotonic_ns() < self._ends
 
     def _pause(self) -> float:
         if self._waiting or self.alone:
@@ -334,8 +343,8 @@ class Caretaker(Role):
 
     def shut_down(self) -> None:
         """The last settling: what it does not reach in five seconds stays in the files."""
-        ends = self.clock.monotonic_ns() + int(FINAL_SECONDS * SECOND)
-        while self.clock.monotonic_ns() < ends:
+        self._ends = self.clock.monotonic_ns() + int(FINAL_SECONDS * SECOND)
+        while self.clock.monotonic_ns() < self._ends:
             self.beat()
             with self._database():
                 self._do_if_due(self._lease.renew)  # whatever keeps the others waiting

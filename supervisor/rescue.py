@@ -24,6 +24,7 @@ from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger import Header, Read, read_own, retire
 from jobvisor.supervisor.settle import (
     died_unseen,
+    is_of_one_life,
     overdue,
     settle,
     settle_rebooted,
@@ -31,6 +32,7 @@ from jobvisor.supervisor.settle import (
     tell,
 )
 
+UNSETTLED_MAX = 10_000  # ledgers that are remembered as told
 HEARTBEATS_MAX = 10_000  # families that are watched at the same time
 WATCH_SECONDS = 1.0  # between two looks at a heartbeat
 STRANGERS_SECONDS = 0.2  # between two looks at somebody who lives on without a family
@@ -52,9 +54,13 @@ class Rescue:
         dead_after_ms: int,
         forget: bool,
         alone: Callable[[], bool],
-        beat: Callable[[], None],
+        go_on: Callable[[], bool],
     ) -> None:
-        """`family` is our own, `alone` whether its parent is dead, `forget` keeps no succeeded rows."""
+        """`family` is our own, `alone` whether its parent is dead, `forget` keeps no succeeded rows.
+
+        `go_on` is called between two pages and two lives: it does what cannot wait, such as the deaths of
+        our own family, and says whether there is time for more.
+        """
         self._store = store
         self._state = state
         self._board = board
@@ -63,10 +69,11 @@ class Rescue:
         self._dead_after_ms = dead_after_ms
         self._forget = forget
         self._alone = alone
-        self._beat = beat
+        self._go_on = go_on
         self._strangers_left = False
         # By family: its heartbeat, when it was looked at, and for how long it was seen to stand still.
         self._heartbeats: dict[int, tuple[int, int, int]] = {}
+        self._unsettled: set[str] = set()  # ledgers told to be impossible to settle
         self._overdue: dict[int, int] = {}  # owners killed here at the timeout of a job
 
     def look_away(self) -> None:
@@ -80,6 +87,8 @@ class Rescue:
         self._strangers_left = False
         families = [row for row in self._store.families() if row.id != self._family]
         for family in families:
+            if not self._go_on():
+                break
             self._judge_family(family)
         if self._strangers_left:
             return STRANGERS_SECONDS
@@ -95,8 +104,9 @@ class Rescue:
         strays = self._store.strays()
         living = {slot[OWNER] for slot in self._board.filled()}
         for owner in self._store.ownerless(self._dead_after_ms):
-            if owner is not None and owner not in living:
-                settle_vanished(self._store, Life(owner, 0, "unknown", HOST, "", 0, 0, 0))
+            if owner is not None and owner not in living and self._go_on():
+                unknown = Life(owner, 0, "unknown", HOST, "", 0, 0, 0)
+                settle_vanished(self._store, unknown, self._go_on)
         watched = self._rescue_strays(strays)
         # While somebody lives on without a family, it is looked at again soon.
         if self._strangers_left:
@@ -121,6 +131,8 @@ class Rescue:
         """
         watched = False
         for life in strays:
+            if not self._go_on():
+                break
             if not life.family:
                 gone = not self._store.one_machine and _identity(life).alive() is None
                 self._judge_owner(life, None, buried=gone and life.age_ms > STRAY_AFTER_MS)
@@ -144,19 +156,35 @@ class Rescue:
 
         `dead` is a family that is proved dead, also where its processes cannot be seen from here.
         """
-        expected = self._awaited_owners()
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if not name.isdigit():
                 continue
-            self._beat()
+            if not self._go_on():
+                return
             path = os.path.join(folder, name)
-            found = read_own(path, int(name), self._clock)
-            if found is None:
-                self._drop_stale(path)
-            elif self._is_mine_to_judge(found.header, expected):
-                self._judge_ledger(folder, path, found, dead)
+            try:
+                self._look_at_ledger(path, int(name), dead)
+            except Exception as error:
+                if not is_of_one_life(error):
+                    raise
+                self._say_unsettled(path, error)
 
-    def _is_mine_to_judge(self, header: Header, awaited: set[int]) -> bool:
+    def _say_unsettled(self, path: str, error: Exception) -> None:
+        """One ledger that cannot be settled never stops the others; it is tried again, and told once."""
+        if path not in self._unsettled:
+            if len(self._unsettled) >= UNSETTLED_MAX:
+                self._unsettled.clear()
+            self._unsettled.add(path)
+            say("ledger_unsettled", path=path, error=f"{type(error).__name__}: {error}")
+
+    def _look_at_ledger(self, path: str, owner: int, dead: FamilyRow | None) -> None:
+        found = read_own(path, owner, self._clock)
+        if found is None:
+            self._drop_stale(path)
+        elif self._is_mine_to_judge(found.header):
+            self._judge_ledger(os.path.dirname(path), path, found, dead)
+
+    def _is_mine_to_judge(self, header: Header) -> bool:
         """With a parent, the deaths of its own family come as graves, with their cause.
 
         Without one, others' are none of its business: a new family may live here, whose parent
@@ -165,7 +193,7 @@ class Rescue:
         own = header.family == self._family
         if self._alone():
             return own
-        return not own or header.owner not in awaited
+        return not own or header.owner not in self._awaited_owners()
 
     def _awaited_owners(self) -> set[int]:
         """Owners of the living and of the dead whose grave is not settled."""
@@ -252,7 +280,8 @@ class Rescue:
                 return
             left = [
                 life for life in self._store.owners(family.id)
-                if not self._judge_owner(life, folder if held else None, buried=buried)
+                if not self._go_on()
+                or not self._judge_owner(life, folder if held else None, buried=buried)
             ]  # fmt: skip
         if left:
             self._strangers_left = True
@@ -343,8 +372,7 @@ class Rescue:
         ledger = None if folder is None else os.path.join(folder, str(life.owner))
         if alive is not True and ledger is not None and os.path.exists(ledger):
             return False  # its ledger is settled first
-        settle_vanished(self._store, life)
-        return True
+        return settle_vanished(self._store, life, self._go_on)
 
 
 def _identity(life: Life) -> Identity:

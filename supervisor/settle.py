@@ -6,6 +6,16 @@ a life twice, or while somebody else does, changes nothing the second time.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
+
+from jobvisor.jobs.errors import (
+    ForkedStore,
+    SchemaError,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.log import log_lost
 from jobvisor.jobs.retry import policy_from_json
@@ -105,20 +115,30 @@ def settle_rebooted(store: Store, life: Life, found: Read, *, forget: bool) -> A
     return applied
 
 
-def settle_vanished(store: Store, life: Life) -> None:
+def is_of_one_life(error: Exception) -> bool:
+    """Whether settling failed for this one life, by its file or its rows, so that others can be settled."""
+    if isinstance(error, StoreError):
+        return not isinstance(error, (StoreUnavailable, StoreRefused, SchemaError, ForkedStore))
+    return isinstance(error, (OSError, KeyError, ValueError, struct.error))
+
+
+def settle_vanished(store: Store, life: Life, go_on: Callable[[], bool] = lambda: True) -> bool:
     """Settle a life without evidence of what it had started: every row goes back uncharged.
 
     A job that loses its worker like that four times is failed. Page by page, and the owner with the last
-    one: a kill in between leaves an owner with fewer rows.
+    one: a kill in between leaves an owner with fewer rows. After each page `go_on` is asked, outside of
+    any transaction: False leaves the rest for later, and so does this.
     """
     while store.vanish(life.owner, vanished(life)):
-        pass
+        if not go_on():
+            return False
     with store.transaction():
         store.remove_owner(
             life.owner
         )  # what it had sent before its death ends now, or claims nothing
         while store.vanish(life.owner, vanished(life)):
-            pass
+            pass  # what it had claimed with its last statement: a page at the most
+    return True
 
 
 def _end_current(store: Store, life: Life, running: tuple[int, int], death: Death) -> None:

@@ -174,12 +174,15 @@ class Settlement(Dialect):
                     "limit": VANISHED_AT_ONCE,
                 },
             )
+            history = []
             for number, claim, *told in rows:
                 row = Changed._make(told)
                 fence = {"job": number, "owner": owner, "claim": claim}
                 text = {"message": death.text}
-                self._add_attempt(row.attempt + 1, fence, death, UNWITNESSED, text)
+                history.append(_attempt(row.attempt + 1, fence, death, UNWITNESSED, text))
                 self._moved("rescue", number, row, error=death.text, kind="vanished")
+            if history:  # one statement for a page: to a server each would be a round trip
+                self._change_many("add_attempt", history)
             return len(rows)
 
     def release_rest(self, owner: int, rest: Rest = ALL) -> int:
@@ -197,24 +200,7 @@ class Settlement(Dialect):
         times: Mapping[str, Any],
         failure: Mapping[str, Any],
     ) -> None:
-        self._change(
-            "add_attempt",
-            {
-                "error_type": None,
-                "message": None,
-                "traceback": None,
-                **failure,
-                **fence,
-                **times,
-                "attempt": attempt,
-                "outcome": death.outcome,
-                "host": death.host,
-                "pid": death.pid,
-                "exit_code": death.exit_code,
-                "signal": death.signal,
-                "verdict": death.verdict,
-            },
-        )
+        self._change("add_attempt", _attempt(attempt, fence, death, times, failure))
 
 
 #: Where a row stands after a record of these verbs; after the others it may have gone on since.
@@ -277,4 +263,29 @@ def _success(record: Record) -> dict[str, Any]:
         "result": record.body.decode("utf-8") if record.body else None,
         "age": record.age_ms,
         "duration": record.duration_ms,
+    }
+
+
+def _attempt(
+    attempt: int,
+    fence: Mapping[str, Any],
+    death: Death,
+    times: Mapping[str, Any],
+    failure: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The history of one unsuccessful run, as the statement takes it."""
+    return {
+        "error_type": None,
+        "message": None,
+        "traceback": None,
+        **failure,
+        **fence,
+        **times,
+        "attempt": attempt,
+        "outcome": death.outcome,
+        "host": death.host,
+        "pid": death.pid,
+        "exit_code": death.exit_code,
+        "signal": death.signal,
+        "verdict": death.verdict,
     }

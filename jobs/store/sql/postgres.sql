@@ -483,6 +483,23 @@ DELETE FROM {schema}.jobs USING unnest(%(job)s::bigint[], %(owner)s::bigint[], %
 WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.owner
     AND jobs.claim = told.claim;
 
+-- name: add_attempt_many
+-- The history of many unsuccessful runs, in the order of the arrays.
+INSERT INTO {schema}.attempts ({attempt_columns})
+SELECT told.job, told.attempt, told.owner, told.claim, outcome, error_type, message, traceback, host, pid,
+    exit_code, signal, verdict,
+    coalesce({schema}.clock() - (age + duration) * interval '1 ms', jobs.claimed_at),
+    {schema}.clock() - age * interval '1 ms'
+FROM unnest(%(job)s::bigint[], %(attempt)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[],
+    %(outcome)s::text[], %(error_type)s::text[], %(message)s::text[], %(traceback)s::text[],
+    %(host)s::text[], %(pid)s::bigint[], %(exit_code)s::bigint[], %(signal)s::text[],
+    %(verdict)s::text[], %(age)s::bigint[], %(duration)s::bigint[])
+    WITH ORDINALITY AS told (job, attempt, owner, claim, outcome, error_type, message, traceback, host,
+        pid, exit_code, signal, verdict, age, duration, place)
+LEFT JOIN {schema}.jobs ON jobs.id = told.job
+ORDER BY place
+ON CONFLICT (job, owner, claim) DO NOTHING;
+
 -- name: reserve
 -- Ids for many rows that are to be enqueued together: their answer cannot be told apart by anything else.
 -- As one text: rows of their own would cost as much as storing the jobs.
