@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, Self
 
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.context import Nobody
-from jobvisor.jobs.errors import InvalidOption, StoreError, WaitTimeout
+from jobvisor.jobs.errors import (
+    IllegalMove,
+    InvalidOption,
+    JobNotFound,
+    JobsError,
+    StoreError,
+    WaitTimeout,
+)
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.identity import HOST, Identity
@@ -25,15 +32,19 @@ from jobvisor.jobs.settings import DURABILITIES, Settings, find
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
+from jobvisor.jobs.units import Duration, duration_ms
 from jobvisor.jobs.watch import Watch
 
 Target = Task[..., Any] | Call | str
 Jobs = list[Job]
 Ids = list[int]
 Attempts = list[Attempt]
+Names = list[str]
 
 WAIT_LONGEST = 3600.0  # seconds that a wait without a limit looks ahead; it goes on after them
 PRUNED_AT_ONCE = 1000
+IDS_AT_ONCE = 100_000  # of finished jobs each page is a sort of all of that state
+TASK_NAMES_MAX = 1000
 EXPORTED_AT_ONCE = 100  # with the largest arguments and results that is 200 MB
 
 
@@ -45,6 +56,19 @@ class Export(NamedTuple):
     families: list[FamilyRow]
     jobs: Iterator[JobRow]
     """In the order of their ids; a running one as a release would leave it."""
+
+
+class Moved(NamedTuple):
+    """What became of one of many jobs."""
+
+    id: int
+    outcome: str
+    """`pending`, `cancelled`, `requested` (of a running one), or `refused`."""
+    error: JobsError | None = None
+    """Why it was refused."""
+
+
+Moves = list[Moved]
 
 
 class Client:
@@ -150,13 +174,59 @@ class Client:
         state: str | None = None,
         queue: str | None = None,
         task: str | None = None,
+        error: str | None = None,
+        within: Duration | None = None,
         limit: int = 50,
         before: int | None = None,
     ) -> Jobs:
-        """The newest jobs, at most `limit`; `before` an id shows the page after it."""
+        """The newest jobs, at most `limit`; `before` an id shows the page after it.
+
+        `error` is a part of the error's text, in any case. `within="1h"` leaves out what ended (of
+        a running job: began; of another: was due) longer ago.
+        """
+        wanted = None if state is None else _state(state)
+        within_ms = None if within is None else duration_ms(within)
         with self._store() as store:
-            wanted = None if state is None else _state(state)
-            return store.find(state=wanted, queue=queue, task=task, limit=limit, before=before)
+            return store.find(
+                state=wanted,
+                queue=queue,
+                task=task,
+                error=error,
+                within_ms=within_ms,
+                limit=limit,
+                before=before,
+            )
+
+    def ids(
+        self,
+        state: str,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        within: Duration | None = None,
+    ) -> Iterator[int]:
+        """The ids of all jobs in one state, narrowed as `list` is; the oldest first, in pages."""
+        within_ms = None if within is None else duration_ms(within)
+        page: Ids = []
+        while page := self._page_of_ids(
+            _state(state),
+            queue=queue,
+            task=task,
+            error=error,
+            within_ms=within_ms,
+            after=page[-1] if page else 0,
+        ):
+            yield from page
+
+    def _page_of_ids(self, state: State, **narrowed: Any) -> Ids:
+        with self._store() as store:
+            return store.find_ids(state, limit=IDS_AT_ONCE, **narrowed)
+
+    def task_names(self) -> Names:
+        """The names of the tasks that any job is of, at most 1,000; reads the whole table."""
+        with self._store() as store:
+            return store.task_names(TASK_NAMES_MAX)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs of each queue are in each state; reads the whole table."""
@@ -205,6 +275,28 @@ class Client:
         with self._store() as store:
             store.requeue(job)
             return store.get(job)
+
+    def cancel_many(self, jobs: Iterable[int]) -> Moves:
+        """`cancel` of each in one transaction; what became of each, in order.
+
+        One that cannot be cancelled is told as such and stops nothing. Give thousands, not
+        millions: nobody else may write meanwhile.
+        """
+        return self._move_many(jobs, lambda store, job: store.cancel(job))
+
+    def requeue_many(self, jobs: Iterable[int]) -> Moves:
+        """`requeue` of each in one transaction, as `cancel_many` cancels."""
+        return self._move_many(jobs, _requeued)
+
+    def _move_many(self, jobs: Iterable[int], move: Callable[[Store, int], str]) -> Moves:
+        moved: Moves = []
+        with self._store() as store, store.transaction():
+            for job in jobs:
+                try:
+                    moved.append(Moved(job, move(store, job)))
+                except (IllegalMove, JobNotFound) as error:
+                    moved.append(Moved(job, "refused", error))
+        return moved
 
     def prune(self, older_than_ms: Mapping[str, int], *, dry_run: bool = False) -> dict[str, int]:
         """Remove finished jobs older than their state's time; how many, by state."""
@@ -411,6 +503,11 @@ def _exported(store: Store, *, finished: bool) -> Iterator[JobRow]:
     while page := store.export(after, EXPORTED_AT_ONCE, finished=finished):
         yield from page
         after = page[-1].id
+
+
+def _requeued(store: Store, job: int) -> str:
+    store.requeue(job)
+    return "pending"
 
 
 def _prune_all(store: Store, state: State, age: int) -> int:

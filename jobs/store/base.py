@@ -293,10 +293,34 @@ class Store(ABC):
         state: State | None = None,
         queue: str | None = None,
         task: str | None = None,
+        error: str | None = None,
+        within_ms: int | None = None,
         limit: int = 50,
         before: int | None = None,
     ) -> list[Job]:
-        """Newest first, at most `limit`; `before` an id pages on."""
+        """Newest first, at most `limit`; `before` an id pages on.
+
+        `error` is a part of the error, in any case. `within_ms`: not longer ago than this, counted
+        from the end of a finished job, the beginning of a running one, else from when it is due.
+        """
+
+    @abstractmethod
+    def find_ids(
+        self,
+        state: State,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        within_ms: int | None = None,
+        limit: int,
+        after: int = 0,
+    ) -> list[int]:
+        """The ids of jobs in one state, narrowed as `find` is; oldest first, `after` an id pages on."""
+
+    @abstractmethod
+    def task_names(self, limit: int) -> list[str]:
+        """The tasks of all jobs, by their name, at most `limit`. Reads the whole table."""
 
     @abstractmethod
     def attempts(self, job: int) -> list[Attempt]:

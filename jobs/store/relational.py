@@ -68,26 +68,41 @@ class RelationalStore(Settlement, Transfer):
         state: State | None = None,
         queue: str | None = None,
         task: str | None = None,
+        error: str | None = None,
+        within_ms: int | None = None,
         limit: int = 50,
         before: int | None = None,
     ) -> list[Job]:
-        if limit < 0:
-            raise InvalidOption(f"limit={limit} must be 0 or more")
-        if any("\0" in (name or "") for name in (queue, task)):
-            return []  # no text in a database has one
-        parameters: dict[str, Any] = {
-            "queue": queue,
-            "task": task,
-            "limit": limit,
-            "before": ID_MAX if before is None else max(min(before, ID_MAX), 0),
-        }
-        if state is None:
-            return [job_of(row, self.payload) for row in self._rows("find", parameters)]
-        name = "find_finished" if state in FINISHED else "find_unfinished"
-        return [
-            job_of(row, self.payload)
-            for row in self._rows(name, {**parameters, "state": state.value})
-        ]
+        wanted = _wanted(queue=queue, task=task, error=error, within=within_ms, limit=limit)
+        if wanted is None:
+            return []
+        wanted["before"] = ID_MAX if before is None else max(min(before, ID_MAX), 0)
+        name = "find"
+        if state is not None:
+            name = "find_finished" if state in FINISHED else "find_unfinished"
+            wanted["state"] = state.value
+        return [job_of(row, self.payload) for row in self._rows(name, wanted)]
+
+    def find_ids(
+        self,
+        state: State,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        within_ms: int | None = None,
+        limit: int,
+        after: int = 0,
+    ) -> list[int]:
+        wanted = _wanted(queue=queue, task=task, error=error, within=within_ms, limit=limit)
+        if wanted is None:
+            return []
+        name = "ids_finished" if state in FINISHED else "ids_unfinished"
+        rows = self._rows(name, {**wanted, "state": state.value, "after": after})
+        return [row[0] for row in rows]
+
+    def task_names(self, limit: int) -> list[str]:
+        return [row[0] for row in self._rows("task_names", {"limit": limit})]
 
     def attempts(self, job: int) -> list[Attempt]:
         return [attempt_of(row) for row in self._rows("attempts", {"job": job})]
@@ -290,3 +305,12 @@ def _check_id(job: int) -> None:
     """A number that no database has is not asked for: PostgreSQL would take it for another type."""
     if not 0 < job <= ID_MAX:
         raise JobNotFound(f"there is no job {shown(job)}")
+
+
+def _wanted(*, limit: int, within: int | None, **texts: str | None) -> dict[str, Any] | None:
+    """The parameters that narrow `find`; None where nothing can match: no text in a database has a NUL."""
+    if limit < 0:
+        raise InvalidOption(f"limit={limit} must be 0 or more")
+    if any("\0" in (text or "") for text in texts.values()):
+        return None
+    return {**texts, "within": within, "limit": limit}

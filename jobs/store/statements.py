@@ -10,8 +10,8 @@ from importlib import resources
 def statements(dialect: str) -> dict[str, str]:
     """The statements of one dialect by name, in the order of its file.
 
-    A part that begins with `-- fragment: NAME` is a list of columns: it stands wherever a statement
-    says `{NAME}`, so that a new column is written once.
+    A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
+    wherever a statement says `{NAME}`, so that a new column is written once.
     """
     text = (
         resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")

@@ -368,6 +368,34 @@ def test_a_requeue_names_the_job_that_holds_its_key(client: Client) -> None:
     assert caught.value.holder == holder.id
 
 
+def test_one_of_many_that_cannot_be_moved_stops_no_other(client: Client) -> None:
+    keyed = client.call("app:send", options={"unique": "k"})
+    ids = [client.enqueue("app:send").id, client.enqueue(keyed).id, client.enqueue("app:send").id]
+    assert [moved.outcome for moved in client.cancel_many(ids)] == ["cancelled"] * 3
+    holder = client.enqueue(keyed).id
+    moves = client.requeue_many([*ids, 99, holder])
+    assert [moved.id for moved in moves] == [*ids, 99, holder]
+    assert [moved.outcome for moved in moves] == [
+        "pending", "refused", "pending", "refused", "refused",
+    ]  # fmt: skip
+    assert isinstance(moves[1].error, UniqueTaken)
+    assert isinstance(moves[3].error, JobNotFound)
+    assert isinstance(moves[4].error, IllegalMove)
+    assert list(client.ids("pending")) == [ids[0], ids[2], holder]
+
+
+def test_many_are_moved_together_or_not_at_all(client: Client) -> None:
+    ids = [client.enqueue("app:send").id for _ in range(3)]
+
+    def interrupted() -> Iterator[int]:
+        yield from ids
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        client.cancel_many(interrupted())
+    assert list(client.ids("pending")) == ids
+
+
 def test_finished_jobs_are_pruned_and_counted(client: Client, clock: MovableClock) -> None:
     for job in [client.enqueue("app:send") for _ in range(3)]:
         client.cancel(job.id)

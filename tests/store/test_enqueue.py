@@ -154,6 +154,38 @@ def test_jobs_are_found_by_queue_and_task(store: Store, state: State | None) -> 
     assert [j.id for j in store.find(state=state, queue="mail", task="app:send")] == [wanted]
 
 
+def test_find_is_narrowed_by_error_and_by_the_moment_of_a_job(
+    store: Store, clock: MovableClock
+) -> None:
+    past = sorted(set(State) - {State.SCHEDULED})  # which is not due yet
+    made = {state: job_in(store, state, queue=state.value) for state in past}
+    clock.move(60_000)
+    late = enqueue(store, run_in_ms=1)
+    assert [job.id for job in store.find(within_ms=59_000)] == [late]
+    assert [job.id for job in store.find(within_ms=61_000)] == [late, *sorted(made.values())[::-1]]
+    error = (store.get(made[State.FAILED]).error or "")[2:9]
+    having = [job.id for job in store.find() if error in (job.error or "")]
+    assert [job.id for job in store.find(error=error.upper())] == having
+    assert store.find(error="%") == store.find(error="\0") == []
+
+
+@pytest.mark.parametrize("state", State)
+def test_ids_are_found_oldest_first_and_in_pages(store: Store, state: State) -> None:
+    made = [job_in(store, state, queue=f"q{n}") for n in range(3)]
+    others = [job_in(store, other, queue=other.value) for other in State if other is not state]
+    assert len(others) == len(State) - 1
+    assert store.find_ids(state, limit=2) == made[:2]
+    assert store.find_ids(state, limit=2, after=made[1]) == made[2:]
+    assert store.find_ids(state, limit=9, task="app:g") == []
+
+
+def test_the_tasks_of_all_jobs_are_named(store: Store) -> None:
+    for task in ("app:b", "app:a", "app:b"):
+        enqueue(store, task=task)
+    assert store.task_names(9) == ["app:a", "app:b"]
+    assert store.task_names(1) == ["app:a"]
+
+
 def test_jobs_are_counted_by_queue_and_state(store: Store) -> None:
     for _ in range(2):
         job_in(store, State.FAILED)

@@ -37,6 +37,13 @@ id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text,
 -- What a changed row tells of itself, as Changed names it.
 state, task, queue, attempt, attempts_max
 
+-- fragment: wanted
+-- What `find` and its kin may be narrowed to; the moment of a row is its end, its beginning, or when it is due.
+(%(queue)s::text IS NULL OR queue = %(queue)s) AND (%(task)s::text IS NULL OR task = %(task)s)
+    AND (%(error)s::text IS NULL OR position(lower(%(error)s) IN lower(error)) > 0)
+    AND (%(within)s::bigint IS NULL OR {schema}.clock() - %(within)s::bigint * interval '1 ms'
+        <= coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at))
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -267,25 +274,35 @@ FROM {schema}.jobs WHERE id = %(job)s;
 -- name: find
 -- The newest jobs, of every state.
 SELECT {job}
-FROM {schema}.jobs WHERE id < %(before)s AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-    AND (%(task)s::text IS NULL OR task = %(task)s)
+FROM {schema}.jobs WHERE id < %(before)s AND {wanted}
 ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: find_unfinished
 -- The newest jobs of one unfinished state.
 SELECT {job}
-FROM {schema}.jobs WHERE state = %(state)s AND id < %(before)s
-    AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-    AND (%(task)s::text IS NULL OR task = %(task)s)
+FROM {schema}.jobs WHERE state = %(state)s AND id < %(before)s AND {wanted}
 ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: find_finished
 -- The jobs of one finished state; the finished index finds the few failed among millions of others.
 SELECT {job}
-FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL AND id < %(before)s
-    AND (%(queue)s::text IS NULL OR queue = %(queue)s)
-    AND (%(task)s::text IS NULL OR task = %(task)s)
+FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL AND id < %(before)s AND {wanted}
 ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: ids_unfinished
+-- Only the ids of jobs of one unfinished state, the oldest first.
+SELECT id FROM {schema}.jobs WHERE state = %(state)s AND id > %(after)s AND {wanted}
+ORDER BY id LIMIT %(limit)s;
+
+-- name: ids_finished
+-- Only the ids of jobs of one finished state, the oldest first.
+SELECT id FROM {schema}.jobs
+WHERE state = %(state)s AND finished_at IS NOT NULL AND id > %(after)s AND {wanted}
+ORDER BY id LIMIT %(limit)s;
+
+-- name: task_names
+-- The tasks of all jobs; reads the whole table.
+SELECT DISTINCT task FROM {schema}.jobs ORDER BY task LIMIT %(limit)s;
 
 -- name: attempts
 -- The history of one job.

@@ -18,6 +18,13 @@ verdict, started_at, finished_at
 -- What a changed row tells of itself, as Changed names it.
 state, task, queue, attempt, attempts_max
 
+-- fragment: wanted
+-- What `find` and its kin may be narrowed to; the moment of a row is its end, its beginning, or when it is due.
+(:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+    AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
+    AND (:within IS NULL OR :now - :within
+        <= coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at))
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -208,22 +215,33 @@ FROM jobs WHERE id = :job;
 -- name: find
 -- The newest jobs, of every state.
 SELECT {job}
-FROM jobs WHERE id < :before AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+FROM jobs WHERE id < :before AND {wanted}
 ORDER BY id DESC LIMIT :limit;
 
 -- name: find_unfinished
 -- The newest jobs of one unfinished state.
 SELECT {job}
-FROM jobs WHERE state = :state AND id < :before
-    AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+FROM jobs WHERE state = :state AND id < :before AND {wanted}
 ORDER BY id DESC LIMIT :limit;
 
 -- name: find_finished
 -- The jobs of one finished state; the finished index finds the few failed among millions of others.
 SELECT {job}
-FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id < :before
-    AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id < :before AND {wanted}
 ORDER BY id DESC LIMIT :limit;
+
+-- name: ids_unfinished
+-- Only the ids of jobs of one unfinished state, the oldest first.
+SELECT id FROM jobs WHERE state = :state AND id > :after AND {wanted} ORDER BY id LIMIT :limit;
+
+-- name: ids_finished
+-- Only the ids of jobs of one finished state, the oldest first.
+SELECT id FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id > :after AND {wanted}
+ORDER BY id LIMIT :limit;
+
+-- name: task_names
+-- The tasks of all jobs; reads the whole table.
+SELECT DISTINCT task FROM jobs ORDER BY task LIMIT :limit;
 
 -- name: attempts
 -- The history of one job.
