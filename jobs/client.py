@@ -373,10 +373,11 @@ class Client:
     def _run(self, store: Store, life: Life, claimed: Claimed) -> Record:
         if not self._hold:
             store.close()
+        port = Nobody()
         execution = Execution(
             self._registry,
             clock=self._clock,
-            port=Nobody(),
+            port=port,
             worker="run_one",
             payload=self._payload,
         )
@@ -385,7 +386,7 @@ class Client:
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
         return Record(
             life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
-            outcome.delay_ms, outcome.body(),
+            outcome.delay_ms, outcome.body(), port.last,
         )  # fmt: skip
 
     # -- the connection

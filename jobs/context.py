@@ -22,23 +22,28 @@ _log = logging.getLogger("jobvisor.task")
 class Port(Protocol):
     """Where a context's questions and words go; a worker answers for a family."""
 
-    def progress(self, text: str) -> None:
-        """Show how far the current job has come (JSON)."""
+    def progress(self, job: int, text: str, /) -> None:
+        """Show how far a job has come (JSON); heard of the current one only."""
 
-    def cancelled(self) -> bool:
-        """Whether somebody asked the current job to end."""
+    def cancelled(self, job: int, /) -> bool:
+        """Whether somebody asked a job to end."""
 
     def stopping(self) -> bool:
         """Whether this worker is to leave."""
 
 
 class Nobody:
-    """The port of a job run outside a family: nothing asks it to end, its progress goes nowhere."""
+    """The port of a job run outside a family: nothing asks it to end."""
 
-    def progress(self, text: str) -> None:
-        """Nobody looks."""
+    def __init__(self) -> None:
+        self.last: str | None = None
+        """Its last progress (JSON), which belongs to its outcome."""
 
-    def cancelled(self) -> bool:
+    def progress(self, _job: int, text: str, /) -> None:
+        """Keep it; nobody looks while the job runs."""
+        self.last = text
+
+    def cancelled(self, _job: int, /) -> bool:
         """Nobody asks."""
         return False
 
@@ -112,7 +117,7 @@ class Context(Injected):
     @property
     def cancelled(self) -> bool:
         """Whether somebody asked this job to end; after `cancel_grace` it is killed."""
-        return self._port.cancelled()
+        return self._port.cancelled(self.job)
 
     @property
     def stopping(self) -> bool:
@@ -121,7 +126,7 @@ class Context(Injected):
 
     def check(self) -> None:
         """Raise Cancelled or Release if the job should end now, for loops without a better place."""
-        if self._port.cancelled():
+        if self._port.cancelled(self.job):
             raise Cancelled("asked to end")
         if self._port.stopping():
             raise Release
@@ -142,7 +147,7 @@ class Context(Injected):
             raise InvalidOption(
                 f"progress: {done!r} of {total!r} is not a finite number"
             ) from error
-        self._port.progress(text)
+        self._port.progress(self.job, text)
 
 
 def _short(told: dict[str, Any]) -> str:

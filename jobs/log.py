@@ -143,6 +143,17 @@ LINES: dict[str, tuple[int, str]] = {
         "settled {name} pid {pid}: {applied} outcomes applied; {cause}",
     ),
     "pruned": (logging.INFO, "pruned {count} finished jobs"),
+    "ledger_unknown": (
+        logging.WARNING,
+        (
+            "{path} is damaged or of another release: it is kept for that one; "
+            "what it holds runs again here"
+        ),
+    ),
+    "strange_records": (
+        logging.WARNING,
+        "a ledger holds {count} records of kinds {kinds}, which a later release wrote; see {path}",
+    ),
     "ledger_refused": (logging.WARNING, "no ledger file in {path}: {error}; one job at a time"),
 }
 

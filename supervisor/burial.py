@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from jobvisor.jobs.clock import Clock
@@ -10,11 +9,13 @@ from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Life, Store
 from jobvisor.supervisor.board import Board, Grave
+from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import read_own, retire
+from jobvisor.supervisor.layout import find_file
+from jobvisor.supervisor.ledger import retire
 from jobvisor.supervisor.oom import OomWatch
 from jobvisor.supervisor.roster import role_name
-from jobvisor.supervisor.settle import death_of, is_of_one_life, settle, tell
+from jobvisor.supervisor.settle import death_of, is_of_one_life, settle, tell, tell_strange
 from jobvisor.supervisor.status import Status
 
 
@@ -65,8 +66,8 @@ class Burial:
         return None
 
     def _settle(self, grave: Grave) -> None:
-        path = os.path.join(self._state.ledgers, str(grave.owner))
-        found = read_own(path, grave.owner, self._clock)
+        path = find_file(self._state.ledgers, grave.owner)
+        found = read_ledger_of(self._state.ledgers, grave.owner, self._clock)
         name = role_name(grave.role, grave.slot)
         life = Life(grave.owner, self._family, name, HOST, boot_id(), pid_namespace(), grave.pid, 0)
         # The board knows as well, for a worker that had no file to write to.
@@ -76,11 +77,15 @@ class Burial:
         oom = bool(grave.status) and self._oom.killed_at(grave.at)
         death = death_of(grave, held, current, claim, oom=oom)
         records = found.records if found else []
-        applied = settle(self._store, life, records, (current, claim), death, forget=self._forget)
+        applied = settle(
+            self._store, life, records, (current, claim), death, forget=self._forget,
+            progress=found.progress if found else None,
+        )  # fmt: skip
         tell(applied, self._state.rejected)
+        tell_strange(found, self._state.rejected)
         if grave.status:
             say("settled", name=name, pid=grave.pid, applied=applied.changed, cause=death.text)
         if grave.status or held:  # who left by itself has not died
             self._status.note_death(grave, death if held else None, current if held else 0)
-        if found is not None:
+        if found is not None and path is not None:
             retire(self._state.ledgers, path)

@@ -6,7 +6,6 @@ a kill at any line: a new caretaker begins with the graves and ledgers it finds.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,9 +40,9 @@ from jobvisor.supervisor.board import (
     Slot,
 )
 from jobvisor.supervisor.burial import Burial
+from jobvisor.supervisor.evidence import read_progress_of
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.lease import Lease
-from jobvisor.supervisor.ledger import read_progress
 from jobvisor.supervisor.oom import READ_EVERY
 from jobvisor.supervisor.recall import Recall
 from jobvisor.supervisor.rescue import Rescue
@@ -255,19 +254,13 @@ class Caretaker(Role):
         for slot in self.board.busy():
             seen, owner, current, claim = slot[PROGRESS], slot[OWNER], slot[CURRENT], slot[CLAIM]
             if current and seen and self._progress_seen.get(owner) != seen:
-                told = self._read_progress(owner)
-                if told is not None and told[0] == current and slot[CURRENT] == current:
+                told = read_progress_of(self._state.ledgers, owner)
+                if told is not None and told.job == current and slot[CURRENT] == current:
                     self._progress_seen[owner] = seen
-                    self._store.progress(current, owner, claim, told[1])
+                    self._store.progress(current, owner, claim, told.text)
         if len(self._progress_seen) > 1000:
             self._progress_seen.clear()  # owners come and go; written once more at the worst
         return None
-
-    def _read_progress(self, owner: int) -> tuple[int, str] | None:
-        try:
-            return read_progress(os.path.join(self._state.ledgers, str(owner)))
-        except FileNotFoundError:
-            return None  # its worker has just left
 
     def _promote(self) -> float | None:
         """A claim promotes; while all workers are busy nobody claims."""

@@ -1,47 +1,61 @@
 """The file of one life: claim, current job, journal. It outlives its process, not the machine.
 
 Written by its child alone, through a mapping of a fully allocated file (a store into a hole of a
-full disk is SIGBUS, measured); read with pread. A record's body is written first and the tail word
-last, so what lies below the tail is whole: no tail, no record. Nothing is ever synced: the page
-cache survives the death of every process, and a power cut only makes jobs run again.
-
-Layout, in bytes: 0 header (magic, version, owner, claim, current, deadline, tail, pid, start ticks,
-pid namespace, family: 8 each), 128 boot id and database id (64 each), 256 host (256), 512 progress
-(sequence, length, job, 488 bytes of JSON), 1024 the journal.
+full disk is SIGBUS, measured); others read it with pread (evidence.py). A record's body is written
+first and the tail word last, so what lies below the tail is whole: no tail, no record. Nothing is
+ever synced: the page cache survives the death of every process, and a power cut only makes jobs
+run again.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
+import threading
 import zlib
 from typing import NamedTuple
 
 from jobvisor.jobs.clock import SYSTEM, Clock
-from jobvisor.jobs.identity import boot_id
 from jobvisor.jobs.store import Record
+from jobvisor.supervisor.layout import (
+    BOOT_AT,
+    CHECKED,
+    CLAIM_AT,
+    CURRENT_AT,
+    DATABASE_AT,
+    DEADLINE_AT,
+    FAMILY_AT,
+    HEAD_AT,
+    HOST_AT,
+    JOURNAL_AT,
+    LAYOUT,
+    LAYOUT_AT,
+    MAGIC,
+    MAGIC_AT,
+    NAMESPACE_AT,
+    OUTCOME,
+    OWNER_AT,
+    PID_AT,
+    PREFIX,
+    PROGRESS,
+    PROGRESS_AT,
+    PROGRESS_MAX,
+    ROOM,
+    SIZE,
+    TAIL_AT,
+    TEXTS_AT,
+    TICKS_AT,
+    file_name,
+    padded,
+)
 
-SIZE = 1 << 20
-INLINE = 64 << 10  # a larger outcome is committed at once instead of being journalled
 SPARES = 8
-
-_MAGIC = 0x4A4F425649534F52  # "JOBVISOR"
-_LAYOUT = 1
-_HEAD = struct.Struct("=11q")
-_MAGIC_AT, _LAYOUT_AT, _OWNER_AT, _CLAIM_AT, _CURRENT_AT, _DEADLINE_AT, _TAIL_AT = range(7)
-_PID_AT, _TICKS_AT, _NAMESPACE_AT, _FAMILY_AT = range(7, 11)
-_BOOT_AT, _DATABASE_AT, _HOST_AT, _PROGRESS_AT, _JOURNAL_AT = 128, 192, 256, 512, 1024
-PROGRESS_MAX = _JOURNAL_AT - _PROGRESS_AT - 24  # bytes of JSON
-# length, crc32 of all that follows, owner, claim, job, attempt, verb, moment, duration, delay
-_RECORD = struct.Struct("=II8q")
-_CHECKED = struct.Struct("=8q")
-_ROOM = INLINE + _RECORD.size + 8
 
 
 class Entry(NamedTuple):
     """One outcome on its way into the journal; `moment_ns` by CLOCK_BOOTTIME."""
 
+    claim: int
     job: int
     attempt: int
     verb: int
@@ -49,6 +63,16 @@ class Entry(NamedTuple):
     duration_ms: int
     delay_ms: int
     body: bytes
+    progress: bytes = b""
+    """How far the job last said that it had come (JSON), at most PROGRESS_MAX bytes."""
+
+    def record(self, owner: int, now_ns: int) -> Record:
+        """As the store takes it."""
+        age_ms = max(0, now_ns - self.moment_ns) // 1_000_000
+        return Record(
+            owner, self.claim, self.job, self.attempt, self.verb, age_ms, self.duration_ms,
+            self.delay_ms, self.body, self.progress.decode() or None,
+        )  # fmt: skip
 
 
 class Header(NamedTuple):
@@ -67,17 +91,27 @@ class Header(NamedTuple):
     host: str
 
 
+class Journal(NamedTuple):
+    """What was recorded up to some moment; more may be recorded while it is being settled."""
+
+    records: list[Record]
+    end: int
+    """Where it ends in the file."""
+
+
 class Ledger:
     """The writer's side, in the child."""
 
     def __init__(self, folder: str, header: Header, clock: Clock = SYSTEM) -> None:
         """Allocate the file; OSError (no space, no rights) leaves nothing behind."""
-        self.path = os.path.join(folder, str(header.owner))
+        self.path = os.path.join(folder, file_name(header.owner))
         self._clock = clock
         self._owner = header.owner
-        self._claim = 0
-        self._tail = _JOURNAL_AT
-        self.entries: list[Entry] = []
+        self._pid = os.getpid()
+        self._tail = JOURNAL_AT
+        self._entries: list[Entry] = []
+        self._progress_lock = threading.Lock()
+        self._progress_number = 0
         descriptor = _allocate(folder, self.path)
         try:
             self._memory = mmap.mmap(descriptor, SIZE)
@@ -86,56 +120,48 @@ class Ledger:
             raise
         finally:
             os.close(descriptor)  # the mapping stays; one descriptor less that a task could close
-        self._words: memoryview[int] = memoryview(self._memory)[:_BOOT_AT].cast("q")
+        self._words: memoryview[int] = memoryview(self._memory)[:TEXTS_AT].cast("q")
         self._begin(header)
 
     def _begin(self, header: Header) -> None:
         # A spare holds another life's bytes. The magic goes first and comes last, so that whoever
         # reads in between sees no ledger at all rather than half of two.
         words = self._words
-        words[_MAGIC_AT] = 0
-        words[_TAIL_AT] = _JOURNAL_AT
-        words[_LAYOUT_AT] = _LAYOUT
-        words[_CURRENT_AT] = words[_CLAIM_AT] = words[_DEADLINE_AT] = 0
-        words[_OWNER_AT], words[_PID_AT] = header.owner, header.pid
-        words[_TICKS_AT], words[_NAMESPACE_AT] = header.start_ticks, header.pid_namespace
-        words[_FAMILY_AT] = header.family
-        for at, text, size in (
-            (_BOOT_AT, header.boot_id, 64),
-            (_DATABASE_AT, header.database_id, 64),
-            (_HOST_AT, header.host, 256),
+        words[MAGIC_AT] = 0
+        words[TAIL_AT] = words[HEAD_AT] = JOURNAL_AT
+        words[LAYOUT_AT] = LAYOUT
+        words[CURRENT_AT] = words[CLAIM_AT] = words[DEADLINE_AT] = 0
+        words[OWNER_AT], words[PID_AT] = header.owner, header.pid
+        words[TICKS_AT], words[NAMESPACE_AT] = header.start_ticks, header.pid_namespace
+        words[FAMILY_AT] = header.family
+        for (at, size), text in (
+            (BOOT_AT, header.boot_id),
+            (DATABASE_AT, header.database_id),
+            (HOST_AT, header.host),
         ):
             self._memory[at : at + size] = text.encode()[:size].ljust(size, b"\0")
-        self._memory[_PROGRESS_AT : _PROGRESS_AT + 24] = bytes(24)
-        words[_MAGIC_AT] = _MAGIC
+        self._memory[PROGRESS_AT : PROGRESS_AT + PROGRESS.size] = bytes(PROGRESS.size)
+        words[MAGIC_AT] = MAGIC
 
     # -- what the worker writes, in the order of a job
 
     def claimed(self, claim: int) -> None:
-        """After the COMMIT of a turn: the journal is settled, then the new claim begins."""
-        self.settled()
-        self._claim = claim
-        self._words[_CLAIM_AT] = claim
-
-    def settled(self) -> None:
-        """The journal is in the database."""
-        self._tail = _JOURNAL_AT
-        self._words[_TAIL_AT] = _JOURNAL_AT
-        self.entries.clear()
+        """After the COMMIT of a turn: the claim under which `current` runs from now on."""
+        self._words[CLAIM_AT] = claim
 
     def publish(self, job: int, deadline: int) -> None:
         """This job is about to run; the deadline first, so that no job is seen without its own."""
         words = self._words
-        words[_DEADLINE_AT] = deadline
-        words[_CURRENT_AT] = job
+        words[DEADLINE_AT] = deadline
+        words[CURRENT_AT] = job
 
     def withdraw(self) -> None:
         """Nothing runs."""
-        self._words[_CURRENT_AT] = 0
+        self._words[CURRENT_AT] = 0
 
     def has_room(self) -> bool:
         """Whether the largest inline record fits; else settle first."""
-        return SIZE - self._tail >= _ROOM
+        return SIZE - self._tail >= ROOM
 
     def record(self, entry: Entry) -> None:
         """Keep an outcome (body of at most INLINE bytes, room checked): body first, tail last."""
@@ -144,45 +170,59 @@ class Ledger:
 
     def write_body(self, entry: Entry) -> None:
         """The record itself, not yet valid."""
-        body = entry.body
-        job, attempt, verb, moment, duration, delay, _body = entry
-        checked = _CHECKED.pack(
-            self._owner, self._claim, job, attempt, verb, moment, duration, delay
+        claim, job, attempt, verb, moment, duration, delay, body, progress = entry
+        checked = CHECKED.pack(
+            self._owner, claim, job, attempt, OUTCOME, verb, len(progress), moment, duration, delay
         )
+        if progress:
+            body += progress
         crc = zlib.crc32(body, zlib.crc32(checked))
         at = self._tail
-        end = at + _RECORD.size
-        self._memory[at:end] = b"%b%b" % (_PREFIX.pack(len(body), crc), checked)
+        end = at + PREFIX.size + CHECKED.size
+        self._memory[at:end] = b"%b%b" % (PREFIX.pack(len(body), crc), checked)
         if body:
             self._memory[end : end + len(body)] = body
 
     def write_tail(self, entry: Entry) -> None:
         """From here on the outcome is kept."""
-        self._tail += (_RECORD.size + len(entry.body) + 7) & ~7
-        self._words[_TAIL_AT] = self._tail
-        self.entries.append(entry)
+        self._tail += padded(PREFIX.size + CHECKED.size + len(entry.body) + len(entry.progress))
+        self._words[TAIL_AT] = self._tail
+        self._entries.append(entry)
 
-    def progress(self, job: int, text: bytes) -> None:
-        """How far a job has come: an odd sequence while it is being written; too long a text is not."""
-        if len(text) > PROGRESS_MAX:
-            return
-        sequence, _, _ = _PROGRESS.unpack_from(self._memory, _PROGRESS_AT)
-        _PROGRESS.pack_into(self._memory, _PROGRESS_AT, sequence + 1, len(text), job)
-        at = _PROGRESS_AT + _PROGRESS.size
-        self._memory[at : at + len(text)] = text
-        _PROGRESS.pack_into(self._memory, _PROGRESS_AT, sequence + 2, len(text), job)
+    def progress(self, job: int, text: bytes) -> int:
+        """Show how far a job has come, from any thread; the number of this word, 0 if it was not taken.
 
-    def records(self) -> list[Record]:
-        """The journal as the store takes it, with ages as of now."""
+        Not taken: one from a copy of the process, which is not this life, and too long a text. The
+        sequence is odd while the text is being written.
+        """
+        if len(text) > PROGRESS_MAX or os.getpid() != self._pid:
+            return 0
+        with self._progress_lock:
+            self._progress_number += 2
+            number = self._progress_number
+            PROGRESS.pack_into(self._memory, PROGRESS_AT, number - 1, len(text), job)
+            at = PROGRESS_AT + PROGRESS.size
+            self._memory[at : at + len(text)] = text
+            PROGRESS.pack_into(self._memory, PROGRESS_AT, number, len(text), job)
+        return number
+
+    # -- settling
+
+    def journal(self) -> Journal:
+        """What is to be settled, with ages as of now."""
         now = self._clock.boottime_ns()
-        return [
-            Record(
-                self._owner, self._claim, entry.job, entry.attempt, entry.verb,
-                max(0, now - entry.moment_ns) // 1_000_000, entry.duration_ms, entry.delay_ms,
-                entry.body,
-            )
-            for entry in self.entries
-        ]  # fmt: skip
+        records = [entry.record(self._owner, now) for entry in self._entries]
+        return Journal(records, self._tail)
+
+    def settled(self, journal: Journal) -> None:
+        """This much is in the database; what was recorded since is kept."""
+        del self._entries[: len(journal.records)]
+        if self._entries:
+            self._words[HEAD_AT] = journal.end
+            return
+        # The tail first: in between the journal is empty, whichever of the two words is read.
+        self._tail = self._words[TAIL_AT] = JOURNAL_AT
+        self._words[HEAD_AT] = JOURNAL_AT
 
     def retire(self) -> None:
         """All is settled: the file may serve the next life. Unmapped first, it is no longer ours."""
@@ -190,104 +230,16 @@ class Ledger:
         retire(os.path.dirname(self.path), self.path)
 
     def close(self) -> None:
-        """Let go of the mapping; the file stays until it is settled."""
+        """Unmap the file, which stays until it is settled."""
         self._words.release()
         self._memory.close()
 
 
-_PREFIX = struct.Struct("=II")
-_PROGRESS = struct.Struct("=qqq")  # sequence, length, job
-
-
-class Read(NamedTuple):
-    """A ledger as somebody else found it."""
-
-    header: Header
-    records: list[Record]
-
-
-def read(path: str, *, boot_id: str, clock: Clock = SYSTEM) -> Read | None:
-    """Read the ledger of another life; None if the file is no ledger (yet).
-
-    `current` is read before the journal: a job that ended in between is then in both, never in
-    neither. Records of an earlier boot have no age, since that boot's clock is gone.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        header = _read_header(descriptor)
-        if header is None:
-            return None
-        (tail,) = struct.unpack("=q", os.pread(descriptor, 8, _TAIL_AT * 8))
-        journal = b""
-        if _JOURNAL_AT < tail <= SIZE:
-            journal = os.pread(descriptor, tail - _JOURNAL_AT, _JOURNAL_AT)
-    finally:
-        os.close(descriptor)
-    now = clock.boottime_ns() if header.boot_id == boot_id else None
-    return Read(header, _parse(journal, header.owner, now))
-
-
-def _read_header(descriptor: int) -> Header | None:
-    data = os.pread(descriptor, _PROGRESS_AT, 0)
-    if len(data) < _PROGRESS_AT:
-        return None
-    magic, layout, owner, claim, current, deadline, _tail, pid, ticks, namespace, family = (
-        _HEAD.unpack_from(data)
-    )
-    if magic != _MAGIC or layout != _LAYOUT:
-        return None
-    texts = (
-        data[at : at + size].rstrip(b"\0").decode(errors="replace")
-        for at, size in ((_BOOT_AT, 64), (_DATABASE_AT, 64), (_HOST_AT, 256))
-    )
-    boot_id, database_id, host = texts
-    return Header(
-        owner, claim, current, deadline, pid, ticks, namespace, family, boot_id, database_id, host
-    )
-
-
-def _parse(journal: bytes, owner: int, now: int | None) -> list[Record]:
-    records: list[Record] = []
-    at = 0
-    while at + _RECORD.size <= len(journal):
-        length, crc, *fields = _RECORD.unpack_from(journal, at)
-        body_at = at + _RECORD.size
-        body = journal[body_at : body_at + length]
-        whole = zlib.crc32(body, zlib.crc32(journal[at + _PREFIX.size : body_at]))
-        if len(body) != length or whole != crc or fields[0] != owner:
-            break  # bytes of an earlier life of this file, or a disk that lied: stop at what is sure
-        _owner, claim, job, attempt, verb, moment, duration, delay = fields
-        age = 0 if now is None else max(0, now - moment) // 1_000_000
-        records.append(Record(owner, claim, job, attempt, verb, age, duration, delay, body))
-        at = body_at + ((_RECORD.size + length + 7) & ~7) - _RECORD.size
-    return records
-
-
-def read_own(path: str, owner: int, clock: Clock) -> Read | None:
-    """A ledger under its own name; another's bytes in it mean that its life wrote nothing yet."""
-    try:
-        found = read(path, boot_id=boot_id(), clock=clock)
-    except FileNotFoundError:
-        return None
-    return found if found is not None and found.header.owner == owner else None
-
-
-def read_progress(path: str) -> tuple[int, str] | None:
-    """The job that last told its progress, and what; None while it is being written or is unset."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.pread(descriptor, _JOURNAL_AT - _PROGRESS_AT, _PROGRESS_AT)
-        sequence, length, job = _PROGRESS.unpack_from(data)
-        again, _, _ = _PROGRESS.unpack(os.pread(descriptor, _PROGRESS.size, _PROGRESS_AT))
-    finally:
-        os.close(descriptor)
-    if sequence == 0 or sequence % 2 or sequence != again:
-        return None
-    return job, data[_PROGRESS.size : _PROGRESS.size + length].decode(errors="replace")
-
-
 def retire(folder: str, path: str) -> None:
-    """A settled ledger becomes a spare, so that a full disk still has room for the next life's."""
+    """A settled ledger becomes a spare, so that a full disk still has room for the next life's.
+
+    Only where nobody maps it any more: its life is dead, or has unmapped it.
+    """
     spare = os.path.join(folder, f"spare-{os.path.basename(path)}")
     try:
         if len([name for name in os.listdir(folder) if name.startswith("spare-")]) >= SPARES:

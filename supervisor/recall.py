@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
 from jobvisor.jobs.log import say
@@ -24,8 +22,8 @@ from jobvisor.supervisor.board import (
     Board,
     Slot,
 )
+from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import read_own
 from jobvisor.supervisor.roster import role_name
 from jobvisor.supervisor.settle import recall, tell
 
@@ -88,7 +86,7 @@ class Recall:
         slot[RECALL] = claim
         # The worker publishes, then looks; we set the word, wait, then read what is published.
         self._clock.sleep(RECALL_WAIT)
-        found = read_own(os.path.join(self._state.ledgers, str(owner)), owner, self._clock)
+        found = read_ledger_of(self._state.ledgers, owner, self._clock)
         if found is None or found.header.claim != claim:
             return
         name = role_name(slot[ROLE], slot.index)

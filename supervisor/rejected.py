@@ -1,14 +1,16 @@
-"""Outcomes the database refused even as a failure: kept as files, so that a person can look."""
+"""What cannot be settled: kept as files, so that a person, or a later release, can look."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+from collections.abc import Sequence
 
 from jobvisor.jobs.log import say
 from jobvisor.jobs.outcome import VERB_NAMES
 from jobvisor.jobs.store import Record
+from jobvisor.supervisor.evidence import Strange
 
 KEPT = 1000  # files; beyond it the log line is all that is kept
 
@@ -23,13 +25,29 @@ def keep_rejected(folder: str, record: Record, reason: str) -> None:
         "body": body,
         "reason": reason,
     }
-    kept = "nowhere"
+    say("rejected", job=record.job, error=reason, path=_kept(folder, name, told))
+
+
+def keep_strange(folder: str, owner: int, records: Sequence[Strange]) -> None:
+    """One file and one line for all that a life recorded and this release does not understand."""
+    told = [
+        {**one._asdict(), "owner": owner, "body": base64.b64encode(one.body).decode("ascii")}
+        for one in records
+    ]
+    kinds = ", ".join(sorted({str(one.kind) for one in records}))
+    path = _kept(folder, f"strange-{owner}.json", told)
+    say("strange_records", count=len(records), kinds=kinds, path=path)
+
+
+def _kept(folder: str, name: str, told: object) -> str:
+    """Where it was written, or that it was not."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        if len(os.listdir(folder)) < KEPT:
-            kept = os.path.join(folder, name)
-            with open(kept, "w", encoding="utf-8") as file:
-                json.dump(told, file, indent=1)
+        if len(os.listdir(folder)) >= KEPT:
+            return "nowhere"
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(told, file, indent=1)
     except OSError as error:
-        kept = f"nowhere ({error})"
-    say("rejected", job=record.job, error=reason, path=kept)
+        return f"nowhere ({error})"
+    return path

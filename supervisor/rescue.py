@@ -20,8 +20,10 @@ from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.base import Death, FamilyRow
 from jobvisor.supervisor.board import OWNER, Board
 from jobvisor.supervisor.child import kill_group
+from jobvisor.supervisor.evidence import Read, Unread, ledger_files, read_ledger, read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import Header, Read, read_own, retire
+from jobvisor.supervisor.layout import LAYOUTS
+from jobvisor.supervisor.ledger import Header, retire
 from jobvisor.supervisor.settle import (
     died_unseen,
     is_of_one_life,
@@ -30,6 +32,7 @@ from jobvisor.supervisor.settle import (
     settle_rebooted,
     settle_vanished,
     tell,
+    tell_strange,
 )
 
 UNSETTLED_MAX = 10_000  # ledgers that are remembered as told
@@ -117,9 +120,8 @@ class Rescue:
         """Lives of this family that entered after their own death: their first word came late."""
         awaited = self._awaited_owners()
         for life in self._store.owners(self._family):
-            ledger = os.path.join(self._state.ledgers, str(life.owner))
             dead = life.owner not in awaited and _identity(life).alive() is False
-            if dead and not os.path.exists(ledger):
+            if dead and read_ledger_of(self._state.ledgers, life.owner) is None:
                 with self._store.transaction():
                     self._store.remove_owner(life.owner)
                     self._store.release_rest(life.owner)
@@ -156,14 +158,11 @@ class Rescue:
 
         `dead` is a family that is proved dead, also where its processes cannot be seen from here.
         """
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            if not name.isdigit():
-                continue
+        for owner, layout, path in ledger_files(folder):
             if not self._go_on():
                 return
-            path = os.path.join(folder, name)
             try:
-                self._look_at_ledger(path, int(name), dead)
+                self._look_at_ledger(path, owner, layout, dead)
             except Exception as error:
                 if not is_of_one_life(error):
                     raise
@@ -171,18 +170,28 @@ class Rescue:
 
     def _say_unsettled(self, path: str, error: Exception) -> None:
         """One ledger that cannot be settled never stops the others; it is tried again, and told once."""
-        if path not in self._unsettled:
-            if len(self._unsettled) >= UNSETTLED_MAX:
-                self._unsettled.clear()
-            self._unsettled.add(path)
+        if self._is_news(path):
             say("ledger_unsettled", path=path, error=f"{type(error).__name__}: {error}")
 
-    def _look_at_ledger(self, path: str, owner: int, dead: FamilyRow | None) -> None:
-        found = read_own(path, owner, self._clock)
-        if found is None:
+    def _is_news(self, path: str) -> bool:
+        """Whether a ledger is met for the first time that cannot be settled."""
+        if path in self._unsettled:
+            return False
+        if len(self._unsettled) >= UNSETTLED_MAX:
+            self._unsettled.clear()
+        self._unsettled.add(path)
+        return True
+
+    def _look_at_ledger(self, path: str, owner: int, layout: int, dead: FamilyRow | None) -> None:
+        known = layout in LAYOUTS
+        found = read_ledger(path, owner, clock=self._clock) if known else Unread.UNKNOWN
+        if found is Unread.UNKNOWN:
+            self._say_unknown(path)
+        elif isinstance(found, Read):
+            if self._is_mine_to_judge(found.header):
+                self._judge_ledger(os.path.dirname(path), path, found, dead)
+        elif owner not in self._awaited_owners():
             self._drop_stale(path)
-        elif self._is_mine_to_judge(found.header):
-            self._judge_ledger(os.path.dirname(path), path, found, dead)
 
     def _is_mine_to_judge(self, header: Header) -> bool:
         """With a parent, the deaths of its own family come as graves, with their cause.
@@ -202,12 +211,20 @@ class Rescue:
         }
 
     def _drop_stale(self, path: str) -> None:
-        """A file whose life ended before it wrote its header tells nothing."""
+        """A file whose life ended before it wrote its header tells nothing.
+
+        It never becomes a spare: nobody knows for sure that its life does not map it.
+        """
         with suppress(FileNotFoundError):
             # By ctime, which a rename moves: a spare on its way into use has an old mtime.
             age_ms = self._clock.now_ms() - os.stat(path).st_ctime_ns // 1_000_000
             if age_ms > self._dead_after_ms:
-                retire(os.path.dirname(path), path)
+                os.unlink(path)
+
+    def _say_unknown(self, path: str) -> None:
+        """A ledger of another release, or a damaged one: kept, and said once."""
+        if self._is_news(path):
+            say("ledger_unknown", path=path)
 
     def _judge_ledger(
         self, folder: str, path: str, found: Read, dead: FamilyRow | None = None
@@ -226,16 +243,20 @@ class Rescue:
             self._enforce_deadline(identity, found)
             return
         # Read again: between the first look and its death it may have recorded and begun more.
-        last = read_own(path, header.owner, self._clock)
-        if last is None:
+        last = read_ledger(path, header.owner, clock=self._clock)
+        if not isinstance(last, Read):
             return  # it left properly, after all
         if rebooted:
             applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
             current = (last.header.current, last.header.claim)
             death = self._death_unseen(last.header)
-            applied = settle(self._store, life, last.records, current, death, forget=self._forget)
+            applied = settle(
+                self._store, life, last.records, current, death, forget=self._forget,
+                progress=last.progress,
+            )  # fmt: skip
         tell(applied, self._state.rejected)
+        tell_strange(last, self._state.rejected)
         retire(folder, path)
 
     def _death_unseen(self, header: Header) -> Death:
@@ -369,8 +390,7 @@ class Rescue:
             alive = False
         if alive is not False and not buried:
             return False
-        ledger = None if folder is None else os.path.join(folder, str(life.owner))
-        if alive is not True and ledger is not None and os.path.exists(ledger):
+        if alive is not True and folder is not None and read_ledger_of(folder, life.owner):
             return False  # its ledger is settled first
         return settle_vanished(self._store, life, self._go_on)
 

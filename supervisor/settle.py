@@ -23,8 +23,9 @@ from jobvisor.jobs.store import Applied, Life, Record, Rest, Store
 from jobvisor.jobs.store.base import Death, Held
 from jobvisor.supervisor.board import VERDICTS, Grave
 from jobvisor.supervisor.child import Exit
-from jobvisor.supervisor.ledger import Header, Read
-from jobvisor.supervisor.rejected import keep_rejected
+from jobvisor.supervisor.evidence import Progress, Read
+from jobvisor.supervisor.ledger import Header
+from jobvisor.supervisor.rejected import keep_rejected, keep_strange
 
 #: Verdicts that are the fault of the job they name; every other kill of ours charges nobody.
 _BLAMING = {"timeout", "memory"}
@@ -87,6 +88,7 @@ def settle(
     death: Death,
     *,
     forget: bool,
+    progress: Progress | None = None,
 ) -> Applied:
     """Settle a dead life in one transaction; `running` is its current job (0: none) and claim."""
     with store.transaction():
@@ -94,6 +96,8 @@ def settle(
         store.remove_owner(life.owner)
         applied = store.apply(records, life, forget_succeeded=forget)
         if running[0]:
+            if progress is not None and progress.job == running[0]:
+                store.progress(running[0], life.owner, running[1], progress.text)
             _end_current(store, life, running, death)
         store.release_rest(life.owner)
     return applied
@@ -104,6 +108,12 @@ def tell(applied: Applied, rejected: str) -> None:
     log_lost(applied.lost)
     for record, reason in applied.rejected:
         keep_rejected(rejected, record, reason)
+
+
+def tell_strange(found: Read | None, rejected: str) -> None:
+    """What a later release recorded in a ledger that is given up now: kept, and told in the log."""
+    if found is not None and found.strange:
+        keep_strange(rejected, found.header.owner, found.strange)
 
 
 def settle_rebooted(store: Store, life: Life, found: Read, *, forget: bool) -> Applied:

@@ -54,7 +54,8 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import INLINE, Entry, Header, Ledger
+from jobvisor.supervisor.layout import INLINE
+from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import tell
 from jobvisor.supervisor.signals import poke
@@ -95,6 +96,7 @@ class Worker(Role):
         self._failures = 0
         self._since_looked_over = 0
         self._current: Claimed | None = None
+        self._progress: bytes | None = None  # how far the current job last said that it had come
         self._ledger_tried = 0
         self._told_at = 0  # when the last line about an absent database was written
 
@@ -230,12 +232,13 @@ class Worker(Role):
         self._claim = claim  # a number is used once, whether or not its COMMIT was answered
         self._claimed_ns = self.clock.monotonic_ns()
         unsure, self._unsure = self._unsure, True
+        journal = ledger.journal() if ledger is not None else None
         turn = self._store.turn(
             self.life,
             claim,
             queues=self._pool.queues,
             limit=limit,
-            journal=ledger.records() if ledger is not None and ledger.entries else (),
+            journal=journal.records if journal is not None else (),
             rest=Rest() if unsure else None,
             register=not self._registered,
             forget_succeeded=self._forget,
@@ -249,7 +252,8 @@ class Worker(Role):
         if self._failures:
             say("database_back", delay=f"{self._failures} tries")
         self._failures = 0
-        if ledger is not None:
+        if ledger is not None and journal is not None:
+            ledger.settled(journal)
             ledger.claimed(claim)
         self.slot[CLAIM] = claim
         tell(turn.applied, self._state.rejected)
@@ -377,6 +381,7 @@ class Worker(Role):
             return False
         slot[STARTED] += 1
         self._current = job
+        self._progress = None
         outcome = self._execution.run(job, ends, waited_ns=began - self._claimed_ns)
         self._current = None
         took = self.clock.monotonic_ns() - began
@@ -403,7 +408,9 @@ class Worker(Role):
 
     def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> None:
         """Keep an outcome: in the ledger, or in the database where the ledger has no place for it."""
+        progress = self._progress
         entry = Entry(
+            self._claim,
             job.id,
             job.attempt,
             VERB_CODES[outcome.verb],
@@ -411,6 +418,7 @@ class Worker(Role):
             took_ns // 1_000_000,
             outcome.delay_ms,
             outcome.body(),
+            b"" if progress is None else progress,
         )
         ledger = self._ledger
         if self._verbose and outcome.verb == "succeed":
@@ -429,10 +437,7 @@ class Worker(Role):
         self.slot[DEADLINE] = self.slot[MEMORY] = 0
         if self._ledger is not None:
             self._ledger.publish(entry.job, 0)
-        record = Record(
-            self.seat.owner, self._claim, entry.job, entry.attempt, entry.verb, 0,
-            entry.duration_ms, entry.delay_ms, entry.body,
-        )  # fmt: skip
+        record = entry.record(self.seat.owner, entry.moment_ns)
         while True:
             try:
                 self._settle([record])
@@ -448,12 +453,13 @@ class Worker(Role):
         ledger = self._ledger
         if ledger is None:
             return True
+        journal = ledger.journal()
         try:
-            self._settle(ledger.records())
+            self._settle(journal.records)
         except StoreError as error:
             self._wait_for_database(error)
             return False
-        ledger.settled()
+        ledger.settled(journal)
         return True
 
     def _settle(self, records: list[Record]) -> None:
@@ -501,19 +507,29 @@ class Worker(Role):
 
     # -- the port of a running task's context
 
-    def progress(self, text: str) -> None:
-        """Into the ledger; the caretaker carries it to the row."""
-        if self._ledger is not None:
-            job = self._current
-            self._ledger.progress(job.id if job is not None else 0, text.encode())
-            self.slot[PROGRESS] += 1
+    def progress(self, job: int, text: str, /) -> None:
+        """Into the ledger; the caretaker carries it to the row, and the last one goes with the outcome.
 
-    def cancelled(self) -> bool:
-        """Whether the caretaker brought a cancel for the current job."""
-        job = self._current
+        A thread that a job left behind speaks of a job that is not current any more: not heard.
+        """
+        current = self._current
+        if current is None or current.id != job:
+            return
+        told = text.encode()
+        if self._ledger is not None:
+            number = self._ledger.progress(job, told)
+            if not number:
+                return
+            self.slot[PROGRESS] = number
+        self._progress = told
+
+    def cancelled(self, job: int, /) -> bool:
+        """Whether the caretaker brought a cancel for this job, which is the current one."""
+        current = self._current
         return (
-            job is not None
-            and self.slot[CANCEL_JOB] == job.id
+            current is not None
+            and current.id == job
+            and self.slot[CANCEL_JOB] == job
             and self.slot[CANCEL_CLAIM] == self._claim
         )
 
@@ -548,7 +564,7 @@ class Worker(Role):
             # First: a turn of ours whose answer was lost ends now, or claims nothing.
             self._store.remove_owner(self.seat.owner)
             applied = self._store.apply(
-                ledger.records() if ledger is not None and ledger.entries else (),
+                ledger.journal().records if ledger is not None else (),
                 self.life,
                 forget_succeeded=self._forget,
             )

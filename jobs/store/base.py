@@ -29,6 +29,8 @@ class Record(NamedTuple):
     duration_ms: int
     delay_ms: int
     body: bytes
+    progress: str | None = None
+    """How far the job last said that it had come (JSON); None leaves what the row has."""
 
 
 class Life(NamedTuple):

@@ -36,7 +36,7 @@ from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
 from jobvisor.jobs.store.rows import Changed, in_order
-from jobvisor.jobs.store.settlement import SUCCEED, resting, settling, successes, summed
+from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import PollWaker
 
@@ -634,6 +634,7 @@ class PostgresStore(RelationalStore):
         ordered = sorted(journal, key=lambda record: record.job)  # rows are locked in id order
         succeeded = [record for record in ordered if record.verb == SUCCEED]
         others = [(record, *settling(record)) for record in ordered if record.verb != SUCCEED]
+        told = last_words(ordered, forget=forget_succeeded)
         self._refuse_copy()
         if register:
             # Before the first claim, not with it: what arrives late from a life that has died and was
@@ -656,6 +657,8 @@ class PostgresStore(RelationalStore):
                 if entered:
                     hold = "hold_owner_alone" if rest is not None else "hold_owner"
                     self._ask(hold, {"owner": life.owner})
+                if told:
+                    self._ask(*_at_once("progress", told))
                 if succeeded:
                     name, values = successes(succeeded, forget=forget_succeeded)
                     settled = self._ask(*_at_once(name, values))

@@ -44,6 +44,10 @@ class Settlement(Dialect):
             succeeded = [record for record in ordered if record.verb == SUCCEED]
             others = [record for record in ordered if record.verb != SUCCEED]
             applied = Applied(0, [], [])
+            told = last_words(ordered, forget=forget_succeeded)
+            if told:
+                # Before the rows leave `running`; one the database refuses must not block the rest.
+                self._attempted(self._change_many, "progress", told)
             if succeeded:
                 applied = self._succeed(succeeded, life, forget_succeeded)
             for record in others:
@@ -246,6 +250,15 @@ def settling(record: Record) -> tuple[str, dict[str, Any], Outcome]:
         "error": _summary(outcome.failure),
     }
     return name, parameters, outcome
+
+
+def last_words(records: Iterable[Record], *, forget: bool) -> list[dict[str, Any]]:
+    """How far jobs said that they had come, of those whose rows stay."""
+    return [
+        {**_fence(record), "progress": record.progress}
+        for record in records
+        if record.progress is not None and not (forget and record.verb == SUCCEED)
+    ]
 
 
 def successes(records: Iterable[Record], *, forget: bool) -> tuple[str, list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.context import NOTE_MAX, PROGRESS_MAX, Context, Nobody
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.outcome import Cancelled, Release
-from jobvisor.supervisor.ledger import PROGRESS_MAX as LEDGER_MAX
+from jobvisor.supervisor.layout import PROGRESS_MAX as LEDGER_MAX
 from tests.clock import START_MS, MovableClock
 
 
@@ -23,10 +23,10 @@ class Family:
         self.told: list[Any] = []
         self.asked = (cancelled, stopping)
 
-    def progress(self, text: str) -> None:
+    def progress(self, _job: int, text: str, /) -> None:
         self.told.append(json.loads(text))
 
-    def cancelled(self) -> bool:
+    def cancelled(self, _job: int, /) -> bool:
         return self.asked[0]
 
     def stopping(self) -> bool:
@@ -113,9 +113,9 @@ def test_a_long_note_is_cut() -> None:
 @pytest.mark.parametrize("text", ["ü", "€", "\N{PERFORMING ARTS}", "\n", "\x01", "\ud800"])
 def test_a_note_is_cut_until_its_bytes_fit_the_ledger(text: str) -> None:
     class Strict(Family):
-        def progress(self, text: str) -> None:
+        def progress(self, _job: int, text: str, /) -> None:
             assert len(text.encode()) <= PROGRESS_MAX <= LEDGER_MAX
-            super().progress(text)
+            super().progress(_job, text)
 
     family = Strict()
     context(family).progress(123456, total=1e300, note=text * NOTE_MAX)

@@ -499,3 +499,20 @@ def test_the_failure_of_a_retry_is_the_jobs_error_until_it_succeeds(store: Store
     assert store.get(job.id).error == "ValueError: broken"
     store.apply([record(who, 2, again)], who)
     assert store.get(job.id).error is None
+
+
+def test_the_last_progress_goes_with_the_outcome_by_a_turn_as_well(store: Store) -> None:
+    for _ in range(3):
+        enqueue(store)
+    who = life()
+    jobs = claim(store, who)
+    told = [
+        record(who, 1, job, verb)._replace(progress='{"done": 20}')
+        for job, verb in zip(jobs, ("succeed", "fail"), strict=False)
+    ]
+    told.append(record(who, 1, jobs[2]))
+    store.turn(who, 2, queues=["default"], limit=1, journal=told)
+    assert [store.get(job.id).progress for job in jobs] == [{"done": 20}, {"done": 20}, None]
+    assert [store.get(job.id).state for job in jobs] == [
+        State.SUCCEEDED, State.FAILED, State.SUCCEEDED,
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobvisor.supervisor import ledger
-from jobvisor.supervisor.ledger import (
-    INLINE,
-    PROGRESS_MAX,
-    SIZE,
-    SPARES,
-    Entry,
-    Header,
-    Ledger,
-    read,
-    read_progress,
-)
+from jobvisor.supervisor.evidence import Read, read_ledger, read_progress_of
+from jobvisor.supervisor.layout import INLINE, PROGRESS_MAX, SIZE
+from jobvisor.supervisor.ledger import SPARES, Entry, Header, Ledger
 from tests.clock import MovableClock
 
 BOOT = "boot-1"
@@ -41,13 +34,19 @@ def clock() -> MovableClock:
 
 
 def entry(job: int, clock: MovableClock, body: bytes = b"") -> Entry:
-    return Entry(job, 1, 1, clock.boottime_ns(), 5, 0, body)
+    return Entry(1, job, 1, 1, clock.boottime_ns(), 5, 0, body)
 
 
-def found(path: str, clock: MovableClock, boot: str = BOOT) -> ledger.Read:
-    told = read(path, boot_id=boot, clock=clock)
-    assert told is not None
+def found(path: str, clock: MovableClock, boot: str = BOOT, owner: int = 11) -> Read:
+    told = read_ledger(path, owner, boot=boot, clock=clock)
+    assert isinstance(told, Read)
     return told
+
+
+def said(folder: str, owner: int = 11) -> tuple[int, str] | None:
+    """The progress that a ledger shows."""
+    told = read_progress_of(folder, owner)
+    return None if told is None else (told.job, told.text)
 
 
 def test_the_header_tells_whose_life_it_was(folder: str, clock: MovableClock) -> None:
@@ -80,14 +79,14 @@ def test_every_record_is_read_as_it_was_written(tmp_path: Path, bodies: list[byt
     life = Ledger(str(tmp_path / "ledger"), header(), clock)
     life.claimed(3)
     for number, body in enumerate(bodies, 1):
-        life.record(Entry(number, 2, 4, clock.boottime_ns(), 17, 250, body))
+        life.record(Entry(3, number, 2, 4, clock.boottime_ns(), 17, 250, body))
     records = found(life.path, clock).records
     assert [(r.owner, r.claim, r.job, r.attempt, r.verb) for r in records] == [
         (11, 3, number, 2, 4) for number in range(1, len(bodies) + 1)
     ]
     assert [r.body for r in records] == bodies
     assert {(r.duration_ms, r.delay_ms) for r in records} <= {(17, 250)}
-    assert [r[:5] + r[6:] for r in records] == [r[:5] + r[6:] for r in life.records()]
+    assert [r[:5] + r[6:] for r in records] == [r[:5] + r[6:] for r in life.journal().records]
     life.retire()
 
 
@@ -121,7 +120,7 @@ def test_the_age_of_a_record_grows_with_time(folder: str, clock: MovableClock) -
     clock.move(60_000)
     (record,) = found(life.path, clock).records
     assert 60_000 <= record.age_ms < 70_000
-    (mine,) = life.records()
+    (mine,) = life.journal().records
     assert 60_000 <= mine.age_ms < 70_000
     life.close()
 
@@ -135,16 +134,33 @@ def test_records_of_another_boot_have_no_age(folder: str, clock: MovableClock) -
     life.close()
 
 
-def test_settling_empties_the_journal_and_a_claim_names_what_follows(
-    folder: str, clock: MovableClock
-) -> None:
+def test_settling_empties_the_journal(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
     life.claimed(1)
     life.record(entry(1, clock, b"a longer body than the next one"))
+    life.settled(life.journal())
     life.claimed(2)
-    assert (found(life.path, clock).records, life.entries) == ([], [])
-    life.record(entry(2, clock, b"short"))
+    assert (found(life.path, clock).records, life.journal().records) == ([], [])
+    life.record(entry(2, clock, b"short")._replace(claim=2))
     assert [(r.claim, r.job) for r in found(life.path, clock).records] == [(2, 2)]
+    life.close()
+
+
+def test_what_is_recorded_while_the_journal_is_settled_is_kept(
+    folder: str, clock: MovableClock
+) -> None:
+    life = Ledger(folder, header(), clock)
+    life.record(entry(1, clock, b"before"))
+    settling = life.journal()
+    life.record(entry(2, clock, b"during"))
+    life.settled(settling)
+    assert [r.job for r in found(life.path, clock).records] == [2]
+    life.record(entry(3, clock, b"after")._replace(claim=2))
+    assert [(r.claim, r.job) for r in found(life.path, clock).records] == [(1, 2), (2, 3)]
+    life.settled(life.journal())
+    assert found(life.path, clock).records == []
+    life.record(entry(4, clock, b"again from the start"))
+    assert [r.job for r in found(life.path, clock).records] == [4]
     life.close()
 
 
@@ -169,15 +185,15 @@ def test_a_spare_shows_nothing_of_the_life_before(folder: str, clock: MovableClo
     for number in range(1, 50):
         before.record(entry(number, clock, b"of the life before"))
     before.retire()
-    assert os.listdir(folder) == ["spare-11"]
+    assert os.listdir(folder) == ["spare-11.2"]
     after = Ledger(folder, header(12), clock)
-    assert os.listdir(folder) == ["12"]
-    told = found(after.path, clock)
+    assert os.listdir(folder) == ["12.2"]
+    told = found(after.path, clock, owner=12)
     assert (told.header, told.records) == (header(12), [])
-    assert read_progress(after.path) is None
+    assert said(folder, 12) is None
     # The journal grows over the old bytes, and no old record shows behind the new ones.
     after.record(entry(1, clock, b"short"))
-    assert [(r.owner, r.job) for r in found(after.path, clock).records] == [(12, 1)]
+    assert [(r.owner, r.job) for r in found(after.path, clock, owner=12).records] == [(12, 1)]
     after.close()
 
 
@@ -193,7 +209,7 @@ def test_retiring_a_ledger_twice_is_quiet(folder: str, clock: MovableClock) -> N
     life.close()
     ledger.retire(folder, life.path)
     ledger.retire(folder, life.path)
-    assert os.listdir(folder) == ["spare-11"]
+    assert os.listdir(folder) == ["spare-11.2"]
 
 
 def test_a_ledger_that_cannot_be_allocated_leaves_nothing_behind(
@@ -205,27 +221,75 @@ def test_a_ledger_that_cannot_be_allocated_leaves_nothing_behind(
     assert os.listdir(tmp_path) == ["ledger"]
 
 
-@pytest.mark.parametrize("content", [b"", b"short", bytes(SIZE), os.urandom(4096)])
-def test_what_is_no_ledger_is_read_as_none(
-    tmp_path: Path, clock: MovableClock, content: bytes
-) -> None:
-    path = tmp_path / "11"
-    path.write_bytes(content)
-    assert read(str(path), boot_id=BOOT, clock=clock) is None
-
-
 def test_progress_is_the_last_one_said_and_bounded(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
-    assert read_progress(life.path) is None
+    assert said(folder) is None
     life.progress(7, b'{"done": 1}')
     life.progress(8, b'{"done": 2}')
-    assert read_progress(life.path) == (8, '{"done": 2}')
+    assert said(folder) == (8, '{"done": 2}')
     life.record(entry(1, clock, b"body"))
-    life.progress(8, b"x" * (PROGRESS_MAX + 1))
-    assert read_progress(life.path) == (8, '{"done": 2}')
-    life.progress(8, b"x" * PROGRESS_MAX)
-    assert read_progress(life.path) == (8, "x" * PROGRESS_MAX)
+    longest = '{"note": "%s"}' % ("x" * (PROGRESS_MAX - 12))
+    life.progress(8, longest.encode() + b" ")
+    assert said(folder) == (8, '{"done": 2}')
+    life.progress(8, longest.encode())
+    assert said(folder) == (8, longest)
     assert [record.body for record in found(life.path, clock).records] == [b"body"]
+    life.close()
+
+
+def test_threads_that_tell_progress_at_once_tear_nothing(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    texts = [b'{"done": %d}' % 10**n for n in range(1, 60, 7)]
+    stop = threading.Event()
+
+    def tell(text: bytes) -> None:
+        while not stop.is_set():
+            life.progress(7, text)
+
+    threads = [threading.Thread(target=tell, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    whole = [told for _ in range(2000) if (told := said(folder)) is not None]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {text.encode() for _, text in whole} <= set(texts)
+    assert said(folder) is not None
+    life.close()
+
+
+def test_a_copy_of_the_process_tells_no_progress(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    assert life.progress(7, b'{"done": 1}') == 2
+    pid = os.fork()
+    if pid == 0:
+        os._exit(life.progress(7, b'{"done": 2}'))
+    assert os.waitpid(pid, 0)[1] == 0
+    assert said(folder) == (7, '{"done": 1}')
+    assert life.progress(7, b'{"done": 3}') == 4
+    life.close()
+
+
+@pytest.mark.parametrize("text", [b"", b'{"done": 1', b"[1]", b'{"done": "\xff"}'])
+def test_progress_that_is_no_json_object_is_not_told(
+    folder: str, clock: MovableClock, text: bytes
+) -> None:
+    life = Ledger(folder, header(), clock)
+    life.progress(7, text)
+    assert said(folder) is None
+    life.record(entry(1, clock, b"body")._replace(progress=text))
+    (record,) = found(life.path, clock).records
+    assert (record.body, record.progress) == (b"body", None)
+    life.close()
+
+
+def test_a_record_carries_the_last_progress_of_its_job(folder: str, clock: MovableClock) -> None:
+    life = Ledger(folder, header(), clock)
+    life.record(entry(1, clock, b"body")._replace(progress=b'{"done": 20}'))
+    life.record(entry(2, clock)._replace(progress=b'{"done": 3}'))
+    told = [(b"body", '{"done": 20}'), (b"", '{"done": 3}')]
+    assert [(r.body, r.progress) for r in found(life.path, clock).records] == told
+    assert [(r.body, r.progress) for r in life.journal().records] == told
     life.close()
 
 
@@ -238,7 +302,7 @@ def test_what_was_recorded_survives_a_kill_of_the_writer(folder: str, clock: Mov
         life.publish(2, 0)
         os.kill(os.getpid(), 9)
     os.waitpid(pid, 0)
-    told = found(os.path.join(folder, "11"), clock)
+    told = found(os.path.join(folder, "11.2"), clock)
     assert (told.header.claim, told.header.current) == (2, 2)
     assert [record.body for record in told.records] == [b"kept"]
 
@@ -252,7 +316,7 @@ def test_a_spare_that_was_never_filled_is_filled_before_its_use(
     with open(spare, "wb") as file:
         file.truncate(size)  # of holes alone: to store into one on a full disk is a SIGBUS
     life = Ledger(folder, header(), clock)
-    assert os.listdir(folder) == ["11"]
+    assert os.listdir(folder) == ["11.2"]
     told = os.stat(life.path)
     assert told.st_size == SIZE
     assert told.st_blocks * 512 >= SIZE

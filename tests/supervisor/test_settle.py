@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import Death
 from jobvisor.supervisor.board import VERDICT_CODES, Grave
-from jobvisor.supervisor.ledger import Header, Read
+from jobvisor.supervisor.evidence import Progress, Read, Strange
+from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.settle import (
     death_of,
     overdue,
@@ -19,6 +21,7 @@ from jobvisor.supervisor.settle import (
     settle,
     settle_rebooted,
     settle_vanished,
+    tell_strange,
 )
 from tests.clock import MovableClock
 from tests.store import making
@@ -202,3 +205,27 @@ def test_a_succeeded_row_is_forgotten_where_none_is_kept(store: Store) -> None:
     who, jobs = claimed(store, 2)
     settle(store, who, [making.record(who, 1, jobs[0])], (0, 1), death(-9), forget=True)
     assert [job.id for job in store.find()] == [jobs[1].id]
+
+
+def test_the_last_progress_of_a_job_is_kept_whatever_ended_its_run(store: Store) -> None:
+    who, jobs = claimed(store, 4)
+    told = [
+        making.record(who, 1, job, verb)._replace(progress=f'{{"done": {job.id}}}')
+        for job, verb in zip(jobs, ("succeed", "fail", "retry"), strict=False)
+    ]
+    last = Progress(jobs[3].id, '{"done": 9}')
+    settle(store, who, told, (jobs[3].id, 1), death(-9), forget=False, progress=last)
+    found = [store.get(job.id).progress for job in jobs]
+    assert found == [*({"done": job.id} for job in jobs[:3]), {"done": 9}]
+
+
+def test_records_of_an_unknown_kind_are_kept_beside_the_refused(tmp_path: Path) -> None:
+    who = making.life()
+    found = Read(header(who), [], None, (Strange(1, 7, 2, b"a step"),))
+    tell_strange(found, str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_text()) == [
+        {"claim": 1, "job": 7, "kind": 2, "body": "YSBzdGVw", "owner": who.owner}
+    ]
+    tell_strange(Read(header(who), []), str(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()

@@ -30,7 +30,6 @@ from typing import Any
 
 from jobvisor import Client, Fixed
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.identity import boot_id
 from jobvisor.supervisor.board import (
     CLAIM,
     CURRENT,
@@ -55,21 +54,24 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.caretaker import Caretaker
 from jobvisor.supervisor.child import Exit, reap, spawn
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import read
 from jobvisor.supervisor.role import Seat
 from jobvisor.supervisor.roster import CARETAKER, WORKER, RoleRow
 from jobvisor.supervisor.worker import Worker
 from tests.postgres import Stranger
 from tests.waiting import eventually
 
-STORE = ("jobs/store/relational.py", "jobs/store/sqlite.py", "jobs/store/postgres.py")
+STORE = (
+    "jobs/store/relational.py", "jobs/store/settlement.py", "jobs/store/sqlite.py",
+    "jobs/store/postgres.py",
+)  # fmt: skip
 WORKER_FILES = ("supervisor/worker.py", "supervisor/ledger.py")
 CARETAKER_FILES = (
     "supervisor/caretaker.py",
     "supervisor/burial.py",
     "supervisor/settle.py",
-    "supervisor/ledger.py",
+    "supervisor/evidence.py",
 )
 
 #: How often each kind of job starts when nothing goes wrong (`dies`: its own death included).
@@ -422,10 +424,8 @@ class Round:
         """A settled life holds no row, is no owner, and has no ledger."""
         assert self.query("SELECT count(*) FROM jobs WHERE state = 'running'") == [(0,)]
         assert self.query("SELECT count(*) FROM owners") == [(0,)]
-        path = Path(self.stage.state.ledgers, str(life.owner))
-        found = read(str(path), boot_id=boot_id()) if path.exists() else None
         # A file that never got its header is no ledger yet, and is taken away later.
-        assert found is None or found.header.owner != life.owner
+        assert read_ledger_of(self.stage.state.ledgers, life.owner) is None
 
     def check_charge(self, pid: int) -> None:
         """Right after the settling: the job that ran paid, nobody else."""

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.identity import boot_id
-from jobvisor.supervisor.ledger import read
+from jobvisor.supervisor.evidence import ledger_files, read_ledger_of
 from tests.proxy import Proxy
 from tests.system.machines import Machine, Site, boottime_of, let_pass
 from tests.waiting import eventually
@@ -160,11 +159,12 @@ def test_a_family_that_cannot_write_its_heartbeat_starts_nothing_and_goes_on_as_
 
 def begins_a_large_batch(machine: Machine) -> bool:
     """Whether the ledger of the only worker shows few of the many it has claimed as finished."""
-    for path in (machine.state_dir / "ledger").iterdir():
-        found = read(str(path), boot_id=boot_id()) if path.name.isdigit() else None
+    folder = str(machine.state_dir / "ledger")
+    for owner, _layout, _path in ledger_files(folder):
+        found = read_ledger_of(folder, owner)
         if found is None or found.header.claim < 20:
             continue
         (running,) = machine.query("SELECT count(*) FROM jobs WHERE state = 'running'")
-        found = read(str(path), boot_id=boot_id())
+        found = read_ledger_of(folder, owner)
         return found is not None and int(running[0]) - len(found.records) > 120
     return False

@@ -69,4 +69,8 @@ def test_progress_of_one_job_does_not_show_on_the_next_of_its_worker(build: Buil
     house.touch("go")
     house.wait_finished([*told, job, other])
     assert house.client.get(job).progress is None
+    # The last word of each goes with its outcome, however short it ran.
+    assert [house.client.get(each).progress for each in told] == [
+        {"done": n, "note": "of another"} for n in range(60)
+    ]
     assert house.stop(family) == 0

@@ -517,6 +517,14 @@ LEFT JOIN {schema}.jobs ON jobs.id = told.job
 ORDER BY place
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
+-- name: progress_many
+-- How far many running jobs have come.
+UPDATE {schema}.jobs SET progress = told.progress::json
+FROM unnest(%(job)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[], %(progress)s::text[])
+    AS told (job, owner, claim, progress)
+WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.owner
+    AND jobs.claim = told.claim;
+
 -- name: reserve
 -- Ids for many rows that are to be enqueued together: their answer cannot be told apart by anything else.
 -- As one text: rows of their own would cost as much as storing the jobs.

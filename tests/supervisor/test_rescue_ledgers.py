@@ -1,0 +1,100 @@
+"""Ledgers that a caretaker finds: settled, waited for, dropped, or kept for another release."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.supervisor.board import Board
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.rescue import Rescue
+from tests.clock import MovableClock
+from tests.store import making
+
+DEAD_AFTER_MS = 30_000
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: MovableClock) -> Iterator[Store]:
+    made = open_store(f"sqlite:///{tmp_path}/jobs.db", durable=False, clock=clock, events=Events())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "state" / "ledger"
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def rescue(store: Store, folder: Path, clock: MovableClock) -> Rescue:
+    return Rescue(
+        store,
+        StateDir(str(folder.parent)),
+        Board(),
+        clock,
+        family=99,
+        dead_after_ms=DEAD_AFTER_MS,
+        forget=False,
+        alone=lambda: False,
+        go_on=lambda: True,
+    )
+
+
+def test_the_ledger_of_a_dead_life_is_settled_and_becomes_a_spare(
+    store: Store, folder: Path, rescue: Rescue, clock: MovableClock
+) -> None:
+    making.enqueue(store)
+    who = making.life()
+    (job,) = making.claim(store, who)
+    header = Header(who.owner, 1, 0, 0, 4242, 1, 1, 1, "earlier boot", store.database_id(), "here")
+    ledger = Ledger(str(folder), header, clock)
+    ledger.record(Entry(1, job.id, 1, 1, 0, 5, 0, b"", b'{"done": 3}'))
+    ledger.close()
+    rescue.scan_ledgers(str(folder))
+    assert (store.get(job.id).state, store.get(job.id).progress) == (State.SUCCEEDED, {"done": 3})
+    assert os.listdir(folder) == [f"spare-{who.owner}.2"]
+
+
+@pytest.mark.parametrize("name", ["11.2", "11", "11.7"])
+def test_what_this_release_cannot_read_is_kept_and_said_once(
+    folder: Path, rescue: Rescue, caplog: pytest.LogCaptureFixture, clock: MovableClock, name: str
+) -> None:
+    path = folder / name
+    path.write_bytes(b"of a later release" * 100)
+    with caplog.at_level(logging.WARNING, logger="jobvisor"):
+        for _ in range(3):
+            clock.move(DEAD_AFTER_MS * 2)
+            rescue.scan_ledgers(str(folder))
+    assert os.listdir(folder) == [name]
+    assert [str(path) in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(1024)])
+def test_a_file_that_no_life_begins_is_dropped_in_time_and_never_a_spare(
+    folder: Path, rescue: Rescue, clock: MovableClock, content: bytes
+) -> None:
+    path = folder / "11.2"
+    path.write_bytes(content)
+    written_ms = os.stat(path).st_ctime_ns // 1_000_000
+    clock.move(written_ms - clock.now_ms() + DEAD_AFTER_MS - 1)
+    rescue.scan_ledgers(str(folder))
+    assert os.listdir(folder) == ["11.2"]
+    clock.move(2)
+    rescue.scan_ledgers(str(folder))
+    assert os.listdir(folder) == []
