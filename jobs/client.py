@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.codec import NamedCodec, named_codec
 from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import (
     IllegalMove,
@@ -74,7 +75,8 @@ Moves = list[Moved]
 class Client:
     """A door to one database, for any number of threads.
 
-    Without a URL it is found as `settings` says: JOBVISOR_DATABASE_URL, then ./config.toml.
+    What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that
+    JOBVISOR_CONFIG names, then ./config.toml; in a task it is what the family has.
     Nothing is connected before the first call. After a fork the copy connects anew by itself.
 
     >>> with Client("memory://") as client:
@@ -88,28 +90,32 @@ class Client:
         url: str | None = None,
         *,
         codec: Codec | None = None,
-        hold: bool = True,
+        hold: bool | None = None,
         defaults: Defaults | None = None,
         durability: str | None = None,
         schema: str | None = None,
         notify: bool | None = None,
+        settings: Settings | None = None,
         registry: Registry = registry,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`hold=False` connects for each call, as a task must that runs in a worker.
+        """What is not given here is found by one rule: environment, then the file, then the default.
 
         `durability` is "full" (an acknowledged job survives a power cut) or "normal", on SQLite;
-        `schema` and `notify` are PostgreSQL's. Without them the settings say, as for the defaults of
-        options.
+        `schema` and `notify` are PostgreSQL's. `codec` encrypts what is stored; where the family is
+        to read it, `[database] codec` names it for both. `hold=False` connects for each call and
+        leaves nothing open in between, as a client made in a worker does by itself on SQLite.
+        `settings` are what a `Config` says (`config.settings`), in place of all that is found.
         """
-        self._settings: Settings = find(url)
-        self._durable = _is_durable(durability or self._settings.durability)
-        self._schema = self._settings.schema if schema is None else schema
-        self._notify = self._settings.notify if notify is None else notify
-        self._defaults = defaults or self._settings.defaults
-        self._payload = Payload(codec or registry.codec)
+        found = settings or find(url)
+        self._settings: Settings = found
+        self._durable = _is_durable(durability or found.durability)
+        self._schema = found.schema if schema is None else schema
+        self._notify = found.notify if notify is None else notify
+        self._defaults = defaults or found.defaults
+        self._payload = Payload(codec or named_codec(found.codec, found.path))
         self._registry = registry
-        self._hold = hold
+        self._hold = found.hold if hold is None else hold
         self._clock = clock
         self._events = Events()
         self._events.subscribe(log_event)
@@ -132,6 +138,7 @@ class Client:
         database does not answer: then the job is there once or not at all.
         """
         call = _call_of(self._registry, target, args, kwargs)
+        self._load_codec()
         new = call.new_job(self._defaults, self._payload)
         with self._store() as store:
             return store.enqueue_one(new)
@@ -141,6 +148,7 @@ class Client:
 
         Where a unique key is taken the id is that of the job that holds it.
         """
+        self._load_codec()
         new = [call.new_job(self._defaults, self._payload) for call in calls]
         with self._store() as store:
             return [number for number, _created in store.enqueue(new)]
@@ -343,6 +351,7 @@ class Client:
         is noticed by the next family on the same database. Where the database goes away before the
         job is settled this raises, and the next call settles it.
         """
+        self._load_codec()
         with self._store() as store:
             self._settle_left(store)
             store.promote()
@@ -388,6 +397,11 @@ class Client:
             life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
             outcome.delay_ms, outcome.body(), port.last,
         )  # fmt: skip
+
+    def _load_codec(self) -> None:
+        """A codec that cannot be imported is the configuration's fault, and not a payload's."""
+        if isinstance(self._payload.codec, NamedCodec):
+            self._payload.codec.load()
 
     # -- the connection
 

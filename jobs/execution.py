@@ -52,7 +52,7 @@ class Execution:
         payload: Payload | None = None,
     ) -> None:
         self._registry = registry
-        self._payload = payload or Payload(registry.codec)
+        self._payload = payload or Payload()
         self._clock = clock
         self._port = port
         self._worker = worker

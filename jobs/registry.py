@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from jobvisor.jobs.errors import ConfigError, InvalidOption
-from jobvisor.jobs.payload import Codec
+from jobvisor.jobs.module import import_module, search_also
+from jobvisor.jobs.nearest import nearest
 from jobvisor.jobs.task import (
     NAME_MAX,
     ContextTask,
@@ -56,11 +53,11 @@ class Decorator:
 class Registry:
     """The tasks this process knows. A test makes its own; everybody else uses `registry`."""
 
+    __slots__ = ("_by_name", "_tasks")
+
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
         self._by_name: dict[str, Task[..., Any]] = {}  # under each alias, too
-        self.codec: Codec | None = None
-        """What stands between payloads and the database; workers read it after loading modules."""
 
     def add(self, task: Task[P, R], *, aliases: Sequence[str] = ()) -> Task[P, R]:
         """Make a task known under its name and its aliases.
@@ -88,8 +85,7 @@ class Registry:
 
     def nearest(self, name: str) -> str | None:
         """The known name most like this unknown one, None where none is like it."""
-        near = difflib.get_close_matches(name[:NAME_MAX], self._by_name, n=1)
-        return near[0] if near else None
+        return nearest(name, self._by_name)
 
     @overload
     def task(
@@ -142,13 +138,12 @@ class Registry:
     def load(self, modules: Sequence[str], path: str | None = None) -> None:
         """Import the modules that define tasks, with `path` at the end of the search path.
 
-        At the end, never in front: a user's tree must not take the place of an installed library.
-        ConfigError names the module that cannot be imported, and why.
+        ConfigError names the module that cannot be imported, and why and where.
         """
-        if path is not None and (folder := os.path.abspath(path)) not in sys.path:
-            sys.path.append(folder)
+        if path is not None:
+            search_also(path)
         for module in modules:
-            _import(module)
+            import_module("[tasks] modules", module)
 
 
 def _check_function(function: Any) -> None:
@@ -156,6 +151,20 @@ def _check_function(function: Any) -> None:
         raise InvalidOption(f"@task takes a function, not {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidOption(f"{_place(function)} is a generator: its body would not run as a task")
+    if _is_method(function):
+        raise InvalidOption(
+            f"{_place(function)} is a method: a worker has no object to call it on; make it a "
+            "function, and give it what finds the object (an id) as an argument"
+        )
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether it stands in a class body and takes the object, or the class, first."""
+    inside, _, _ = getattr(function, "__qualname__", "").rpartition(".")
+    code = getattr(function, "__code__", None)
+    if not inside or inside.endswith("<locals>") or code is None or not code.co_argcount:
+        return False
+    return not inspect.ismethod(function) and code.co_varnames[0] in ("self", "cls")
 
 
 def _default_name(function: Callable[..., Any]) -> str:
@@ -165,8 +174,8 @@ def _default_name(function: Callable[..., Any]) -> str:
         raise InvalidOption(f"{function!r} has no name of its own; give the task one with name=")
     if module == "__main__":
         raise InvalidOption(
-            f"the task {qualname!r} is defined in __main__, which each process has its own of: "
-            f"give it name= and move it to a module that workers import"
+            f"the task {qualname!r} is defined in __main__, which is another module in each "
+            f'process: give it a name of its own, such as @task(name="{qualname.lower()[:60]}")'
         )
     return check_name(f"{module}:{qualname}")
 
@@ -192,11 +201,16 @@ def _is_same(known: Callable[..., Any], new: Callable[..., Any]) -> bool:
     """
     if known is new:
         return True
-    names = [
-        (getattr(function, "__module__", None), getattr(function, "__qualname__", "<locals>"))
-        for function in (known, new)
-    ]
-    return names[0] == names[1] and "<" not in names[0][1]
+    names = [getattr(function, "__qualname__", "<locals>") for function in (known, new)]
+    homes = [getattr(function, "__module__", None) for function in (known, new)]
+    if "__main__" in homes:  # a script that is imported as a module as well
+        homes = [_file(function) for function in (known, new)]
+    return homes[0] == homes[1] and names[0] == names[1] and "<" not in names[0]
+
+
+def _file(function: Callable[..., Any]) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else os.path.realpath(code.co_filename)
 
 
 def _place(function: Callable[..., Any]) -> str:
@@ -204,40 +218,6 @@ def _place(function: Callable[..., Any]) -> str:
     if code is None:
         return repr(function)
     return f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
-
-
-def _import(module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"[tasks] modules: {module!r} cannot be imported: {_why(module, error)}"
-        ) from error
-
-
-def _why(module: str, error: BaseException) -> str:
-    """What the import raised, and where: in which folders it was sought, or in which line."""
-    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-        return f"{told} (it is searched in {', '.join(place or '.' for place in sys.path)})"
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    place = _raised_in(error)
-    return f"{told} ({place})" if place else told
-
-
-def _raised_in(error: BaseException) -> str | None:
-    """File and line of the user's code that raised: the innermost that is of no library."""
-    walked = traceback.walk_tb(error.__traceback__)
-    places = [(frame.f_code.co_filename, line) for frame, line in walked]
-    files = [place for place in places if not place[0].startswith("<") and place[0] != __file__]
-    own = [place for place in files if not _is_library(place[0])] or files
-    return f"{own[-1][0]}:{own[-1][1]}" if own else None
-
-
-def _is_library(file: str) -> bool:
-    folder = os.path.dirname(os.__file__)
-    return file.startswith(folder + os.sep) or f"{os.sep}site-packages{os.sep}" in file
 
 
 registry = Registry()

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeV
 from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
 from jobvisor.jobs.job import Job, NewJob
-from jobvisor.jobs.nearest import nearest
+from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload, encode_call
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
 from jobvisor.jobs.units import Duration, duration_ms, size_bytes
@@ -132,16 +132,12 @@ def _options(values: OptionValues) -> Options:
     judged: dict[str, Any] = {}
     for option, value in values.items():
         if option not in _JUDGES:
-            raise InvalidOption(f"{option}={value!r} is not an option; {_nearest(option)}")
+            near = suggestion(option, _JUDGES)
+            raise InvalidOption(f"{option}={value!r} is not an option; {near}")
         if value is not None:
             name, judge = _JUDGES[option]
             judged[name] = judge(option, value)
     return Options(**judged)
-
-
-def _nearest(option: str) -> str:
-    near = nearest(option, _JUDGES)
-    return f"did you mean {near}?" if near else f"there are {', '.join(_JUDGES)}"
 
 
 def check_queue(option: str, value: Any) -> str:

@@ -77,10 +77,15 @@ class Caretaker(Role):
         self._try_at = 0  # when an absent database is tried again
         self._ends = 0  # of the last settling
         self._told_at = 0  # when the last line about it was written
+        kept = config.retention
         self._retained = {
-            State.SUCCEEDED: config.retention.succeeded_ms,
-            State.CANCELLED: config.retention.cancelled_ms,
-            State.FAILED: config.retention.failed_ms,
+            state: age_ms
+            for state, age_ms in (
+                (State.SUCCEEDED, kept.succeeded_ms),
+                (State.CANCELLED, kept.cancelled_ms),
+                (State.FAILED, kept.failed_ms),
+            )
+            if age_ms is not None
         }
         self._due: dict[Callable[[], float | None], int] = {}
 

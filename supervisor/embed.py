@@ -14,6 +14,7 @@ from typing import Any
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import FamilyNotRunning, JobsError
 from jobvisor.jobs.log import configure
+from jobvisor.jobs.registry import registry
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
@@ -131,6 +132,7 @@ def run_family(
     config: Config, *, drain: bool = False, leash: int = -1, ends_here: bool = False
 ) -> int:
     """Make this process the parent of a family; `ends_here` where it does nothing after that."""
+    config.check_tasks(registry)
     _refuse_threads()
     _fill_streams()
     for stream in (sys.stdout, sys.stderr):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE
 from jobvisor.jobs.log import say
-from jobvisor.jobs.settings import shown_url
+from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.board import BOOTING, REACHED, STATE
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post

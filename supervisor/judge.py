@@ -26,7 +26,7 @@ from jobvisor.supervisor.board import (
     VERDICT_JOB,
 )
 from jobvisor.supervisor.child import kill_group
-from jobvisor.supervisor.config import Family
+from jobvisor.supervisor.config import Supervision
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.memory import resident_of
 from jobvisor.supervisor.roster import Check
@@ -53,7 +53,7 @@ class Judge:
             self.judges_from = self._clock.monotonic_ns() + SECOND
             say("overslept", seconds=f"{late_ns / SECOND:.1f}")
 
-    def look(self, family: Family) -> None:
+    def look(self, family: Supervision) -> None:
         """Kill whoever has earned it, by the limits of `[supervisor]`."""
         now = self._clock.monotonic_ns()
         if now < self.judges_from:
@@ -86,12 +86,12 @@ class Judge:
         )  # fmt: skip
         kill_group(post.pid)
 
-    def _judge_boot(self, post: Post, family: Family, now: int) -> None:
+    def _judge_boot(self, post: Post, family: Supervision, now: int) -> None:
         slot = post.slot
         if slot[STATE] == BOOTING and now - slot[BORN] > family.boot_timeout_ms * 1_000_000:
             self.condemn(post, "boot")
 
-    def _judge_beat(self, post: Post, family: Family, now: int) -> None:
+    def _judge_beat(self, post: Post, family: Supervision, now: int) -> None:
         limit = max(family.dead_after_ms * 1_000_000 // 3, BEAT_LEAST_NS)
         if post.slot[BEAT] and now - post.slot[BEAT] > limit:
             self.condemn(post, "stuck")
@@ -101,7 +101,7 @@ class Judge:
         if slot[STATE] == TURN and slot[BEAT] and now - slot[BEAT] > STUCK_NS:
             self.condemn(post, "stuck")
 
-    def _judge_job(self, post: Post, family: Family, now: int) -> None:
+    def _judge_job(self, post: Post, family: Supervision, now: int) -> None:
         slot = post.slot
         # The deadline was written before `current`, and the next one comes after it is 0 again:
         # read between two equal looks at `current` it is this job's.

@@ -14,7 +14,7 @@ from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
 from jobvisor.supervisor.board import ENTERED, EXPELLED, FOREVER, LEASE_UNTIL, Board
-from jobvisor.supervisor.config import Family
+from jobvisor.supervisor.config import Supervision
 
 MARGIN_NS = 2 * SECOND  # at most; a tenth of a short `dead_after`
 
@@ -27,7 +27,7 @@ class Lease:
         store: Store,
         board: Board,
         clock: Clock,
-        settings: Family,
+        settings: Supervision,
         *,
         row: tuple[int, Identity, str],
         on_expelled: Callable[[], None],

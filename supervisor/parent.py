@@ -17,8 +17,8 @@ from collections.abc import Callable
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL
 from jobvisor.jobs.log import reopen, say, set_role
-from jobvisor.jobs.settings import parse_url, shown_url
 from jobvisor.jobs.store import load_driver
+from jobvisor.jobs.url import parse_url, shown_url
 from jobvisor.supervisor.backoff import schedule, was_useful
 from jobvisor.supervisor.board import (
     BACKOFF,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.log import configure, say
+from jobvisor.jobs.registry import registry
 from jobvisor.supervisor.board import BOOTING, STATE
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
@@ -29,6 +30,7 @@ class Reload:
         try:
             new = Config.load(path)
             _check_unchangeable(old, new)
+            new.check_tasks(registry)
             configure(new.log.level, new.log.format, file=new.log.file)
         except ConfigError as error:
             say("reload_refused", error=str(error))

@@ -17,8 +17,8 @@ from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import Clock, iso, to_datetime
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.log import say
-from jobvisor.jobs.settings import shown_url
 from jobvisor.jobs.store.base import Death
+from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.board import (
     BACKOFF,
     BORN,

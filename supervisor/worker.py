@@ -13,9 +13,11 @@ import os
 import random
 import resource
 import sys
+from dataclasses import replace
 
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.clock import SECOND
+from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, StoreError
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
@@ -23,10 +25,12 @@ from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import log_event, say
 from jobvisor.jobs.outcome import VERB_CODES, Outcome
+from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
-from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.settings import environment, use_settings
 from jobvisor.jobs.store import Record, Rest, open_store
 from jobvisor.jobs.units import DURATION_MAX_MS
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.board import (
     BATCH,
     BUSY,
@@ -84,7 +88,10 @@ class Worker(Role):
         self._forget = seat.config.retention.succeeded_ms == 0
         self._state = StateDir(seat.config.family.state_dir)
         self._ledger: Ledger | None = None
-        self._database = os.path.realpath(parse_url(seat.config.database.url).path)
+        database = parse_url(seat.config.database.url)
+        self._database = os.path.realpath(database.path)
+        # What a task's client is told. A connection to SQLite must not be open while a task runs.
+        self._settings = replace(seat.config.settings, hold=database.kind == "postgresql")
         self._locked_since = self._locked_seen = 0
         self._claim = 0
         self._claimed_ns = 0
@@ -108,7 +115,13 @@ class Worker(Role):
         if isinstance(sys.stdout, io.TextIOWrapper):
             # What a task prints is seen when it prints it, and not lost with a killed worker.
             sys.stdout.reconfigure(line_buffering=True)
+        # First: a module may make its Client() while it is imported.
+        use_settings(self._settings)
+        os.environ |= environment(self._settings, self._config.path)
         registry.load(tasks.modules, tasks.path)
+        codec = named_codec(self._settings.codec, tasks.path)
+        if codec is not None:
+            codec.load()
         events = Events()
         events.subscribe(log_event)
         database = self._config.database
@@ -123,18 +136,7 @@ class Worker(Role):
             events=events,
         )
         self._store.on_wait = self._wait_for_lock
-        os.environ["JOBVISOR_DATABASE_URL"] = database.url
-        os.environ["JOBVISOR_DATABASE_SCHEMA"] = database.schema
-        os.environ["JOBVISOR_DATABASE_NOTIFY"] = str(database.notify).lower()
-        self._client = Client(
-            database.url,
-            # A connection to SQLite must not be open while a task runs; one to a server may.
-            hold=not self._store.one_machine,
-            defaults=self._config.defaults,
-            durability=database.durability,
-            schema=database.schema,
-            notify=database.notify,
-        )
+        self._client = Client(settings=self._settings)
         use_client(self._client)
         self._execution = Execution(
             registry,
@@ -142,6 +144,7 @@ class Worker(Role):
             port=self,
             worker=self.seat.name,
             defer_unknown=tasks.unknown == "defer",
+            payload=Payload(codec),
         )
         self._waker = self._store.waker()
         self._poll_seconds = self._config.database.poll_ms / 1000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.keys import TABLES
 from jobvisor.supervisor.cli import COMMANDS
-from jobvisor.supervisor.config import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -109,10 +109,10 @@ def test_every_key_is_in_the_readme_with_its_default_and_meaning() -> None:
 def keys_table() -> str:
     """The table of keys as README has it."""
     lines = ["| key | default | meaning |", "|---|---|---|"]
-    for key in KEYS:
-        section = "[[workers]]" if key.section == "workers" else f"[{key.section}]"
-        default = str(key.default).replace("'", '"') if key.default != "" else '""'
-        lines.append(f"| `{section} {key.name}` | `{default}` | {key.help} |")
+    for table in TABLES:
+        for key in table.keys:
+            default = str(key.default).replace("'", '"') if key.default != "" else '""'
+            lines.append(f"| `{table.heading} {key.name}` | `{default}` | {key.help} |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.errors import MissingExtra
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.settings import parse_url
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Store, Turn
 from jobvisor.jobs.store.sqlite import SqliteStore
+from jobvisor.jobs.url import parse_url
 
 __all__ = ["Applied", "Life", "Record", "Rest", "Store", "Turn", "load_driver", "open_store"]
 

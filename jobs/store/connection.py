@@ -15,7 +15,7 @@ from psycopg.waiting import Ready
 
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.errors import ConfigError
-from jobvisor.jobs.settings import shown_url
+from jobvisor.jobs.url import shown_url
 
 BEAT_SECONDS = 0.1  # while waiting for an answer, the caller's beat moves this often
 # At most, of each address a name has: no beat moves meanwhile, and who stands still for 10 s is killed.

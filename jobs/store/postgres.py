@@ -28,7 +28,6 @@ from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUn
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed, NewJob
 from jobvisor.jobs.log import say
-from jobvisor.jobs.settings import shown_url
 from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
@@ -39,6 +38,7 @@ from jobvisor.jobs.store.rows import Changed, in_order
 from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import PollWaker
+from jobvisor.jobs.url import shown_url
 
 SCHEMA = 2  # the number of the newest migration this release knows
 OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension

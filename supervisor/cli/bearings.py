@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.source import FILE_BYTES_MAX
 from jobvisor.supervisor.cli import load_config, say
-from jobvisor.supervisor.config import FILE_BYTES_MAX, Config
+from jobvisor.supervisor.config import Config
 
 __all__ = ["Bearings", "find_family"]
 

@@ -25,10 +25,11 @@ from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import InvalidOption, JobsError
 from jobvisor.jobs.job import FINISHED, Job
+from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.task import Call
 from jobvisor.supervisor.cli import json_option, plain, print_json, print_table, say
 from jobvisor.supervisor.cli.reckoning import Death, Facts, Journal, Report, Run, cause, judge
-from jobvisor.supervisor.config import PROCESSES_MAX, Config
+from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.embed import Supervisor
 from jobvisor.supervisor.family import StateDir
 

@@ -15,11 +15,11 @@ import click
 
 from jobvisor.jobs.clock import SYSTEM, to_datetime
 from jobvisor.jobs.errors import JobsError
-from jobvisor.jobs.settings import parse_url
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system, is_network
 from jobvisor.jobs.store.wake import FileWaker
 from jobvisor.jobs.units import size_text
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import (
     brief,
     config_option,

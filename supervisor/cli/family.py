@@ -18,8 +18,10 @@ import click
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import FamilyNotRunning, InvalidOption, JobsError
 from jobvisor.jobs.job import State
-from jobvisor.jobs.settings import parse_url
+from jobvisor.jobs.keys import PROCESSES_MAX
+from jobvisor.jobs.source import strange_variables
 from jobvisor.jobs.units import duration_ms, duration_text, size_text
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import (
     brief,
     config_option,
@@ -30,7 +32,7 @@ from jobvisor.supervisor.cli import (
     say,
 )
 from jobvisor.supervisor.cli.bearings import find_family
-from jobvisor.supervisor.config import PROCESSES_MAX, Config
+from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
 __all__ = ["health", "reload", "scale", "start", "status", "stop", "trouble", "wait_scale"]
@@ -67,6 +69,8 @@ def start(config: str | None, drain: bool) -> None:
     from jobvisor.supervisor.embed import run_family  # noqa: PLC0415 - the other commands need no parent
 
     loaded = load_config(config)
+    for variable in strange_variables(os.environ):
+        say(f"warning: the variable {variable} is none of jobvisor's and is not read")
     click.get_current_context().exit(run_family(loaded, drain=drain, ends_here=True))
 
 

@@ -14,6 +14,7 @@ import click
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SYSTEM, from_datetime
+from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import (
     InvalidOption,
     JobNotFound,
@@ -24,7 +25,8 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import FINISHED, Attempt, Job, State, json_id
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
-from jobvisor.jobs.task import NAME_MAX, Call, Defaults, Options, OptionValues, Task
+from jobvisor.jobs.settings import Settings
+from jobvisor.jobs.task import NAME_MAX, Call, Options, OptionValues, Task
 from jobvisor.jobs.units import duration_ms, duration_text
 from jobvisor.supervisor.cli import (
     brief,
@@ -106,11 +108,10 @@ def enqueue(
         raise InvalidOption("--wait and --unique are about one job; leave them out with -")
     site = find_site(config)
     options = _read_options(given)
-    # The modules come first: they may set the codec a client takes with it.
     make = _maker(site, task, kwargs, options)
     with site.client(create=True) as client:
         if bulk:
-            _enqueue_lines(client, make, site.defaults, as_json=as_json)
+            _enqueue_lines(client, make, site.settings, as_json=as_json)
             return
         job = client.enqueue(make([_read_argument(text) for text in args]))
         if not job.created:
@@ -241,11 +242,12 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
     }
     if not ages:
         retention = (site.config or Config.of({})).retention
-        ages = {
+        kept = {
             "succeeded": retention.succeeded_ms,
             "cancelled": retention.cancelled_ms,
             "failed": retention.failed_ms,
         }
+        ages = {state: age_ms for state, age_ms in kept.items() if age_ms is not None}
     with site.client() as client:
         counts = client.prune(ages, dry_run=dry_run)
     if as_json:
@@ -264,7 +266,7 @@ def _maker(site: Site, name: str, kwargs: dict[str, Any], given: OptionValues) -
     if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
         raise InvalidOption(f"{name[:80]!r} is no task; write its name, such as app.tasks:send")
     known = _known_task(site, name)
-    defaults = site.defaults
+    defaults = site.settings.defaults
     options = Options(defaults.queue, retries=defaults.retries, timeout_ms=defaults.timeout_ms)
     if known is not None:
         options = options.merged(known.options)
@@ -353,8 +355,8 @@ def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
-def _enqueue_lines(client: Client, make: Maker, defaults: Defaults, *, as_json: bool) -> None:
-    lines = list(_read_lines(sys.stdin.buffer, make, defaults))
+def _enqueue_lines(client: Client, make: Maker, settings: Settings, *, as_json: bool) -> None:
+    lines = list(_read_lines(sys.stdin.buffer, make, settings))
     stored = 0
     ids: list[int] = []
     for start in range(0, len(lines), PAGE):
@@ -376,9 +378,9 @@ def _enqueue_lines(client: Client, make: Maker, defaults: Defaults, *, as_json: 
     say(f"enqueued {stored} jobs")
 
 
-def _read_lines(file: BinaryIO, make: Maker, defaults: Defaults) -> Iterator[tuple[int, bytes]]:
+def _read_lines(file: BinaryIO, make: Maker, settings: Settings) -> Iterator[tuple[int, bytes]]:
     """Each line with its number, once it is known to make a job; blank ones are passed over."""
-    payload = Payload(codec=registry.codec)
+    payload = Payload(named_codec(settings.codec, settings.path))
     total = 0
     for number, line in enumerate(iter(lambda: file.readline(INPUT_BYTES_MAX + 1), b""), 1):
         total += len(line)
@@ -393,7 +395,7 @@ def _read_lines(file: BinaryIO, make: Maker, defaults: Defaults) -> Iterator[tup
             arguments = _read_json(line.decode())
             if not isinstance(arguments, list):
                 raise InvalidOption('it is not a list; write the arguments as [1, "two"]')
-            make(arguments).new_job(defaults, payload)
+            make(arguments).new_job(settings.defaults, payload)
         except (JobsError, ValueError) as error:
             raise InvalidOption(f"stdin line {number}: {error}. Nothing was enqueued") from None
         yield number, line

@@ -24,8 +24,8 @@ from jobvisor.jobs.clock import SYSTEM, from_datetime, iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, InvalidOption, JobsError, shown
 from jobvisor.jobs.job import State
 from jobvisor.jobs.nearest import did_you_mean
-from jobvisor.jobs.settings import parse_url
 from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import config_option, say
 from jobvisor.supervisor.cli.site import find_site
 

@@ -14,10 +14,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.settings import shown_url
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
 from jobvisor.jobs.store.postgres import SCHEMA
+from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.cli import brief
 from jobvisor.supervisor.cli.finding import Finding
 from jobvisor.supervisor.config import Config

@@ -17,6 +17,9 @@ from typing import Any
 import click
 
 from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.keys import render
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.source import strange_variables
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.cli import (
@@ -28,7 +31,7 @@ from jobvisor.supervisor.cli import (
     say,
 )
 from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
-from jobvisor.supervisor.config import Config, render
+from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
 __all__ = ["check", "completion", "init", "migrate"]
@@ -42,9 +45,11 @@ def init(folder: str, force: bool) -> None:
     path = os.path.normpath(os.path.join(folder, "config.toml"))
     try:
         os.makedirs(folder, exist_ok=True)
-        # O_EXCL: two inits, or an init and an editor, cannot overwrite each other's file.
+        # O_EXCL: two inits, or an init and an editor, cannot overwrite each other's file. For its
+        # owner alone: a password may be written into [database] url.
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
-        with open(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
+        with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # also one that was there, and a forced one
             file.write(render())
     except FileExistsError as error:
         if error.filename != path:
@@ -56,7 +61,10 @@ def init(folder: str, force: bool) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
     which = "" if os.path.normpath(folder) == "." else f" -c {path}"
     click.echo(path)
-    say(f"next: `jobvisor check{which}`, then `jobvisor start{which}`")
+    say(
+        "next: write the modules that hold your tasks into [tasks] modules, then "
+        f"`jobvisor check{which}`, then `jobvisor start{which}`"
+    )
 
 
 @click.command()
@@ -71,6 +79,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     cannot write, is only a warning: another user may run the family.
     """
     loaded = load_config(config)
+    loaded.check_tasks(Registry())
     # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
     open_store(loaded.database.url, schema=loaded.database.schema).close()
     tasks = _import_tasks(loaded)
@@ -134,10 +143,14 @@ _IMPORTER = """
 import json, os, sys
 asked = json.loads(sys.argv[1])
 sys.path[:] = asked["sys_path"]
+from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.registry import registry
 try:
     registry.load(asked["modules"], asked["path"])
+    codec = named_codec(asked["codec"], asked["path"])
+    if codec is not None:
+        codec.load()
     found = [registry.get(name) for name in registry.names()]
     answer = {"tasks": [
         {"name": task.name, "queue": task.options.queue, "retries": task.options.retries,
@@ -179,6 +192,7 @@ def _ask_importer(config: Config) -> dict[str, Any]:
             "sys_path": sys.path,
             "modules": config.tasks.modules,
             "path": config.tasks.path,
+            "codec": config.database.codec,
             "descriptor": answer.fileno(),
         }
         code = _run_importer(asked, config.family.boot_timeout_ms, modules)
@@ -217,7 +231,10 @@ def _run_importer(asked: dict[str, Any], timeout_ms: int, modules: str) -> int:
 
 
 def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
-    warnings = []
+    warnings = [
+        f"the variable {variable} is none of jobvisor's and is not read"
+        for variable in strange_variables(os.environ)
+    ]
     if not tasks:
         warnings.append(f"no task in {', '.join(config.tasks.modules)}; put @task on a function")
     unserved: dict[str, list[str]] = {}

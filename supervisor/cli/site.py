@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.errors import ConfigError, StoreUnavailable
-from jobvisor.jobs.settings import find, parse_url
-from jobvisor.jobs.task import Defaults
+from jobvisor.jobs.settings import Settings, find
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.config import Config
 
 __all__ = ["Site", "find_site"]
@@ -18,11 +18,13 @@ __all__ = ["Site", "find_site"]
 class Site:
     """The database a command works on, and the configuration that named it."""
 
-    url: str
-    schema: str
-    notify: bool
-    defaults: Defaults
+    settings: Settings
     config: Config | None
+
+    @property
+    def url(self) -> str:
+        """The database's."""
+        return self.settings.url
 
     def client(self, *, create: bool = False) -> Client:
         """A client of this database; only `create` may make a file that is not there."""
@@ -36,21 +38,12 @@ class Site:
                 f"there is no database {target.path} yet; `jobvisor migrate` or the first enqueue "
                 "makes it, -c names another configuration"
             )
-        durability = self.config.database.durability if self.config else None
-        return Client(
-            self.url,
-            schema=self.schema,
-            notify=self.notify,
-            defaults=self.defaults,
-            durability=durability,
-        )
+        return Client(settings=self.settings)
 
 
 def find_site(config: str | None) -> Site:
     """By `-c`, else ./config.toml, else JOBVISOR_DATABASE_URL; ConfigError names all three."""
     if config is not None or os.path.exists("config.toml"):
         loaded = Config.load(config or "config.toml")
-        database = loaded.database
-        return Site(database.url, database.schema, database.notify, loaded.defaults, loaded)
-    settings = find()
-    return Site(settings.url, settings.schema, settings.notify, settings.defaults, None)
+        return Site(loaded.settings, loaded)
+    return Site(find(), None)

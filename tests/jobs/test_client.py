@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import os
 import sqlite3
 import threading
@@ -16,6 +18,7 @@ import pytest
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.context import Context
 from jobvisor.jobs.errors import (
+    ConfigError,
     IllegalMove,
     InvalidOption,
     JobNotFound,
@@ -588,10 +591,31 @@ def test_without_the_codec_a_job_is_listed_but_not_run(
         assert other.attempts(job.id)[0].outcome == "payload"
 
 
-def test_the_codec_of_a_registry_is_the_clients(registry: Registry) -> None:
-    registry.codec = Backwards()
-    with Client("memory://", registry=registry) as client:
-        assert client.enqueue("app:send", "x").args == ["x"]
+def test_the_codec_that_the_configuration_names_is_the_clients_at_its_first_value(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.toml").write_text('[database]\ncodec = "codec_of_mine:Codec"\n')
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Client(url, registry=registry) as client:
+        assert client.counts() == {}  # no codec is needed for that
+        with pytest.raises(ConfigError, match=r"'codec_of_mine' cannot be imported.*searched in"):
+            client.enqueue("app:send", "secret")
+        Path("codec_of_mine.py").write_text(
+            inspect.getsource(Backwards).replace("Backwards", "Codec")
+        )
+        importlib.invalidate_caches()
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert client.enqueue("app:send", "secret").args == ["secret"]
+    connection = sqlite3.connect(tmp_path / "jobs.db")
+    (stored,) = connection.execute("SELECT args FROM jobs").fetchall()
+    connection.close()
+    assert "terces" in stored[0]
+
+
+def test_a_registry_has_no_codec_of_its_own(registry: Registry) -> None:
+    with pytest.raises(AttributeError):
+        registry.codec = Backwards()  # type: ignore[attr-defined]
 
 
 # -- the connection

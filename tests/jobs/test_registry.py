@@ -110,9 +110,41 @@ def test_the_same_function_may_come_again_and_a_reload_replaces_it() -> None:
 def test_a_function_of_main_needs_a_name() -> None:
     made: dict[str, Any] = {"__name__": "__main__"}
     exec("def f(): return 1", made)
-    with pytest.raises(InvalidOption, match="name="):
+    with pytest.raises(InvalidOption, match=r'of its own, such as @task\(name="f"\)$'):
         Registry().task(made["f"])
     assert Registry().task(made["f"], name="f").name == "f"
+
+
+def test_a_script_that_is_imported_as_a_module_too_defines_its_tasks_once(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    code = compile("def f(): return 1", str(path), "exec")
+    registry = Registry()
+    for module in ("__main__", "script"):
+        made: dict[str, Any] = {"__name__": module}
+        exec(code, made)
+        registry.task(made["f"], name="f")
+    assert registry.names() == ["f"]
+
+
+class Mailer:
+    def send(self, to: str) -> None: ...
+
+    def _of_class(cls) -> None: ...  # noqa: N805
+
+    @staticmethod
+    def plain(to: str) -> str:
+        return to
+
+
+@pytest.mark.parametrize("method", [Mailer.send, Mailer._of_class])
+def test_a_method_is_refused_where_it_is_decorated(method: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"Mailer\.\w+ \(.*test_registry.py:\d+\) is a method"):
+        Registry().task(method)
+
+
+def test_what_needs_no_object_may_stand_in_a_class() -> None:
+    assert Registry().task(Mailer.plain)("x") == "x"
+    assert Registry().task(Mailer().send, name="bound").name == "bound"
 
 
 def generator() -> Any:
@@ -207,3 +239,37 @@ def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
     said = loaded(tmp_path, {"broken_tasks.py": text}, "broken_tasks")
     assert said.startswith("ConfigError [tasks] modules: 'broken_tasks' cannot be imported")
     assert told in said
+
+
+def test_an_import_error_names_the_failing_line_of_the_user_and_not_the_search_path(
+    tmp_path: Path,
+) -> None:
+    files = {
+        "broken_tasks.py": "import json\nimport broken_part\n",
+        "broken_part.py": "x = 1\nimport json\njson.loads('{')\n",
+    }
+    said = loaded(tmp_path, files, "broken_tasks")
+    assert "JSONDecodeError: Expecting property name" in said
+    assert f"({tmp_path}/broken_part.py:3)" in said
+    assert "searched" not in said
+
+
+def test_a_syntax_error_names_its_own_line(tmp_path: Path) -> None:
+    said = loaded(tmp_path, {"broken_tasks.py": "x = 1\ndef f(:\n"}, "broken_tasks")
+    assert f"{tmp_path}/broken_tasks.py:2" in said
+
+
+def test_a_module_that_one_of_the_user_s_lacks_is_named_with_the_line_that_wants_it(
+    tmp_path: Path,
+) -> None:
+    said = loaded(tmp_path, {"own.py": "\nimport not_installed\n"}, "own")
+    assert f"No module named 'not_installed' ({tmp_path}/own.py:2)" in said
+    assert "searched" not in said
+
+
+def test_only_a_module_that_is_not_found_itself_names_the_search_path(tmp_path: Path) -> None:
+    said = loaded(tmp_path, {"own/__init__.py": ""}, "nowhere_at_all")
+    assert "(it is searched in " in said
+    assert str(tmp_path) in said
+    said = loaded(tmp_path, {}, "own.tasks")
+    assert f"No module named 'own.tasks' (own is {tmp_path}/own/__init__.py)" in said

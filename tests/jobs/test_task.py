@@ -127,7 +127,7 @@ def test_a_callable_policy_is_stored_as_its_fallback() -> None:
         ({"run_at": datetime(2026, 1, 1)}, "run_at: .* has no timezone"),  # noqa: DTZ001 -- refused
         ({"run_at": "tomorrow"}, "run_at='tomorrow'"),
         ({"expires_in": 0}, "expires_in=0"),
-        ({"priorty": 1}, "did you mean priority"),
+        ({"priorty": 1}, 'did you mean "priority"'),
         ({"cron": "* * * * *"}, "cron=.* is not an option"),
     ],
 )

@@ -14,10 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.keys import PROCESSES_MAX, TABLES, Key, Shape, Table, render
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.source import Source, strange_variables
 from jobvisor.jobs.task import Defaults
-from jobvisor.supervisor.config import KEYS, PROCESSES_MAX, Config, render
+from jobvisor.jobs.values import count, word
+from jobvisor.supervisor.config import Config
 
 ROOT = Path(__file__).parents[2]
+KEYS = [(table, key) for table in TABLES for key in table.keys]
 
 
 def refused(mapping: dict[str, Any], environ: dict[str, str] | None = None) -> str:
@@ -45,9 +50,9 @@ def test_the_rendered_file_says_exactly_the_defaults(tmp_path: Path) -> None:
 
 def test_the_rendered_file_shows_every_key_on_a_line_that_fits() -> None:
     found = tomllib.loads(render())
-    for key in KEYS:
-        table = found[key.section]
-        shown = table[0] if isinstance(table, list) else table
+    for table, key in KEYS:
+        written = found[table.name]
+        shown = written[0] if isinstance(written, list) else written
         assert shown[key.name] == key.default
     assert max(map(len, render().splitlines())) <= 100
 
@@ -110,7 +115,10 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"supervisor": {"name": "a b"}}, 'name = "a b"'),
         ({"supervisor": {"state_dir": ""}}, 'state_dir = "" is not valid: write the path'),
         ({"supervisor": {"state_dir": "a\0b"}}, "state_dir"),
-        ({"tasks": {"modules": []}}, "write at least one module"),
+        ({"retention": {"failed": "0"}}, 'write a duration such as "7d"'),
+        ({"retention": {"failed": 0}}, '"forever" to keep it, or "0s" to delete it at once'),
+        ({"database": {"codec": "app.crypto"}}, 'as "app.crypto:codec"'),
+        ({"workers": [{"max_memory": 512}]}, "max_memory = 512 is not valid: write a size with"),
         ({"tasks": {"modules": ["app/tasks.py"]}}, 'as ["app.tasks"]'),
         ({"tasks": {"modules": "app.tasks"}}, 'as ["app.tasks"]'),
         ({"tasks": {"unknown": "drop"}}, 'write "defer" or "fail"'),
@@ -124,13 +132,13 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"workers": [{"processes": 0}]}, f"from 1 to {PROCESSES_MAX}"),
         ({"workers": [{"processes": 10**5000}]}, "processes"),
         ({"workers": [{"name": "a"}, {"name": "a"}]}, 'name = "a" is taken'),
-        ({"workers": [{"name": "a-b"}, {"name": "A_B"}]}, 'taken by pool "a-b"'),
+        ({"workers": [{"name": "a-b"}, {"name": "A_B"}]}, 'taken by "a-b"'),
         (
             {"workers": [{"name": "a", "processes": 200}, {"name": "b", "processes": 41}]},
             "add up to 241",
         ),
-        ({"workers": [{"name": "a"}, {"name": "b", "x": 1}]}, '[workers] pool "b": "x" is not a'),
-        ({"workers": [{"max_memory": "1 parsec"}]}, 'a size such as "512MB"'),
+        ({"workers": [{"name": "a"}, {"name": "b", "x": 1}]}, '[workers] "b": "x" is not a'),
+        ({"workers": [{"max_memory": "1 parsec"}]}, 'a size with its unit such as "512MB"'),
         ({"log": {"level": "trace"}}, 'write "debug" or'),
         ({"log": {"level": ["info"]}}, 'write "debug" or'),
     ],
@@ -162,17 +170,19 @@ def test_a_long_value_is_cut() -> None:
     assert len(refused({"retention": {"failed": "x" * 100_000}})) < 400
 
 
-@pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key.section}.{key.name}")
-def test_every_key_has_a_twin_that_wins(key: Any) -> None:
-    if (key.section, key.name) == ("workers", "name"):
+@pytest.mark.parametrize(
+    ("table", "key"), KEYS, ids=[f"{table.name}.{key.name}" for table, key in KEYS]
+)
+def test_every_key_has_a_twin_that_wins(table: Table, key: Key) -> None:
+    if not table.has_twin(key):
         pytest.skip("a pool's name picks its variables")
-    variable = key.variable("default")
+    variable = table.variable(key)
     default = key.default
     text = ",".join(default) if isinstance(default, list) else str(default)
     if not text:
         pytest.skip("an empty variable is not set, so this default cannot be written as one")
-    table = {key.name: ["never", "read"]}
-    mapping = {key.section: [table] if key.section == "workers" else table}
+    written = {key.name: ["never", "read"]}
+    mapping = {table.name: written if table.shape is Shape.ONE else [written]}
     assert Config.of(mapping, environ={variable: text}) == Config.of({})
 
 
@@ -198,6 +208,8 @@ def test_an_empty_variable_is_not_set() -> None:
         ({"JOBVISOR_DATABASE_NOTIFY": "maybe"}, 'JOBVISOR_DATABASE_NOTIFY = "maybe" is not valid'),
         ({"JOBVISOR_LOG_LEVEL": "trace"}, 'JOBVISOR_LOG_LEVEL = "trace" is not valid'),
         ({"JOBVISOR_WORKERS_DEFAULT_PROCESSES": "x"}, "JOBVISOR_WORKERS_DEFAULT_PROCESSES"),
+        ({"JOBVISOR_DATABSE_URL": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"?'),
+        ({"JOBVISOR_STATE_DIR": "x"}, 'did you mean "JOBVISOR_SUPERVISOR_STATE_DIR"?'),
         ({"JOBVISOR_DATABASE_URI": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"?'),
         ({"JOBVISOR_WORKERS_MAIL_PROCESSES": "2"}, "is the twin of no key"),
     ],
@@ -209,8 +221,11 @@ def test_a_mistake_in_the_environment_names_the_variable(
 
 
 def test_other_variables_are_nobodys_business() -> None:
-    environ = {"JOBVISOR_CONFIG": "x", "JOBVISOR_WEB_TOKEN": "t", "PATH": "/bin"}
+    service = {"JOBVISOR_PORT": "tcp://10.0.0.1", "JOBVISOR_WORKERS_SERVICE_PORT_HTTP": "80"}
+    strange = {"JOBVISOR_WEB_TOKEN": "t", "JOBVISOR_VERSION": "7"}
+    environ = {"JOBVISOR_CONFIG": "x", "PATH": "/bin", **service, **strange}
     assert Config.of({}, environ=environ) == Config.of({})
+    assert strange_variables(environ) == sorted(strange)
 
 
 def test_a_relative_path_starts_from_the_file_but_in_a_variable_from_here(
@@ -268,14 +283,14 @@ SCALARS = (
     | st.text(max_size=9)
     | st.lists(st.text(max_size=3), max_size=2)
 )
-TABLES = st.dictionaries(st.sampled_from([key.name for key in KEYS]), SCALARS, max_size=3)
+WRITTEN = st.dictionaries(st.sampled_from([key.name for _, key in KEYS]), SCALARS, max_size=3)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
-        st.sampled_from([key.section for key in KEYS]),
-        SCALARS | TABLES | st.lists(TABLES, max_size=2),
+        st.sampled_from([table.name for table in TABLES]),
+        SCALARS | WRITTEN | st.lists(WRITTEN, max_size=2),
         max_size=3,
     )
 )
@@ -287,7 +302,7 @@ def test_any_mapping_is_a_config_or_a_config_error(mapping: dict[str, Any]) -> N
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from([key.variable("default") for key in KEYS]), st.text()))
+@given(st.dictionaries(st.sampled_from([table.variable(key) for table, key in KEYS]), st.text()))
 def test_any_environment_is_a_config_or_a_config_error(environ: dict[str, str]) -> None:
     try:
         Config.of({}, environ=environ)
@@ -299,3 +314,76 @@ def test_a_config_is_a_value() -> None:
     assert hash(Config.of({})) == hash(Config.of({}))
     assert json.dumps(dataclasses.asdict(Config.of({})))
     assert os.path.isabs(Config.of({}, "relative").family.state_dir)
+
+
+# -- kinds of tables
+
+
+TABLES_MADE = (
+    Table("plain", (Key("size", count(0, 9), 1, ""),)),
+    Table(
+        "schedules", (Key("name", word(str, "a name"), "default", ""), *TABLES[0].keys), Shape.LIST
+    ),
+    Table("limits", (Key("rate", count(0, 9), 1, ""),), Shape.NAMED),
+)
+
+
+def made(mapping: dict[str, Any], **environ: str) -> Source:
+    return Source("config", mapping, "/", environ, TABLES_MADE)
+
+
+def test_a_list_of_tables_may_be_empty_where_none_is_implied() -> None:
+    assert made({}).listed("schedules") == []
+    found = made({"schedules": [{"name": "a"}, {"name": "b"}]}).listed("schedules")
+    assert [one["name"] for one in found] == ["a", "b"]
+
+
+def test_named_tables_have_their_values_by_name_and_twins_of_their_own() -> None:
+    source = made(
+        {"limits": {"stripe": {"rate": 2}, "mail-out": {}}}, JOBVISOR_LIMITS_MAIL_OUT_RATE="7"
+    )
+    assert source.named("limits") == {"stripe": {"rate": 2}, "mail-out": {"rate": 7}}
+    source.check_names()
+
+
+@pytest.mark.parametrize(
+    ("mapping", "environ", "told"),
+    [
+        ({"limits": {"rate": 2}}, {}, r"limits holds names; write \[limits.NAME\]"),
+        (
+            {"limits": {"a": {"rat": 2}}},
+            {},
+            r'\[limits.a\] "rat" is not a key; did you mean "rate"',
+        ),
+        ({"limits": {"a-b": {}, "A_B": {}}}, {}, 'name = "A_B" is taken by "a-b"'),
+        ({"limits": {"a": {}}}, {"JOBVISOR_LIMITS_B_RATE": "2"}, "is the twin of no key"),
+    ],
+)
+def test_a_mistake_in_a_named_table_is_named(
+    mapping: dict[str, Any], environ: dict[str, str], told: str
+) -> None:
+    source = made(mapping, **environ)
+
+    def read() -> None:
+        source.named("limits")
+        source.check_names()
+
+    with pytest.raises(ConfigError, match=told):
+        read()
+
+
+# -- a family without tasks
+
+
+def test_a_family_without_any_task_is_refused_and_a_script_with_its_own_is_not() -> None:
+    registry = Registry()
+    with pytest.raises(ConfigError, match=r'modules = \["app.tasks"\]'):
+        Config.of({}).check_tasks(registry)
+    Config.of({"tasks": {"modules": ["app"]}}).check_tasks(registry)
+    registry.task(written, name="mine")
+    Config.of({}).check_tasks(registry)
+
+
+def test_what_is_kept_for_ever_has_no_age() -> None:
+    kept = Config.of({"retention": {"succeeded": "forever", "failed": "0s"}}).retention
+    assert (kept.succeeded_ms, kept.cancelled_ms, kept.failed_ms) == (None, 604_800_000, 0)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from jobvisor.jobs.keys import render
 from jobvisor.jobs.store.sqlite import SCHEMA
 from jobvisor.supervisor.cli.doctor import disk
 from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
-from jobvisor.supervisor.config import render
 from tests.store.processes import without_watches
 from tests.supervisor.cli.conftest import CONFIG, Run
 
@@ -38,7 +38,18 @@ def test_init_writes_every_key_and_names_the_next_commands(
     result = run("init")
     assert (result.exit_code, result.stdout) == (0, "config.toml\n")
     assert Path("config.toml").read_text() == render()
-    assert "`jobvisor check`, then `jobvisor start`" in result.stderr
+    assert "[tasks] modules, then `jobvisor check`, then `jobvisor start`" in result.stderr
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_init_writes_for_its_owner_alone_because_a_url_may_hold_a_password(
+    run: Run, tmp_path: Path, force: list[str]
+) -> None:
+    if force:
+        (tmp_path / "config.toml").write_text("old")
+        (tmp_path / "config.toml").chmod(0o644)
+    run("init", str(tmp_path), *force)
+    assert (tmp_path / "config.toml").stat().st_mode & 0o777 == 0o600
 
 
 def test_init_makes_the_folder_and_names_it_in_the_next_commands(run: Run, tmp_path: Path) -> None:
@@ -80,6 +91,31 @@ def test_check_warns_of_a_queue_nobody_serves(run: Run, folder: Path) -> None:
     assert result.exit_code == 0
     assert "no pool serves queue 'mail'" in result.stderr
     assert "sample:send" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "start"])
+def test_without_a_module_of_tasks_nothing_is_started_and_none_is_assumed(
+    run: Run, folder: Path, command: str
+) -> None:
+    (folder / "config.toml").write_text("[[workers]]\n")
+    result = run(command)
+    assert result.exit_code == 78
+    assert "names no module, so no job could run; write the modules" in result.stderr
+    assert not (folder / ".jobvisor").exists()
+
+
+def test_check_names_a_codec_that_cannot_be_imported(run: Run, folder: Path) -> None:
+    with (folder / "config.toml").open("a") as file:
+        file.write('[database]\ncodec = "tests.supervisor.cli.sample:nothing"\n')
+    result = run("check")
+    assert result.exit_code == 78
+    assert "[database] codec: 'tests.supervisor.cli.sample:nothing' names nothing" in result.stderr
+
+
+def test_check_warns_of_a_variable_that_nothing_reads(run: Run, folder: Path) -> None:
+    result = run("check", env={"JOBVISOR_VERSION": "7"})
+    assert result.exit_code == 0
+    assert "the variable JOBVISOR_VERSION is none of jobvisor's" in result.stderr
 
 
 def test_check_warns_where_there_is_no_task(run: Run, folder: Path) -> None:
@@ -129,14 +165,21 @@ def test_an_import_error_names_file_and_line_and_not_where_it_was_searched(
     assert "searched" not in result.stderr
 
 
-@pytest.mark.parametrize("name", ["not_there", "not_there.tasks", "tests.not_there"])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("not_there", "it is searched in "),
+        ("not_there.tasks", "it is searched in "),
+        ("tests.not_there", "(tests is "),  # another package of that name may be the one found
+    ],
+)
 def test_a_module_that_is_not_found_names_where_it_was_searched(
-    run: Run, folder: Path, name: str
+    run: Run, folder: Path, name: str, where: str
 ) -> None:
     (folder / "config.toml").write_text(f'[tasks]\nmodules = ["{name}"]\n')
     result = run("check")
     assert result.exit_code == 78
-    assert "it is searched in " in result.stderr
+    assert where in result.stderr
 
 
 def test_strict_makes_a_warning_an_exit_code(run: Run, folder: Path) -> None:

@@ -1,0 +1,326 @@
+"""Everything that can be set: the tables of config.toml, their keys, defaults and a line for each.
+
+Parsing, the environment twins, the file that `jobvisor init` writes and the test of the README all
+come from `TABLES`, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from jobvisor.jobs.task import RETRIES_MAX, check_queue
+from jobvisor.jobs.values import (
+    Form,
+    check_schema,
+    choice,
+    count,
+    duration,
+    file_path,
+    flag,
+    folder_path,
+    matching,
+    retention,
+    size,
+    url,
+    word,
+    words,
+)
+
+PROCESSES_MAX = 240
+"""Workers of one family: the board has 256 slots, and the rest is kept for the other roles."""
+
+SCHEMA_NAME = "jobvisor"
+DEFAULT_NAME = "default"
+"""How a table of a list is called that says no `name`."""
+
+
+class Shape(StrEnum):
+    """How a table is written: its heading, with the table's name in it."""
+
+    ONE = "[{}]"
+    LIST = "[[{}]]"
+    """Written again for another one; their `name` tells them apart."""
+    NAMED = "[{}.NAME]"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One thing that can be set: its name, what it may be, its default as TOML has it, and a line."""
+
+    name: str
+    form: Form
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of config.toml, or one kind of table that may be written several times."""
+
+    name: str
+    keys: tuple[Key, ...]
+    shape: Shape = Shape.ONE
+    implied: bool = False
+    """Of a list: without any in the file there is one, of defaults."""
+
+    @property
+    def heading(self) -> str:
+        """As the file has it: `[database]`, `[[workers]]`."""
+        return self.shape.format(self.name)
+
+    def has_twin(self, key: Key) -> bool:
+        """A name picks the variables of its table, so it has none of its own."""
+        return self.shape is not Shape.LIST or key.name != "name"
+
+    def variable(self, key: Key, entry: str = DEFAULT_NAME) -> str:
+        """The environment twin of a key; `entry` is the name among tables of one kind.
+
+        >>> workers = TABLES[4]
+        >>> workers.variable(workers.keys[2], "mail-out")
+        'JOBVISOR_WORKERS_MAIL_OUT_PROCESSES'
+        """
+        middle = "" if self.shape is Shape.ONE else f"{folded(entry)}_"
+        return f"JOBVISOR_{self.name.upper()}_{middle}{key.name.upper()}"
+
+
+def folded(entry: str) -> str:
+    """A table's name as variables have it; two that differ in case or punctuation share theirs."""
+    return re.sub("[^A-Z0-9]", "_", entry.upper())
+
+
+def _queue(value: Any) -> str:
+    return check_queue("queue", value)
+
+
+_ABOVE_ZERO = duration(1, 'a duration above zero, such as "30s"')
+_FROM_ZERO = duration(0, 'a duration such as "1d", or "0" for none')
+_NAME = matching(r"[A-Za-z0-9_.:-]{1,100}")
+_POOL = matching(r"[A-Za-z0-9_-]{1,50}")
+_MODULE = matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_OBJECT = matching(r"|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_LETTERS = "1 to 100 letters, digits and _ . : -"
+
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        "database",
+        (
+            Key("url", url(), "sqlite:///jobs.db", "where the jobs live"),
+            Key(
+                "schema",
+                word(
+                    check_schema,
+                    "a name: 1 to 63 lower-case letters, digits and _, not beginning with pg_",
+                ),
+                SCHEMA_NAME,
+                "the PostgreSQL schema that holds the tables",
+            ),
+            Key(
+                "durability",
+                choice("full", "normal"),
+                "full",
+                'an enqueued job survives a power cut; "normal" does not promise that',
+            ),
+            Key(
+                "poll", _ABOVE_ZERO, "1s", "how often an idle worker looks although nothing woke it"
+            ),
+            Key(
+                "notify",
+                flag(),
+                True,
+                "wake idle workers by PostgreSQL's NOTIFY; false polls every 100 ms",
+            ),
+            Key(
+                "connect_timeout",
+                _ABOVE_ZERO,
+                "60s",
+                "give up a first start when no database answers for so long",
+            ),
+            Key(
+                "codec",
+                word(_OBJECT, 'the place of an object, as "app.crypto:codec"'),
+                "",
+                'an object that encrypts arguments and results, as "app.crypto:codec"',
+            ),
+        ),
+    ),
+    Table(
+        "tasks",
+        (
+            Key(
+                "modules",
+                words(_MODULE, 'the names of modules, each once, as ["app.tasks"]', least=0),
+                [],
+                'the modules that hold your tasks, such as ["app.tasks"]; none is assumed',
+            ),
+            Key("path", folder_path(), ".", "the folder they are found in, put last on sys.path"),
+            Key(
+                "unknown",
+                choice("defer", "fail"),
+                "defer",
+                'a job whose task is in no module: "defer" it, or "fail" it',
+            ),
+        ),
+    ),
+    Table(
+        "defaults",
+        (
+            Key(
+                "queue",
+                word(_queue, f"one queue name: {_LETTERS}"),
+                "default",
+                "the queue of a task that names none",
+            ),
+            Key(
+                "retries",
+                count(0, RETRIES_MAX),
+                3,
+                "further attempts after the first, unless the task says so",
+            ),
+            Key(
+                "timeout",
+                _FROM_ZERO,
+                "0",
+                'the longest one run may take, unless the task says so; "0" is no limit',
+            ),
+        ),
+    ),
+    Table(
+        "supervisor",
+        (
+            Key(
+                "name",
+                word(_NAME, f"a name: {_LETTERS}"),
+                "main",
+                "the name of this family in status, log and metrics",
+            ),
+            Key(
+                "state_dir",
+                folder_path(),
+                ".jobvisor",
+                "lock, ledgers and status.json: a local folder of one family's own",
+            ),
+            Key(
+                "stop_timeout",
+                _ABOVE_ZERO,
+                "30s",
+                "at a stop jobs may run on for so long; then they are given back",
+            ),
+            Key("boot_timeout", _ABOVE_ZERO, "60s", "how long importing the modules may take"),
+            Key(
+                "cancel_grace",
+                _ABOVE_ZERO,
+                "10s",
+                "a job asked to cancel has so long to leave; then it is killed",
+            ),
+            Key(
+                "dead_after",
+                _ABOVE_ZERO,
+                "30s",
+                "a family silent for so long is dead and its jobs run elsewhere",
+            ),
+        ),
+    ),
+    Table(
+        "workers",
+        (
+            Key(
+                "name",
+                word(_POOL, "a name: 1 to 50 letters, digits and _ -"),
+                "default",
+                "the name of this pool; write [[workers]] again for another one",
+            ),
+            Key(
+                "queues",
+                words(
+                    _queue, f'at least one queue, each once, as ["default"]; a name is {_LETTERS}'
+                ),
+                ["default"],
+                "the queues it serves, the first one first",
+            ),
+            Key("processes", count(1, PROCESSES_MAX), 2, "how many workers"),
+            Key(
+                "batch_max",
+                count(1, 10_000),
+                500,
+                "at most so many short jobs in one turn; 1 claims job by job",
+            ),
+            Key(
+                "max_jobs",
+                count(0, 1_000_000_000),
+                0,
+                "a worker is replaced after so many jobs; 0 is never",
+            ),
+            Key(
+                "max_memory",
+                size(),
+                "0",
+                'a worker grown above this is replaced after its job; "0" is never',
+            ),
+        ),
+        Shape.LIST,
+        implied=True,
+    ),
+    Table(
+        "retention",
+        (
+            Key(
+                "succeeded",
+                retention(),
+                "1d",
+                'how long a succeeded job is kept; "forever"; "0s" is not at all',
+            ),
+            Key("cancelled", retention(), "7d", 'how long a cancelled job is kept, or "forever"'),
+            Key("failed", retention(), "30d", 'how long a failed job is kept, or "forever"'),
+        ),
+    ),
+    Table(
+        "log",
+        (
+            Key(
+                "level",
+                choice("debug", "info", "warning", "error"),
+                "info",
+                "what is logged; succeeded jobs are logged at debug",
+            ),
+            Key("format", choice("text", "json"), "text", "one line of text, or one JSON object"),
+            Key(
+                "file", file_path(), "", 'where the lines go; "" is standard error; USR1 reopens it'
+            ),
+        ),
+    ),
+)
+
+
+def table_of(name: str) -> Table:
+    """The table of this name."""
+    return next(table for table in TABLES if table.name == name)
+
+
+def render() -> str:
+    """The text of a `config.toml` that shows every key with its default and one line of comment."""
+    lines = [
+        "# Every key of jobvisor with its default. A relative path starts from this file's folder.",
+        '# Durations are "250ms" "30s" "1m30s" "7d", sizes "512MB". Each key has an environment',
+        "# twin that wins over the file: JOBVISOR_DATABASE_URL; of a pool (here the one named",
+        "# default) JOBVISOR_WORKERS_DEFAULT_PROCESSES; lists are written with commas: a,b.",
+    ]
+    for table in TABLES:
+        lines += ["", table.heading]
+        entries = [(f"{key.name} = {toml_text(key.default)}", key.help) for key in table.keys]
+        width = max(len(entry) for entry, _ in entries)
+        lines += [f"{entry:<{width}}  # {said}" for entry, said in entries]
+    return "\n".join(lines) + "\n"
+
+
+def toml_text(value: Any) -> str:
+    """A value as the file would have it, cut to what fits a line."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,0 +1,219 @@
+"""What a value in config.toml may be: how it is read, and what to write instead of a wrong one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.units import duration_ms, size_bytes
+from jobvisor.jobs.url import absolute_url
+
+_YEAR_MS = 365 * 86_400_000
+
+SIZE_LEAST = 1 << 20
+"""Less memory than this no process has: it was meant in another unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one value may be.
+
+    `read` takes the value as TOML has it and the folder its relative paths start from; it raises
+    ValueError (or ConfigError, with the whole reason) for a value it will not have. `from_text`
+    makes such a value of the text of a variable.
+    """
+
+    expects: str
+    read: Callable[[Any, str], Any]
+    from_text: Callable[[str], Any] = str
+
+
+def duration(least_ms: int, expects: str) -> Form:
+    """Milliseconds from a duration of at most a year."""
+
+    def read(value: Any, _: str) -> int:
+        milliseconds = duration_ms(_plain(value, str, int, float))
+        if not least_ms <= milliseconds <= _YEAR_MS:
+            raise ValueError(value)
+        return milliseconds
+
+    return Form(f"{expects}, at most 365 days", read)
+
+
+def retention() -> Form:
+    """Milliseconds that something is kept, None for ever.
+
+    A plain 0 is refused: elsewhere it says "no limit", and here it would delete everything.
+    """
+    kept = duration(0, "")
+
+    def read(value: Any, folder: str) -> int | None:
+        if value == "forever":
+            return None
+        milliseconds: int = kept.read(value, folder)
+        if milliseconds == 0 and not (isinstance(value, str) and value.strip()[-1].isalpha()):
+            raise ValueError(value)
+        return milliseconds
+
+    return Form(
+        'a duration such as "7d", at most 365 days, "forever" to keep it, or "0s" to delete it at '
+        'once (a plain "0" could be meant as either)',
+        read,
+    )
+
+
+def size() -> Form:
+    """Bytes from a size with its unit; 0 is no limit."""
+
+    def read(value: Any, _: str) -> int:
+        number = size_bytes(_plain(value, str, int))
+        if number and (_is_number(value) or not SIZE_LEAST <= number < 1 << 62):
+            raise ValueError(value)
+        return number
+
+    return Form('a size with its unit such as "512MB", at least "1MB", or "0" for no limit', read)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) or value.strip()[-1:].isdigit()
+
+
+def count(least: int, most: int) -> Form:
+    """A whole number in a range."""
+
+    def read(value: Any, _: str) -> int:
+        number: int = _plain(value, int)
+        if not least <= number <= most:
+            raise ValueError(value)
+        return number
+
+    return Form(f"a whole number from {least} to {most}", read, int)
+
+
+def choice(*words: str) -> Form:
+    """One of these words."""
+
+    def read(value: Any, _: str) -> str:
+        if value not in words:
+            raise ValueError(value)
+        return str(value)
+
+    return Form(" or ".join(json.dumps(word) for word in words), read)
+
+
+def word(check: Callable[[Any], str], expects: str) -> Form:
+    """One text that passes a check."""
+
+    def read(value: Any, _: str) -> str:
+        return check(value)
+
+    return Form(expects, read)
+
+
+def words(check: Callable[[Any], str], expects: str, *, least: int = 1) -> Form:
+    """Texts that pass a check, each once; with commas between them in a variable."""
+
+    def read(value: Any, _: str) -> tuple[str, ...]:
+        found = tuple(check(one) for one in _plain(value, list, tuple))
+        if len(found) < least or len(set(found)) < len(found):
+            raise ValueError(value)
+        return found
+
+    return Form(expects, read, lambda text: [one.strip() for one in text.split(",")])
+
+
+def matching(pattern: str) -> Callable[[Any], str]:
+    """The check of a text that must be matched whole by a pattern."""
+
+    def check(value: Any) -> str:
+        if not re.fullmatch(pattern, _plain(value, str)):
+            raise ValueError(value)
+        return str(value)
+
+    return check
+
+
+def url() -> Form:
+    """A database URL, of SQLite with an absolute path."""
+
+    def read(value: Any, folder: str) -> str:
+        return absolute_url(_plain(value, str), folder)
+
+    return Form('a database URL such as "sqlite:///jobs.db" or "postgresql://host/database"', read)
+
+
+def flag() -> Form:
+    """True or false; in a variable the words true and false, or 1 and 0."""
+
+    def read(value: Any, _: str) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(value)  # noqa: TRY004 - one error for every wrong value
+        return value
+
+    def from_text(text: str) -> bool:
+        meant = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
+        if meant is None:
+            raise ValueError(text)
+        return meant
+
+    return Form("true or false", read, from_text)
+
+
+def file_path() -> Form:
+    """The path of a file, "" for none."""
+
+    def read(value: Any, folder: str) -> str:
+        path: str = _plain(value, str)
+        return _absolute(path, folder) if path else ""
+
+    return Form("a path, or an empty text for standard error", read)
+
+
+def folder_path() -> Form:
+    """The path of a folder."""
+
+    def read(value: Any, folder: str) -> str:
+        if not _plain(value, str):
+            raise ValueError(value)
+        return _absolute(value, folder)
+
+    return Form("the path of a folder", read)
+
+
+def _absolute(path: str, folder: str) -> str:
+    if "\0" in path:
+        raise ValueError(path)
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+
+
+def _plain(value: Any, *types: type) -> Any:
+    """The value itself when it is of one of these types; `true` is no number here."""
+    if isinstance(value, bool) or not isinstance(value, types):
+        raise ValueError(value)  # noqa: TRY004 - one error for every wrong value
+    return value
+
+
+def check_schema(value: Any) -> str:
+    """The name of a PostgreSQL schema of our own; InvalidOption where it could not be one.
+
+    Lower case only, so that it means the same with and without quotes.
+
+    >>> check_schema("shop")
+    'shop'
+    """
+    if (
+        not isinstance(value, str)
+        or not re.fullmatch("[a-z_][a-z0-9_]{0,62}", value)
+        or value.startswith("pg_")
+        or value == "information_schema"
+    ):
+        raise InvalidOption(
+            f"schema={shown(value)} is no schema of ours: write 1 to 63 lower-case letters, "
+            "digits and _, not beginning with a digit or pg_"
+        )
+    return value
