@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any, cast
 import pytest
 
 from jobvisor import Client
+from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.task import OptionValues
 from tests.postgres import Stranger, shared
@@ -271,6 +273,23 @@ class House:
         """The log lines that have these words."""
         return [line for line in self.log.read_text(errors="replace").splitlines() if words in line]
 
+    def wait_rounds(self, count: int) -> None:
+        """Until the caretaker has written its status so often without a reason: after a second each
+        while jobs run, after five while none does.
+
+        What must not happen has then had its chances, however busy the machine is.
+        """
+        for _ in range(count):
+            written = self.status()["written_at"]
+            eventually(
+                lambda before=written: self.status()["written_at"] != before,  # type: ignore[misc]
+                what="the status is written again",
+            )
+
+    def wait_heartbeats(self, count: int) -> None:
+        """Until every living family has written its heartbeat so often: thrice in `dead_after`."""
+        wait_heartbeats(self.query, count)
+
     def wait_finished(self, ids: Iterable[int], limit: float = 60.0) -> None:
         """Until all of these jobs are finished."""
         wanted = set(ids)
@@ -280,6 +299,35 @@ class House:
             return wanted <= {row[0] for row in rows}
 
         eventually(is_done, limit=limit, what="all jobs are finished")
+
+
+def wait_heartbeats(query: Callable[..., list[tuple[Any, ...]]], count: int, *hosts: str) -> None:
+    """Until the living families, of these hosts or all, have written their heartbeat so often."""
+    last: dict[int, int] = {}
+    beats: Counter[int] = Counter()
+
+    def have_beaten() -> bool:
+        told = query("SELECT id, host, heartbeat_at FROM families WHERE died_at IS NULL")
+        rows = {number: at for number, host, at in told if not hosts or host in hosts}
+        for number, at in rows.items():
+            beats[number] += last.get(number, at) != at
+            last[number] = at
+        return bool(rows) and all(beats[number] >= count for number in rows)
+
+    eventually(have_beaten, limit=60, what=f"{count} heartbeats of {hosts or 'each family'}")
+
+
+def switches(pid: int) -> int:
+    """How often a process has gone to sleep of its own."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
+def seconds_for_sleeps(pid: int, count: int) -> float:
+    """How long it took a process to go to sleep so often."""
+    before, began = switches(pid), SYSTEM.monotonic_ns()
+    eventually(lambda: switches(pid) >= before + count, what=f"{pid} slept {count} times")
+    return (SYSTEM.monotonic_ns() - began) / 1e9
 
 
 Build = Callable[..., House]

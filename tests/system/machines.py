@@ -24,7 +24,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.task import OptionValues
 from tests.network import Host
 from tests.postgres import Stranger, shared
-from tests.system.harness import House
+from tests.system.harness import House, wait_heartbeats
 from tests.waiting import eventually
 
 FILE = "runs.txt"
@@ -164,6 +164,15 @@ class Site:
     def owners(self, family: int) -> list[int]:
         """The lives of a family."""
         return [row[0] for row in self.query("SELECT owner FROM owners WHERE family = ?", family)]
+
+    def wait_heartbeats(self, count: int, *hosts: str) -> None:
+        """Until the families of these machines, or all, have written their heartbeat so often."""
+        wait_heartbeats(self.query, count, *hosts)
+
+    def wait_silence(self, seconds: float) -> None:
+        """Until no family has written a heartbeat for so long, by the database's clock."""
+        youngest = "SELECT extract(epoch FROM clock_timestamp() - max(heartbeat_at)) FROM families"
+        eventually(lambda: self.query(youngest)[0][0] > seconds, what=f"{seconds} s of silence")
 
     def declared_dead(self) -> list[str]:
         """The lines of all machines that say so of another."""
@@ -319,12 +328,6 @@ class Machine(House):
             if int(line.split()[-1]) == pid:
                 return outer
         raise ProcessLookupError(f"no process {pid} on {self.name}")
-
-
-def let_pass(seconds: float) -> None:
-    """Something must not happen for so long."""
-    until = SYSTEM.monotonic_ns() + int(seconds * 1e9)
-    eventually(lambda: SYSTEM.monotonic_ns() > until, limit=seconds + 5)
 
 
 def boottime_of(ms: int) -> int:

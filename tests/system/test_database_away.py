@@ -31,11 +31,6 @@ FILES = ("jobs.db", "jobs.db-wal", "jobs.db-shm")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-def let_pass(seconds: float) -> None:
-    until = SYSTEM.monotonic_ns() + int(seconds * 1e9)
-    eventually(lambda: SYSTEM.monotonic_ns() > until)
-
-
 def take_away(house: House) -> None:
     """A folder stands where the database was."""
     (house.folder / "away").mkdir()
@@ -73,11 +68,10 @@ def test_a_worker_waits_for_a_database_that_went_away_without_spinning_or_shouti
     eventually(lambda: house.said("the database cannot be used"), what="it is noticed")
     pids = [family.pid, *house.children(family.pid)]
     before, began = seconds_used(pids), SYSTEM.monotonic_ns()
-    let_pass(2)
+    house.wait_rounds(1)
     seconds = (SYSTEM.monotonic_ns() - began) / 1e9
     shares = {pid: (used - before[pid]) / seconds for pid, used in seconds_used(pids).items()}
     assert max(shares.values()) < 0.10, shares
-    let_pass(1)
     assert len(house.said("the database cannot be used")) <= 3  # one of each child that needs it
     bring_back(house)
     house.wait_state(job, "succeeded")
@@ -106,7 +100,7 @@ mine.execute("SELECT count(*) FROM sqlite_master").fetchall()
     stranger.execute("BEGIN IMMEDIATE")
     house.touch("go")
     house.wait_lines("ended", 2)
-    let_pass(3)  # a worker asks itself after two
+    house.wait_rounds(4)  # a worker asks itself after two seconds
     stranger.execute("ROLLBACK")
     stranger.close()
     house.wait_finished(jobs)

@@ -13,7 +13,7 @@ import pytest
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.evidence import ledger_files, read_ledger_of
 from tests.proxy import Proxy
-from tests.system.machines import Machine, Site, boottime_of, let_pass
+from tests.system.machines import Machine, Site, boottime_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -72,13 +72,13 @@ def test_after_an_outage_for_all_longer_than_dead_after_nobody_is_declared_dead(
         eventually(partial(machine.said, "the database cannot be used"), what="it is noticed")
     site.touch("go")
     quick = site.calls("quick", 50, retries=0)
-    let_pass(5)
+    site.wait_silence(5)
     ended = site.marks("end")
     proxy.restore()
 
     site.wait_finished([*gated, *quick])
     assert {mark.job for mark in ended} == set(gated), "they did not end what they ran"
-    let_pass(5)  # whoever would be declared dead is so by now
+    site.wait_heartbeats(5)  # whoever would be declared dead is so by now
     assert site.declared_dead() == []
     assert site.families() == families
     assert [machine.workers() for machine in machines] == workers
@@ -137,7 +137,7 @@ def test_a_family_that_cannot_write_its_heartbeat_starts_nothing_and_goes_on_as_
     proxy.freeze()
     held = {row[0] for row in site.query("SELECT id FROM jobs WHERE state = 'running'")}
     lease_until = boottime_of(beat(site, "alone")) + int(lease * 1e9)
-    let_pass(7)
+    site.wait_silence(7)
 
     starts = [mark for mark in site.marks("start") if mark.job in held]
     assert len(held) - len(starts) > 20, "its batch was through before its lease had ended"

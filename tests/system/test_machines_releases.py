@@ -6,7 +6,6 @@ import pytest
 
 from jobvisor.jobs.store.postgres import SCHEMA
 from tests.system.harness import MARK, Build, House
-from tests.system.machines import let_pass
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.stores("postgres")]
@@ -30,7 +29,7 @@ def test_a_family_goes_on_beside_a_newer_release_that_lets_it(build: Build) -> N
     family = house.start()
     children = house.children(family.pid)
     migrated_by_a_later_release(house, SCHEMA)
-    let_pass(2)  # it has looked by now
+    house.wait_heartbeats(2)  # it has looked by now
     house.wait_finished([house.enqueue("quick") for _ in range(20)])
     assert house.children(family.pid) == children
     assert not house.said("the database cannot be used")
@@ -50,7 +49,7 @@ def test_a_family_stops_claiming_when_a_newer_release_locks_it_out_and_goes_on_w
     migrated_by_a_later_release(house, SCHEMA + 1)
     eventually(lambda: house.said(f"this release knows {SCHEMA}"), what="it says so")
     house.query("INSERT INTO jobs (task) VALUES ('app:quick')")
-    let_pass(3)
+    house.wait_rounds(1)
     assert house.query("SELECT state, attempt FROM jobs ORDER BY id DESC LIMIT 1") == [
         ("pending", 0)
     ]

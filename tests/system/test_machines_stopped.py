@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from tests.system.machines import Machine, Site, let_pass
+from tests.system.machines import Machine, Site
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -132,12 +132,12 @@ def test_a_caretaker_stopped_alone_past_dead_after_declares_nobody_dead(site: Si
     stopped.wait_in()
     families = site.families()
     caretaker = stopped.caretaker()
-    for moment in (0.0, 0.4):
-        let_pass(2 + moment)  # it watches the other one
+    for beats in (3, 4):
+        site.wait_heartbeats(beats, "other")  # it watches the other one
         os.kill(caretaker, signal.SIGSTOP)
-        let_pass(3)
+        site.wait_heartbeats(5, "other")  # more than its dead_after
         os.kill(caretaker, signal.SIGCONT)
-    let_pass(3)
+    site.wait_heartbeats(5, "other")
     assert stopped.caretaker() == caretaker
     assert site.declared_dead() == []
     assert site.families() == families
@@ -151,15 +151,15 @@ def test_machines_that_were_suspended_together_declare_nobody_dead(site: Site) -
     second.power_on()
     first.wait_in()
     families = site.families()
-    for moment in (1.2, 1.7):  # the last heartbeat may have been seen, or not
-        let_pass(moment)
+    for beats in (1, 2):
+        site.wait_heartbeats(beats)
         first.suspend()
         second.suspend()
-        let_pass(4)
+        site.wait_silence(4)
         first.resume()
-        let_pass(0.5)
+        site.wait_heartbeats(1, "first")
         second.resume()
-    let_pass(3)
+    site.wait_heartbeats(4)
     assert site.declared_dead() == []
     assert site.families() == families
     site.wait_finished(site.calls("here", 4))

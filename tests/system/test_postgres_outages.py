@@ -98,11 +98,6 @@ def watch(url: str) -> Iterator[Watch]:
     made.close()
 
 
-def let_pass(seconds: float) -> None:
-    until = SYSTEM.monotonic_ns() + int(seconds * 1e9)
-    eventually(lambda: SYSTEM.monotonic_ns() > until, limit=seconds + 5)
-
-
 def family_of(house: House, family: subprocess.Popen[bytes]) -> set[int]:
     """All its processes, by pid."""
     return {family.pid, *house.children(family.pid)}
@@ -273,7 +268,7 @@ QUICK = {"supervisor": {"dead_after": "4s"}, "log": INFO}  # a heartbeat every 1
 LARGE = 200_000  # more than a ledger holds of one outcome
 
 
-def outlive(house: House, away: Away, watch: Watch, *, size: int, seconds: float) -> None:
+def outlive(house: House, away: Away, watch: Watch, *, size: int, seconds: int) -> None:
     """Two jobs end while the database is away for so long."""
     family = house.start()
     for _ in range(2):
@@ -285,7 +280,7 @@ def outlive(house: House, away: Away, watch: Watch, *, size: int, seconds: float
     house.touch("go")
     house.wait_lines("ended", 2)
     wait_waiting(house, limit=60)
-    let_pass(seconds)
+    house.wait_rounds(seconds)
     assert watch.states() == {"running": 2}
     assert family_of(house, family) == pids
     away.come_back()
@@ -367,7 +362,7 @@ def test_an_idle_family_waits_without_spinning_or_shouting(
     wait_waiting(house)
     eventually(lambda: len(house.said(LOST)) >= 3, what="all three have noticed")
     before, began = _used(pids), SYSTEM.monotonic_ns()
-    let_pass(3)
+    house.wait_rounds(1)
     seconds = (SYSTEM.monotonic_ns() - began) / 1e9
     shares = {pid: (used - before[pid]) / seconds for pid, used in _used(pids).items()}
     assert max(shares.values()) < 0.10, shares
@@ -495,7 +490,7 @@ def test_a_schema_that_moves_on_stops_claims_and_is_told(
     watch.sql("UPDATE meta SET value = '99'")
     eventually(lambda: house.said("install a newer jobvisor"), what="it is told")
     watch.sql("INSERT INTO jobs (task) VALUES ('app:quick')")
-    let_pass(1)
+    house.wait_rounds(1)
     assert watch.states() == {"pending": 1}
     watch.sql("UPDATE meta SET value = '1' WHERE key = 'oldest_schema'")
     watch.wait_all("succeeded")
@@ -578,7 +573,7 @@ def test_backends_that_hang_are_left_for_others(
     for pid in hanging:
         os.kill(pid, signal.SIGSTOP)
     try:
-        let_pass(8)  # its beats and heartbeats would be late by now, if nobody had moved on
+        house.wait_heartbeats(2)  # by another backend: this one writes none
         house.enqueue("quick")
         watch.wait_all("succeeded", limit=10)
         assert family_of(house, family) == pids
