@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,18 @@ from jobvisor.supervisor.family import StateDir
 
 READY_POLL = 0.01  # seconds between two looks whether the family is ready
 
+_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""Where the package `jobvisor` was found."""
+
+# Found first, so that the same release runs there, and then taken off the path again.
+_BOOTSTRAP = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from jobvisor.supervisor.embed import main
+del sys.path[0], sys.argv[1]
+main()
+"""
+
 
 class Supervisor:
     """One family, described by a Config.
@@ -32,6 +45,7 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked_to_stop = False
 
     def run(self, *, drain: bool = False) -> int:
         """Be the parent until the family stops; the exit code (0, 69, 75, 78).
@@ -45,12 +59,12 @@ class Supervisor:
         """Start the family beside this process and return at once; `running` waits until it is ready."""
         if self._process is not None and self._process.poll() is None:
             raise JobsError(f"this family was started already, as pid {self._process.pid}")
-        here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
+        self._asked_to_stop = False
+        # -P: a file of the working directory must not stand in for a module of Python's. The way to
+        # this package is told beside the environment, which every process of a task inherits.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from jobvisor.supervisor.embed import main; main()"],
+            [sys.executable, "-P", "-c", _BOOTSTRAP, _FOLDER],
             stdin=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # a Ctrl-C of the script's terminal is the script's
         )
         if self._process.stdin is None:
@@ -62,11 +76,13 @@ class Supervisor:
     def stop(self, timeout: float | None = None) -> int:
         """Ask the family to drain and wait for it; killed after `timeout` seconds. The exit code."""
         process = self._started()
-        process.terminate()
+        if not self._asked_to_stop:
+            self._asked_to_stop = True  # a second SIGTERM would kill
+            process.terminate()
         try:
             return self.join(timeout)
         except JobsError:
-            process.terminate()  # the second TERM kills what still runs, its jobs given back
+            process.send_signal(signal.SIGQUIT)  # what still runs is killed, its jobs given back
             return self.join()
 
     def join(self, timeout: float | None = None) -> int:
@@ -161,12 +177,24 @@ def _refuse_threads() -> None:
     others = [
         thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
     ]
+    # Libraries start threads that Python does not know (OpenBLAS does when numpy is imported).
+    unknown = _count_threads() - len(others) - 1
+    if unknown > 0:
+        others.append(f"{unknown} started by a library, not by Python")
     if others or threading.current_thread() is not threading.main_thread():
         raise JobsError(
             f"the parent must be single-threaded, and this process also runs "
             f"{', '.join(others) or 'another thread'}; use Supervisor(config).running() "
             f"or .start(), which run beside it"
         )
+
+
+def _count_threads() -> int:
+    """How many threads this process has; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ from jobvisor.supervisor.stop import Stop
 
 TICK_NS = 20_000_000  # between two looks while a worker is busy
 IDLE_NS = 2 * SECOND  # between two looks while none is
+TERM_AGAIN_NS = SECOND // 2  # a second TERM or INT within this is the first one passed on
 SURPRISED_SECONDS = 1.0  # after an error that nobody foresaw: one line a second at the most
 
 
@@ -92,6 +93,7 @@ class Parent:
         self._judge = Judge(self._crew, clock)
         self._first_start = FirstStart(self._crew, clock)
         self._code = EX_OK
+        self._term_at = 0  # when the first TERM or INT came
         self._dumping: list[Post] = []  # waiting for theirs to write their stack
         self._woke = clock.monotonic_ns()
 
@@ -161,9 +163,15 @@ class Parent:
                 action(self)
 
     def _on_term(self) -> None:
-        if self._stop.stage == RUN:
+        """The first lets everybody finish, the second kills; both within a moment are one.
+
+        A shell, systemd and the person at the terminal may each pass on the same wish.
+        """
+        now = self._clock.monotonic_ns()
+        if not self._term_at:
+            self._term_at = now
             self._begin_stop()
-        else:
+        elif now - self._term_at > TERM_AGAIN_NS:
             self._stop.force("force")
 
     def _on_quit(self) -> None:
@@ -230,7 +238,7 @@ class Parent:
     def _bury(self, post: Post, ended: Exit) -> None:
         """A child has ended: its grave for the caretaker, and the question who takes its place."""
         slot, now = post.slot, self._clock.monotonic_ns()
-        self._board.bury(_grave(post, ended, now))
+        self._note_grave(post, _grave(post, ended, now))
         self._nursery.wake_caretaker()
         _say_ended(post, ended)
         ready = slot[STATE] != BOOTING
@@ -250,6 +258,15 @@ class Parent:
         if self._stop.stage == RUN:
             self._board[RESTARTS] += 1
         schedule(post, now)
+
+    def _note_grave(self, post: Post, grave: Grave) -> None:
+        """Every death of who runs jobs has room, since nobody is forked without it; others' may have none.
+
+        A caretaker that cannot boot for hours would else write over the deaths it has to settle.
+        """
+        jobs_at_stake = sum(1 for other in self._crew.living() if other.role.runs_jobs)
+        if post.role.runs_jobs or self._board.has_room_for_graves(jobs_at_stake + 1):
+            self._board.bury(grave)
 
     # -- where the family stands
 

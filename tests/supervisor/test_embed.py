@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from pathlib import Path
@@ -37,6 +38,22 @@ def test_run_is_refused_beside_other_threads_and_names_them(supervisor: Supervis
     finally:
         done.set()
         thread.join()
+
+
+def test_run_is_refused_beside_a_thread_that_python_does_not_know(supervisor: Supervisor) -> None:
+    began, done = threading.Event(), threading.Event()
+
+    def live() -> None:
+        began.set()
+        done.wait()
+
+    _thread.start_new_thread(live, ())  # as a library does
+    began.wait()
+    try:
+        with pytest.raises(JobsError, match="1 started by a library"):
+            supervisor.run()
+    finally:
+        done.set()
 
 
 def test_run_is_refused_outside_the_main_thread(supervisor: Supervisor) -> None:

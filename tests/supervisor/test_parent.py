@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobvisor.jobs.errors import EX_CONFIG
-from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, STOP, Grave
+from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, STOP, Grave
+from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.first_start import BOOTS_BEFORE_WRONG
 from jobvisor.supervisor.parent import Parent
 from jobvisor.supervisor.roster import WORKER
+from tests.clock import MovableClock
 
 NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0, WORKER.number)
 
@@ -69,3 +72,30 @@ def test_a_stop_is_begun_once_whatever_asks_for_it_in_one_round(parent: Parent) 
     parent.proceed()
     assert parent._board[STOP] == DRAIN
     assert parent.exit_code == EX_CONFIG
+
+
+def test_graves_that_wait_are_not_written_over_by_a_caretaker_that_keeps_dying(
+    parent: Parent,
+) -> None:
+    caretaker, *_workers = parent._crew
+    for number in range(GRAVES - 1):
+        parent._board.bury(NOBODY._replace(owner=number + 1))
+    for _ in range(5):
+        caretaker.pid = 77
+        parent._bury(caretaker, Exit(77, 1))
+    assert next(parent._board.unsettled()).owner == 1
+    assert parent._board.has_room_for_graves(0)
+
+
+def test_a_second_term_kills_only_where_it_is_not_the_first_one_passed_on(config: Config) -> None:
+    clock = MovableClock()
+    parent = Parent(config, clock=clock)
+    parent.prepare()
+    parent._obey([signal.SIGTERM, signal.SIGTERM])
+    assert parent._board[STOP] == DRAIN
+    parent._obey([signal.SIGINT])
+    assert parent._board[STOP] == DRAIN
+    clock.move(501)
+    parent._obey([signal.SIGTERM])
+    assert parent._board[STOP] == NOW
+    parent._nursery.close()

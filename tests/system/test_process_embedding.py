@@ -28,13 +28,14 @@ def gated(n):
 """
 
 
-def script(house: House, text: str) -> subprocess.Popen[str]:
+def script(house: House, text: str, stdin: int | None = None) -> subprocess.Popen[str]:
     (house.folder / "script.py").write_text(text)
     with house.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "script.py"],
             cwd=house.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -211,6 +212,38 @@ print(family.stop(timeout=0.2))
     assert "still runs after 0.1 s" in second
     assert third == "75"
     assert house.client.get(1).attempt == 0
+
+
+def test_a_family_beside_a_script_has_neither_its_folder_nor_our_path_to_look_in(
+    build: Build,
+) -> None:
+    house = build(
+        f"""{MARK}
+@task
+def look():
+    mark("path", os.environ.get("PYTHONPATH") + " " + sys.path[0])
+""",
+        processes=1,
+    )
+    (house.folder / "pickle.py").write_text("raise SystemExit('shadowed')")
+    house.enqueue("look")
+    process = script(
+        house,
+        """
+import sys
+sys.path.remove(sys.path[0])
+from jobvisor import Config, Supervisor
+with Supervisor(Config.load("config.toml")).running():
+    sys.stdin.readline()
+""",
+        stdin=subprocess.PIPE,
+    )
+    (told,) = house.wait_lines("path")
+    process.communicate("")
+    variable, first = told.split(" ")
+    assert variable == str(ROOT)
+    assert first not in ("", str(house.folder))
+    assert process.returncode == 0
 
 
 def test_a_broken_configuration_is_told_to_the_script(build: Build) -> None:

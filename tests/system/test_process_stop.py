@@ -119,7 +119,7 @@ def test_a_second_term_kills_what_the_first_one_let_run(build: Build) -> None:
     assert house.history(job) == ["stopped"]
 
 
-def test_five_terms_in_a_row_end_the_family_as_two_do(build: Build) -> None:
+def test_terms_within_a_moment_are_one_and_a_later_one_kills(build: Build) -> None:
     house = build(TASKS, processes=2)
     job = house.enqueue("stuck", retries=0)
     family = house.start()
@@ -128,6 +128,13 @@ def test_five_terms_in_a_row_end_the_family_as_two_do(build: Build) -> None:
     for _ in range(5):
         family.send_signal(signal.SIGTERM)
         eventually(lambda: is_taken(family.pid, signal.SIGTERM), what="it is not pending any more")
+    assert not house.said("stopping now")
+
+    def is_gone_by_another() -> bool:
+        family.send_signal(signal.SIGTERM)
+        return family.poll() is not None
+
+    eventually(is_gone_by_another, what="a later TERM kills")
     assert family.wait(20) == 75
     assert everybody_left(pids)
     found = house.client.get(job)
@@ -233,7 +240,7 @@ def test_whatever_signals_come_a_stop_ends_and_says_truly_how(
                 SYSTEM.sleep(pause)
         if family.poll() is None:
             pids += house.children(family.pid)
-            family.send_signal(signal.SIGTERM)
+            family.send_signal(signal.SIGQUIT)
         code = family.wait(20)
         assert code == (75 if house.said("is killed:") else 0)
         eventually(lambda: everybody_left(pids), what="everybody has left")
