@@ -84,7 +84,7 @@ LINES: dict[str, tuple[int, str]] = {
     "stopped": (logging.INFO, "family {family} stopped, exit code {code}"),
     "reloading": (logging.INFO, "reloading {path}"),
     "reload_refused": (logging.ERROR, "reload refused, the old configuration stays: {error}"),
-    "scaled": (logging.INFO, "scaled to {count} workers"),
+    "scaled": (logging.INFO, "pool {pool} is to have {count} workers"),
     "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
     # children
     "child_started": (logging.DEBUG, "{role} started as pid {pid}"),

@@ -20,15 +20,22 @@ _HEADER_WORDS = 64
 _SLOT_WORDS = 40
 _GRAVE_WORDS = 16
 _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
-_WORDS = _GRAVES_AT + GRAVES * _GRAVE_WORDS
+_POOLS_AT = _GRAVES_AT + GRAVES * _GRAVE_WORDS
+_WORDS = _POOLS_AT + SLOTS
+NOTE_BYTES = 512
+_NOTES_AT = _WORDS * 8
+_BYTES = _NOTES_AT + (SLOTS + 1) * NOTE_BYTES
+PARENT_NOTE = SLOTS
+"""The note that is the parent's; those before it belong to the slots."""
 
-# The header. Parent: stop, scale, whether it watches, graves written, restarts, degraded, when the family
-# started, whether it drains. Caretaker: graves settled, lease, drained, whether it watches, the family
-# that has a row, the family that was declared dead.
+# The header. Parent: stop, whether it watches, graves written, restarts, degraded, when the family started,
+# whether it drains, how many reloads it was asked for and how the last one stands.
+# Caretaker: graves settled, lease, drained, whether it watches, the family that has a row, the family that
+# was declared dead.
 (
-    STOP, SCALE, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING,
+    STOP, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING, RELOADS, RELOAD_STATE,
     GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
-) = range(14)  # fmt: skip
+) = range(15)  # fmt: skip
 
 # A slot, by writer and cache line. Child:
 (
@@ -45,6 +52,10 @@ BOOTING, WAITING_STATE, IDLE, TURN, BUSY = range(5)
 STATES = ("booting", "waiting", "idle", "turn", "busy")
 # States of a slot, as the parent writes them.
 EMPTY, FILLED, BACKOFF = range(3)
+
+# How the last reload stands.
+NEVER, GOING_ON, DONE, REFUSED = range(4)
+RELOAD_STATES = ("never", "going on", "done", "refused")
 
 # The stop flag.
 RUN, DRAIN, NOW = range(3)
@@ -103,8 +114,8 @@ class Board:
     """Words of the whole family, its slots, and the ring of graves."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _WORDS * 8)
-        self._words: memoryview[int] = memoryview(self._memory).cast("q")
+        self._memory = mmap.mmap(-1, _BYTES)
+        self._words: memoryview[int] = memoryview(self._memory)[:_NOTES_AT].cast("q")
         self.slots = [Slot(self._words, index) for index in range(SLOTS)]
         self[LEASE_UNTIL] = FOREVER
 
@@ -125,6 +136,33 @@ class Board:
     def workers(self) -> list[Slot]:
         """The slots that have a child which runs jobs."""
         return [slot for slot in self.filled() if slot[ROLE] in _RUNS_JOBS]
+
+    # -- how many workers each pool is to have: written by the parent
+
+    def scale(self, pool: int) -> int:
+        """The workers of one pool, without those that leave because there are to be fewer."""
+        return self._words[_POOLS_AT + pool]
+
+    def set_scale(self, pool: int, workers: int) -> None:
+        """For the parent."""
+        self._words[_POOLS_AT + pool] = workers
+
+    def scales(self) -> list[int]:
+        """Of every pool that there could be."""
+        return list(self._words[_POOLS_AT : _POOLS_AT + SLOTS])
+
+    # -- notes: a sentence for people, by one writer each, read after a word has said that it is there
+
+    def write_note(self, note: int, text: str) -> None:
+        """Replace a note (a slot's number, or PARENT_NOTE) by this text, cut to NOTE_BYTES."""
+        data = text.encode(errors="replace")[:NOTE_BYTES]
+        at = _NOTES_AT + note * NOTE_BYTES
+        self._memory[at : at + NOTE_BYTES] = data.ljust(NOTE_BYTES, b"\0")
+
+    def read_note(self, note: int) -> str:
+        """What it says now, an empty text where nothing was written."""
+        at = _NOTES_AT + note * NOTE_BYTES
+        return self._memory[at : at + NOTE_BYTES].rstrip(b"\0").decode(errors="ignore")
 
     # -- graves: written by the parent, settled by the caretaker, in order
 

@@ -78,6 +78,7 @@ class Nursery:
         """A new child for a post; where the system gives no process it is tried again later."""
         slot = post.slot
         slot.clear()
+        self._board.write_note(slot.index, "")
         post.owner = secrets.randbits(62) + 1
         slot[ROLE], slot[POOL] = post.role.number, post.pool
         slot[BORN] = self._clock.monotonic_ns()

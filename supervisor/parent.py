@@ -89,6 +89,7 @@ class Parent:
         if parse_url(config.database.url).kind == "postgresql":
             self._board[LEASE_UNTIL] = 0  # there is none before the first heartbeat
         self._family = _new_family()
+        self._state = StateDir(config.family.state_dir, clock)
         self._crew = Crew(self._board)
         self._judge = Judge(self._crew, clock)
         self._first_start = FirstStart(self._crew, clock)
@@ -102,9 +103,8 @@ class Parent:
     def run(self) -> int:
         """Fork, watch and stop; the exit code (0, 69, 75, 78)."""
         load_driver(self._config.database.url)  # before the forks, so that they share its memory
-        state = StateDir(self._config.family.state_dir, self._clock)
-        state.create()
-        self._lock = state.lock()
+        self._state.create()
+        self._lock = self._state.lock()
         set_role("parent")
         self._signals = Signals(HANDLED)
         self.prepare()
@@ -131,7 +131,7 @@ class Parent:
         """Posts and pipes, before the first fork."""
         self._nursery = Nursery(self._board, self._clock)
         self._scale = Scale(self._crew, self._nursery, self._board, self._clock)
-        self._reload = Reload(self._crew, self._nursery, self._clock)
+        self._reload = Reload(self._crew, self._nursery, self._board, self._clock)
         self._stop = Stop(self._crew, self._nursery, self._judge, self._board, self._clock)
         self._scale.furnish(self._config)
 
@@ -195,6 +195,15 @@ class Parent:
         if self._stop.stage == RUN:
             self._scale.change(self._config, -1)
 
+    def _on_scale(self) -> None:
+        """A command has written how many workers it wants in which pool."""
+        wanted = self._state.take_scale()
+        pools = {pool.name: index for index, pool in enumerate(self._config.workers)}
+        if self._stop.stage == RUN:
+            self._scale.set(
+                self._config, {pools[name]: n for name, n in wanted.items() if name in pools}
+            )
+
     def _on_reopen(self) -> None:
         reopen()
         for post in self._crew.living():
@@ -221,6 +230,7 @@ class Parent:
         signal.SIGHUP: _on_hangup,
         signal.SIGTTIN: _on_more,
         signal.SIGTTOU: _on_fewer,
+        signal.SIGWINCH: _on_scale,
         signal.SIGUSR1: _on_reopen,
         signal.SIGUSR2: _on_dump,
     }
@@ -243,6 +253,7 @@ class Parent:
         _say_ended(post, ended)
         ready = slot[STATE] != BOOTING
         self._first_start.note_death(post, ready=ready)
+        self._reload.note_death(post, ready=ready)
         last = self._stop.note_death(post, ended)
         asked = bool(post.leaving) and not last
         expected = asked or (ready and ended.status == 0) or (post.killed and ready)

@@ -82,6 +82,7 @@ class Role(ABC):
             self.boot()
         except JobsError as error:
             say("boot_failed", role=self.seat.name, error=str(error))
+            self.board.write_note(self.slot.index, str(error))
             # A user's module that cannot be imported; a database tells all in its one sentence.
             if error.__cause__ is not None and not isinstance(error, StoreError):
                 trace = "".join(traceback.format_exception(error.__cause__))

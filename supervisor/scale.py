@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.log import say
-from jobvisor.supervisor.board import SCALE, Board
+from jobvisor.supervisor.board import Board
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew
 from jobvisor.supervisor.nursery import Nursery
@@ -19,6 +21,7 @@ class Scale:
         self._nursery = nursery
         self._board = board
         self._clock = clock
+        self._published = 0  # pools whose number stands on the board
 
     def furnish(self, config: Config) -> None:
         """A post for each child of a configuration, before the first fork."""
@@ -37,18 +40,22 @@ class Scale:
 
     def change(self, config: Config, by: int) -> None:
         """One worker more or fewer in the first pool, which keeps at least one."""
-        has = len(self._crew.staying(0))
-        if has + by < 1 or by > self._crew.room:
-            return
-        self._resize(0, has + by, config)
+        self.set(config, {0: len(self._crew.staying(0)) + by})
+
+    def set(self, config: Config, wanted: Mapping[int, int]) -> None:
+        """So many workers for each of these pools; a wish that no pool can have is passed over."""
+        for pool, workers in wanted.items():
+            has = len(self._crew.staying(pool))
+            if workers != has and 1 <= workers <= has + self._crew.room:
+                self._resize(pool, workers, config)
+                say("scaled", pool=config.workers[pool].name, count=workers)
         self._publish()
-        say("scaled", count=self.total)
         self._nursery.wake_caretaker()
 
     @property
     def total(self) -> int:
-        """How many workers the first pool is to have."""
-        return len(self._crew.staying(0))
+        """How many workers there are to be in all pools."""
+        return sum(self._board.scales())
 
     def _resize(self, pool: int, wanted: int, config: Config) -> None:
         has = self._crew.staying(pool)
@@ -62,4 +69,7 @@ class Scale:
             self._crew.add(WORKER, pool)
 
     def _publish(self) -> None:
-        self._board[SCALE] = self.total
+        pools = 1 + max((post.pool for post in self._crew), default=0)
+        for pool in range(max(pools, self._published)):
+            self._board.set_scale(pool, len(self._crew.staying(pool)))
+        self._published = pools

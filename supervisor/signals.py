@@ -16,6 +16,7 @@ HANDLED = (
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGWINCH,
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGCHLD,

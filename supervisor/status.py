@@ -28,12 +28,16 @@ from jobvisor.supervisor.board import (
     EMPTY,
     IDLE,
     LACKS_LEDGER,
+    PARENT_NOTE,
     PID,
     POOL,
     REACHED,
+    REFUSED,
+    RELOAD_STATE,
+    RELOAD_STATES,
+    RELOADS,
     RESTARTS,
     ROLE,
-    SCALE,
     SINCE,
     SLOT_STATE,
     STARTED,
@@ -101,7 +105,8 @@ class Status:
     def _shape_now(self) -> object:
         board = self._board
         return (
-            board[SCALE], board[STOP], board[DEGRADED], board[RESTARTS],
+            board.scales(), board[RELOADS], board[RELOAD_STATE],
+            board[STOP], board[DEGRADED], board[RESTARTS],
             [
                 (slot[PID], slot[SLOT_STATE], min(slot[STATE], IDLE), slot[REACHED])
                 for slot in self._slots()
@@ -151,12 +156,23 @@ class Status:
             "database": shown_url(self._config.database.url),
             "waiting_for_database": waiting,
             "degraded": degraded,
-            "scale": board[SCALE],
+            "scale": sum(board.scales()),
+            "pools": {
+                pool.name: board.scale(index) for index, pool in enumerate(self._config.workers)
+            },
+            "reload": self._reload(),
             "restarts": board[RESTARTS],
             "workers": workers,
             **{row.word: self._only(row) for row in ROSTER.values() if not row.runs_jobs},
             "deaths": list(self._deaths),
         }
+
+    def _reload(self) -> dict[str, Any]:
+        """How the last one stands; the number tells it from the one before."""
+        board = self._board
+        state = board[RELOAD_STATE]
+        reason = board.read_note(PARENT_NOTE) if state == REFUSED else None
+        return {"number": board[RELOADS], "state": RELOAD_STATES[state], "reason": reason}
 
     def _only(self, row: RoleRow) -> dict[str, Any] | None:
         """The child of a role that a family has one of."""

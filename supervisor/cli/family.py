@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.errors import FamilyNotRunning, InvalidOption, JobsError
+from jobvisor.jobs.errors import EX_TEMPFAIL, FamilyNotRunning, InvalidOption, JobsError
 from jobvisor.jobs.job import State
 from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.source import strange_variables
@@ -35,10 +35,7 @@ from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
-__all__ = ["health", "reload", "scale", "start", "status", "stop", "trouble", "wait_scale"]
-
-FORCED = 75
-"""Something had to be killed: sysexits' "temporary failure", running again is safe."""
+__all__ = ["health", "reload", "scale", "start", "status", "stop", "trouble", "wait_pools"]
 
 KILL_WAIT_S = 10.0
 """After QUIT the parent kills, joins and gives its caretaker 5 s for the final settle."""
@@ -83,16 +80,17 @@ def start(config: str | None, drain: bool) -> None:
 )
 @config_option
 def stop(config: str | None, now: bool, timeout: str | None) -> None:
-    """Stop the family and wait until it is gone.
+    """Ask the family to finish its running jobs, and wait until it is gone.
 
-    Exit code 0 when it left, 1 when none was running, 75 when it had to be killed or still runs.
+    Asked for a second time it waits as well; only --now and the timeout kill. Exit code 0 when the
+    family left, 1 when none was running, 75 when it had to be killed or still runs.
     """
     found = find_family(config)
     patience_ms = found.stop_timeout_ms + 10_000
     if timeout is not None:
         patience_ms = _duration("--timeout", timeout)
     state = StateDir(found.state_dir)
-    pid = state.signal(signal.SIGQUIT if now else signal.SIGTERM)
+    pid = state.signal(signal.SIGQUIT) if now else _ask_to_stop(state)
     if not now:
         say(f"family {found.name} (pid {pid}) is finishing its running jobs")
         if state.wait_released(patience_ms / 1000):
@@ -103,48 +101,120 @@ def stop(config: str | None, now: bool, timeout: str | None) -> None:
     gone = state.wait_released(KILL_WAIT_S)
     say("stopped" if gone else f"pid {pid} is still there; look at it, then `kill -9 {pid}`")
     if not (now and gone):
-        click.get_current_context().exit(FORCED)
+        click.get_current_context().exit(EX_TEMPFAIL)
+
+
+def _ask_to_stop(state: StateDir) -> int:
+    """A family that is stopping already is not asked again: its second SIGTERM would kill."""
+    pid = state.holder()
+    found = _of_holder(_readable(state), pid) if pid else None
+    if pid and found and found.get("state") == "stopping":
+        return pid
+    return state.signal(signal.SIGTERM)
+
+
+def _readable(state: StateDir) -> dict[str, Any] | None:
+    try:
+        return state.status()
+    except JobsError:
+        return None  # damaged; what is asked for does not need it
 
 
 @click.command()
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    help="Wait at most this long for the answer.  [default: as long as it may take]",
+)
 @config_option
-def reload(config: str | None) -> None:
-    """Take up a changed configuration and changed tasks.
+def reload(config: str | None, timeout: str | None) -> None:
+    """Take up a changed configuration and changed tasks, and wait until that is done.
 
-    The workers are replaced one by one. The file is checked here first: a bad one is refused and
-    the family keeps what it has.
+    The workers are replaced one by one, each when it has finished its job. Exit code 1 with the reason
+    where the file or the new code is refused (the family keeps what it has), or at the timeout, where it
+    goes on.
     """
     loaded = load_config(config)
-    pid = StateDir(loaded.family.state_dir).signal(signal.SIGHUP)
-    say(f"family {loaded.family.name} (pid {pid}) is reloading; `jobvisor status` shows it")
+    family = loaded.family
+    # Each child may take its time to leave and to start, one after another.
+    children = 1 + sum(pool.processes for pool in loaded.workers)
+    patience_ms = children * (family.stop_timeout_ms + family.boot_timeout_ms)
+    if timeout is not None:
+        patience_ms = _duration("--timeout", timeout)
+    state = StateDir(family.state_dir)
+    before = _of_holder(_readable(state), state.holder()) or {}
+    pid = state.signal(signal.SIGHUP)
+    say(f"family {family.name} (pid {pid}) is reloading")
+    told = _wait_reload(state, _reload_number(before), patience_ms)
+    if told["state"] == "refused":
+        raise JobsError(f"reload refused: {told['reason']}")
+    say("reloaded")
+
+
+def _reload_number(status: Mapping[str, Any]) -> int:
+    told = status.get("reload")
+    return int(told["number"]) if isinstance(told, dict) else 0
+
+
+def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, Any]:
+    """How a reload ended that was asked for after the one of this number."""
+    deadline = SYSTEM.monotonic_ns() + patience_ms * 1_000_000
+    while True:
+        pid = state.holder()
+        if pid is None:
+            raise FamilyNotRunning("the family stopped before its reload was done")
+        found = _of_holder(_readable(state), pid) or {}
+        if _reload_number(found) > before and found["reload"]["state"] != "going on":
+            told: dict[str, Any] = found["reload"]
+            return told
+        if SYSTEM.monotonic_ns() >= deadline:
+            raise JobsError(
+                f"the reload is not done after {duration_text(patience_ms)} and goes on; "
+                "`jobvisor status` shows it"
+            )
+        SYSTEM.sleep(POLL_S)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("wanted", metavar="N|+N|-N")
+@click.argument("words", metavar="[POOL] N|+N|-N", nargs=-1)
 @config_option
-def scale(config: str | None, wanted: str) -> None:
-    """Have more or fewer workers until the next reload.
+def scale(config: str | None, words: tuple[str, ...]) -> None:
+    """Have more or fewer workers in a pool until the next reload.
 
-    It is the first pool that changes. Each further or fewer worker is one signal, and signals that
-    come together are one to the system, so the next is sent when the family shows that it has seen
-    the last.
+    POOL is the name of a [[workers]]; where there is one, it need not be said.
     """
+    if not 1 <= len(words) <= 2:
+        raise InvalidOption(
+            "write `jobvisor scale 4`, or `jobvisor scale POOL 4` for one of several"
+        )
+    wanted = words[-1]
     change = _change(wanted)
     loaded = load_config(config)
     state = StateDir(loaded.family.state_dir)
-    now = wait_scale(state, None)
+    pools = wait_pools(state)
+    pool = _pool(pools, words[0] if len(words) == 2 else None)
+    now = pools[pool]
     target = now + change if wanted[0] in "+-" else change
-    if not 1 <= target <= PROCESSES_MAX:
+    if target < 1 or sum(pools.values()) - now + target > PROCESSES_MAX:
         raise InvalidOption(
-            f"{wanted!r} would make {target} workers of {now}; a pool has 1 to {PROCESSES_MAX}"
+            f"{wanted!r} would make {target} workers of {now}; a pool has at least 1, "
+            f"all pools together at most {PROCESSES_MAX}"
         )
-    while now != target:
-        before = now
-        state.signal(signal.SIGTTIN if target > now else signal.SIGTTOU)
-        now = wait_scale(state, before)
-        if (now > target) if target > before else (now < target):
-            break  # somebody else scales too; two of us would chase each other for ever
-    say(f"pool {loaded.workers[0].name} has {now} workers")
+    if target != now:
+        state.ask_scale(pool, target)
+        wait_pools(state, pool, target)
+    say(f"pool {pool} has {target} workers")
+
+
+def _pool(pools: Mapping[str, int], named: str | None) -> str:
+    known = ", ".join(pools)
+    if named is None and len(pools) == 1:
+        return next(iter(pools))
+    if named is None:
+        raise InvalidOption(f"there are the pools {known}: write `jobvisor scale POOL N`")
+    if named not in pools:
+        raise InvalidOption(f"there is no pool {named!r}; the family has {known}")
+    return named
 
 
 @click.command()
@@ -223,8 +293,14 @@ def _change(wanted: str) -> int:
     return int(wanted)
 
 
-def wait_scale(state: StateDir, before: int | None, *, patience_s: float = ANSWER_WAIT_S) -> int:
-    """The number of wanted workers in the status, once it is another one than `before`."""
+def wait_pools(
+    state: StateDir,
+    pool: str | None = None,
+    target: int | None = None,
+    *,
+    patience_s: float = ANSWER_WAIT_S,
+) -> dict[str, int]:
+    """How many workers each pool is to have, by the status; with `pool`, once that one has `target`."""
     deadline = SYSTEM.monotonic_ns() + int(patience_s * 1e9)
     while True:
         pid = state.holder()
@@ -232,14 +308,15 @@ def wait_scale(state: StateDir, before: int | None, *, patience_s: float = ANSWE
             raise FamilyNotRunning(
                 f"no family runs in {state.path}; start one with `jobvisor start`"
             )
-        found = _of_holder(state.status(), pid)
-        shown = found.get("scale") if found else None
-        if isinstance(shown, int) and shown != before:
-            return shown
+        found = _of_holder(state.status(), pid) or {}
+        pools: dict[str, int] = found.get("pools") or {}
+        if pools and (pool is None or pools.get(pool) == target):
+            return pools
         if SYSTEM.monotonic_ns() >= deadline:
+            shown = ", ".join(f"{name} {number}" for name, number in pools.items())
             raise JobsError(
                 f"the family (pid {pid}) did not answer in {patience_s:g} s; it shows "
-                f"{'no number of' if shown is None else shown} workers; see `jobvisor status`"
+                f"{shown or 'no'} workers; see `jobvisor status`"
             )
         SYSTEM.sleep(POLL_S)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import MARK, Build, House, alive, open_files, traced
+from tests.system.harness import MARK, ROOT, Build, House, alive, open_files, traced
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -152,6 +154,39 @@ def test_a_bad_file_keeps_the_old_configuration_and_costs_one_line(
     house.wait_finished([house.enqueue("quick", 1)])
     assert house.workers() == workers
     assert len(house.said(" error ")) == 1
+    assert house.stop(family) == 0
+
+
+def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobvisor", *words],
+        cwd=house.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_scale_and_reload_answer_when_the_family_has_done_it_and_say_why_not(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=1)
+    family = house.start()
+    assert command(house, "scale", "default", "+1").returncode == 0
+    eventually(lambda: len(house.workers()) == 2, what="a second worker")
+    app = house.folder / "app.py"
+    good = app.read_text()
+    app.write_text("import nothing_of_that_name\n")
+    refused = command(house, "reload")
+    assert refused.returncode == 1
+    assert "cannot start" in refused.stderr
+    assert "nothing_of_that_name" in refused.stderr
+    app.write_text(good)
+    before = house.children(family.pid)
+    assert command(house, "reload").returncode == 0
+    assert not set(before) & set(house.children(family.pid)), "all were replaced by then"
     assert house.stop(family) == 0
 
 

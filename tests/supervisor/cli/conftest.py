@@ -38,7 +38,7 @@ from jobvisor.supervisor.family import StateDir
 state = StateDir(sys.argv[1])
 status = json.loads(sys.argv[2])
 stubborn = set(sys.argv[3:])
-names = ["SIGTERM", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU"]
+names = ["SIGTERM", "SIGQUIT", "SIGHUP", "SIGWINCH"]
 signals = {getattr(signal, name) for name in names}
 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 state.create()
@@ -59,8 +59,10 @@ while True:
         continue
     if name in ("SIGTERM", "SIGQUIT"):
         break
-    if name in ("SIGTTIN", "SIGTTOU"):
-        status["scale"] += 1 if name == "SIGTTIN" else -1
+    if name == "SIGWINCH":
+        status["pools"] |= state.take_scale()
+    if name == "SIGHUP":
+        status["reload"]["number"] += 1
     write()
 """
 
@@ -68,6 +70,8 @@ WELL = {
     "family": "main",
     "state": "running",
     "scale": 2,
+    "pools": {"default": 2},
+    "reload": {"number": 4, "state": "done", "reason": None},
     "degraded": [],
     "waiting_for_database": False,
     "workers": [

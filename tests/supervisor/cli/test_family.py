@@ -12,7 +12,7 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
-from jobvisor.supervisor.cli.family import trouble, wait_scale
+from jobvisor.supervisor.cli.family import trouble, wait_pools
 from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.family import StateDir
 from tests.supervisor.cli.conftest import WELL, Player, Run
@@ -58,11 +58,33 @@ def test_stop_names_a_bad_timeout_before_it_stops_anything(run: Run, play: Play)
     assert player.heard() == []
 
 
-def test_reload_is_one_hup(run: Run, play: Play) -> None:
+def test_stop_does_not_ask_again_who_is_stopping_and_so_kills_nothing(run: Run, play: Play) -> None:
+    player = play("SIGTERM", state="stopping")
+    result = run("stop", "--timeout", "100ms")
+    assert result.exit_code == 75
+    assert player.heard() == ["SIGQUIT"]  # of its own timeout
+
+
+def test_reload_is_one_hup_and_waits_for_the_answer(run: Run, play: Play) -> None:
     player = play()
-    assert run("reload").exit_code == 0
-    assert run("scale", "+1").exit_code == 0  # shows that the first signal has arrived
-    assert player.heard() == ["SIGHUP", "SIGTTIN"]
+    result = run("reload")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("reloaded\n")
+    assert player.heard() == ["SIGHUP"]
+
+
+def test_a_refused_reload_is_an_error_with_the_reason(run: Run, play: Play) -> None:
+    play(reload={"number": 4, "state": "refused", "reason": "worker 1 cannot start: no module"})
+    result = run("reload")
+    assert result.exit_code == 1
+    assert "reload refused: worker 1 cannot start: no module" in result.stderr
+
+
+def test_a_reload_that_takes_long_goes_on_without_the_command(run: Run, play: Play) -> None:
+    play(reload={"number": 4, "state": "going on", "reason": None})
+    result = run("reload", "--timeout", "50ms")
+    assert result.exit_code == 1
+    assert "is not done after 50ms and goes on" in result.stderr
 
 
 def test_reload_refuses_a_bad_file_here(run: Run, folder: Path, play: Play) -> None:
@@ -76,23 +98,38 @@ def test_reload_refuses_a_bad_file_here(run: Run, folder: Path, play: Play) -> N
 
 
 @pytest.mark.parametrize(
-    ("wanted", "signals"),
+    ("words", "pool", "workers"),
     [
-        ("4", ["SIGTTIN"] * 2),
-        ("+3", ["SIGTTIN"] * 3),
-        ("-1", ["SIGTTOU"]),
-        ("1", ["SIGTTOU"]),
-        ("2", []),
+        (["default", "4"], "default", 4),
+        (["default", "+3"], "default", 5),
+        (["default", "-1"], "default", 1),
+        (["mail", "1"], "mail", 1),
     ],
 )
-def test_scale_sends_one_signal_for_each_worker(
-    run: Run, play: Play, wanted: str, signals: list[str]
+def test_scale_asks_for_a_number_of_workers_in_a_pool(
+    run: Run, play: Play, words: list[str], pool: str, workers: int
+) -> None:
+    player = play(pools={"default": 2, "mail": 3})
+    result = run("scale", *words)
+    assert result.exit_code == 0
+    assert f"pool {pool} has {workers} workers" in result.stderr
+    assert player.heard() == ["SIGWINCH"]
+
+
+def test_scale_of_the_only_pool_needs_no_name_and_no_signal_where_it_is_so(
+    run: Run, play: Play
 ) -> None:
     player = play()
-    result = run("scale", wanted)
-    assert result.exit_code == 0
-    assert f"has {2 + len(signals) * (-1 if 'SIGTTOU' in signals else 1)} workers" in result.stderr
-    assert player.heard() == signals
+    assert run("scale", "2").exit_code == 0
+    assert player.heard() == []
+
+
+@pytest.mark.parametrize("words", [["3"], ["fast", "3"]])
+def test_scale_names_the_pools_there_are(run: Run, play: Play, words: list[str]) -> None:
+    play(pools={"default": 2, "mail": 3})
+    result = run("scale", *words)
+    assert result.exit_code == 2
+    assert "default, mail" in result.stderr
 
 
 @pytest.mark.parametrize("wanted", ["0", "-2", "241", "+239"])
@@ -100,7 +137,7 @@ def test_scale_keeps_within_the_limits(run: Run, play: Play, wanted: str) -> Non
     player = play()
     result = run("scale", wanted)
     assert result.exit_code == 2
-    assert "a pool has 1 to 240" in result.stderr
+    assert "all pools together at most 240" in result.stderr
     assert player.heard() == []
 
 
@@ -112,11 +149,12 @@ def test_scale_takes_only_numbers(run: Run, folder: Path, wanted: str) -> None:
 def test_a_family_that_does_not_answer_is_named(folder: Path, play: Play) -> None:
     player = play()
     state = StateDir(str(folder / ".jobvisor"))
-    assert wait_scale(state, None) == 2
+    assert wait_pools(state) == {"default": 2}
     with pytest.raises(
-        JobsError, match=rf"\(pid {player.pid}\) did not answer in 0.1 s; it shows 2"
+        JobsError,
+        match=rf"\(pid {player.pid}\) did not answer in 0.1 s; it shows default 2 workers",
     ):
-        wait_scale(state, 2, patience_s=0.1)
+        wait_pools(state, "default", 3, patience_s=0.1)
 
 
 def test_status_shows_the_workers(run: Run, play: Play) -> None:
