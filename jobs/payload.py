@@ -298,7 +298,7 @@ def _tuple(walk: _Walk, value: tuple[Any, ...], depth: int) -> Any:
 def _set(walk: _Walk, value: set[Any] | frozenset[Any], depth: int) -> Any:
     # In a fixed order: the order of a set differs between processes, and equal arguments must be
     # equal text.
-    found = sorted(_list(walk, value, depth), key=_ENCODE)
+    found = sorted(_list(walk, value, depth), key=_written)
     return {"$set" if type(value) is set else "$frozenset": found}
 
 
@@ -431,12 +431,26 @@ def _find(module: str, qualname: str) -> Any:
         return None
 
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+# The encoder itself, where it is the one in C: `encode` makes one for each text it writes.
+_chunks: Callable[[Any, int], Iterable[str]] | None = (
+    json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+        None, _ENCODER.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
+    )
+    if json.encoder.c_make_encoder  # type: ignore[attr-defined]
+    else None
+)
+
+
+def _written(value: Any) -> str:
+    if _chunks is None or type(value) is str:
+        return _ENCODER.encode(value)
+    return "".join(_chunks(value, 0))
 
 
 def _to_text(plain_value: Any, path: str) -> str:
     try:
-        return _ENCODE(plain_value)
+        return _written(plain_value)
     except (ValueError, RecursionError, MemoryError) as error:
         raise PayloadError(f"{path}: cannot be written as JSON: {_told(error)}") from error
 

@@ -14,7 +14,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache, update_wrapper
-from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 
 from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
@@ -270,8 +280,14 @@ class Call:
     def new_job(self, defaults: Defaults, payload: Payload) -> NewJob:
         """The row to store. A call that the function would not accept is an InvalidOption here."""
         options = self.options
-        bound = None if self.function is None else self._bound(self.function)
+        if self.function is not None and not fits(self.function, self.args, self.kwargs):
+            self._bound(self.function)
         args, kwargs = payload.encode_call(self.args, self.kwargs)
+        if options is NO_OPTIONS:
+            return NewJob(
+                self.task, args, kwargs, defaults.queue, 0, None, 0, defaults.retries + 1, None,
+                defaults.timeout_ms, 0, None, None,
+            )  # fmt: skip
         retries = defaults.retries if options.retries is None else options.retries
         timeout = defaults.timeout_ms if options.timeout_ms is None else options.timeout_ms
         policy = options.retry
@@ -287,7 +303,7 @@ class Call:
             policy=None if policy is None or policy == DEFAULT else policy_json(policy),
             timeout_ms=timeout,
             memory_bytes=options.memory_bytes or 0,
-            unique_key=self._unique_key(bound),
+            unique_key=self._unique_key(),
             expires_in_ms=options.expires_in_ms,
         )
 
@@ -302,18 +318,19 @@ class Call:
                 f"{self.task}{signature} cannot be called like this: {error}"
             ) from None
 
-    def _unique_key(self, bound: inspect.BoundArguments | None) -> str | None:
+    def _unique_key(self) -> str | None:
         unique = self.options.unique
         if unique is None or unique is False:
             return None
         if isinstance(unique, str):
             return unique
         if unique is True:
-            return f"{self.task}:{self._digest(bound)}"
+            return f"{self.task}:{self._digest()}"
         return _check_key("unique", unique(*self.args, **self.kwargs))
 
-    def _digest(self, bound: inspect.BoundArguments | None) -> str:
+    def _digest(self) -> str:
         """The same for f(1) and f(n=1), for any order of keywords, and with any codec."""
+        bound = None if self.function is None else self._bound(self.function)
         args, kwargs = (self.args, self.kwargs) if bound is None else (bound.args, bound.kwargs)
         texts = encode_call(args, kwargs, sys.maxsize)
         same = json.dumps([json.loads(text) for text in texts], sort_keys=True)
@@ -403,6 +420,65 @@ def parameters_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return _parameters_of(function)
     except TypeError:  # a callable object that cannot be hashed
         return _parameters_of.__wrapped__(function)
+
+
+class _Shape(NamedTuple):
+    """What a signature takes, for the calls that are common."""
+
+    names: tuple[str, ...]
+    """Those that may be given by place or by name, in order."""
+    required: int
+    """So many of them, the first ones, have no default."""
+    more: bool
+    """Whether it takes any number of others by place."""
+    only_by_name: frozenset[str]
+    named_required: frozenset[str]
+
+
+@lru_cache(maxsize=1_024)
+def _shape_of(function: Callable[..., Any]) -> _Shape | None:
+    signature = parameters_of(function)
+    if signature is None:
+        return None
+    parameters = signature.parameters.values()
+    kinds = {each.kind for each in parameters}
+    if inspect.Parameter.POSITIONAL_ONLY in kinds or inspect.Parameter.VAR_KEYWORD in kinds:
+        return None
+    plain = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    named = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    empty = inspect.Parameter.empty
+    return _Shape(
+        tuple(each.name for each in plain),
+        sum(each.default is empty for each in plain),
+        inspect.Parameter.VAR_POSITIONAL in kinds,
+        frozenset(each.name for each in named),
+        frozenset(each.name for each in named if each.default is empty),
+    )
+
+
+def fits(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call is one that the function takes for certain: a tenth of the work of binding it.
+
+    False where that is not certain: then the signature says what is wrong, if anything is.
+
+    >>> fits(lambda to, *, subject: None, ("a@b.c",), {"subject": "x"})
+    True
+    """
+    try:
+        shape = _shape_of(function)
+    except TypeError:  # a callable object that cannot be hashed
+        return False
+    given = len(args)
+    if shape is None or (given > len(shape.names) and not shape.more):
+        return False
+    if not kwargs:
+        return given >= shape.required and not shape.named_required
+    free = shape.names[given:]
+    return (
+        all(name in shape.only_by_name or name in free for name in kwargs)
+        and all(name in kwargs for name in shape.names[given : shape.required])
+        and all(name in kwargs for name in shape.named_required)
+    )
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -9,6 +9,7 @@ a connection never crosses a fork, and closing an inherited one would drop its o
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import sqlite3
@@ -22,10 +23,12 @@ from urllib.parse import quote
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Events
+from jobvisor.jobs.job import NewJob
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Turn, Waker
 from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
-from jobvisor.jobs.store.relational import RelationalStore
+from jobvisor.jobs.store.insert import ROWS, repeated, values
+from jobvisor.jobs.store.relational import ID_MAX, RelationalStore
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import FileWaker, PollWaker, made, touch
 
@@ -455,6 +458,44 @@ class SqliteStore(RelationalStore):
     def _wake(self) -> None:
         if not self.in_memory:
             touch(self.path)
+
+    # -- the application
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
+        if len(jobs) < 2:
+            return super().enqueue(jobs)
+        with self.transaction():
+            first = self._rows("reserve", {})[0][0] + 1
+            if first + len(jobs) > ID_MAX:
+                return super().enqueue(jobs)
+            numbered = list(enumerate(jobs, first))
+            answer: list[tuple[int, bool]] = []
+            for start in range(0, len(numbered), ROWS):
+                answer += self._enqueue_page(numbered[start : start + ROWS])
+            return answer
+
+    def _enqueue_page(self, page: list[tuple[int, NewJob]]) -> list[tuple[int, bool]]:
+        made = {number for number, _job in page}
+        if self._insert(page) < len(page):
+            made = {row[0] for row in self._rows("known", {"jobs": json.dumps(sorted(made))})}
+        answer: list[tuple[int, bool]] = []
+        for number, job in page:
+            if number in made:
+                self._enqueued(number, job)
+                answer.append((number, True))
+            else:  # its key is held, or was a moment ago
+                each = self._enqueue(job)
+                answer.append((each.id, each.row is not None))
+        return answer
+
+    def _insert(self, page: list[tuple[int, NewJob]]) -> int:
+        """How many were inserted; two statements are prepared, of one row and of a full page."""
+        execute, now = self._connected().execute, self.clock.now_ms()
+        statement = self._statements["enqueue_many"]
+        if len(page) == ROWS:
+            return execute(repeated(statement, ROWS), values(page, now)).rowcount
+        single = repeated(statement, 1)
+        return sum(execute(single, values([each], now)).rowcount for each in page)
 
     # -- workers
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +26,7 @@ from jobvisor.jobs.task import (
     Injected,
     Options,
     Task,
+    fits,
     parameters_of,
     wants_context,
 )
@@ -285,3 +288,36 @@ def test_enqueue_asks_the_default_client(monkeypatch: pytest.MonkeyPatch) -> Non
     asyncio.run(TASK.aenqueue("b"))
     assert [call.args for call in client.calls] == [("a",), ("b",)]
     assert json.dumps(client.calls[0].kwargs) == '{"subject": "x"}'
+
+
+def _two(a: int, b: int = 0) -> None: ...
+
+
+def _named(a: int, *, b: int, c: int = 0) -> None: ...
+
+
+def _any(*a: int, b: int = 0) -> None: ...
+
+
+def _by_place(a: int, /, b: int = 0) -> None: ...
+
+
+def _open(a: int, **b: int) -> None: ...
+
+
+@pytest.mark.parametrize("function", [_two, _named, _any, _by_place, _open, print])
+def test_a_call_that_fits_is_one_that_can_be_bound_and_most_that_can_be_bound_fit(
+    function: Callable[..., Any],
+) -> None:
+    bound = fitting = 0
+    for count in range(4):
+        for names in chain.from_iterable(combinations("abcd", n) for n in range(4)):
+            args, kwargs = (1,) * count, dict.fromkeys(names, 1)
+            try:
+                inspect.signature(function).bind(*args, **kwargs)
+            except TypeError:
+                assert not fits(function, args, kwargs)
+            else:
+                bound += 1
+                fitting += fits(function, args, kwargs)
+    assert fitting == (0 if function in (_by_place, _open) else bound)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobvisor.jobs.clock import to_datetime
@@ -44,6 +46,36 @@ def test_ids_come_in_the_order_of_the_jobs_and_grow(store: Store) -> None:
     assert ids == sorted(ids)
     assert [store.get(number).task for number in ids] == [f"app:f{n}" for n in range(5)]
     assert enqueue(store) > ids[-1]
+
+
+def test_many_jobs_are_stored_together_as_each_would_be_alone(store: Store) -> None:
+    kinds = [
+        new(),
+        new(args="[1]", kwargs='{"a":2}', queue="mail", priority=3, attempts_max=7),
+        new(run_in_ms=5_000, expires_in_ms=60_000),
+        new(run_at_ms=START_MS - 5, expires_in_ms=1_000),
+        new(policy='{"fixed":1}', timeout_ms=5, memory_bytes=6),
+    ]
+    jobs = [kinds[number % len(kinds)] for number in range(230)]
+    together = store.enqueue(jobs)
+    assert [created for _number, created in together] == [True] * len(jobs)
+    for (number, _created), alone in zip(together, kinds, strict=False):
+        assert replace(store.get(number), id=0) == replace(store.enqueue_one(alone), id=0)
+    ids = [number for number, _created in together]
+    assert ids == sorted(set(ids))
+    assert enqueue(store) > ids[-1]
+
+
+def test_keys_that_are_held_or_come_twice_among_many_jobs_name_their_holders(store: Store) -> None:
+    holder = enqueue(store, unique_key="key 7")
+    keys = [f"key {number % 150}" for number in range(200)]
+    stored = store.enqueue([new(unique_key=key) for key in keys])
+    by_key = {"key 7": holder}
+    for key, (number, created) in zip(keys, stored, strict=True):
+        assert created == (key not in by_key)
+        assert by_key.setdefault(key, number) == number
+        assert store.get(number).unique == key
+    assert store.counts() == {"default": {"pending": 150}}
 
 
 def test_the_id_of_a_pruned_job_is_never_given_again(store: Store, clock: MovableClock) -> None:

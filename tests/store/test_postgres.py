@@ -148,7 +148,7 @@ def seconds_since(began: int) -> float:
 
 def test_both_dialects_have_the_same_statements_in_the_same_order() -> None:
     ours, theirs = list(statements("postgres")), list(statements("sqlite"))
-    assert ours[: len(theirs)] == theirs
+    assert [name for name in ours if name in theirs] == theirs
 
 
 # -- a fork, an interrupt

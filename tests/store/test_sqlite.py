@@ -547,7 +547,7 @@ INDEX = {
     "has_work": "jobs_retrying",
 }
 ORDERED = ["claim", "promote", "next_due", "prune"]  # the index is the order: nothing is sorted
-WHOLE = {"counts"}  # for people, and said so
+WHOLE = {"counts", "task_names"}  # for people, and said so
 
 
 def plan(store: SqliteStore, name: str) -> list[str]:
@@ -613,6 +613,15 @@ def test_a_strangers_row_is_due_at_the_moment_it_was_inserted(
     assert before - 2 <= created == due <= SYSTEM.now_ms() + 2
     assert os.path.exists(f"{file.path}-wake")
     assert len(store.find()) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_new_jobs_come_after_one_that_a_stranger_numbered(
+    file: SqliteDatabase, store: SqliteStore, count: int
+) -> None:
+    enqueue(store)
+    file.sql("UPDATE jobs SET id = 4711")
+    assert store.enqueue([new()] * count)[0] == (4712, True)
 
 
 @pytest.mark.parametrize(

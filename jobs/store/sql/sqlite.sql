@@ -361,3 +361,17 @@ VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceb
 -- name: meta
 -- A fact about the database.
 SELECT value FROM meta WHERE key = :key;
+
+-- name: reserve
+-- The greatest id that was given out; a writer may give out those after it.
+SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
+    coalesce((SELECT max(id) FROM jobs), 0));
+
+-- name: enqueue_many
+-- New jobs under ids of ours; the row of values is repeated, and one whose key is held is left out.
+INSERT INTO jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max, :policy,
+    :timeout_ms, :memory_bytes, :unique_key, :expires_at, :now)
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING;
