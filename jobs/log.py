@@ -98,6 +98,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "job {job} {task} left the process changed ({what}); it is replaced",
     ),
+    "dirty_among": (
+        logging.WARNING,
+        "one of the last {count} jobs ({tasks}) left the process changed ({what}); it is replaced",
+    ),
     "unsound": (logging.WARNING, "this process ends at once and is replaced: {what}"),
     "recycled": (logging.INFO, "leaving after its job, to be replaced: {reason}"),
     "degraded": (logging.WARNING, "degraded: {reason}"),

@@ -36,6 +36,8 @@ PARENT_NOTE = SLOTS
     STOP, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING, RELOADS, RELOAD_STATE,
     GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
 ) = range(15)  # fmt: skip
+# Any worker: numbers of tasks that left their process changed (inspection.py), only a hint.
+DIRTY_AT, DIRTY_WORDS = 32, 32
 
 # A slot, by writer and cache line. Child:
 (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from jobvisor.supervisor.signals import HANDLED
@@ -24,11 +23,12 @@ class Cleanliness:
         self._umask = _umask()
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
-        # A module may keep threads of its own; what a job adds to them is dirt.
-        self._threads = _threads()
 
     def stain(self) -> str | None:
-        """What a task changed, in a few words; None while all is as it was."""
+        """What a task changed that harms the next job, in a few words; None while all is as it was.
+
+        Threads that a library leaves behind (a sender of reports, a pool of connections) harm nobody.
+        """
         if _handlers() != self._handlers:
             return "its signal handlers were changed"
         if any(signal.getitimer(timer)[0] for timer in _TIMERS):
@@ -41,8 +41,6 @@ class Cleanliness:
             return "its standard streams were replaced"
         if sys.getrecursionlimit() != self._recursion:
             return "its recursion limit was changed"
-        if _threads() > self._threads:
-            return f"{_threads() - self._threads} threads were left behind"
         return self.lost_descriptor()
 
     def accept(self, descriptors: Sequence[int]) -> None:
@@ -91,13 +89,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _threads() -> int:
-    try:
-        return len(os.listdir("/proc/self/task"))  # native threads too
-    except FileNotFoundError:
-        return threading.active_count()
 
 
 # SQLite's write lock of a database in WAL mode: this byte of its -shm file (sqlite.org/walformat).

@@ -1,4 +1,4 @@
-"""How much memory process groups hold, for the limits of jobs."""
+"""How much memory processes and their groups hold, for limits and for the status."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def resident_of(groups: set[int]) -> dict[int, int]:
             if group in totals:
                 totals[group] += resident
     return totals
+
+
+def resident(pid: int) -> int | None:
+    """Bytes of resident memory of one process; None where it has gone or nothing tells."""
+    with suppress(OSError, IndexError, ValueError, psutil.Error):
+        if not sys.platform.startswith("linux"):
+            return int(psutil.Process(pid).memory_info().rss)
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _processes() -> Iterator[tuple[int, int]]:

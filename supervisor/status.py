@@ -52,6 +52,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.roster import ROSTER, RoleRow, role_name
 
 EVERY_NS = 1_000_000_000
@@ -213,18 +214,10 @@ class Status:
             "claim": slot[CLAIM],
             "started": slot[STARTED],
             "reached_database": bool(slot[REACHED]),
-            "rss": _resident(slot[PID]),
+            "rss": resident(slot[PID]),
             "up_seconds": round((now - slot[BORN]) / 1e9, 1),
         }
 
 
 def _row(slot: Slot) -> RoleRow:
     return ROSTER[slot[ROLE]]
-
-
-def _resident(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return None

@@ -11,9 +11,9 @@ from __future__ import annotations
 import io
 import os
 import random
-import resource
 import sys
 from dataclasses import replace
+from typing import NoReturn
 
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.clock import SECOND
@@ -58,15 +58,15 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.layout import INLINE
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import tell
 from jobvisor.supervisor.signals import poke
 
 WORK_AHEAD_NS = 20_000_000  # a batch is about 20 ms of work: what a neighbour may have to wait
-LONG_NS = 1_000_000  # after a job longer than this the process is looked over
-LOOKED_OVER_EVERY = 100  # and after this many short ones
 POLL_UNWOKEN = 0.1  # seconds between two looks where nothing can wake this worker
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
 GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
@@ -101,7 +101,6 @@ class Worker(Role):
         self._registered = False
         self._reason: str | None = None  # why this worker leaves by itself
         self._failures = 0
-        self._since_looked_over = 0
         self._current: Claimed | None = None
         self._progress: bytes | None = None  # how far the current job last said that it had come
         self._ledger_tried = 0
@@ -154,6 +153,8 @@ class Worker(Role):
         ours += [*self.signals.descriptors(), *log_descriptors()]
         waker = self._waker.fileno()
         self._clean = Cleanliness([*ours, waker] if waker is not None else ours)
+        path = self._database if self._store.one_machine else ""
+        self._inspection = Inspection(self._clean, self.board, path)
         self.slot[STATE] = WAITING_STATE
 
     def _open_ledger(self) -> None:
@@ -205,13 +206,24 @@ class Worker(Role):
         """Leave, and be settled, where a task has closed our files or put its own in their place.
 
         Nothing is logged here: the log's descriptor may be a user's file by now, or the database.
-        The parent logs the exit code. `current` stays published while an outcome is in no ledger, so
-        that its job is charged: else it would run, and do the same, for ever.
+        The parent logs the exit code.
         """
         self._accept_rotated_log()
         if self._clean.lost_descriptor() is not None:
-            os._exit(EX_DESCRIPTORS)
+            self._leave_at_once(EX_DESCRIPTORS)
         self._clean.hold([])  # a connection may be made anew from here on, until a task runs again
+
+    def _leave_at_once(self, code: int) -> NoReturn:
+        """End without another word to the database; what is in the ledger is settled from there.
+
+        A job stays current while its outcome is in no ledger: it is charged, or it would run, and do
+        the same, for ever. Unless others ran since the process was last looked over: then it may be
+        innocent, and the next worker looks after each run of all these tasks.
+        """
+        job = self._current
+        if job is None or self._inspection.suspect(job.task):
+            self._withdraw()
+        os._exit(code)
 
     def _accept_rotated_log(self) -> None:
         if self.log_rotated:
@@ -268,6 +280,10 @@ class Worker(Role):
         The order is watch, drain, look, drain, sleep: what comes before the look is seen by it, what
         comes during it is drained after it, what comes later ends the sleep.
         """
+        if self._inspection.is_behind():
+            self._look_over()
+            if self._reason is not None:
+                return 0
         self.slot[STATE] = IDLE
         self.slot[BATCH] = 0
         self._batch = 1
@@ -316,9 +332,7 @@ class Worker(Role):
             and locks_database(self._database)
         ):
             say("unsound", what="a task left the database open and locked")
-            # A job whose outcome is in the ledger is not current any more; one whose outcome is in no
-            # ledger is charged, or it would run, and do the same, for ever.
-            os._exit(EX_LOCKED)
+            self._leave_at_once(EX_LOCKED)
 
     def _wait_for_database(self, error: StoreError) -> float:
         """Away, full, locked: keep the journal, say so, come back later; nobody judges this state."""
@@ -386,11 +400,14 @@ class Worker(Role):
         self._current = job
         self._progress = None
         outcome = self._execution.run(job, ends, waited_ns=began - self._claimed_ns)
-        self._current = None
         took = self.clock.monotonic_ns() - began
         self._record(job, outcome, took)
+        self._current = None
         self._withdraw()
-        self._look_over(job, took)
+        if self._pool.max_jobs and slot[STARTED] >= self._pool.max_jobs:
+            self._leave("recycled", reason=f"it has run {slot[STARTED]} jobs")
+        if self._inspection.is_due(job.task, took):
+            self._look_over(job)
         return True
 
     def _must_withdraw(self, job: Claimed) -> bool:
@@ -479,22 +496,22 @@ class Worker(Role):
 
     # -- after a job
 
-    def _look_over(self, job: Claimed, took_ns: int) -> None:
-        self._since_looked_over += 1
-        jobs = self.slot[STARTED]
-        if self._pool.max_jobs and jobs >= self._pool.max_jobs:
-            self._leave("recycled", reason=f"it has run {jobs} jobs")
-        if took_ns <= LONG_NS and self._since_looked_over < LOOKED_OVER_EVERY:
-            return
-        self._since_looked_over = 0
+    def _look_over(self, job: Claimed | None = None) -> None:
+        """Leave where a task left the process changed or grown; `job` is the one that ran last."""
         self.glance()
         self._accept_rotated_log()
-        stain = self._clean.stain()
-        if stain is not None:
-            self._leave("dirty", job=job.id, task=job.task, what=stain)
+        found = self._inspection.look()
+        if found is not None and found.locks_database:
+            say("unsound", what="a task left the database open and locked")
+            self._leave_at_once(EX_LOCKED)
+        if found is not None and found.jobs == 1 and job is not None:
+            self._leave("dirty", job=job.id, task=job.task, what=found.what)
+        elif found is not None:
+            tasks = ", ".join(found.tasks)
+            self._leave("dirty_among", count=found.jobs, tasks=tasks, what=found.what)
         limit = self._pool.max_memory
-        if limit and (resident := _resident()) > limit:
-            self._leave("recycled", reason=f"it holds {resident >> 20} MiB")
+        if limit and (held := resident(os.getpid()) or 0) > limit:
+            self._leave("recycled", reason=f"it holds {held >> 20} MiB")
 
     def _leave(self, line: str, **fields: object) -> None:
         if self._reason is None:
@@ -575,11 +592,3 @@ class Worker(Role):
         tell(applied, self._state.rejected)
         if ledger is not None:
             ledger.retire()
-
-
-def _resident() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,7 +14,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = f"""{MARK}
-import asyncio, ctypes, faulthandler, gc, resource, sqlite3, subprocess, threading
+import asyncio, ctypes, faulthandler, gc, queue, resource, sqlite3, subprocess, threading
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -97,10 +97,6 @@ def dirty(how):
         sys.stdout = open("/dev/null", "w")
     elif how == "recursion":
         sys.setrecursionlimit(5000)
-    elif how == "threads":
-        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-    elif how == "thread":
-        threading.Thread(target=time.sleep, args=(600,)).start()
     elif how == "timer":
         signal.setitimer(signal.ITIMER_REAL, 600)
     elif how == "descriptors":
@@ -111,8 +107,37 @@ def dirty(how):
         os.closerange(3, 256)
         for _ in range(60):
             os.open("stolen", os.O_RDWR | os.O_CREAT, 0o600)
-    time.sleep(0.005)  # task body
     return how
+
+class Library:  # starts its thread when it is first used, and keeps it, as Sentry's SDK does
+    def __init__(self):
+        self.jobs = queue.Queue()
+        self.thread = None
+
+    def send(self, item):
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.work, daemon=True)
+            self.thread.start()
+        self.jobs.put(item)
+
+    def work(self):
+        while True:
+            self.jobs.get()
+
+reports = Library()
+
+@task
+def reporting(n):
+    reports.send(n)
+    if n % 250 == 0:
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    return os.getpid()
+
+@task
+def sometimes(n):
+    if n == 50:
+        os.chdir("/")
+    return [os.getpid(), os.getcwd()]
 
 @task
 def where():
@@ -260,7 +285,7 @@ def test_a_task_whose_copy_comes_back_has_one_outcome(build: Build, how: str) ->
 @pytest.mark.parametrize(
     "how",
     [
-        "handler", "alarm handler", "folder", "umask", "stdout", "recursion", "threads", "thread",
+        "handler", "alarm handler", "folder", "umask", "stdout", "recursion",
         "timer", "descriptors", "all descriptors", "files in their place",
     ],
 )  # fmt: skip
@@ -282,6 +307,42 @@ def test_a_task_that_changes_its_process_is_recorded_and_its_worker_replaced(
     stolen = house.folder / "stolen"
     assert not stolen.exists() or stolen.read_bytes() == b""
     house.check_whole()
+    assert house.stop(family) == 0
+
+
+def test_a_library_that_keeps_threads_keeps_its_worker(build: Build) -> None:
+    house = build(TASKS, processes=1)
+    ids = house.client.enqueue_many(
+        [house.client.call("app:reporting", n, options={"retries": 0}) for n in range(1000)]
+    )
+    family = house.start()
+    (worker,) = house.workers()
+    house.wait_finished(ids)
+    assert {house.client.get(job).result for job in ids[::50]} == {worker}
+    assert house.query("SELECT count(*) FROM jobs WHERE state <> 'succeeded'") == [(0,)]
+    assert house.workers() == [worker]
+    assert house.stop(family) == 0
+
+
+@pytest.mark.stores("sqlite")
+def test_a_change_found_after_many_jobs_blames_none_of_them_and_is_gone_after_a_rest(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=1)
+    ids = house.client.enqueue_many(
+        [house.client.call("app:sometimes", n, options={"retries": 0}) for n in range(80)]
+    )
+    family = house.start()
+    house.wait_finished(ids)
+    first = house.client.get(ids[0]).result
+    assert first == [house.client.get(ids[50]).result[0], str(house.folder)]
+    eventually(lambda: house.said("left the process changed"), what="the look before a rest")
+    (line,) = house.said("left the process changed")
+    assert "one of the last 77 jobs (app:sometimes)" in line
+    job = house.enqueue("where", retries=0)
+    house.wait_finished([job])
+    pid, folder, *_ = house.client.get(job).result
+    assert (pid != first[0], folder) == (True, str(house.folder))
     assert house.stop(family) == 0
 
 
