@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import select
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,15 +28,15 @@ from psycopg.types.numeric import Int8Dumper
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.job import Claimed, NewJob
+from jobvisor.jobs.job import Claimed, Job, NewJob
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Turn, Waker
+from jobvisor.jobs.store.base import NOTHING, Applied, JobRow, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
-from jobvisor.jobs.store.rows import Changed, in_order
+from jobvisor.jobs.store.rows import Changed, in_order, job_of
 from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import PollWaker
@@ -44,6 +46,7 @@ SCHEMA = 2  # the number of the newest migration this release knows
 OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension
 LOOK_UP_SECONDS = 10.0  # how long the fate of a lost COMMIT is asked for
 LOOK_UP_EVERY = 0.25
+TRUSTED_NS = 1_000_000_000  # after a rest this long a connection may be dead without a sign
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
 ANSWER_GRACE = 2.0  # seconds the server has, beyond its own limit, to say that it was passed
 COPIED_AT_ONCE = 100_000  # rows of a bulk enqueue in one statement: half a second of the server's
@@ -122,6 +125,7 @@ class PostgresStore(RelationalStore):
         self._reading = False
         # Its number and the incarnation of the server that gave it out.
         self._transaction_id: tuple[str, str | None] | None = None
+        self._answered_ns = 0  # when a lone enqueue, or what was in its place, was answered last
         self._local = b""  # what each transaction sets for itself where the session is not ours
         self._listening = False
         self._heard = False
@@ -196,6 +200,7 @@ class PostgresStore(RelationalStore):
         connection.clock = self.clock
         connection.adapters.register_dumper(int, Int8Dumper)  # one type, so one prepared statement
         self._connection, self._pid = connection, os.getpid()
+        self._answered_ns = self.clock.monotonic_ns()
         if connection.info.server_version < OLDEST_SERVER:
             version = connection.info.parameter_status("server_version")
             self.close()
@@ -330,7 +335,7 @@ class PostgresStore(RelationalStore):
         fresh = self._connection is None
         try:
             return action()
-        except psycopg.OperationalError:
+        except psycopg.Error:  # of any class: it depends on where libpq was when it noticed
             if fresh or self._connection is None or not self._connection.closed:
                 raise
             self._begun = False
@@ -431,7 +436,7 @@ class PostgresStore(RelationalStore):
             if self._pending_made:
                 connection.execute(self._statements["wake"])
             ended = connection.execute(b"COMMIT")
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             if not connection.closed:
                 raise
             self._look_up(error)
@@ -531,6 +536,86 @@ class PostgresStore(RelationalStore):
                     if created:
                         self._enqueued(number, job)
         return found
+
+    def enqueue_one(self, job: NewJob) -> Job:
+        """In one round trip where a lost answer can be told from a connection that was dead before."""
+        self._refuse_copy()
+        with self._lock:
+            if self._depth:
+                return super().enqueue_one(job)
+            with self._named_errors():
+                made = self._enqueue_alone(job)
+            told, self._events = self._events, []
+        if made is None:
+            return super().enqueue_one(job)
+        for event in told:
+            self.events.emit(event)
+        return made
+
+    def _enqueue_alone(self, job: NewJob) -> Job | None:
+        """None, and nothing done, where it takes a transaction; a unique key that is held is such a case."""
+        connection = self._connected()
+        now = self.clock.monotonic_ns()
+        if self.pooled or now - self._answered_ns > TRUSTED_NS or _has_arrived(connection):
+            # After a rest it may be dead: within a transaction that is found out before anything is done.
+            self._answered_ns = now
+            return None
+        nonce = secrets.randbits(63)
+        try:
+            cursor = self._ask("enqueue_alone", {**job._asdict(), "nonce": nonce})
+        except psycopg.Error as error:
+            if not connection.closed:
+                raise
+            number = self._look_for(nonce, connection.info.backend_pid, error)
+            self._enqueued(number, job)
+            return self.get(number)
+        self._answered_ns = self.clock.monotonic_ns()
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        number, state, run_at, created_at, expires_at = row
+        self._enqueued(number, job)
+        return job_of(
+            JobRow(
+                id=number, task=job.task, args=job.args, kwargs=job.kwargs, queue=job.queue,
+                priority=job.priority, state=state, run_at=run_at, attempt=0,
+                attempts_max=job.attempts_max, claims=0, losses=0, policy=job.policy,
+                timeout_ms=job.timeout_ms, memory_bytes=job.memory_bytes,
+                unique_key=job.unique_key, expires_at=expires_at, deferred=None,
+                cancel_requested=0, owner=None, claim=None, created_at=created_at,
+                claimed_at=None, started_at=None, finished_at=None, result=None, error=None,
+                progress=None,
+            ),
+            self.payload,
+        )  # fmt: skip
+
+    def _look_for(self, nonce: int, backend: int, error: Exception) -> int:
+        """The answer to a lone enqueue was lost: the id of the job, if it was stored.
+
+        While the process that was to store it is still there, it may come yet.
+        """
+        ends = self.clock.monotonic_ns() + int(LOOK_UP_SECONDS * 1e9)
+        gone = False
+        while self.clock.monotonic_ns() < ends:
+            with suppress(psycopg.Error):
+                self._greeted()
+                over = gone
+                rows = self._ask("enqueued_alone", {"nonce": nonce}).fetchall()
+                if rows:
+                    return int(rows[0][0])
+                if over:
+                    break
+                ((gone,),) = self._connected().execute(_GONE, [backend]).fetchall()
+                if gone:
+                    continue  # once more: it may have been stored between the two
+            self.on_wait()
+            self.clock.sleep(LOOK_UP_EVERY)
+        fate = (
+            "and the job is not there: it was not stored, or is done and gone" if gone else _UNKNOWN
+        )
+        raise StoreUnavailable(
+            f"{self.place}: the connection broke at the commit, {fate}; look, then try again"
+        ) from error
 
     def _reserved(self, count: int) -> list[int]:
         ((told,),) = self._rows("reserve", {"count": count})
@@ -813,6 +898,7 @@ _FATES: dict[str | None, str] = {
     "lost": "and the server has crashed or another has taken over since: whether it was done is not known",
 }
 _UNKNOWN = "whether it was done is not known"
+_GONE = b"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
 _NUMBER = "SELECT pg_current_xact_id()::text, {schema}.incarnation(false)"
 _INCARNATION = "SELECT {schema}.incarnation(true)"
 _TIME = b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -861,6 +947,13 @@ def _said(error: psycopg.Error) -> str:
         if all(re.search(words, line) for line in lines):
             return code
     return "08001"
+
+
+def _has_arrived(connection: PatientConnection) -> bool:
+    """Whether something was said that nobody has asked for, such as a farewell."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _set(settings: Mapping[str, str], *, local: bool) -> bytes:

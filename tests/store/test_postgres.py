@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -780,6 +781,95 @@ def test_a_lost_commit_that_nobody_can_be_asked_about_is_told_as_unknown(place: 
     store.on_wait = at_ease
     assert place.states() == ["pending"]
     assert len(store.find()) == 1
+
+
+INSERTING = b"unique_key, expires_at, nonce, created_at"
+
+
+def test_a_job_enqueued_by_one_statement_whose_answer_was_lost_is_found(place: Place) -> None:
+    events = Events()
+    seen: list[Event] = []
+    events.subscribe(seen.append)
+    store = place.open(events=events)
+    place.proxy.drop_after(INSERTING)
+    job = store.enqueue_one(new(args='["x"]'))
+    assert place.proxy.met == 1
+    assert (job.id, job.created, job.args) == (1, True, ["x"])
+    assert place.states() == ["pending"]
+    assert [(event.verb, event.job) for event in seen] == [("enqueue", 1)]
+
+
+def test_a_job_enqueued_by_one_statement_that_never_arrived_is_told_as_not_there(
+    place: Place,
+) -> None:
+    store = place.open()
+    place.proxy.drop_before(INSERTING)
+    with pytest.raises(StoreUnavailable, match="the job is not there"):
+        store.enqueue_one(new())
+    assert place.proxy.met == 1
+    assert place.states() == []
+    assert store.enqueue_one(new()).id
+
+
+def test_a_lost_enqueue_that_is_still_under_way_is_waited_for(place: Place) -> None:
+    store = place.open()
+    place.stranger.sql("BEGIN")
+    place.stranger.sql("LOCK TABLE jobs IN SHARE MODE")
+    place.proxy.drop_after(INSERTING)
+    waits: list[None] = []
+
+    def let_it_go_on() -> None:
+        waits.append(None)
+        if len(waits) == 3:
+            place.stranger.sql("COMMIT")
+
+    cut = threading.Thread(target=lambda: cut_when_it_waits(place, store))
+    cut.start()
+    store.on_wait = let_it_go_on
+    job = store.enqueue_one(new())
+    cut.join(30)
+    assert place.states() == ["pending"]
+    assert job.id == 1
+
+
+def cut_when_it_waits(place: Place, store: PostgresStore) -> None:
+    blocked = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"
+    eventually(lambda: place.server.sql(blocked) == [(True,)], what="the insert waits")
+    place.proxy.cut()
+    place.proxy.restore()
+
+
+def test_a_job_enqueued_after_a_long_rest_goes_by_a_transaction(place: Place) -> None:
+    """A connection that died in silence has then done nothing, and the job is enqueued over another."""
+    clock = MovableClock()
+    store = place.open(clock=clock)
+    store.enqueue_one(new())
+    clock.move(2_000)
+    place.proxy.drop_before(b"BEGIN")
+    assert [store.enqueue_one(new()).created for _ in range(2)] == [True, True]
+    assert place.states() == ["pending"] * 3
+
+
+def test_a_connection_whose_end_was_told_is_not_trusted_with_a_job_alone(place: Place) -> None:
+    store = place.open()
+    connection = store._connected()
+    end_connection(place.stranger, store)
+    eventually(lambda: select.select([connection], [], [], 0)[0], what="the farewell is here")
+    assert store.enqueue_one(new()).created
+    assert place.states() == ["pending"]
+
+
+def test_a_job_enqueued_alone_is_told_as_it_stands(store: PostgresStore) -> None:
+    store.enqueue_one(new())
+    told = store.enqueue_one(
+        new(
+            args='[1, "\u00fc"]', kwargs='{"a": null}', queue="q", priority=-3, run_in_ms=60_000,
+            attempts_max=7, timeout_ms=2_500, memory_bytes=9, unique_key="k", expires_in_ms=70_000,
+        )
+    )  # fmt: skip
+    assert told == store.get(told.id)
+    held = store.enqueue_one(new(unique_key="k"))
+    assert (held.id, held.created) == (told.id, False)
 
 
 def test_events_of_a_commit_that_was_found_are_told_and_of_a_lost_one_not(place: Place) -> None:

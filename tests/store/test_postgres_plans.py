@@ -30,8 +30,11 @@ def store(database: PostgresDatabase) -> PostgresStore:
     return made
 
 
-PEOPLE = {"counts"}  # whose reader is told that it reads the whole table
-WALKS = {"find", "find_finished", "find_unfinished", "oldest_pending"}  # page by page, or a queue
+PEOPLE = {"counts", "task_names"}  # whose reader is told that it reads the whole table
+WALKS = {
+    "find", "find_finished", "find_unfinished", "ids", "ids_finished", "ids_unfinished",
+    "oldest_pending", "enqueued_alone",
+}  # page by page, or a queue  # fmt: skip
 UNPLANNED = {"copy"}
 ORDERED = ["claim", "claim_further", "promote", "next_due", "prune"]  # the index is the order
 

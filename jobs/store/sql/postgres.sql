@@ -535,6 +535,25 @@ SELECT string_agg(nextval({jobs_id})::text, ',') FROM generate_series(1, %(count
 COPY {schema}.jobs (id, task, args, kwargs, queue, priority, attempts_max, policy, timeout_ms, memory_bytes)
 FROM STDIN;
 
+-- name: enqueue_alone
+-- A new job by a statement that commits by itself; what its client does not know comes back.
+INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, nonce, created_at)
+SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
+    CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
+    due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
+    due + %(expires_in_ms)s::bigint * interval '1 ms', %(nonce)s, {schema}.clock()
+FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
+    + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), {schema}.ms(expires_at);
+
+-- name: enqueued_alone
+-- The job that was enqueued under a nonce, among the newest: nobody looks for an old one.
+SELECT id FROM (SELECT id, nonce FROM {schema}.jobs ORDER BY id DESC LIMIT 1000000) AS newest
+WHERE nonce = %(nonce)s LIMIT 1;
+
 -- name: enqueue_many
 -- Many new jobs under reserved ids; the ids that come back are those whose unique key was free.
 INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,

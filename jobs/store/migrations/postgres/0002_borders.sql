@@ -24,3 +24,31 @@ BEGIN
     RETURN found;
 END
 $$;
+
+-- What a client called a job that it enqueued by a single statement: where the answer was lost, it looks
+-- for it among the newest rows. An id or a moment can be given out twice across a crash, this cannot.
+ALTER TABLE {schema}.jobs ADD COLUMN nonce bigint;
+
+-- As before, without a call from one function to another and a query of the sequence: every statement that
+-- inserts pays for this.
+CREATE OR REPLACE FUNCTION {schema}.wake_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    now_ms bigint;
+BEGIN
+    IF coalesce(current_setting('jobvisor.notify', true), '') = 'off' THEN
+        RETURN NULL;
+    END IF;
+    now_ms := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+    IF abs(now_ms - coalesce(pg_sequence_last_value({woken}), 0)) >= 5 THEN
+        PERFORM setval({woken}, now_ms);
+        PERFORM pg_notify({channel}, '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Not IMMUTABLE as it was: what it calls is only STABLE, and then the planner would not inline it but start
+-- an executor for each call, 20 us for each statement and 1 us for each row. As a float, which is exact
+-- enough for milliseconds and half the work of a numeric.
+CREATE OR REPLACE FUNCTION {schema}.ms(moment timestamptz) RETURNS bigint LANGUAGE sql STABLE
+    AS $$SELECT (date_part('epoch', moment) * 1000)::bigint$$;
