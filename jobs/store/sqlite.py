@@ -22,13 +22,15 @@ from urllib.parse import quote
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
-from jobvisor.jobs.events import Events
-from jobvisor.jobs.job import NewJob
+from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Turn, Waker
 from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
+from jobvisor.jobs.store.fault import NamedFaults, is_busy
 from jobvisor.jobs.store.insert import ROWS, repeated, values
 from jobvisor.jobs.store.relational import ID_MAX, RelationalStore
+from jobvisor.jobs.store.rows import job_of
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import FileWaker, PollWaker, made, touch
 
@@ -40,25 +42,7 @@ LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a cal
 TRY_FIRST, TRY_CAP = 0.0002, 0.005
 BEAT_NS = 100_000_000  # while waiting, the caller's beat moves this often
 
-# https://www.sqlite.org/rescode.html, primary codes
-_UNAVAILABLE = {
-    sqlite3.SQLITE_BUSY: "somebody else holds it",
-    sqlite3.SQLITE_LOCKED: "somebody else holds it",
-    sqlite3.SQLITE_NOMEM: "out of memory",
-    sqlite3.SQLITE_READONLY: "it is read-only",
-    sqlite3.SQLITE_INTERRUPT: "the statement was interrupted",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_PROTOCOL: "its locks do not answer",
-}
-_REFUSED = {
-    sqlite3.SQLITE_CORRUPT: "it is damaged; restore a backup or run sqlite3's .recover",
-    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
-}
 _OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
-# Another program's file may have tables of our names, and any user_version.
-_FOREIGN = re.compile("no such (table|column)|already exists|has no column named")
 _NETWORK = (
     "nfs", "cifs", "smb", "9p", "virtiofs", "sshfs", "ceph", "gluster", "afs", "lustre",
 )  # fmt: skip
@@ -84,6 +68,7 @@ class SqliteStore(RelationalStore):
         self._place_checked = False
         self._fleeting = False  # opened as a file that nobody writes: not for long
         self._lock = threading.RLock()
+        self._named_errors = NamedFaults(self.path, self._drop)
         self._checkpoint = Checkpoint(self.path, clock)
 
     # -- connection
@@ -116,7 +101,7 @@ class SqliteStore(RelationalStore):
 
     def check_schema(self) -> None:
         # Every connection begins with it, but one that stays open hears of a migration in no other way.
-        with self._lock, self._named_errors():
+        with self._lock, self._named_errors:
             connection = self._connected()
             self._refuse_newer(connection, _schema_number(connection))
 
@@ -131,7 +116,7 @@ class SqliteStore(RelationalStore):
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self._check_place()
-            with self._named_errors():
+            with self._named_errors:
                 self._connection = self._patiently(self._connect)
             self._pid = os.getpid()
             self._check_schema(self._connection)
@@ -209,7 +194,7 @@ class SqliteStore(RelationalStore):
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         try:
-            with self._named_errors():
+            with self._named_errors:
                 number = self._patiently(lambda: _schema_number(connection))
                 if number >= SCHEMA:
                     self._refuse_newer(connection, number)
@@ -249,14 +234,14 @@ class SqliteStore(RelationalStore):
     def migrate(self) -> tuple[int, int]:
         self._refuse_copy()
         self._check_place()
-        with self._lock, self._named_errors():
+        with self._lock, self._named_errors:
             if self._connection is None:
                 self._connection = self._patiently(self._connect)
                 self._pid = os.getpid()
             connection = self._connection
             before = self._patiently(lambda: _schema_number(connection))
         self._check_schema(self._connection)
-        with self._named_errors():
+        with self._named_errors:
             return before, _schema_number(self._connection)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
@@ -267,7 +252,7 @@ class SqliteStore(RelationalStore):
         gate = made(self.path)
         try:
             self._wait_for(gate)
-            with self._named_errors():
+            with self._named_errors:
                 self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
                 if _schema_number(connection) < SCHEMA:
                     self._patiently(lambda: _apply_migrations(connection))
@@ -323,7 +308,7 @@ class SqliteStore(RelationalStore):
         with self._lock:
             if self._depth:
                 return action(*arguments)
-            with self._named_errors():
+            with self._named_errors:
                 try:
                     return self._patiently(lambda: action(*arguments))
                 finally:
@@ -357,7 +342,7 @@ class SqliteStore(RelationalStore):
             if self._depth:
                 yield  # part of the one that is open
                 return
-            with self._named_errors():
+            with self._named_errors:
                 try:
                     # Within the try: an exception out of a signal handler may come right after it.
                     self._patiently(lambda: self._connected().execute(begin))
@@ -370,9 +355,16 @@ class SqliteStore(RelationalStore):
                 finally:
                     self._depth = 0
                     self._end_look()
-            # Taken under the lock: the next thread's transaction notes its own.
-            wake, self._pending_made = self._pending_made, False
-            told, self._events = self._events, []
+            left = self._left_behind()  # under the lock: the next thread notes its own
+        self._tell(*left)
+
+    def _left_behind(self) -> tuple[bool, list[Event]]:
+        """What is told after the commit: whether a row became claimable, and what happened."""
+        wake, self._pending_made = self._pending_made, False
+        told, self._events = self._events, []
+        return wake, told
+
+    def _tell(self, wake: bool, told: list[Event]) -> None:
         if wake:
             self._wake()
         for event in told:
@@ -399,12 +391,7 @@ class SqliteStore(RelationalStore):
             try:
                 return action()
             except sqlite3.OperationalError as error:
-                # Without a code it is Python's own: a stranger's text that is no UTF-8.
-                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-                if code & 0xFF not in (
-                    sqlite3.SQLITE_BUSY,
-                    sqlite3.SQLITE_LOCKED,
-                ):
+                if not is_busy(error):
                     raise
                 now = self.clock.monotonic_ns()
                 began = began or now
@@ -415,26 +402,6 @@ class SqliteStore(RelationalStore):
                     self.on_wait()
             self.clock.sleep(pause)
             pause = min(pause * 1.05, TRY_CAP)
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """SQLite's errors under our names, with the file they are about."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code in _UNAVAILABLE:
-                self._drop()
-                raise StoreUnavailable(f"{self.path}: {_UNAVAILABLE[code]} ({error})") from error
-            if code in _REFUSED:
-                self._drop()
-                raise StoreRefused(f"{self.path}: {_REFUSED[code]} ({error})") from error
-            if code == sqlite3.SQLITE_ERROR and _FOREIGN.search(str(error)):
-                self._drop()
-                raise SchemaError(
-                    f"{self.path}: its tables are another program's ({error}); name another file"
-                ) from error
-            raise
 
     def _drop(self) -> None:
         """Start over with a new connection next time: the disk or file may be another by then."""
@@ -460,6 +427,18 @@ class SqliteStore(RelationalStore):
             touch(self.path)
 
     # -- the application
+
+    def enqueue_one(self, job: NewJob) -> Job:
+        self._refuse_copy()
+        with self._lock:
+            if self._depth or job.unique_key is not None:
+                return super().enqueue_one(job)
+            # A statement is a transaction by itself, with the writers' lock from its beginning.
+            row = self._rows("enqueue", job._asdict())[0]
+            self._enqueued(row[0], job)
+            left = self._left_behind()
+        self._tell(*left)
+        return job_of(row, self.payload)
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         if len(jobs) < 2:
@@ -510,7 +489,7 @@ class SqliteStore(RelationalStore):
     def checkpoint(self) -> None:
         """Carry the log into the database while it is small, so that no writer has to."""
         if self._checkpoint.due():
-            with self._lock, self._named_errors():
+            with self._lock, self._named_errors:
                 self._checkpoint.step(self._connected())
 
 
