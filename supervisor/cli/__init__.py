@@ -25,6 +25,7 @@ from jobvisor.supervisor.config import Config
 __all__ = [
     "brief",
     "config_option",
+    "examples",
     "json_option",
     "load_config",
     "main",
@@ -45,12 +46,12 @@ COMMANDS = {
     "scale": ("family", "scale"),
     "status": ("family", "status"),
     "health": ("family", "health"),
-    "enqueue": ("jobs", "enqueue"),
-    "list": ("jobs", "list_jobs"),
-    "show": ("jobs", "show"),
-    "cancel": ("jobs", "cancel"),
-    "requeue": ("jobs", "requeue"),
-    "prune": ("jobs", "prune"),
+    "enqueue": ("enqueue", "enqueue"),
+    "list": ("look", "list_jobs"),
+    "show": ("look", "show"),
+    "cancel": ("change", "cancel"),
+    "requeue": ("change", "requeue"),
+    "prune": ("change", "prune"),
     "export": ("move", "export_jobs"),
     "import": ("move", "import_jobs"),
     "demo": ("demo", "demo"),
@@ -167,6 +168,11 @@ def main() -> None:
     """A durable background-job queue on one SQL table, run in supervised processes."""
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: what to type, each on a line of its own."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
 def config_option(command: _Command) -> _Command:
     """Give a command `-c`; it gets `config`, the path or None."""
     return click.option(
@@ -219,14 +225,23 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=indent))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, seldom: Sequence[str] = ()
+) -> None:
     """Write a table: drawn by rich at a terminal, plain aligned columns into a pipe.
 
-    Nothing is cut in a pipe, so `grep` and `awk` find whole values; NO_COLOR is rich's to obey.
+    Nothing is cut in a pipe, so `grep` and `awk` find whole values; NO_COLOR is rich's to obey. The
+    columns that are `seldom` filled are left out at a terminal where they are all empty.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
-        _print_drawn(columns, cells)
+        shown = [
+            place
+            for place, column in enumerate(columns)
+            if column not in seldom or any(row[place] != "-" for row in cells)
+        ]
+        drawn = [[row[place] for place in shown] for row in cells]
+        _print_drawn([columns[place] for place in shown], drawn)
         return
     heads = [column.upper() for column in columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]

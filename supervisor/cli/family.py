@@ -80,7 +80,7 @@ def start(config: str | None, drain: bool) -> None:
 )
 @config_option
 def stop(config: str | None, now: bool, timeout: str | None) -> None:
-    """Ask the family to finish its running jobs, and wait until it is gone.
+    """Stop the family, its running jobs finished first, and wait.
 
     Asked for a second time it waits as well; only --now and the timeout kill. Exit code 0 when the
     family left, 1 when none was running, 75 when it had to be killed or still runs.
@@ -128,7 +128,7 @@ def _readable(state: StateDir) -> dict[str, Any] | None:
 )
 @config_option
 def reload(config: str | None, timeout: str | None) -> None:
-    """Take up a changed configuration and changed tasks, and wait until that is done.
+    """Take up changed configuration and tasks, and wait for it.
 
     The workers are replaced one by one, each when it has finished its job. Exit code 1 with the reason
     where the file or the new code is refused (the family keeps what it has), or at the timeout, where it

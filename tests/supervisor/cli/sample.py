@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
+
 from jobvisor.jobs.registry import task
 
 
@@ -18,3 +21,8 @@ def send(to: str, *, subject: str = "") -> str:
 @task(retries=0)
 def boom() -> None:
     raise RuntimeError("\x1b[31mred\x1b[0m")
+
+
+@task
+def at(when: datetime, price: Decimal) -> str:
+    return f"{when} {price}"

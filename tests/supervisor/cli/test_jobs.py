@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -149,10 +150,25 @@ def test_a_key_that_is_taken_gives_the_job_that_has_it(run: Run, client: Client)
     )
 
 
-def test_an_unknown_task_is_enqueued_with_a_warning(run: Run, client: Client) -> None:
-    result = run("enqueue", "app.newer:task", "1")
+def test_an_unknown_task_is_enqueued_by_force_with_a_warning(run: Run, client: Client) -> None:
+    result = run("enqueue", "app.newer:task", "1", "--force")
     assert (result.exit_code, result.stdout) == (0, "1\n")
     assert "warning: no task 'app.newer:task'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("send", SEND), ("tests.supervisor.cli.sample:sned", SEND), ("shop:buy", None)],
+)
+def test_a_task_that_no_module_has_is_refused_and_the_nearest_named(
+    run: Run, client: Client, name: str, near: str | None
+) -> None:
+    result = run("enqueue", name, "1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"no task {name!r} in tests.supervisor.cli.sample" in result.stderr
+    assert ("did you mean" in result.stderr) is (near is not None)
+    assert (near or "--force enqueues it all the same") in result.stderr
+    assert client.list() == []
 
 
 def test_a_queue_nobody_serves_is_a_warning(run: Run, client: Client) -> None:
@@ -269,8 +285,50 @@ def test_list_shows_the_newest_first_and_filters(run: Run, client: Client) -> No
     ]:
         assert [job["id"] for job in json.loads(run("list", "--json", *option).stdout)] == ids
     lines = run("list").stdout.splitlines()
-    assert lines[0].split() == ["ID", "STATE", "TASK", "QUEUE", "ATTEMPT", "WHEN", "ERROR"]
+    assert lines[0].split() == ["ID", "STATE", "TASK", "QUEUE", "ATTEMPT", "WHEN", "ARGS", "ERROR"]
     assert lines[4].split()[:2] == ["1", "cancelled"]
+
+
+def test_list_shows_the_arguments_as_a_call_has_them(run: Run, client: Client) -> None:
+    client.enqueue("app:send", "a@b.c", 3, subject="x", at=date(2027, 1, 31))
+    client.enqueue("app:send", "a" * 1000)
+    lines = run("list").stdout.splitlines()
+    assert '"a@b.c", 3, subject="x", at={"$date": "2027-01-31"}' in lines[2]
+    assert "aaa..." in lines[1]
+    assert len(lines[1]) < 200
+
+
+def test_the_end_of_a_name_is_enough_to_list_a_task(run: Run, client: Client) -> None:
+    for name in ("app.mail:send", "shop.send", "app:resend", "app:send_all"):
+        client.enqueue(name)
+    assert [j["id"] for j in json.loads(run("list", "--task", "send", "--json").stdout)] == [2, 1]
+    assert [j["id"] for j in json.loads(run("list", "--task", "app:resend", "--json").stdout)] == [
+        3
+    ]
+    nothing = run("list", "--task", "resnd", "--json")
+    assert (nothing.exit_code, nothing.stdout) == (0, "[]\n")
+    assert "no job is of a task 'resnd'; did you mean 'app:resend'?" in nothing.stderr
+    assert "there are app.mail:send, app:resend" in run("list", "--task", "xyzzy").stderr
+
+
+def test_list_is_narrowed_by_error_and_by_age(run: Run, folder: Path, client: Client) -> None:
+    for _ in range(2):
+        run("enqueue", BOOM)
+        client.run_one()
+    client.enqueue(ADD, 1)
+    with sqlite3.connect(folder / "jobs.db") as connection:
+        connection.execute("UPDATE jobs SET finished_at = finished_at - 7200000 WHERE id = 1")
+    connection.close()
+
+    def ids(*options: str) -> list[int]:
+        return [job["id"] for job in json.loads(run("list", "--json", *options).stdout)]
+
+    assert ids("--since", "1h") == [3, 2]
+    assert ids("--since", "2020-01-01T00:00Z") == [3, 2, 1]
+    assert ids("--error", "runtimeerror") == [2, 1]
+    assert ids("--state", "failed", "--since", "1h", "--error", "RED") == [2]
+    assert "--since: 'x'" in run("list", "--since", "x").stderr
+    assert "has no timezone" in run("list", "--since", "2020-01-01").stderr
 
 
 def test_a_running_job_is_listed_by_when_it_began(run: Run, folder: Path, client: Client) -> None:
@@ -355,6 +413,48 @@ def test_requeue_of_a_state_asks_first(run: Run, client: Client) -> None:
     mail = run("requeue", "--state", "cancelled", "--queue", "mail", "-y")
     assert mail.stdout == "2 pending\n3 pending\n"
     assert "no failed job" in run("requeue", "--state", "failed", "-y").stderr
+
+
+def test_cancel_by_what_jobs_have_in_common_asks_first(run: Run, client: Client) -> None:
+    for queue in ("default", "mail", "mail"):
+        client.enqueue(client.call(ADD, 1, options={"queue": queue}))
+    client.cancel(2)
+    refused = run("cancel", "--task", "add")
+    assert refused.exit_code == 2
+    assert "cancel 2 unfinished jobs: there is nobody to ask here, so add -y" in refused.stderr
+    assert run("cancel", "--task", "add", "--dry-run").stdout == "would cancel 2 unfinished jobs\n"
+    dry = json.loads(run("cancel", "--all", "--dry-run", "--json").stdout)
+    assert dry == {"dry_run": True, "jobs": 2}
+    assert client.counts()["mail"] == {"cancelled": 1, "pending": 1}
+    assert run("cancel", "--queue", "mail", "-y").stdout == "3 cancelled\n"
+    assert "no running job to cancel" in run("cancel", "--state", "running", "-y").stderr
+
+
+@pytest.mark.parametrize("args", [[], ["1", "--queue", "mail"], ["1", "--all"]])
+def test_cancel_wants_ids_or_what_they_have_in_common(
+    run: Run, client: Client, args: list[str]
+) -> None:
+    client.enqueue(ADD, 1)
+    assert run("cancel", *args).exit_code == 2
+    assert client.get(1).state == "pending"
+
+
+def test_a_refused_job_stops_no_other_and_is_exit_code_1(run: Run, client: Client) -> None:
+    keyed = client.call(ADD, 1, options={"unique": "k"})
+    for call in (keyed, client.call(ADD, 2)):
+        client.cancel(client.enqueue(call).id)
+    client.enqueue(keyed)
+    result = run("requeue", "--state", "cancelled", "-y")
+    assert (result.exit_code, result.stdout) == (1, "2 pending\n")
+    assert "job 3 holds its unique key 'k'" in result.stderr
+
+
+def test_many_jobs_are_moved_in_pages(run: Run, client: Client) -> None:
+    client.enqueue_many([client.call(ADD, n) for n in range(2500)])
+    result = run("cancel", "--all", "-y")
+    assert len(result.stdout.splitlines()) == 2500
+    assert result.stderr == "cancel: 2500 done, 0 refused\n"
+    assert client.counts() == {"default": {"cancelled": 2500}}
 
 
 @pytest.mark.parametrize(

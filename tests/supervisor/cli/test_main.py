@@ -96,7 +96,7 @@ def test_python_m_supervisor_is_the_same_command() -> None:
 def test_the_commands_of_a_family_import_no_library_they_do_not_use() -> None:
     script = (
         "import sys; from jobvisor.supervisor.cli import main; main.get_command(None, 'start');"
-        "print([n for n in ('rich', 'sqlite_utils', 'jobvisor.supervisor.cli.jobs') if n in sys.modules])"
+        "print([n for n in ('rich', 'sqlite_utils', 'jobvisor.supervisor.cli.enqueue') if n in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRON, check=True

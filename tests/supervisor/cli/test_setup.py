@@ -78,6 +78,7 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
     name = "tests.supervisor.cli.sample"
     assert told["tasks"] == [
         {"name": f"{name}:add", "queue": "default", "retries": 3, "timeout_ms": 0},
+        {"name": f"{name}:at", "queue": "default", "retries": 3, "timeout_ms": 0},
         {"name": f"{name}:boom", "queue": "default", "retries": 0, "timeout_ms": 0},
         {"name": f"{name}:send", "queue": "mail", "retries": 1, "timeout_ms": 30_000},
     ]

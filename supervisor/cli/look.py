@@ -1,0 +1,130 @@
+"""Commands that look at jobs; the family need not run, here or anywhere."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import click
+
+from jobvisor.jobs.clock import SYSTEM, from_datetime
+from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.supervisor.cli import (
+    brief,
+    config_option,
+    examples,
+    json_option,
+    plain,
+    print_json,
+    print_table,
+    say,
+)
+from jobvisor.supervisor.cli.selection import Selection, read_id, selection_options
+from jobvisor.supervisor.cli.site import find_site
+
+__all__ = ["list_jobs", "show"]
+
+ARGUMENTS_MAX = 60
+"""Letters of the arguments that a list shows; `show` and --json have all of them."""
+
+
+@click.command(
+    "list",
+    epilog=examples(
+        "jobvisor list --state failed --since 1h --error timeout",
+        "jobvisor list --task send --json | jq '.[].id'",
+    ),
+)
+@selection_options(State)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@json_option
+@config_option
+def list_jobs(config: str | None, limit: int, as_json: bool, **given: str | None) -> None:
+    """List jobs, the newest first.
+
+    WHEN is the end of a finished job, the beginning of a running one, else when it is due.
+    """
+    selection = Selection.of(given)
+    with find_site(config).client() as client:
+        found = list(selection.jobs(client, limit))
+    if as_json:
+        print_json([job.as_json() for job in found])
+        return
+    print_table(
+        ["id", "state", "task", "queue", "attempt", "when", "args", "error"],
+        [_job_row(job) for job in found],
+        seldom=("args", "error"),
+    )
+    if len(found) == limit:
+        say(f"the newest {limit}; --limit shows more")
+
+
+@click.command(epilog=examples("jobvisor show 7", "jobvisor show 7 --json | jq .result"))
+@click.argument("job_id", metavar="ID", type=read_id)
+@json_option
+@config_option
+def show(config: str | None, job_id: int, as_json: bool) -> None:
+    """Show one job with its attempts and their tracebacks."""
+    with find_site(config).client() as client:
+        job = client.get(job_id)
+        attempts = client.attempts(job_id)
+    if as_json:
+        print_json(job.as_json() | {"attempts": [attempt.as_json() for attempt in attempts]})
+        return
+    for name, value in job.as_json().items():
+        if value not in (None, False) and name != "created":
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            click.echo(f"{name + ':':<18}{plain(shown)}")
+    for attempt in attempts:
+        _print_attempt(attempt)
+
+
+def _job_row(job: Job) -> list[Any]:
+    return [
+        job.id,
+        job.state.value,
+        job.task,
+        job.queue,
+        f"{job.attempt}/{job.attempts_max}",
+        _ago(_when(job)),
+        _arguments(job),
+        job.error,
+    ]
+
+
+def _when(job: Job) -> datetime:
+    """The end of a finished job, the beginning of a running one, else when it is due."""
+    if job.finished:
+        return job.finished_at or job.run_at
+    if job.state is State.RUNNING:
+        return job.claimed_at or job.run_at
+    return job.run_at
+
+
+def _ago(moment: datetime) -> str:
+    past_ms = SYSTEM.now_ms() - from_datetime(moment)
+    return f"in {brief(-past_ms)}" if past_ms < 0 else f"{brief(past_ms)} ago"
+
+
+def _arguments(job: Job) -> str:
+    """The arguments as a call has them, cut to what fits a column."""
+    told = job.as_json()
+    given = [json.dumps(value, ensure_ascii=False) for value in told["args"]]
+    given += [
+        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in told["kwargs"].items()
+    ]
+    text = ", ".join(given)
+    return text if len(text) <= ARGUMENTS_MAX else f"{text[:ARGUMENTS_MAX]}..."
+
+
+def _print_attempt(attempt: Attempt) -> None:
+    told = attempt.as_json()
+    click.echo(f"\nattempt {attempt.attempt}: {attempt.outcome}")
+    for name in ("started_at", "finished_at", "host", "pid", "exit_code", "signal", "verdict"):
+        if told[name] is not None:
+            click.echo(f"  {name + ':':<16}{plain(str(told[name]))}")
+    if attempt.message or attempt.error_type:
+        click.echo(f"  {plain(attempt.error_type or 'error')}: {plain(attempt.message or '')}")
+    for line in (attempt.traceback or "").splitlines():
+        click.echo(f"  {plain(line)}")
