@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import stat
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -22,6 +23,7 @@ from jobvisor.jobs.outcome import VERB_NAMES
 from jobvisor.jobs.units import duration_text
 
 LINE_MAX = 32 * 1024  # bytes; longer lines are cut
+TRACE_MAX = 16 * 1024  # characters of a traceback
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -34,7 +36,6 @@ FORMATS: Final = ("text", "json")
 LINES: dict[str, tuple[int, str]] = {
     # jobs
     "enqueued": (logging.DEBUG, "job {job} {task} enqueued into {queue}"),
-    "claimed": (logging.DEBUG, "job {job} {task} claimed from {queue}"),
     "succeeded": (logging.DEBUG, "job {job} {task} succeeded, attempt {attempt}/{attempts_max}"),
     "retried": (
         logging.WARNING,
@@ -111,6 +112,8 @@ LINES: dict[str, tuple[int, str]] = {
         "job {job} runs long: {settled} of its batch are settled, {count} handed to others",
     ),
     "settle_left": (logging.WARNING, "not settled: {error}; it stays in {path}"),
+    "stack": (logging.INFO, "{name} pid {pid} stands here"),
+    "broken": (logging.ERROR, "an error nobody foresaw, this process ends: {error}"),
     "dump": (logging.INFO, "{name} pid {pid} is in state {state}, job {job}"),
     "hopeless": (
         logging.ERROR,
@@ -163,7 +166,12 @@ LINES: dict[str, tuple[int, str]] = {
 
 _LOGGER = logging.getLogger("jobvisor")
 # What would break a line in two or a terminal: control characters are shown, not obeyed.
-_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {10: "\\n", 13: "\\r", 9: "\\t"}
+# The C1 controls too, which terminals obey, and what Unicode has for breaking lines and turning text.
+_BEYOND_ASCII = (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_IN_JSON = {code: f"\\u{code:04x}" for code in _BEYOND_ASCII}
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *_BEYOND_ASCII)} | {
+    10: "\\n", 13: "\\r", 9: "\\t", **{code: f"\\u{code:04x}" for code in _BEYOND_ASCII if code > 0xFF},
+}  # fmt: skip
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 # A pipe that polls as writable takes this much without blocking (POSIX: at least 512; 4096 on
 # Linux).
@@ -177,12 +185,24 @@ class _Fields(dict[str, Any]):
         return "?"
 
 
-def say(name: str, /, **fields: Any) -> None:
-    """Log the line of this name; KeyError where LINES has none."""
+def say(name: str, /, *, trace: BaseException | str | None = None, **fields: Any) -> None:
+    """Log the line of this name, and below it where an error came from; KeyError where LINES has none."""
     level, template = LINES[name]
     if _LOGGER.isEnabledFor(level):
         message = _worded(template, fields)
-        _LOGGER.log(level, "%s", message, extra={"line": name, "fields": fields}, stacklevel=2)
+        extra = {"line": name, "fields": fields, "trace": _traced(trace)}
+        _LOGGER.log(level, "%s", message, extra=extra, stacklevel=2)
+
+
+def _traced(trace: BaseException | str | None) -> str:
+    """The text of a traceback; its end tells more than its beginning."""
+    if trace is None:
+        return ""
+    try:
+        text = trace if isinstance(trace, str) else "".join(traceback.format_exception(trace))
+    except Exception as error:  # noqa: BLE001 -- user code runs in it; memory may end
+        return f"<the traceback cannot be formatted: {type(error).__name__}>"
+    return text.strip()[-TRACE_MAX:]
 
 
 def _worded(template: str, fields: Mapping[str, Any]) -> str:
@@ -216,8 +236,6 @@ def log_lost(records: Iterable[Lost]) -> None:
 
 _VERB_LINES = {
     "enqueue": "enqueued",
-    "claim": "claimed",
-    "succeed": "succeeded",
     "retry": "retried",
     "snooze": "snoozed",
     "fail": "failed",
@@ -268,10 +286,8 @@ class TextFormat(logging.Formatter):
         role = f"{_ROLE.name} " if _ROLE.name else ""
         head = f"{_time(record)} {_level(record)} {role}[{record.process}]"
         text = f"{head} {_message(record).translate(_VISIBLE)}"
-        if not record.exc_info:
-            return text
-        trace = self.formatException(record.exc_info)
-        return "\n    ".join([text, *(line.translate(_VISIBLE) for line in trace.split("\n"))])
+        trace = _trace_of(record)
+        return "\n    ".join([text, *(line.translate(_VISIBLE) for line in trace.splitlines())])
 
 
 class JsonFormat(logging.Formatter):
@@ -288,8 +304,8 @@ class JsonFormat(logging.Formatter):
             "message": _message(record),
             "fields": getattr(record, "fields", {}),
         }
-        if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
+        if trace := _trace_of(record):
+            told["traceback"] = trace
         text = self._dumped(told)
         if len(text) <= LINE_MAX // 4:  # at most 4 bytes a character
             return text
@@ -303,7 +319,15 @@ class JsonFormat(logging.Formatter):
 
     @staticmethod
     def _dumped(told: dict[str, Any]) -> str:
-        return json.dumps(told, ensure_ascii=False, default=shown, separators=(",", ":"))
+        text = json.dumps(told, ensure_ascii=False, default=shown, separators=(",", ":"))
+        return text.translate(_IN_JSON)
+
+
+def _trace_of(record: logging.LogRecord) -> str:
+    """The traceback that goes below a line, "" for none."""
+    error = record.exc_info[1] if record.exc_info else None
+    told: str = getattr(record, "trace", "") or _traced(error)
+    return told
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -335,7 +359,6 @@ class LineHandler(logging.Handler):
         self._opened_here = self.stream_fd != stream_fd  # the other one is its giver's
         self.dropped = 0
         """Lines that could not be written, since the last one that said so."""
-        self.dropped_total = 0
         self._torn = False  # a line was begun and not ended
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -351,7 +374,6 @@ class LineHandler(logging.Handler):
 
     def _count(self) -> None:
         self.dropped += 1
-        self.dropped_total += 1
 
     def _line(self, record: logging.LogRecord) -> bytes:
         text = self.format(record)

@@ -7,11 +7,11 @@ import gc
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE
+from jobvisor.jobs.log import say
 from jobvisor.supervisor.signals import PASSED_ON, forget_all
 
 #: Exit codes of a worker that ends itself, in words.
@@ -88,9 +88,8 @@ def _live(run: Callable[[], int], closing: Iterable[int], mask: set[int]) -> Non
         _take_streams()
         signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, *PASSED_ON})
         code = run()
-    except BaseException:  # noqa: BLE001 -- the border of a child: whatever it was, it is told and ends here
-        with contextlib.suppress(Exception):
-            sys.stderr.write(traceback.format_exc())
+    except BaseException as error:  # noqa: BLE001 -- the border of a child: whatever it was, it is told and ends here
+        say("broken", error=f"{type(error).__name__}: {error}", trace=error)
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

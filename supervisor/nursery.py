@@ -28,6 +28,7 @@ from jobvisor.supervisor.crew import Post
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.roster import CARETAKER, ROSTER, RoleRow, Told
 from jobvisor.supervisor.signals import drain, poke
+from jobvisor.supervisor.stacks import Stacks
 
 
 class Nursery:
@@ -38,6 +39,7 @@ class Nursery:
         self._clock = clock
         self._pid = os.getpid()
         self._parents_own: list[int] = []
+        self.stacks = Stacks(clock)
         self._lifeline_read, self._lifeline_write = _pipe()
         self._poke_read, self._poke_write = _pipe()
         self._wakes = {row.number: _pipe() for row in ROSTER.values() if row.told is Told.BY_WORD}
@@ -109,6 +111,7 @@ class Nursery:
             parent_poke=self._poke_write,
             caretaker_poke=self._wakes[CARETAKER.number][1],
             wake_read=wake_read,
+            stacks=self.stacks.descriptor,
             pool=post.pool,
             clock=self._clock,
         )

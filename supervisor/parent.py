@@ -95,7 +95,6 @@ class Parent:
         self._first_start = FirstStart(self._crew, clock)
         self._code = EX_OK
         self._term_at = 0  # when the first TERM or INT came
-        self._dumping: list[Post] = []  # waiting for theirs to write their stack
         self._woke = clock.monotonic_ns()
 
     # -- the whole life
@@ -142,7 +141,7 @@ class Parent:
         self._judge.note_lateness(self._clock.monotonic_ns() - self._woke)
         self._judge.look(self._config.family)
         self.proceed()
-        self._dump_next()
+        self._nursery.stacks.go_on()
         self._fill_posts()
         self._wait()
 
@@ -210,18 +209,11 @@ class Parent:
             send(post.pid, signal.SIGUSR1)
 
     def _on_dump(self) -> None:
-        self._dumping = list(self._crew)
-
-    def _dump_next(self) -> None:
-        """One child in each round: stacks written at the same time could not be told apart."""
-        if not self._dumping:
-            return
-        post = self._dumping.pop(0)
-        slot = post.slot
-        state, job = STATES[slot[STATE]], slot[CURRENT] or "none"
-        say("dump", name=post.name, pid=post.pid or "none", state=state, job=job)
-        if post.pid:
-            send(post.pid, signal.SIGUSR2)
+        for post in self._crew:
+            slot = post.slot
+            state, job = STATES[slot[STATE]], slot[CURRENT] or "none"
+            say("dump", name=post.name, pid=post.pid or "none", state=state, job=job)
+        self._nursery.stacks.ask(self._crew)
 
     _actions: dict[int, Callable[[Parent], None]] = {  # noqa: RUF012 -- never changed
         signal.SIGTERM: _on_term,
@@ -349,7 +341,7 @@ class Parent:
             self._begin_stop()
 
     def _next_look(self, now: int, busy: bool) -> int:
-        watchful = busy or self._dumping or self._stop.stage != RUN
+        watchful = busy or self._nursery.stacks.is_busy() or self._stop.stage != RUN
         until = now + (TICK_NS if watchful else IDLE_NS)
         for post in self._crew:
             slot = post.slot

@@ -6,8 +6,6 @@ import faulthandler
 import os
 import select
 import signal
-import sys
-import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -22,7 +20,6 @@ from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
 
 SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
 IDLE_LEAST, IDLE_MOST = 2.0, 30.0  # seconds for which a transaction may stand still
-TRACE_MAX = 16_384  # characters of the traceback of a module that cannot be imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,8 @@ class Seat:
     caretaker_poke: int
     wake_read: int = -1
     """Readable when the parent or a sibling wants this child; -1 for a role that is told by a signal."""
+    stacks: int = 2
+    """Where this child writes its stack when it is asked to."""
     pool: int = 0
     """Which of the configured pools, for a worker."""
     clock: Clock = SYSTEM
@@ -69,7 +68,7 @@ class Role(ABC):
         self.slot[OWNER] = self.seat.owner
         self.signals = Signals([signal.SIGTERM, signal.SIGUSR1])
         # For USR2: from C, so that a child stuck in native code tells its stack as well.
-        faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
+        faulthandler.register(signal.SIGUSR2, file=self.seat.stacks, all_threads=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         identity = Identity.mine()
         self.slot[TICKS] = identity.start_ticks
@@ -81,12 +80,10 @@ class Role(ABC):
         try:
             self.boot()
         except JobsError as error:
-            say("boot_failed", role=self.seat.name, error=str(error))
-            self.board.write_note(self.slot.index, str(error))
             # A user's module that cannot be imported; a database tells all in its one sentence.
-            if error.__cause__ is not None and not isinstance(error, StoreError):
-                trace = "".join(traceback.format_exception(error.__cause__))
-                sys.stderr.write(trace[-TRACE_MAX:])
+            trace = None if isinstance(error, StoreError) else error.__cause__
+            say("boot_failed", role=self.seat.name, error=str(error), trace=trace)
+            self.board.write_note(self.slot.index, str(error))
             return EX_CONFIG if error.exit_code == EX_CONFIG else 1
         poke(self.seat.parent_poke)
         poke(self.seat.caretaker_poke)

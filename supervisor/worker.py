@@ -13,7 +13,7 @@ import os
 import random
 import sys
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.clock import SECOND
@@ -149,7 +149,12 @@ class Worker(Role):
         self._poll_seconds = self._config.database.poll_ms / 1000
         # Successes are the many: their line costs nothing where nobody reads it.
         self._verbose = self._config.log.level == "debug"
-        ours = [self.seat.lifeline, self.seat.parent_poke, self.seat.caretaker_poke]
+        ours = [
+            self.seat.lifeline,
+            self.seat.parent_poke,
+            self.seat.caretaker_poke,
+            self.seat.stacks,
+        ]
         ours += [*self.signals.descriptors(), *log_descriptors()]
         waker = self._waker.fileno()
         self._clean = Cleanliness([*ours, waker] if waker is not None else ours)
@@ -513,7 +518,7 @@ class Worker(Role):
         if limit and (held := resident(os.getpid()) or 0) > limit:
             self._leave("recycled", reason=f"it holds {held >> 20} MiB")
 
-    def _leave(self, line: str, **fields: object) -> None:
+    def _leave(self, line: str, **fields: Any) -> None:
         if self._reason is None:
             self._reason = line
             say(line, **fields)

@@ -11,6 +11,7 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import EX_SOFTWARE
+from jobvisor.jobs.log import configure
 from jobvisor.supervisor.child import (
     Exit,
     kill_group,
@@ -48,10 +49,13 @@ def test_a_child_that_raises_leaves_with_70_and_a_traceback(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     def broken() -> int:
+        configure("info", "text", 2)
         raise ValueError("in the child")
 
     assert ended(spawn(broken, [])).code == EX_SOFTWARE
-    assert "ValueError: in the child" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "this process ends: ValueError: in the child" in told
+    assert "    Traceback (most recent call last)" in told
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])

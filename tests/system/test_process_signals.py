@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -314,15 +315,16 @@ def test_usr2_shows_where_a_child_hangs_in_its_boot(build: Build) -> None:
 
 
 def test_usr2_writes_the_stacks_of_all_children_also_of_a_busy_one(build: Build) -> None:
-    house = build(TASKS, processes=2)
+    house = build(TASKS, processes=2, config={"log": {"format": "json"}})
     house.enqueue("gated", 1)
     family = house.start()
     house.wait_lines("began")
     pids = house.workers()
     family.send_signal(signal.SIGUSR2)
-    eventually(lambda: house.said(" in gate"), what="the stack of the task")
-    eventually(lambda: len(house.said("Current thread")) == 3, what="three stacks")
+    eventually(lambda: len(house.said("stands here")) == 3, what="three stacks")
+    assert any(" in gate" in json.loads(line)["traceback"] for line in house.said("stands here"))
     assert len(house.said("is in state")) == 3
+    assert house.said("Current thread") == house.said("stands here"), "outside of JSON"
     assert all(alive(pid) for pid in pids)
     house.touch("go")
     assert house.stop(family) == 0
