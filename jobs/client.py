@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Protocol, Self, TypeVar, overload
 
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.codec import NamedCodec, named_codec
@@ -20,6 +21,7 @@ from jobvisor.jobs.errors import (
     JobsError,
     StoreError,
     WaitTimeout,
+    shown,
 )
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
@@ -35,6 +37,9 @@ from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 from jobvisor.jobs.units import Duration, duration_ms
 from jobvisor.jobs.watch import Watch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Target = Task[..., Any] | Call | str
 Jobs = list[Job]
@@ -72,6 +77,15 @@ class Moved(NamedTuple):
 Moves = list[Moved]
 
 
+class Stage(Protocol):
+    """A database for a test, in place of the one that a client names."""
+
+    store: Store
+
+    def enqueued(self, payload: Payload, /) -> None:
+        """Called when one job or many have been stored, encoded by this."""
+
+
 class Client:
     """A door to one database, for any number of threads.
 
@@ -84,6 +98,9 @@ class Client:
     ...     job.state, job.args, client.get(job.id).kwargs
     (<State.PENDING: 'pending'>, ['a@b.c'], {'subject': 'x'})
     """
+
+    stage: ClassVar[Stage | None] = None
+    """Where every client of this process plays instead of its own database: `jobvisor.testing`."""
 
     def __init__(
         self,
@@ -131,8 +148,21 @@ class Client:
 
     # -- enqueue
 
+    @overload
+    def enqueue(
+        self, target: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    @overload
+    def enqueue(self, target: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def enqueue(self, target: Call[R], /) -> Job[R]: ...
+    @overload
+    def enqueue(self, target: str, /, *args: Any, **kwargs: Any) -> Job: ...
     def enqueue(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
-        """Store a job; when it returns, the job is not lost any more.
+        """Store a job of a task, of a call of one, or of a task's name.
+
+        When it returns, the job is not lost any more. Type checkers hold the arguments against the
+        task's, and know the type of `result`.
 
         Raises PayloadError or InvalidOption before anything is stored, StoreUnavailable if the
         database does not answer: then the job is there once or not at all.
@@ -141,17 +171,27 @@ class Client:
         self._load_codec()
         new = call.new_job(self._defaults, self._payload)
         with self._store() as store:
-            return store.enqueue_one(new)
+            job = store.enqueue_one(new)
+        if Client.stage is None:
+            return job
+        Client.stage.enqueued(self._payload)
+        return replace(self.get(job.id), created=job.created)
 
     def enqueue_many(self, calls: Iterable[Call]) -> Ids:
         """Store many jobs in one transaction, all or none; their ids, in order.
 
-        Where a unique key is taken the id is that of the job that holds it.
+        Calls are made by `task.call(...)`, with other options by `task.using(...).call(...)`, of a
+        task that is only a name by `client.call(...)`. Where a unique key is taken the id is that of
+        the job that holds it.
         """
         self._load_codec()
+        calls = [_checked_call(number, call) for number, call in enumerate(calls)]
         new = [call.new_job(self._defaults, self._payload) for call in calls]
         with self._store() as store:
-            return [number for number, _created in store.enqueue(new)]
+            ids = [number for number, _created in store.enqueue(new)]
+        if Client.stage is not None:
+            Client.stage.enqueued(self._payload)
+        return ids
 
     def call(
         self, name: str, /, *args: Any, options: OptionValues | None = None, **kwargs: Any
@@ -165,16 +205,22 @@ class Client:
 
     # -- look
 
-    def get(self, job: int) -> Job:
-        """One job; JobNotFound if there is none, or none any more."""
+    @overload
+    def get(self, job: Job[R]) -> Job[R]: ...
+    @overload
+    def get(self, job: int) -> Job: ...
+    def get(self, job: int | Job) -> Job:
+        """One job as it is now, by its id or as a Job; JobNotFound if there is none any more."""
+        number = _id(job)
         with self._store() as store:
-            return store.get(job)
+            return store.get(number)
 
-    def attempts(self, job: int) -> Attempts:
+    def attempts(self, job: int | Job) -> Attempts:
         """The unsuccessful runs of a job, oldest first."""
+        number = _id(job)
         with self._store() as store:
-            store.get(job)
-            return store.attempts(job)
+            store.get(number)
+            return store.attempts(number)
 
     def list(
         self,
@@ -237,7 +283,17 @@ class Client:
             return store.task_names(TASK_NAMES_MAX)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many jobs of each queue are in each state; reads the whole table."""
+        """How many jobs of each queue are in each state; reads the whole table.
+
+        A queue without jobs is not in it, nor a state that none of its jobs is in, so read it by
+        `get`: `client.counts().get("mail", {}).get("failed", 0)`. The states are plain texts:
+        scheduled, pending, blocked, running, succeeded, failed, cancelled.
+
+        >>> with Client("memory://") as client:
+        ...     _ = client.enqueue("app.mail:send", "a@b.c")
+        ...     client.counts()
+        {'default': {'pending': 1}}
+        """
         with self._store() as store:
             return store.counts()
 
@@ -246,8 +302,16 @@ class Client:
         with self._store() as store:
             return {queue: max(0, ms) / 1000 for queue, ms in store.oldest_pending().items()}
 
-    def wait(self, job: int, timeout: float | None = None) -> Job:
-        """The job once it is finished; WaitTimeout after `timeout` seconds (None: for ever)."""
+    @overload
+    def wait(self, job: Job[R], timeout: float | None = None) -> Job[R]: ...
+    @overload
+    def wait(self, job: int, timeout: float | None = None) -> Job: ...
+    def wait(self, job: int | Job, timeout: float | None = None) -> Job:
+        """The job once it is finished; WaitTimeout after `timeout` seconds (None: for ever).
+
+        Finished may be failed or cancelled: look at its `state` before you use its `result`.
+        """
+        job = _id(job)
         began = self._clock.monotonic_ns()
         with self._store() as store, self._own_watch().waiting(store.watcher):
             while True:
@@ -273,18 +337,24 @@ class Client:
 
     # -- change
 
-    def cancel(self, job: int) -> str:
+    def cancel(self, job: int | Job) -> str:
         """`cancelled`, or `requested` of a running job; IllegalMove if it is finished."""
+        number = _id(job)
         with self._store() as store:
-            return store.cancel(job)
+            return store.cancel(number)
 
-    def requeue(self, job: int) -> Job:
+    @overload
+    def requeue(self, job: Job[R]) -> Job[R]: ...
+    @overload
+    def requeue(self, job: int) -> Job: ...
+    def requeue(self, job: int | Job) -> Job:
         """Start a finished job over at attempt 0, its history kept; UniqueTaken names a holder."""
+        number = _id(job)
         with self._store() as store:
-            store.requeue(job)
-            return store.get(job)
+            store.requeue(number)
+            return store.get(number)
 
-    def cancel_many(self, jobs: Iterable[int]) -> Moves:
+    def cancel_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`cancel` of each in one transaction; what became of each, in order.
 
         One that cannot be cancelled is told as such and stops nothing. Give thousands, not
@@ -292,14 +362,15 @@ class Client:
         """
         return self._move_many(jobs, lambda store, job: store.cancel(job))
 
-    def requeue_many(self, jobs: Iterable[int]) -> Moves:
+    def requeue_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`requeue` of each in one transaction, as `cancel_many` cancels."""
         return self._move_many(jobs, _requeued)
 
-    def _move_many(self, jobs: Iterable[int], move: Callable[[Store, int], str]) -> Moves:
+    def _move_many(self, jobs: Iterable[int | Job], move: Callable[[Store, int], str]) -> Moves:
         moved: Moves = []
+        numbers = [_id(job) for job in jobs]
         with self._store() as store, store.transaction():
-            for job in jobs:
+            for job in numbers:
                 try:
                     moved.append(Moved(job, move(store, job)))
                 except (IllegalMove, JobNotFound) as error:
@@ -345,11 +416,16 @@ class Client:
     # -- run
 
     def run_one(self, queues: Sequence[str] | None = None) -> Job | None:
-        """Claim one job, run it here, settle it; None if nothing is due.
+        """Claim one job, run it here, settle it; the job as it is then, None if nothing was due.
 
-        For tests and other people's loops. No timeout is enforced, and a death of this process
-        is noticed by the next family on the same database. Where the database goes away before the
-        job is settled this raises, and the next call settles it.
+        For other people's loops; tests have `jobvisor.testing`. Without `queues` every queue that
+        has a pending job is served. The job's own failure is not raised: it is in the `state` and
+        `error` of the answer. No timeout or memory limit is enforced. While the task runs this
+        client's connection stays open, unless it was made with `hold=False`: do that on SQLite where
+        the task opens the same file, because closing it there would drop this process's locks.
+
+        A death of this process is noticed by the next family on the same database. Where the database
+        goes away before the job is settled this raises, and the next call settles it.
         """
         self._load_codec()
         with self._store() as store:
@@ -383,13 +459,7 @@ class Client:
         if not self._hold:
             store.close()
         port = Nobody()
-        execution = Execution(
-            self._registry,
-            clock=self._clock,
-            port=port,
-            worker="run_one",
-            payload=self._payload,
-        )
+        execution = self._execution(port)
         began = self._clock.monotonic_ns()
         outcome = execution.run(claimed)
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
@@ -397,6 +467,15 @@ class Client:
             life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
             outcome.delay_ms, outcome.body(), port.last,
         )  # fmt: skip
+
+    def _execution(self, port: Nobody) -> Execution:
+        return Execution(
+            self._registry,
+            clock=self._clock,
+            port=port,
+            worker="run_one",
+            payload=self._payload,
+        )
 
     def _load_codec(self) -> None:
         """A codec that cannot be imported is the configuration's fault, and not a payload's."""
@@ -411,10 +490,13 @@ class Client:
         try:
             yield store
         finally:
-            if not self._hold:
+            if not self._hold and Client.stage is None:
                 store.close()
 
     def _own_store(self) -> Store:
+        if Client.stage is not None:
+            Client.stage.store.payload = self._payload
+            return Client.stage.store
         with self._lock:
             if self._store_of is None or self._store_of[0] != os.getpid():
                 if self._store_of is not None:
@@ -467,7 +549,11 @@ class _Default:
 def use_client(client: Client | None) -> Callable[[], None]:
     """Make `task.enqueue()` use this client (None: find one anew); call the answer to undo it.
 
-    A web app whose settings are its own calls it once at start.
+    A web app whose settings are its own calls it once at start, before its threads begin: there is
+    one such client in a process. A plain `Client()` does not become it, and is not changed by it.
+
+    >>> undo = use_client(Client("memory://"))
+    >>> undo()
     """
     before, _Default.client = _Default.client, client
 
@@ -498,6 +584,25 @@ def _call_of(
         f"{target!r} cannot be enqueued; it must be a task (a function under @task), "
         f"a call of one, or a task's name"
     )
+
+
+def _checked_call(number: int, call: Any) -> Call:
+    if isinstance(call, Call):
+        return call
+    how = f"{call.name}.call(...)" if isinstance(call, Task) else "task.call(...)"
+    raise InvalidOption(f"calls[{number}] is {shown(call)}; it must be a call, made by {how}")
+
+
+def _id(job: Any) -> int:
+    """The id where a job is meant; the next call would say less well what is wrong with it."""
+    if isinstance(job, Job):
+        return job.id
+    if isinstance(job, bool) or not isinstance(job, int):
+        raise InvalidOption(
+            f"{shown(job)} is no job; give its id, which is a whole number, or the Job that "
+            "enqueue returned"
+        )
+    return job
 
 
 def _is_durable(durability: str) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from jobvisor.jobs.clock import Clock, to_datetime
+from jobvisor.jobs.clock import SYSTEM, Clock, to_datetime
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.outcome import Cancelled, Release
 from jobvisor.jobs.task import Injected
+from jobvisor.jobs.units import Duration, duration_ms
 
 NOTE_MAX = 200  # characters
 PROGRESS_MAX = 480  # bytes of JSON: a progress fits into the ledger's header
@@ -99,6 +100,41 @@ class Context(Injected):
         self._port = port
         self._clock = clock
 
+    @staticmethod
+    def for_test(
+        *,
+        job: int = 1,
+        task: str = "test",
+        queue: str = "default",
+        attempt: int = 1,
+        attempts_max: int = 1,
+        timeout: Duration | None = None,
+        worker: str = "test",
+        state: MutableMapping[str, Any] | None = None,
+    ) -> ContextForTest:
+        """A context to call a task with in a unit test; nothing is stored and nobody enforces anything.
+
+        >>> ctx = Context.for_test(attempt=2, attempts_max=3)
+        >>> ctx.progress(1, total=3)
+        >>> ctx.attempt, ctx.told
+        (2, [{'done': 1, 'total': 3}])
+        >>> ctx.ask_to_cancel()
+        >>> ctx.cancelled
+        True
+        """
+        return ContextForTest(
+            job=job,
+            task=task,
+            queue=queue,
+            attempt=attempt,
+            attempts_max=attempts_max,
+            ends_ns=SYSTEM.monotonic_ns() + duration_ms(timeout) * 1_000_000 if timeout else 0,
+            worker=worker,
+            state={} if state is None else state,
+            port=Rehearsal(),
+            clock=SYSTEM,
+        )
+
     @property
     def deadline(self) -> datetime | None:
         """When the run will be killed, None for never."""
@@ -148,6 +184,48 @@ class Context(Injected):
                 f"progress: {done!r} of {total!r} is not a finite number"
             ) from error
         self._port.progress(self.job, text)
+
+
+class Rehearsal:
+    """The port of a context that a test made: it does what the test says."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.cancel = False
+        self.stop = False
+
+    def progress(self, _job: int, text: str, /) -> None:
+        """Keep all that was shown."""
+        self.told.append(json.loads(text))
+
+    def cancelled(self, _job: int, /) -> bool:
+        """What the test said."""
+        return self.cancel
+
+    def stopping(self) -> bool:
+        """What the test said."""
+        return self.stop
+
+
+class ContextForTest(Context):
+    """What `Context.for_test` makes: a context that a test asks and steers."""
+
+    __slots__ = ()
+
+    _port: Rehearsal
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """Every progress that the task has shown, in order."""
+        return self._port.told
+
+    def ask_to_cancel(self) -> None:
+        """From now on the job is asked to end: `cancelled` is true, `check` raises Cancelled."""
+        self._port.cancel = True
+
+    def ask_to_stop(self) -> None:
+        """From now on the worker is to leave: `stopping` is true, `check` raises Release."""
+        self._port.stop = True
 
 
 def _short(told: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from jobvisor.jobs.clock import iso
 from jobvisor.jobs.payload import plain
@@ -80,9 +80,22 @@ MOVES: dict[str, frozenset[Move]] = {
 }
 
 
+if TYPE_CHECKING:  # a default is what type checkers know of; Python has it from 3.13 on
+    from typing_extensions import TypeVar
+
+    R_co = TypeVar("R_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    R_co = TypeVar("R_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One requested call of a task, as the database had it when it was read."""
+class Job(Generic[R_co]):
+    """One requested call of a task, as the database had it when it was read.
+
+    Type checkers know `Job[int]` where they know the task; `Job` alone is one of any.
+    """
 
     id: int
     """Never used again, also after the row is pruned."""
@@ -105,8 +118,8 @@ class Job:
     """Bytes of its process group, None for no limit."""
     unique: str | None
     """The key that no other unfinished job has."""
-    result: Any
-    """What the function returned, once succeeded."""
+    result: R_co
+    """What the function returned, once succeeded; None before and otherwise."""
     error: str | None
     """The last failure in one line."""
     progress: dict[str, Any] | None

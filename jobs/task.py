@@ -10,11 +10,12 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache, update_wrapper
 from typing import (
+    TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
@@ -24,6 +25,7 @@ from typing import (
     TypedDict,
     TypeVar,
     Unpack,
+    overload,
 )
 
 from jobvisor.jobs.clock import from_datetime
@@ -35,6 +37,7 @@ from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
 from jobvisor.jobs.units import Duration, duration_ms, size_bytes
 
 P = ParamSpec("P")
+T = TypeVar("T")
 C = TypeVar("C")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -70,7 +73,11 @@ class Defaults:
 
 
 class OptionValues(TypedDict, total=False):
-    """The options as a person writes them, for the decorator and for `using`."""
+    """The options as a person writes them, for the decorator and for `using`.
+
+    `expires_in` counts from the moment the job is first due: one that no worker has started by then
+    ends `failed` with the outcome `expired`, and does not run too late.
+    """
 
     queue: str
     priority: int
@@ -258,17 +265,25 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
 class Enqueuer(Protocol):
     """What a task needs of a client."""
 
-    def enqueue(self, call: Call, /) -> Job:
+    def enqueue(self, call: Call[T], /) -> Job[T]:
         """Store the call."""
 
 
 def _no_client() -> Enqueuer:
-    raise ConfigError("no client is known yet: `import jobs` before the first enqueue")
+    raise ConfigError("no client is known yet: `import jobvisor` before the first enqueue")
+
+
+if TYPE_CHECKING:  # with the default that job.py explains
+    from typing_extensions import TypeVar as DefaultingTypeVar
+
+    CallR_co = DefaultingTypeVar("CallR_co", covariant=True, default=Any)
+else:
+    CallR_co = TypeVar("CallR_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One requested call of a task, not stored yet."""
+class Call(Generic[CallR_co]):
+    """One requested call of a task, not stored yet; `Call[int]` is one of a task that returns int."""
 
     task: str
     args: tuple[Any, ...] = ()
@@ -366,8 +381,24 @@ class Task(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
-        """This call as a value, for `enqueue_many`."""
+    @overload
+    def call(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Call[T]: ...
+    @overload
+    def call(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]: ...
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
+        """This call as a value, for `enqueue_many`.
+
+        >>> from jobvisor import Client, task
+        >>> @task(name="docs:send")
+        ... def send(to: str) -> int: ...
+        >>> with Client("memory://") as client:
+        ...     client.enqueue_many(
+        ...         send.using(unique=f"welcome:{to}").call(to) for to in ("a@b.c", "d@e.f", "a@b.c")
+        ...     )
+        [1, 2, 1]
+        """
         return Call(self.name, args, kwargs, self.options, self.function)
 
     def using(self, **values: Unpack[OptionValues]) -> Task[P, R_co]:
@@ -377,12 +408,28 @@ class Task(Generic[P, R_co]):
         """
         return Task(self.name, self.function, self.options.merged(Options.of(values)))
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+    @overload
+    def enqueue(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    @overload
+    def enqueue(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[Any]:
         """Store this call with the default client; once this returns, the job cannot be lost."""
         return Task.default_client().enqueue(self.call(*args, **kwargs))
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """`enqueue` in a thread, for an event loop."""
+    @overload
+    async def aenqueue(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    @overload
+    async def aenqueue(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[Any]:
+        """`enqueue` for code in an event loop: `job = await send.aenqueue("a@b.c")`.
+
+        It runs in a thread of the loop's own pool, since the commit takes milliseconds of disk. When
+        the awaiting code is cancelled the job may be stored all the same.
+        """
         import asyncio  # noqa: PLC0415 -- 30 ms that a program without a loop need not pay
 
         return await asyncio.to_thread(self.enqueue, *args, **kwargs)

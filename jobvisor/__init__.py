@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobvisor import errors
 from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.context import Context
@@ -11,11 +12,13 @@ from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
 from jobvisor.jobs.payload import Codec
 from jobvisor.jobs.registry import registry, task
 from jobvisor.jobs.retry import DecorrelatedJitter, Exponential, Fixed
+from jobvisor.jobs.task import Call, Task
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.embed import Supervisor
 
 __all__ = [
     "Attempt",
+    "Call",
     "Cancelled",
     "Client",
     "Codec",
@@ -32,7 +35,9 @@ __all__ = [
     "Snooze",
     "State",
     "Supervisor",
+    "Task",
     "__version__",
+    "errors",
     "registry",
     "task",
     "use_client",

@@ -136,4 +136,20 @@ def test_all_names_exactly_what_is_exported_in_order() -> None:
     exported = jobvisor.__all__
     assert list(exported) == sorted(exported)
     public = {name for name in vars(jobvisor) if not name.startswith("_")}
-    assert public - {"annotations", "jobs", "supervisor"} == set(exported) - {"__version__"}
+    parts = {"annotations", "jobs", "supervisor", "testing"}
+    assert public - parts == set(exported) - {"__version__"}
+
+
+def test_every_error_is_public_and_in_the_drawing_that_stands_twice() -> None:
+    ours = {
+        name
+        for name, found in vars(jobvisor.jobs.errors).items()
+        if isinstance(found, type) and issubclass(found, jobvisor.JobsError)
+    }
+    assert set(jobvisor.errors.__all__) == ours
+    drawn = [
+        (doc or "").split("\n\n")[1]
+        for doc in (jobvisor.errors.__doc__, jobvisor.jobs.errors.__doc__)
+    ]
+    assert drawn[0] == drawn[1]
+    assert ours == set(re.findall(r"[A-Z]\w+(?= )", re.sub(r"\(\w+\)", "", drawn[0])))

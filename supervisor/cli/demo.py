@@ -22,6 +22,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import InvalidOption, JobsError
 from jobvisor.jobs.job import FINISHED, Job, State
 from jobvisor.jobs.keys import PROCESSES_MAX
+from jobvisor.jobs.task import Call
 from jobvisor.supervisor.cli import json_option, print_json, print_table, say
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.embed import Supervisor
@@ -213,7 +214,7 @@ class Watch:
 
     def enqueue(self, files: Mapping[str, str]) -> None:
         """One transaction for all: the two that hurt among the others."""
-        calls = [
+        calls: list[tuple[Call, str]] = [
             (tasks.analyze.call(path, journal=self._journal), name) for path, name in files.items()
         ]
         for number, name in enumerate(HURTING, 1):

@@ -277,6 +277,39 @@ def test_jobs_are_counted_and_the_longest_wait_is_told(client: Client, clock: Mo
     assert client.oldest_pending() == {"default": 1.5}
 
 
+def test_a_job_may_be_given_where_an_id_is_meant(client: Client, sending: Task[..., int]) -> None:
+    job = client.enqueue(sending, "abc")
+    assert client.get(job) == job
+    assert client.attempts(job) == []
+    assert client.cancel(job) == "cancelled"
+    assert client.requeue(job).state is State.PENDING
+    assert [moved.outcome for moved in client.cancel_many([job])] == ["cancelled"]
+    assert [moved.outcome for moved in client.requeue_many([job])] == ["pending"]
+    client.run_one()
+    assert client.wait(job, timeout=0).result == 7
+
+
+@pytest.mark.parametrize("job", ["1", None, 1.0, True, b"1", [1]])
+def test_what_is_no_job_is_refused_with_a_sentence(client: Client, job: Any) -> None:
+    for ask in (client.get, client.attempts, client.cancel, client.requeue, client.wait):
+        with pytest.raises(InvalidOption, match=r"is no job; give its id"):
+            ask(job)
+    for many in (client.cancel_many, client.requeue_many):
+        with pytest.raises(InvalidOption, match=r"is no job; give its id"):
+            many([job])
+
+
+def test_what_is_no_call_is_refused_with_the_way_to_make_one(
+    client: Client, sending: Task[..., int]
+) -> None:
+    wrong: list[Any] = [sending.call("a"), sending]
+    with pytest.raises(InvalidOption, match=r"calls\[1\] is <task app:send>; .*app:send\.call"):
+        client.enqueue_many(wrong)
+    with pytest.raises(InvalidOption, match=r"calls\[0\] is 'app:send'; .*made by task\.call"):
+        client.enqueue_many(["app:send"])  # type: ignore[list-item]
+    assert client.list() == []
+
+
 # -- wait
 
 

@@ -11,7 +11,7 @@ import pytest
 from jobvisor.jobs.job import FINISHED, MOVES, UNFINISHED, Attempt, Claimed, Job, State
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-JOB = Job(
+JOB: Job = Job(
     id=1,
     task="app:f",
     args=[date(2026, 11, 22)],

@@ -114,7 +114,7 @@ def test_finished_jobs_go_with_all(run: Run, client: Client) -> None:
 
 
 def test_an_export_is_plain_ascii_whatever_the_jobs_hold(run: Run, client: Client) -> None:
-    client.enqueue(add, "\x1b[31m \x9b \u2028 \U0001f600")
+    client.enqueue(add.name, "\x1b[31m \x9b \u2028 \U0001f600")
     text = run("export").stdout
     assert re.fullmatch(r"[ -~\n]*", text)
     (job,) = jobs_of(text)
