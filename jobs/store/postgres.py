@@ -30,6 +30,7 @@ from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUn
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed, Job, NewJob
 from jobvisor.jobs.log import say
+from jobvisor.jobs.store.arrays import columns
 from jobvisor.jobs.store.base import NOTHING, Applied, JobRow, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
@@ -641,7 +642,7 @@ class PostgresStore(RelationalStore):
         for start in range(0, len(order), ROWS_AT_ONCE):
             places = order[start : start + ROWS_AT_ONCE]
             values = [{"id": ids[place], **jobs[place]._asdict()} for place in places]
-            made = {row[0] for row in self._rows("enqueue_many", _columns(values))}
+            made = {row[0] for row in self._rows("enqueue_many", columns(values))}
             for place in places:
                 if ids[place] not in made:
                     number, row = carried_out(enqueueing(jobs[place]), self._rows)
@@ -967,12 +968,8 @@ def _set(settings: Mapping[str, str], *, local: bool) -> bytes:
 def _at_once(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
     """One statement for many rows, over arrays."""
     if name in _ALWAYS_MANY:
-        return name, _columns(rows)
-    return (name, rows[0]) if len(rows) == 1 else (f"{name}_many", _columns(rows))
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}
+        return name, columns(rows)
+    return (name, rows[0]) if len(rows) == 1 else (f"{name}_many", columns(rows))
 
 
 def _migrations() -> list[Any]:

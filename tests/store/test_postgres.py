@@ -23,6 +23,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import State
+from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.store import Rest, Store, open_store
 from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, SCHEMA, PostgresStore
 from jobvisor.jobs.store.statements import statements
@@ -1449,3 +1450,36 @@ def test_the_suite_runs_on_more_than_one_version_where_there_is_one() -> None:
         store.enqueue([new(unique_key=str(number % 5)) for number in range(10)])
         assert len(claim(store, life(), limit=10)) == 5
         store.close()
+
+
+# -- the history
+
+
+def test_the_history_of_a_job_goes_with_it_whoever_removes_it(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who = life()
+    store.enqueue([new()] * 3)
+    first = claim(store, who, limit=2)
+    store.apply([record(who, 1, first[0], "fail"), record(who, 1, first[1], "retry")], who)
+    database.sql("UPDATE jobs SET run_at = clock(), state = 'pending' WHERE state = 'scheduled'")
+    again = claim(store, who, 2)
+    assert [job.claims for job in again] == [2, 1]
+    assert database.sql("SELECT job FROM attempts ORDER BY job") == [(1,), (2,)]
+    store.apply([record(who, 2, job) for job in again], who, forget_succeeded=True)
+    assert database.sql("SELECT job FROM attempts") == [(1,)]
+    database.sql("DELETE FROM jobs")
+    assert database.sql("SELECT job FROM attempts") == []
+
+
+def test_texts_of_many_rows_arrive_as_they_are(store: PostgresStore) -> None:
+    who = life()
+    results = ['"a,b"', '"{\\"c\\"}"', '"\\\\"', '"NULL"', "null", '""', '" ü\\n"', "[1, {}]"]
+    store.enqueue([new()] * len(results))
+    jobs = claim(store, who)
+    done = [
+        record(who, 1, job, Outcome("succeed", result=text))
+        for job, text in zip(jobs, results, strict=True)
+    ]
+    assert store.apply(done, who).changed == len(results)
+    assert [store.get(job.id).result for job in jobs] == [json.loads(text) for text in results]

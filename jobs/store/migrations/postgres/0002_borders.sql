@@ -52,3 +52,16 @@ $$;
 -- enough for milliseconds and half the work of a numeric.
 CREATE OR REPLACE FUNCTION {schema}.ms(moment timestamptz) RETURNS bigint LANGUAGE sql STABLE
     AS $$SELECT (date_part('epoch', moment) * 1000)::bigint$$;
+
+-- The history of a job goes with it. The foreign key did the same by a query for each deleted row, half the
+-- cost of a settle where succeeded rows are not kept; a row that ran for the first time has no history.
+ALTER TABLE {schema}.attempts DROP CONSTRAINT attempts_job_fkey;
+CREATE FUNCTION {schema}.forget_attempts() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM {schema}.attempts WHERE job = OLD.id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER jobs_forget AFTER DELETE ON {schema}.jobs FOR EACH ROW
+    WHEN (OLD.state <> 'running' OR OLD.claims > 1) EXECUTE FUNCTION {schema}.forget_attempts();
