@@ -16,6 +16,7 @@
        |- StoreUnavailable          69   for now: locked, full, unreachable; trying again helps
        |- StoreRefused              78   for good: this file or place cannot be used
        |- SchemaError               78   the tables are newer, or missing
+       |- RowRefused                 1   a constraint, a trigger or a type refuses a row
        '- ForkedStore                1   a connection met another process than its own
 
 The first sentence of a docstring is the default message, so it is said once. `exit_code` is what
@@ -187,6 +188,15 @@ class StoreRefused(StoreError):
     """
 
     exit_code = 78
+
+
+class RowRefused(StoreError):
+    """The database refuses a row.
+
+    A constraint, a trigger of yours, or a value its column cannot hold; nothing was changed.
+    """
+
+    exit_code = 1
 
 
 class SchemaError(StoreError):

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from jobvisor.jobs.clock import iso
+from jobvisor.jobs.errors import PayloadError
 from jobvisor.jobs.payload import plain
 
 
@@ -153,7 +154,8 @@ class Job(Generic[R_co]):
         """
         told = {name: _json_value(name, getattr(self, name)) for name in self.__slots__}
         users = {
-            name: plain(getattr(self, name)) for name in ("args", "kwargs", "result", "progress")
+            name: _users_value(getattr(self, name))
+            for name in ("args", "kwargs", "result", "progress")
         }
         return told | users
 
@@ -185,6 +187,14 @@ class Attempt:
     def as_json(self) -> dict[str, Any]:
         """What `json.dumps` takes: times in ISO 8601, `owner` as a text."""
         return {name: _json_value(name, getattr(self, name)) for name in self.__slots__}
+
+
+def _users_value(value: Any) -> Any:
+    """What a stranger's SQL stored may have no JSON form, such as an infinite number: it says so."""
+    try:
+        return plain(value)
+    except PayloadError as error:
+        return {"$unreadable": str(error)}
 
 
 def _json_value(name: str, value: Any) -> Any:

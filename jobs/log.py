@@ -71,6 +71,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "job {job}: the database refuses its outcome ({error}); see {path}",
     ),
+    "row_refused": (
+        logging.ERROR,
+        "job {job} stays as it is, the database refuses every change of it: {error}",
+    ),
     "subscriber_broken": (
         logging.ERROR,
         "the event subscriber {subscriber} raised {error}; further errors of it are not logged",

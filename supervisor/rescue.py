@@ -92,7 +92,15 @@ class Rescue:
         for family in families:
             if not self._go_on():
                 break
-            self._judge_family(family)
+            try:
+                self._judge_family(family)
+            except Exception as error:
+                # What a stranger wrote there, such as a folder's name with a NUL, harms no other.
+                if not is_of_one_life(error):
+                    raise
+                if self._is_news(f"family {family.id}"):
+                    name = f"family {family.name}"
+                    say("unsettled", name=name, pid=family.pid, error=repr(error))
         if self._strangers_left:
             return STRANGERS_SECONDS
         return WATCH_SECONDS if families else None
@@ -107,7 +115,7 @@ class Rescue:
         strays = self._store.strays()
         living = {slot[OWNER] for slot in self._board.filled()}
         for owner in self._store.ownerless(self._dead_after_ms):
-            if owner is not None and owner not in living and self._go_on():
+            if owner not in living and self._go_on():
                 unknown = Life(owner, 0, "unknown", HOST, "", 0, 0, 0)
                 settle_vanished(self._store, unknown, self._go_on)
         watched = self._rescue_strays(strays)

@@ -443,8 +443,11 @@ class Store(ABC):
         """Whether an owner holds running rows."""
 
     @abstractmethod
-    def ownerless(self, claimed_before_ms_ago: int) -> list[int | None]:
-        """Owners no row of `owners` knows that hold rows claimed longer ago than this."""
+    def ownerless(self, claimed_before_ms_ago: int) -> list[int]:
+        """Owners no row of `owners` knows that hold rows claimed longer ago than this.
+
+        0 stands for the owner of running rows that somebody's plain SQL left without one.
+        """
 
     @abstractmethod
     def progress(self, job: int, owner: int, claim: int, progress: str) -> bool:

@@ -26,6 +26,7 @@ class Dialect(Store):
         self.payload = Payload()
         self._pending_made = False
         self._events: list[Event] = []
+        self._left: set[int] = set()  # rows that the database lets nobody change
 
     # -- what a dialect brings
 

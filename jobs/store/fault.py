@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from jobvisor.jobs.errors import SchemaError, StoreError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.errors import RowRefused, SchemaError, StoreError, StoreRefused, StoreUnavailable
 
 # https://www.sqlite.org/rescode.html, primary codes
 _UNAVAILABLE = {
@@ -40,6 +40,14 @@ def is_busy(error: sqlite3.Error) -> bool:
     return code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether a statement failed by the row it is about, or by a trigger that it set off."""
+    if isinstance(error, sqlite3.OperationalError):
+        return code_of(error) == sqlite3.SQLITE_ERROR and not _FOREIGN.search(str(error))
+    kinds = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
+    return isinstance(error, (*kinds, OverflowError, UnicodeError))
+
+
 class NamedFaults(AbstractContextManager[None]):
     """Raise SQLite's errors under our names, with the file they are about.
 
@@ -62,11 +70,11 @@ class NamedFaults(AbstractContextManager[None]):
     ) -> None:
         if isinstance(error, sqlite3.DatabaseError):
             named = self._named(error)
-            if named is not None:
+            if not isinstance(named, RowRefused):
                 self._drop()
-                raise named from error
+            raise named from error
 
-    def _named(self, error: sqlite3.DatabaseError) -> StoreError | None:
+    def _named(self, error: sqlite3.DatabaseError) -> StoreError:
         code = code_of(error)
         if code in _UNAVAILABLE:
             return StoreUnavailable(f"{self._path}: {_UNAVAILABLE[code]} ({error})")
@@ -76,4 +84,4 @@ class NamedFaults(AbstractContextManager[None]):
             return SchemaError(
                 f"{self._path}: its tables are another program's ({error}); name another file"
             )
-        return None
+        return RowRefused(f"{self._path} refuses a row: {error}")

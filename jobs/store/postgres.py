@@ -26,7 +26,13 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8Dumper
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.errors import (
+    ForkedStore,
+    RowRefused,
+    SchemaError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed, Job, NewJob
 from jobvisor.jobs.log import say
@@ -509,7 +515,7 @@ class PostgresStore(RelationalStore):
             if later:
                 self._drop()
                 raise StoreUnavailable(text.format(later)) from error
-            raise
+            raise RowRefused(text.format("it refuses a row")) from error
 
     def _drop(self) -> None:
         """Start over with a new connection next time: the server may be another by then."""
@@ -679,7 +685,7 @@ class PostgresStore(RelationalStore):
                 if self._depth:
                     break
                 return self._turn_at_once(life, claim, **asked)
-            except _REFUSING:
+            except (RowRefused, OverflowError, UnicodeError):
                 break  # one row the database refuses must not block the others
             except StoreUnavailable as error:
                 if left == 0 or not isinstance(error.__cause__, _IN_THE_WAY):
@@ -688,7 +694,8 @@ class PostgresStore(RelationalStore):
             self._unlisten()
             hold = "hold_owner_alone" if rest is not None else "hold_owner"
             known = self._entered != life.owner or self._rows(hold, {"owner": life.owner})
-            return super().turn(life, claim, **(asked if known else {**asked, "limit": 0}))
+            asked |= {} if known else {"limit": 0}
+            return self._turn(life, claim, careful=True, **asked)
 
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
         with self._lock, self._named_errors():

@@ -10,6 +10,7 @@ from jobvisor.jobs.errors import (
     IllegalMove,
     InvalidOption,
     JobNotFound,
+    RowRefused,
     StoreUnavailable,
     UniqueTaken,
     shown,
@@ -17,6 +18,7 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
 from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
+from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, attempt_of, in_order, job_of
 from jobvisor.jobs.store.settlement import Settlement
 from jobvisor.jobs.store.transfer import Transfer
@@ -202,6 +204,29 @@ class RelationalStore(Settlement, Transfer):
         register: bool = False,
         forget_succeeded: bool = False,
     ) -> Turn:
+        asked: dict[str, Any] = {
+            "queues": queues, "limit": limit, "journal": journal, "rest": rest,
+            "register": register, "forget_succeeded": forget_succeeded,
+        }  # fmt: skip
+        try:
+            return self._turn(life, claim, careful=False, **asked)
+        except RowRefused:
+            return self._turn(life, claim, careful=True, **asked)
+
+    def _turn(
+        self,
+        life: Life,
+        claim: int,
+        *,
+        careful: bool,
+        queues: Sequence[str],
+        limit: int,
+        journal: Sequence[Record],
+        rest: Rest | None,
+        register: bool,
+        forget_succeeded: bool,
+    ) -> Turn:
+        """`careful`: the database has refused a row of this turn, and one of them stops no other."""
         jobs: list[Claimed] = []
         with self.transaction():
             if register:
@@ -212,20 +237,30 @@ class RelationalStore(Settlement, Transfer):
             if rest is not None:
                 self.release_rest(life.owner, rest)
             if limit:
-                self.promote()
+                self._promote(careful=careful)
                 for queue in queues:
-                    jobs += self._claim(life.owner, claim, queue, limit - len(jobs))
+                    wanted = limit - len(jobs)
+                    jobs += self._claim(life.owner, claim, queue, wanted, careful=careful)
                     if len(jobs) >= limit:
                         break
         return Turn(jobs, applied)
 
-    def _claim(self, owner: int, claim: int, queue: str, limit: int) -> list[Claimed]:
-        parameters = {
+    def _claim(
+        self, owner: int, claim: int, queue: str, limit: int, *, careful: bool
+    ) -> list[Claimed]:
+        parameters: dict[str, Any] = {
             "owner": owner, "claim": claim, "queue": queue, "limit": limit,
             "first": True,  # what other queues gave is off the limit already
             "entered": False,  # of a life that works job by job under locks of its own
         }  # fmt: skip
-        return in_order(self._rows("claim", parameters))
+        if not careful:
+            return in_order(self._rows("claim", parameters))
+        rows, refused = self._attempted(self._rows, "claim", parameters)
+        if refused is not None:
+            parameters |= {"limit": min(limit, EACH_AT_ONCE), **self._but_left()}
+            ids = [{"job": row[0]} for row in self._rows("claimable", parameters)]
+            rows = [row for _, row in self._each("claim_row", parameters, ids)]
+        return in_order(rows)
 
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
         for queue in queues:
@@ -239,16 +274,30 @@ class RelationalStore(Settlement, Transfer):
     # -- caretakers
 
     def promote(self) -> int:
+        try:
+            return self._promote(careful=False)
+        except RowRefused:
+            return self._promote(careful=True)
+
+    def _promote(self, *, careful: bool) -> int:
+        limit = {"limit": PROMOTED_AT_ONCE}
         with self.transaction():
-            promoted = self._change("promote", {"limit": PROMOTED_AT_ONCE})
-            if promoted:
-                self._pending_made = True
-            return promoted
+            if not careful:
+                promoted = self._change("promote", limit)
+            else:
+                promoted, refused = self._attempted(self._change, "promote", limit)
+                if refused is not None:
+                    due = self._rows("due", {"limit": EACH_AT_ONCE, **self._but_left()})
+                    promoted = len(self._each("promote_row", {}, [{"job": row[0]} for row in due]))
+            self._pending_made = self._pending_made or bool(promoted)
+            return int(promoted)
 
     def owns(self, owner: int) -> bool:
         return bool(self._rows("owned", {"owner": owner})[0][0])
 
-    def ownerless(self, claimed_before_ms_ago: int) -> list[int | None]:
+    def ownerless(self, claimed_before_ms_ago: int) -> list[int]:
+        with self.transaction():
+            self._attempted(self._change, "adopt", {})
         return [row[0] for row in self._rows("ownerless", {"age": claimed_before_ms_ago})]
 
     def progress(self, job: int, owner: int, claim: int, progress: str) -> bool:

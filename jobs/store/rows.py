@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.job import Attempt, Claimed, Job, State
-from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.payload import Payload, Unreadable
 from jobvisor.jobs.store.base import AttemptRow, JobRow
 
 Row = tuple[Any, ...]
+
+# A day short of what a datetime can hold, so that it has a form in every time zone.
+FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
 class Changed(NamedTuple):
@@ -25,43 +31,62 @@ class Changed(NamedTuple):
 
 
 def job_of(columns: Row, payload: Payload) -> Job:
-    """A stored job as it is shown; lenient, so that no row hides the others from `list`."""
+    """A stored job as it is shown. What cannot be read says why in its place: no row hides others."""
     row = JobRow(*columns)
     return Job(
         id=row.id,
         task=row.task,
-        args=payload.decode(row.args, lenient=True),
-        kwargs=payload.decode(row.kwargs, lenient=True),
+        args=_value(row.args, payload),
+        kwargs=_value(row.kwargs, payload),
         queue=row.queue,
         priority=row.priority,
         state=State(row.state),
-        run_at=to_datetime(row.run_at),
+        run_at=_moment(row.run_at),
         attempt=row.attempt,
         attempts_max=row.attempts_max,
         timeout=row.timeout_ms / 1000 if row.timeout_ms else None,
         memory=row.memory_bytes or None,
         unique=row.unique_key,
-        result=None if row.result is None else payload.decode(row.result, lenient=True),
+        result=None if row.result is None else _value(row.result, payload),
         error=row.error,
         progress=_progress(row.progress),
         cancel_requested=bool(row.cancel_requested),
         losses=row.losses,
         owner=row.owner,
         claim=row.claim,
-        created_at=to_datetime(row.created_at),
-        claimed_at=None if row.claimed_at is None else to_datetime(row.claimed_at),
-        started_at=None if row.started_at is None else to_datetime(row.started_at),
-        finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
-        expires_at=None if row.expires_at is None else to_datetime(row.expires_at),
+        created_at=_moment(row.created_at),
+        claimed_at=_moment_or_none(row.claimed_at),
+        started_at=_moment_or_none(row.started_at),
+        finished_at=_moment_or_none(row.finished_at),
+        expires_at=_moment_or_none(row.expires_at),
         deferred=row.deferred,
     )
+
+
+def _value(text: str, payload: Payload) -> Any:
+    try:
+        return payload.decode(text, lenient=True)
+    except PayloadError as error:
+        return Unreadable("$unreadable", str(error))
+
+
+def _moment(ms: int) -> datetime:
+    """A moment that no calendar has stands at the nearest end of the years that people write."""
+    try:
+        return to_datetime(ms)
+    except InvalidOption:
+        return FIRST if ms < 0 else LAST
+
+
+def _moment_or_none(ms: int | None) -> datetime | None:
+    return None if ms is None else _moment(ms)
 
 
 def _progress(text: str | None) -> dict[str, Any] | None:
     """A stranger may have written anything there; that must not hide the job."""
     try:
         told = None if text is None else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) else None
 
@@ -71,8 +96,8 @@ def attempt_of(columns: Row) -> Attempt:
     job, *run = columns
     row = AttemptRow._make(run)
     moments = {
-        "started_at": None if row.started_at is None else to_datetime(row.started_at),
-        "finished_at": to_datetime(row.finished_at),
+        "started_at": _moment_or_none(row.started_at),
+        "finished_at": _moment(row.finished_at),
     }
     return Attempt(job, **{**row._asdict(), **moments})
 

@@ -20,8 +20,8 @@ from jobvisor.jobs.store.base import (
     Rest,
     failure_fields,
 )
-from jobvisor.jobs.store.dialect import Dialect
-from jobvisor.jobs.store.rows import Changed
+from jobvisor.jobs.store.refusals import Refusals
+from jobvisor.jobs.store.rows import Changed, Row
 
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
 VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
@@ -29,7 +29,7 @@ VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
 SUCCEED = VERB_CODES["succeed"]
 
 
-class Settlement(Dialect):
+class Settlement(Refusals):
     """The verbs that end runs. Each statement carries the whole fence: id, state, owner, claim."""
 
     # -- by a record
@@ -144,40 +144,27 @@ class Settlement(Dialect):
 
     def rescue(self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
+        parameters = {**UNWITNESSED, "error": death.text, "delay": delay_ms}
         with self.transaction():
-            parameters = {**fence, **UNWITNESSED, "error": death.text}
-            if delay_ms is None:
-                rows = self._rows("fail", parameters)
-            else:
-                rows = self._rows("retry", {**parameters, "delay": delay_ms})
-            if rows:
+            name = "fail" if delay_ms is None else "retry"
+            if rows := self._each(name, parameters, [fence]):
                 self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
                 self._moved(
-                    "rescue", job, Changed._make(rows[0]), error=death.text, kind=death.outcome
+                    "rescue", job, Changed._make(rows[0][1]), error=death.text, kind=death.outcome
                 )
 
     def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
         with self.transaction():
-            rows = self._rows("release", fence)
-            if rows:
+            if rows := self._each("release", {}, [fence]):
                 self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
                 self._moved(
-                    "release", job, Changed._make(rows[0]), error=death.text, kind=death.outcome
+                    "release", job, Changed._make(rows[0][1]), error=death.text, kind=death.outcome
                 )
 
     def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
         with self.transaction():
-            rows = self._rows(
-                "vanish",
-                {
-                    "owner": owner,
-                    "job": job,
-                    "losses_max": LOSSES_MAX,
-                    "error": f"its worker vanished {LOSSES_MAX + 1} times",
-                    "limit": VANISHED_AT_ONCE,
-                },
-            )
+            rows = self._vanished(owner, job)
             history = []
             for number, claim, *told in rows:
                 row = Changed._make(told)
@@ -189,12 +176,34 @@ class Settlement(Dialect):
                 self._change_many("add_attempt", history)
             return len(rows)
 
+    def _vanished(self, owner: int, job: int | None) -> list[Row]:
+        parameters = {
+            "owner": owner, "job": job, "losses_max": LOSSES_MAX, "limit": VANISHED_AT_ONCE,
+            "error": f"its worker vanished {LOSSES_MAX + 1} times",
+        }  # fmt: skip
+        rows, refused = self._attempted(self._rows, "vanish", parameters)
+        if refused is None:
+            return list(rows)
+        ids = [number for number, _claim in self._owned(owner) if job in (None, number)]
+        return [row for _, row in self._each("vanish", parameters, [{"job": each} for each in ids])]
+
     def release_rest(self, owner: int, rest: Rest = ALL) -> int:
         with self.transaction():
-            rows = self._rows("release_rest", resting(owner, rest))
+            rows, refused = self._attempted(self._rows, "release_rest", resting(owner, rest))
+            if refused is not None:
+                rows = self._released(owner, rest)
             for job, *told in rows:
                 self._moved("release", job, Changed._make(told))
             return len(rows)
+
+    def _released(self, owner: int, rest: Rest) -> list[Row]:
+        """The same, each row by itself."""
+        fences = [
+            {"job": job, "owner": owner, "claim": claim}
+            for job, claim in self._owned(owner)
+            if job not in rest.held and (rest.claims is None or claim in rest.claims)
+        ]
+        return [(job, *told) for job, told in self._each("release", {}, fences)]
 
     def _add_attempt(
         self,

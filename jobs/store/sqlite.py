@@ -27,7 +27,7 @@ from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Turn, Waker
 from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
-from jobvisor.jobs.store.fault import NamedFaults, is_busy
+from jobvisor.jobs.store.fault import NamedFaults, is_busy, is_refusal
 from jobvisor.jobs.store.insert import ROWS, repeated, values
 from jobvisor.jobs.store.relational import ID_MAX, RelationalStore
 from jobvisor.jobs.store.rows import job_of
@@ -319,8 +319,9 @@ class SqliteStore(RelationalStore):
         connection.execute("SAVEPOINT attempted")
         try:
             value = action(*arguments)
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
-                OverflowError, UnicodeError) as error:  # fmt: skip
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+            if not is_refusal(error):
+                raise
             connection.execute("ROLLBACK TO attempted")
             connection.execute("RELEASE attempted")
             return None, str(error)
@@ -478,11 +479,11 @@ class SqliteStore(RelationalStore):
 
     # -- workers
 
-    def turn(self, *asked: Any, **named: Any) -> Turn:
+    def _turn(self, *asked: Any, **named: Any) -> Turn:
         with self.transaction():
             # Within it: a connection that has been idle may have slept through a migration.
             self.check_schema()
-            return super().turn(*asked, **named)
+            return super()._turn(*asked, **named)
 
     # -- upkeep
 

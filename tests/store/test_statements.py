@@ -37,7 +37,7 @@ def returned(text: str) -> str:
         ("claim", [EXPIRES.get(name, name) for name in Claimed._fields]),
         ("fail", Changed._fields),
         ("release_rest", ["id", *Changed._fields]),
-        ("vanish", ["id", "claim", *Changed._fields]),
+        ("vanish", ["id", "coalesce(claim", "0)", *Changed._fields]),
     ],
 )
 def test_what_a_change_returns_are_the_fields_of_its_value(

@@ -73,7 +73,8 @@ UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
 -- The first pending rows of one queue become running under this owner and claim. What the queues before
 -- it have filled of this claim is taken off the limit, so that all queues are asked in one round trip.
 -- An owner that entered and is gone was settled: what it had sent before its death claims nothing.
-UPDATE {schema}.jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1,
+UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
+    claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = NULL,
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
@@ -86,6 +87,41 @@ WHERE ctid = ANY (ARRAY(
             WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
     FOR UPDATE SKIP LOCKED))
 RETURNING {claimed};
+
+-- name: claimable
+-- What a claim would take, but for rows that are known to be refused (a JSON list).
+SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
+ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+
+-- name: claim_row
+-- One of them becomes running, by itself.
+UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
+    claims = least(claims, 999999999) + 1, owner = %(owner)s, claim = %(claim)s,
+    claimed_at = {schema}.clock(), started_at = NULL, deferred = NULL, progress = NULL
+WHERE id = %(job)s AND state = 'pending'
+RETURNING {claimed};
+
+-- name: due
+-- What a promotion would take, but for rows that are known to be refused (a JSON list).
+SELECT id FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
+ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+
+-- name: promote_row
+-- One of them becomes pending, by itself.
+UPDATE {schema}.jobs SET state = 'pending' WHERE id = %(job)s AND state = 'scheduled' RETURNING id;
+
+-- name: owned_rows
+-- What an owner holds, but for rows that are known to be refused (a JSON list).
+SELECT id, claim FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint) LIMIT %(limit)s;
+
+-- name: fail_row
+-- A row that the database refuses to move otherwise.
+UPDATE {schema}.jobs SET state = 'failed', error = %(error)s, finished_at = {schema}.clock()
+WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'running')
+RETURNING {told};
 
 -- name: has_pending
 -- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
@@ -172,7 +208,7 @@ RETURNING id, {told};
 UPDATE {schema}.jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN losses >= %(losses_max)s THEN 'failed' ELSE 'pending' END,
-    losses = losses + 1, attempt = greatest(attempt - 1, 0),
+    losses = least(losses, 999999999) + 1, attempt = greatest(attempt - 1, 0),
     error = CASE WHEN losses >= %(losses_max)s THEN %(error)s ELSE error END,
     finished_at = CASE WHEN cancel_requested = 1 OR losses >= %(losses_max)s
         THEN {schema}.clock() END
@@ -181,7 +217,7 @@ WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(
                 AND (%(job)s::bigint IS NULL OR id = %(job)s) LIMIT %(limit)s))
         AND state = 'running' AND owner = %(owner)s
     ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
-RETURNING id, claim, {told};
+RETURNING id, coalesce(claim, 0), {told};
 
 -- name: cancel_run
 -- A run that ended because it was asked to.
@@ -327,10 +363,16 @@ SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_re
 SELECT EXISTS (SELECT 1 FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s);
 
 -- name: ownerless
--- Owners that nobody knows and that hold rows claimed long ago.
+-- Owners that nobody knows and that hold rows claimed long ago, or at no time that a claim has written.
 SELECT DISTINCT owner FROM {schema}.jobs WHERE state = 'running'
-    AND claimed_at < {schema}.clock() - %(age)s * interval '1 ms'
-    AND (owner IS NULL OR owner NOT IN (SELECT owner FROM {schema}.owners)) LIMIT 1000;
+    AND (claimed_at IS NULL
+        OR claimed_at NOT BETWEEN {schema}.clock() - %(age)s * interval '1 ms'
+            AND {schema}.clock() + %(age)s * interval '1 ms')
+    AND owner NOT IN (SELECT owner FROM {schema}.owners) LIMIT 1000;
+
+-- name: adopt
+-- A stranger's running row without an owner gets one that never lives, so that it can be rescued.
+UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL;
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows and retries.
@@ -467,7 +509,8 @@ SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
 -- name: claim_further
 -- The pending rows of one queue behind the last claim, of the same priority: while somebody's old snapshot
 -- keeps the dead entries of all claimed rows in the index, a claim from the front steps over each of them.
-UPDATE {schema}.jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1,
+UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
+    claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = NULL,
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(

@@ -49,12 +49,47 @@ UPDATE jobs SET state = 'pending' WHERE id IN
 
 -- name: claim
 -- The first pending rows of one queue become running under this owner and claim.
-UPDATE jobs SET state = 'running', attempt = attempt + 1, claims = claims + 1, owner = :owner,
-    claim = :claim, claimed_at = :now, started_at = NULL, deferred = NULL, progress = NULL
+UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
+    claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
+    started_at = NULL, deferred = NULL, progress = NULL
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
     ORDER BY priority DESC, id LIMIT :limit)
 RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
     expires_at - :now, queue, priority;
+
+-- name: claimable
+-- What a claim would take, but for rows that are known to be refused (a JSON list).
+SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
+    AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY priority DESC, id LIMIT :limit;
+
+-- name: claim_row
+-- One of them becomes running, by itself.
+UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
+    claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
+    started_at = NULL, deferred = NULL, progress = NULL
+WHERE id = :job AND state = 'pending'
+RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
+    expires_at - :now, queue, priority;
+
+-- name: due
+-- What a promotion would take, but for rows that are known to be refused (a JSON list).
+SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now
+    AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY run_at LIMIT :limit;
+
+-- name: promote_row
+-- One of them becomes pending, by itself.
+UPDATE jobs SET state = 'pending' WHERE id = :job AND state = 'scheduled' RETURNING id;
+
+-- name: owned_rows
+-- What an owner holds, but for rows that are known to be refused (a JSON list).
+SELECT id, claim FROM jobs WHERE state = 'running' AND owner = :owner
+    AND id NOT IN (SELECT value FROM json_each(:left)) LIMIT :limit;
+
+-- name: fail_row
+-- A row that the database refuses to move otherwise.
+UPDATE jobs SET state = 'failed', error = :error, finished_at = :now
+WHERE id = :job AND state IN ('scheduled', 'pending', 'running')
+RETURNING {told};
 
 -- name: has_pending
 -- Whether one queue has a row to claim.
@@ -127,12 +162,12 @@ RETURNING id, {told};
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN losses >= :losses_max THEN 'failed' ELSE 'pending' END,
-    losses = losses + 1, attempt = max(attempt - 1, 0),
+    losses = min(losses, 999999999) + 1, attempt = max(attempt - 1, 0),
     error = CASE WHEN losses >= :losses_max THEN :error ELSE error END,
     finished_at = CASE WHEN cancel_requested = 1 OR losses >= :losses_max THEN :now END
 WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND owner = :owner
     AND (:job IS NULL OR id = :job) ORDER BY id LIMIT :limit)
-RETURNING id, claim, {told};
+RETURNING id, coalesce(claim, 0), {told};
 
 -- name: cancel_run
 -- A run that ended because it was asked to.
@@ -264,9 +299,14 @@ SELECT id, owner, claim FROM jobs WHERE state = 'running' AND cancel_requested =
 SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND owner = :owner);
 
 -- name: ownerless
--- Owners that nobody knows and that hold rows claimed long ago.
-SELECT DISTINCT owner FROM jobs WHERE state = 'running' AND claimed_at < :now - :age
-    AND (owner IS NULL OR owner NOT IN (SELECT owner FROM owners)) LIMIT 1000;
+-- Owners that nobody knows and that hold rows claimed long ago, or at no time that a claim has written.
+SELECT DISTINCT owner FROM jobs WHERE state = 'running'
+    AND (claimed_at IS NULL OR claimed_at NOT BETWEEN :now - :age AND :now + :age)
+    AND owner NOT IN (SELECT owner FROM owners) LIMIT 1000;
+
+-- name: adopt
+-- A stranger's running row without an owner gets one that never lives, so that it can be rescued.
+UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL;
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows and retries.

@@ -65,3 +65,69 @@ END
 $$;
 CREATE TRIGGER jobs_forget AFTER DELETE ON {schema}.jobs FOR EACH ROW
     WHEN (OLD.state <> 'running' OR OLD.claims > 1) EXECUTE FUNCTION {schema}.forget_attempts();
+
+-- What a stranger's plain SQL may have written beyond all bounds comes back within them: such a row
+-- stopped every claim of its queue, or hid all others from `list`. This reads the table twice.
+LOCK TABLE {schema}.jobs IN SHARE ROW EXCLUSIVE MODE;
+UPDATE {schema}.jobs SET
+    created_at = least(greatest(created_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z'),
+    claimed_at = CASE WHEN claimed_at IS NOT NULL
+        THEN least(greatest(claimed_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z') END,
+    started_at = CASE WHEN started_at IS NOT NULL
+        THEN least(greatest(started_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z') END,
+    finished_at = CASE WHEN finished_at IS NOT NULL
+        THEN least(greatest(finished_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z') END,
+    attempt = least(greatest(attempt, 0), 1000000000),
+    claims = least(greatest(claims, 0), 1000000000),
+    losses = least(greatest(losses, 0), 1000000000)
+WHERE NOT (created_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND coalesce(claimed_at, created_at) BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND coalesce(started_at, created_at) BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND coalesce(finished_at, created_at) BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND attempt BETWEEN 0 AND 1000000000 AND claims BETWEEN 0 AND 1000000000
+    AND losses BETWEEN 0 AND 1000000000);
+-- An id that is no number of a job gets one.
+DELETE FROM {schema}.attempts WHERE job NOT BETWEEN 1 AND (1::bigint << 62);
+UPDATE {schema}.jobs SET id = nextval({jobs_id}) WHERE id NOT BETWEEN 1 AND (1::bigint << 62);
+ALTER TABLE {schema}.jobs
+    ADD CONSTRAINT "id is 1 to 2**62" CHECK (id BETWEEN 1 AND (1::bigint << 62)),
+    ADD CONSTRAINT "created_at is of the years 1 to 9999"
+        CHECK (created_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "claimed_at is of the years 1 to 9999"
+        CHECK (claimed_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "started_at is of the years 1 to 9999"
+        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "finished_at is of the years 1 to 9999"
+        CHECK (finished_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "attempt is 0 to 1_000_000_000" CHECK (attempt BETWEEN 0 AND 1000000000),
+    ADD CONSTRAINT "claims is 0 to 1_000_000_000" CHECK (claims BETWEEN 0 AND 1000000000),
+    ADD CONSTRAINT "losses is 0 to 1_000_000_000" CHECK (losses BETWEEN 0 AND 1000000000);
+
+-- The same for the history, and for the tables of processes: what is beyond these bounds nobody of ours
+-- has written.
+UPDATE {schema}.attempts SET
+    started_at = CASE WHEN isfinite(started_at) THEN least(greatest(started_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z') END,
+    finished_at = least(greatest(finished_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z')
+WHERE NOT (finished_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND coalesce(started_at, finished_at) BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z');
+ALTER TABLE {schema}.attempts
+    ADD CONSTRAINT "started_at is of the years 1 to 9999"
+        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "finished_at is of the years 1 to 9999"
+        CHECK (finished_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z');
+DELETE FROM {schema}.families WHERE NOT (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND heartbeat_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND dead_after_ms BETWEEN 1 AND 1000000000000 AND pid BETWEEN 0 AND 2147483647);
+ALTER TABLE {schema}.families
+    ADD CONSTRAINT "started_at is of the years 1 to 9999"
+        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "heartbeat_at is of the years 1 to 9999"
+        CHECK (heartbeat_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "dead_after_ms is 1 to 10**12" CHECK (dead_after_ms BETWEEN 1 AND 1000000000000),
+    ADD CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
+DELETE FROM {schema}.owners WHERE NOT (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
+    AND pid BETWEEN 0 AND 2147483647);
+ALTER TABLE {schema}.owners
+    ADD CONSTRAINT "started_at is of the years 1 to 9999"
+        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+    ADD CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
