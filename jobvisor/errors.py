@@ -16,6 +16,7 @@
        |- StoreUnavailable          69   for now: locked, full, unreachable; trying again helps
        |- StoreRefused              78   for good: this file or place cannot be used
        |- SchemaError               78   the tables are newer, or missing
+       |- RowRefused                 1   a constraint, a trigger or a type refuses a row
        '- ForkedStore                1   a connection met another process than its own
 
 `exit_code` is what the command leaves with. What a *task* raises to choose its end (`Retry`,
@@ -35,6 +36,7 @@ from jobvisor.jobs.errors import (
     JobsError,
     MissingExtra,
     PayloadError,
+    RowRefused,
     SchemaError,
     StoreError,
     StoreRefused,
@@ -55,6 +57,7 @@ __all__ = [
     "JobsError",
     "MissingExtra",
     "PayloadError",
+    "RowRefused",
     "SchemaError",
     "StoreError",
     "StoreRefused",
