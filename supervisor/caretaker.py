@@ -54,6 +54,8 @@ TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is
 LEFT_TOLD = 20  # queues and states in the last line of a drain
 PRUNED_AT_ONCE = 500  # rows; about 20 ms
+UNKNOWN_EVERY = 10.0  # seconds between two looks for jobs whose task no module has
+UNKNOWN_NOTED = 100  # names of them
 HEARTBEAT_MOST = 10.0  # seconds between two heartbeats, where a third of `dead_after` is longer
 # Seconds for one answer, so that a second try is in the lease.
 PATIENCE_LEAST, PATIENCE_MOST = 1.0, 10.0
@@ -155,6 +157,7 @@ class Caretaker(Role):
             self._promote: 1.0,
             self._burial.note_memory: READ_EVERY,
             self._prune: 10.0,
+            self._note_unknown: UNKNOWN_EVERY,
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
         }
@@ -281,6 +284,11 @@ class Caretaker(Role):
         if pruned:
             say("pruned", count=pruned)
         return TICK if pruned >= PRUNED_AT_ONCE else None
+
+    def _note_unknown(self) -> float | None:
+        """So that `health`, which asks no database, can tell of jobs whose task no module has."""
+        self._status.unknown = self._store.unknown_tasks(UNKNOWN_NOTED)
+        return None
 
     def _checkpoint(self) -> float | None:
         self._store.checkpoint()

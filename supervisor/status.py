@@ -17,7 +17,7 @@ from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import Clock, iso, to_datetime
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store.base import Death
+from jobvisor.jobs.store.base import Death, Unknown
 from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.board import (
     BACKOFF,
@@ -75,6 +75,8 @@ class Status:
         self._written_ns = 0
         self._shape: object = None
         self._degraded_before: list[str] = []
+        self.unknown: list[Unknown] = []
+        """Tasks that jobs wait for and no module has, as the caretaker last saw them."""
 
     def note_death(self, grave: Grave, death: Death | None, job: int) -> None:
         """A life has been settled: what it died of, and the job that paid for it."""
@@ -157,6 +159,7 @@ class Status:
             "database": shown_url(self._config.database.url),
             "waiting_for_database": waiting,
             "degraded": degraded,
+            "unknown_tasks": [each._asdict() for each in self.unknown],
             "scale": sum(board.scales()),
             "pools": {
                 pool.name: board.scale(index) for index, pool in enumerate(self._config.workers)

@@ -154,6 +154,16 @@ class JobRow(NamedTuple):
     """Oldest first."""
 
 
+class Unknown(NamedTuple):
+    """A task that some worker was to run and none of its modules has."""
+
+    task: str
+    jobs: int
+    """How many wait for it."""
+    error: str | None
+    """What one of them was told: it names the nearest task there is."""
+
+
 class Imported(NamedTuple):
     """What became of imported rows: how many were added, and how many had been there already."""
 
@@ -335,6 +345,10 @@ class Store(ABC):
     @abstractmethod
     def oldest_pending(self) -> dict[str, int]:
         """Queue to how many ms its longest waiting pending row has been due."""
+
+    @abstractmethod
+    def unknown_tasks(self, limit: int) -> list[Unknown]:
+        """Tasks that jobs wait for because no worker knows them, by name, at most `limit`."""
 
     @abstractmethod
     def cancel(self, job: int) -> str:

@@ -16,7 +16,7 @@ from jobvisor.jobs.errors import (
     shown,
 )
 from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
-from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn
+from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn, Unknown
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, attempt_of, in_order, job_of
@@ -117,6 +117,9 @@ class RelationalStore(Settlement, Transfer):
 
     def oldest_pending(self) -> dict[str, int]:
         return dict(self._rows("oldest_pending", {}))
+
+    def unknown_tasks(self, limit: int) -> list[Unknown]:
+        return [Unknown._make(row) for row in self._rows("unknown_tasks", {"limit": limit})]
 
     def cancel(self, job: int) -> str:
         _check_id(job)

@@ -29,6 +29,7 @@ from jobvisor.supervisor.cli import (
     print_table,
 )
 from jobvisor.supervisor.cli.finding import Finding
+from jobvisor.supervisor.cli.unknown import UNKNOWN_MAX, told_unknown
 from jobvisor.supervisor.cli.writable import existing, file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
@@ -334,6 +335,8 @@ def _jobs(config: Config, store: Store) -> Iterator[Finding]:
         yield Finding("queues", "warn", text)
     else:
         yield Finding("queues", "ok", "every waiting job has a pool that serves its queue")
+    for text in told_unknown(store.unknown_tasks(UNKNOWN_MAX)):
+        yield Finding("unknown task", "warn", text)
     served = {queue: wait_ms for queue, wait_ms in waits.items() if queue in config.queues}
     if served:
         queue = max(served, key=lambda name: served[name])

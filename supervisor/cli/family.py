@@ -9,9 +9,9 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,6 +20,7 @@ from jobvisor.jobs.errors import EX_TEMPFAIL, FamilyNotRunning, InvalidOption, J
 from jobvisor.jobs.job import State
 from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.source import strange_variables
+from jobvisor.jobs.store.base import Unknown
 from jobvisor.jobs.units import duration_ms, duration_text, size_text
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import (
@@ -32,6 +33,7 @@ from jobvisor.supervisor.cli import (
     say,
 )
 from jobvisor.supervisor.cli.bearings import find_family
+from jobvisor.supervisor.cli.unknown import UNKNOWN_MAX, told_unknown, unknown_of_status
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
@@ -236,15 +238,19 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
         "state": "stopped" if pid is None else "starting",
         "workers": [],
     }
-    queues = _queues(family.config, counts) if family.config else None
+    asked = _ask(family.config, counts) if family.config else None
+    queues = asked.queues if asked else None
     unserved = _unserved(queues)
+    unknown = asked.unknown if asked else unknown_of_status(found)
     if as_json:
-        print_json({**shown, "queues": queues, "unserved": unserved})
+        told = {"unknown_tasks": [each._asdict() for each in unknown]}
+        print_json({**shown, "queues": queues, "unserved": unserved, **told})
     else:
         _print_status(shown)
         _print_queues(queues or {}, counts)
     for queue in unserved:
         say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
+    _warn(told_unknown(unknown))
     if pid is None:
         say(f"family {family.name} is not running; start it with `jobvisor start`")
         click.get_current_context().exit(1)
@@ -256,19 +262,29 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
 def health(config: str | None, as_json: bool) -> None:
     """Say in one line whether the family is well.
 
-    Exit code 0 or 1. It never asks the database, so a probe may call it often.
+    Exit code 0 or 1. It never asks the database, so a probe may call it often. Jobs whose task no
+    module has are a warning: the family is well, its modules are not.
     """
     family = find_family(config)
     state = StateDir(family.state_dir)
     pid = state.holder()
-    reason = trouble(state.status(), pid)
-    line = reason or f"family {family.name} is well (pid {pid})"
+    found = state.status()
+    reason = trouble(found, pid)
+    living = _of_holder(found, pid) if pid is not None else None
+    warnings = told_unknown(unknown_of_status(living))
     if as_json:
-        print_json({"healthy": reason is None, "reason": reason, "pid": pid or None})
+        told = {"healthy": reason is None, "reason": reason, "pid": pid or None}
+        print_json({**told, "warnings": warnings})
     else:
-        click.echo(line)
+        click.echo(reason or f"family {family.name} is well (pid {pid or 'of another container'})")
+    _warn(warnings)
     if reason is not None:
         click.get_current_context().exit(1)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def _duration(option: str, text: str) -> int:
@@ -362,7 +378,14 @@ def _age_s(written_at: Any) -> float | None:
         return None
 
 
-def _queues(config: Config, counts: bool) -> dict[str, dict[str, Any]] | None:
+class _Asked(NamedTuple):
+    """What `status` shows of the database."""
+
+    queues: dict[str, dict[str, Any]]
+    unknown: list[Unknown]
+
+
+def _ask(config: Config, counts: bool) -> _Asked | None:
     """What waits in each queue; None where the database cannot be asked or is not yet there.
 
     Only pending rows are read, by their index, unless all are to be counted.
@@ -379,10 +402,11 @@ def _queues(config: Config, counts: bool) -> dict[str, dict[str, Any]] | None:
         ) as store:
             oldest = store.oldest_pending()
             counted = store.counts() if counts else {}
+            unknown = store.unknown_tasks(UNKNOWN_MAX)
     except JobsError as error:
         say(f"the queues cannot be shown: {error}")
         return None
-    return {
+    queues = {
         queue: {
             "served": queue in config.queues,
             "oldest_pending_ms": max(0, oldest[queue]) if queue in oldest else None,
@@ -390,6 +414,7 @@ def _queues(config: Config, counts: bool) -> dict[str, dict[str, Any]] | None:
         }
         for queue in sorted({*config.queues, *oldest, *counted})
     }
+    return _Asked(queues, unknown)
 
 
 def _unserved(queues: Mapping[str, Mapping[str, Any]] | None) -> list[str]:

@@ -10,6 +10,7 @@ from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.errors import JobNotFound
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State
+from jobvisor.jobs.outcome import Failure, Outcome
 from jobvisor.jobs.store import Store
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database
@@ -209,6 +210,26 @@ def test_ids_are_found_oldest_first_and_in_pages(store: Store, state: State) -> 
     assert store.find_ids(state, limit=2) == made[:2]
     assert store.find_ids(state, limit=2, after=made[1]) == made[2:]
     assert store.find_ids(state, limit=9, task="app:g") == []
+
+
+def test_tasks_that_no_worker_knew_are_told_with_how_many_wait(store: Store) -> None:
+    who = life()
+    failure = Failure("unknown", "no module has it", "")
+    outcome = Outcome("snooze", delay_ms=60_000, failure=failure, deferred="unknown")
+    for task in ("app:b", "app:a", "app:b"):
+        enqueue(store, task=task)
+    jobs = claim(store, who)
+    records = [
+        record(who, 1, job, "snooze")._replace(body=outcome.body(), delay_ms=outcome.delay_ms)
+        for job in jobs
+    ]
+    store.apply(records, who)
+    found = store.unknown_tasks(9)
+    assert [(each.task, each.jobs) for each in found] == [("app:a", 1), ("app:b", 2)]
+    assert "no module has it" in (found[0].error or "")
+    assert len(store.unknown_tasks(1)) == 1
+    store.cancel(jobs[0].id)
+    assert [each.jobs for each in store.unknown_tasks(9)] == [1, 1]
 
 
 def test_the_tasks_of_all_jobs_are_named(store: Store) -> None:

@@ -545,6 +545,7 @@ INDEX = {
     "prunable": "jobs_finished",
     "holder": "jobs_unique",
     "has_work": "jobs_retrying",
+    "unknown_tasks": "jobs_unknown",
 }
 ORDERED = ["claim", "promote", "next_due", "prune"]  # the index is the order: nothing is sorted
 WHOLE = {"counts", "task_names"}  # for people, and said so

@@ -134,6 +134,11 @@ SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AN
 SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
 WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
 
+-- name: unknown_tasks
+-- Tasks that no worker knew, how many jobs wait for them, and what one of these was told.
+SELECT task, count(*), max(error) FROM {schema}.jobs WHERE state = 'scheduled' AND deferred = 'unknown'
+GROUP BY task ORDER BY task LIMIT %(limit)s;
+
 -- name: succeed
 -- A run that returned.
 UPDATE {schema}.jobs SET state = 'succeeded', result = %(result)s::json, error = NULL,

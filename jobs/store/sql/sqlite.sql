@@ -99,6 +99,12 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue);
 -- In how many milliseconds the next scheduled row is due; overdue is negative.
 SELECT run_at - :now FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
 
+-- name: unknown_tasks
+-- Tasks that no worker knew, how many jobs wait for them, and what one of these was told.
+-- The index by name: after an ANALYZE that saw none of them SQLite would read all that is scheduled.
+SELECT task, count(*), max(error) FROM jobs INDEXED BY jobs_unknown WHERE state = 'scheduled' AND deferred = 'unknown'
+GROUP BY task ORDER BY task LIMIT :limit;
+
 -- name: succeed
 -- A run that returned.
 UPDATE jobs SET state = 'succeeded', result = :result, error = NULL,

@@ -218,6 +218,7 @@ def test_health_is_one_line_and_an_exit_code(run: Run, folder: Path, play: Play)
     assert json.loads(run("health", "--json").stdout) == {
         "healthy": True,
         "reason": None,
+        "warnings": [],
         "pid": player.pid,
     }
 
@@ -290,3 +291,29 @@ def test_the_time_of_a_worker_that_runs_nothing_is_not_told_as_the_time_of_a_job
         "SLOT": "1", "POOL": "-", "PID": "11", "STATE": "idle", "JOB": "-", "FOR": "-",
         "RUNS": "-", "UP": "1m15s", "MEMORY": "-",
     }  # fmt: skip
+
+
+UNKNOWN = {"task": "app:sned", "jobs": 2, "error": "unknown: no module has it; did you mean x?"}
+WORDS = "2 jobs wait for 'app:sned': no module has it; did you mean x?"
+
+
+def test_health_warns_of_jobs_whose_task_no_module_has(run: Run, play: Play) -> None:
+    play(unknown_tasks=[UNKNOWN])
+    result = run("health")
+    assert (result.exit_code, result.stderr) == (0, f"warning: {WORDS}\n")
+    assert json.loads(run("health", "--json").stdout)["warnings"] == [WORDS]
+
+
+def test_status_and_doctor_warn_of_jobs_whose_task_no_module_has(run: Run, play: Play) -> None:
+    play()
+    with find_site(None).client(create=True) as client:
+        for _ in range(2):
+            client.enqueue("tests.supervisor.cli.sample:ad", 1)
+        client.enqueue("tests.supervisor.cli.sample:ad", 1, 2)
+        while client.run_one():
+            pass
+    (warning,) = [line for line in run("status").stderr.splitlines() if "wait for" in line]
+    assert warning.startswith("warning: 3 jobs wait for 'tests.supervisor.cli.sample:ad': ")
+    (told,) = json.loads(run("status", "--json").stdout)["unknown_tasks"]
+    assert (told["task"], told["jobs"]) == ("tests.supervisor.cli.sample:ad", 3)
+    assert "3 jobs wait for" in run("doctor").stdout

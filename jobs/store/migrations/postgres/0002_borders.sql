@@ -131,3 +131,6 @@ ALTER TABLE {schema}.owners
     ADD CONSTRAINT "started_at is of the years 1 to 9999"
         CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
     ADD CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
+
+-- Jobs that wait for a task no worker knows: few, and asked for by `status` and the caretaker.
+CREATE INDEX jobs_unknown ON {schema}.jobs (task) WHERE state = 'scheduled' AND deferred = 'unknown';
