@@ -23,7 +23,7 @@ from jobvisor.jobs.errors import (
     WaitTimeout,
     shown,
 )
-from jobvisor.jobs.events import Events
+from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.job import Attempt, Claimed, Job, State
@@ -437,8 +437,16 @@ class Client:
             try:
                 turn = store.turn(life, 1, queues=served, limit=1, register=True)
                 for claimed in turn.jobs:
+                    if self._events.of_all:
+                        self._events.emit(event_of("claim", claimed))
                     record = self._run(store, life, claimed)
-                    store.apply([record], life)
+                    applied = store.apply([record], life)
+                    if (
+                        self._events.of_all
+                        and applied.changed
+                        and record.verb == VERB_CODES["succeed"]
+                    ):
+                        self._events.emit(event_of("succeed", claimed))
                 store.remove_owner(life.owner)
             except StoreError:
                 # What is not settled would stay `running` for as long as this process lives.

@@ -7,8 +7,13 @@ test waits for an event instead of sleeping.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from jobvisor.jobs.job import Claimed
+
+WAITING_MAX = 10_000  # events that are kept until they can be told; older ones are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +44,66 @@ class Events:
 
     >>> events, seen = Events(), []
     >>> unsubscribe = events.subscribe(seen.append)
-    >>> events.emit(Event("succeed", 1, "app:f", "default"))
+    >>> events.emit(Event("retry", 1, "app:f", "default"))
     >>> unsubscribe()
     >>> [event.verb for event in seen], events.active
-    (['succeed'], False)
+    (['retry'], False)
     """
 
-    __slots__ = ("_broken", "_subscribers", "active")
+    __slots__ = ("_broken", "_subscribers", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = False) -> None:
+        """`waits`: those who subscribed for the whole process are told at the next `tell`.
+
+        A worker tells them while no connection of its own is open: they are a user's code.
+        """
         # Replaced, never changed, so that emit needs no lock while another thread subscribes.
         self._subscribers: tuple[Subscriber, ...] = ()
         self._broken: set[int] = set()
-        self.active = False
+        self._waiting: deque[Event] | None = deque(maxlen=WAITING_MAX) if waits else None
+
+    @property
+    def active(self) -> bool:
         """Whether anybody listens: hot paths look before they build an event."""
+        return bool(self._subscribers or _process.subscribers)
+
+    @property
+    def of_all(self) -> bool:
+        """Whether somebody listens who is told of each claim and each success, too."""
+        return bool(_process.subscribers)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call it with each event from now on; returns what ends that."""
-        self._set((*self._subscribers, subscriber))
+        self._subscribers = (*self._subscribers, subscriber)
 
         def unsubscribe() -> None:
-            self._set(tuple(one for one in self._subscribers if one is not subscriber))
+            self._subscribers = tuple(one for one in self._subscribers if one is not subscriber)
 
         return unsubscribe
 
     def emit(self, event: Event) -> None:
         """Tell everybody. A subscriber that raises is logged once and never breaks a job."""
-        for subscriber in self._subscribers:
+        self._tell(self._subscribers, event)
+        if _process.subscribers and self._waiting is not None:
+            self._waiting.append(event)
+        else:
+            self._tell(_process.subscribers, event)
+
+    def has_waiting(self) -> bool:
+        """Whether something is to be told."""
+        return bool(self._waiting)
+
+    def tell(self) -> None:
+        """Tell those of the whole process what has waited for it."""
+        while self._waiting:
+            self._tell(_process.subscribers, self._waiting.popleft())
+
+    def _tell(self, subscribers: tuple[Subscriber, ...], event: Event) -> None:
+        for subscriber in subscribers:
             try:
                 subscriber(event)
             except Exception as error:  # noqa: BLE001 -- the row is changed already
                 self._note_broken(subscriber, error)
-
-    def _set(self, subscribers: tuple[Subscriber, ...]) -> None:
-        self._subscribers = subscribers
-        self.active = bool(subscribers)
 
     def _note_broken(self, subscriber: Subscriber, error: Exception) -> None:
         if id(subscriber) in self._broken:
@@ -85,3 +115,31 @@ class Events:
         logging.getLogger("jobvisor").error(
             "subscriber_broken", extra={"line": "subscriber_broken", "fields": fields}
         )
+
+
+def event_of(verb: str, job: Claimed) -> Event:
+    """What is told of a claimed job."""
+    return Event(verb, job.id, job.task, job.queue, job.attempt, job.attempts_max)
+
+
+class _Process:
+    subscribers: tuple[Subscriber, ...] = ()
+
+
+_process = _Process()
+
+
+def subscribe(subscriber: Subscriber) -> Callable[[], None]:
+    """Call it with each event of this process from now on; returns what ends that.
+
+    It is told what this process did: an application's enqueues, cancels and requeues; of a worker, in
+    a module of `[tasks] modules`, its claims and the ends of its jobs, once these are in the database.
+    What the supervisor settles for a worker that has died is told by nobody. It is called between two
+    jobs: what it takes its time for keeps the worker from the next.
+    """
+    _process.subscribers = (*_process.subscribers, subscriber)
+
+    def unsubscribe() -> None:
+        _process.subscribers = tuple(one for one in _process.subscribers if one is not subscriber)
+
+    return unsubscribe

@@ -7,6 +7,7 @@ from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.context import Context
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.events import Event, subscribe
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
 from jobvisor.jobs.payload import Codec
@@ -25,6 +26,7 @@ __all__ = [
     "Config",
     "Context",
     "DecorrelatedJitter",
+    "Event",
     "Exponential",
     "Fail",
     "Fixed",
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "errors",
     "registry",
+    "subscribe",
     "task",
     "use_client",
 ]

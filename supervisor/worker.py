@@ -19,7 +19,7 @@ from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, StoreError
-from jobvisor.jobs.events import Events
+from jobvisor.jobs.events import Event, Events, event_of
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
@@ -28,7 +28,7 @@ from jobvisor.jobs.outcome import VERB_CODES, Outcome
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import environment, use_settings
-from jobvisor.jobs.store import Record, Rest, open_store
+from jobvisor.jobs.store import Applied, Record, Rest, open_store
 from jobvisor.jobs.units import DURATION_MAX_MS
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.board import (
@@ -102,6 +102,7 @@ class Worker(Role):
         self._reason: str | None = None  # why this worker leaves by itself
         self._failures = 0
         self._current: Claimed | None = None
+        self._successes: dict[tuple[int, int], Event] = {}  # recorded, not settled yet
         self._progress: bytes | None = None  # how far the current job last said that it had come
         self._ledger_tried = 0
         self._told_at = 0  # when the last line about an absent database was written
@@ -121,8 +122,8 @@ class Worker(Role):
         codec = named_codec(self._settings.codec, tasks.path)
         if codec is not None:
             codec.load()
-        events = Events()
-        events.subscribe(log_event)
+        self._events = Events(waits=True)
+        self._events.subscribe(log_event)
         database = self._config.database
         self._store = open_store(
             database.url,
@@ -132,7 +133,7 @@ class Worker(Role):
             idle=self.idle_seconds,
             application=f"jobvisor {self._config.family.name} {self.seat.name}",
             clock=self.clock,
-            events=events,
+            events=self._events,
         )
         self._store.on_wait = self._wait_for_lock
         self._client = Client(settings=self._settings)
@@ -277,6 +278,10 @@ class Worker(Role):
             ledger.claimed(claim)
         self.slot[CLAIM] = claim
         tell(turn.applied, self._state.rejected)
+        if self._events.of_all:
+            self._tell_successes(journal.records if journal is not None else [], turn.applied)
+            for job in turn.jobs:
+                self._events.emit(event_of("claim", job))
         return turn.jobs
 
     def _rest(self) -> float:
@@ -289,6 +294,9 @@ class Worker(Role):
             self._look_over()
             if self._reason is not None:
                 return 0
+        if self._events.has_waiting():
+            self._store.step_aside()
+            self._events.tell()
         self.slot[STATE] = IDLE
         self.slot[BATCH] = 0
         self._batch = 1
@@ -358,6 +366,7 @@ class Worker(Role):
 
     def _run(self, jobs: list[Claimed]) -> None:
         self._store.step_aside()
+        self._events.tell()
         self._clean.hold(self._store.descriptors())
         slot = self.slot
         slot[BATCH] = len(jobs)
@@ -446,11 +455,14 @@ class Worker(Role):
             b"" if progress is None else progress,
         )
         ledger = self._ledger
-        if self._verbose and outcome.verb == "succeed":
-            say(
-                "succeeded", job=job.id, task=job.task, attempt=job.attempt,
-                attempts_max=job.attempts_max,
-            )  # fmt: skip
+        if outcome.verb == "succeed":
+            if self._verbose:
+                say(
+                    "succeeded", job=job.id, task=job.task, attempt=job.attempt,
+                    attempts_max=job.attempts_max,
+                )  # fmt: skip
+            if self._events.of_all:
+                self._successes[entry.claim, job.id] = event_of("succeed", job)
         if ledger is None or len(entry.body) > INLINE:
             self._commit(entry)
         else:
@@ -496,8 +508,20 @@ class Worker(Role):
         self._store.step_aside()
         self._clean.hold(self._store.descriptors())
         tell(applied, self._state.rejected)
+        self._tell_successes(records, applied)
+        self._events.tell()
         self.slot[STATE] = BUSY
         self._wake_watchers()  # while the database was away nobody watched this worker
+
+    def _tell_successes(self, records: list[Record], applied: Applied) -> None:
+        """A success changes its row without a word of whose it was: this worker knows."""
+        if self._successes:
+            refused = {id(record) for record in applied.lost}
+            refused |= {id(record) for record, _ in applied.rejected}
+            for record in records:
+                event = self._successes.pop((record.claim, record.job), None)
+                if event is not None and id(record) not in refused:
+                    self._events.emit(event)
 
     # -- after a job
 
@@ -574,6 +598,7 @@ class Worker(Role):
                 if self._registered or self._ledger is not None:
                     self._settle_all()
                 self._store.close()
+                self._events.tell()
             except StoreError as error:
                 last = str(error)
                 self.clock.sleep(RETRY_FIRST)
@@ -583,17 +608,19 @@ class Worker(Role):
 
     def _settle_all(self) -> None:
         ledger = self._ledger
+        records = ledger.journal().records if ledger is not None else []
         self.beat()
         self.slot[STATE] = TURN
         with self._store.transaction():
             # First: a turn of ours whose answer was lost ends now, or claims nothing.
             self._store.remove_owner(self.seat.owner)
             applied = self._store.apply(
-                ledger.journal().records if ledger is not None else (),
+                records,
                 self.life,
                 forget_succeeded=self._forget,
             )
             self._store.release_rest(self.seat.owner)
         tell(applied, self._state.rejected)
+        self._tell_successes(records, applied)
         if ledger is not None:
             ledger.retire()

@@ -6,7 +6,9 @@ import logging
 
 import pytest
 
-from jobvisor.jobs.events import Event, Events
+from jobvisor import Client, Fail, subscribe
+from jobvisor.jobs.events import WAITING_MAX, Event, Events
+from jobvisor.jobs.registry import Registry
 
 EVENT = Event("succeed", 1, "app:f", "default")
 
@@ -58,3 +60,53 @@ def test_a_subscriber_may_leave_while_it_is_told() -> None:
     events.emit(EVENT)
     events.emit(EVENT)
     assert seen == [1]
+
+
+def test_who_subscribed_for_the_process_hears_of_every_store() -> None:
+    seen: list[Event] = []
+    leave = subscribe(seen.append)
+    one, other = Events(), Events()
+    assert one.active
+    assert one.of_all
+    one.emit(EVENT)
+    other.emit(EVENT)
+    leave()
+    leave()
+    one.emit(EVENT)
+    assert seen == [EVENT, EVENT]
+    assert not one.active
+
+
+def test_what_waits_is_told_later_and_is_bounded() -> None:
+    seen: list[int] = []
+    leave = subscribe(lambda event: seen.append(event.job))
+    events = Events(waits=True)
+    for number in range(WAITING_MAX + 5):
+        events.emit(Event("succeed", number, "app:f", "default"))
+    assert (seen, events.has_waiting()) == ([], True)
+    events.tell()
+    assert seen == list(range(5, WAITING_MAX + 5))
+    assert not events.has_waiting()
+    leave()
+
+
+def test_an_application_is_told_of_its_own_verbs_and_of_what_it_runs() -> None:
+    registry = Registry()
+    fine = registry.task(lambda: None, name="app:fine")
+
+    @registry.task(name="app:bad")
+    def bad() -> None:
+        raise Fail("why")
+
+    seen: list[Event] = []
+    leave = subscribe(seen.append)
+    with Client("memory://", registry=registry) as client:
+        for each in (fine, bad):
+            client.enqueue(each)
+            client.run_one()
+    leave()
+    assert [(event.verb, event.task, event.attempt) for event in seen] == [
+        ("enqueue", "app:fine", 0), ("claim", "app:fine", 1), ("succeed", "app:fine", 1),
+        ("enqueue", "app:bad", 0), ("claim", "app:bad", 1), ("fail", "app:bad", 1),
+    ]  # fmt: skip
+    assert seen[-1].error == "why"
