@@ -1,10 +1,14 @@
-"""How many examples Hypothesis tries: few and the same for a commit, many and new ones where asked."""
+"""What is collected, and how many examples Hypothesis tries: few and the same for a commit, many and
+new ones where asked.
+"""
 
 from __future__ import annotations
 
 import os
 
 from hypothesis import settings
+
+collect_ignore = ["bench/peers"]  # each needs another queue, which is not installed
 
 EXAMPLES_VARIABLE = "JOBVISOR_TEST_EXAMPLES"
 

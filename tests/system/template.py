@@ -25,7 +25,7 @@ STREAMS = 3
 REQUEST = 1 << 20  # bytes, far above an environment
 
 COMMAND = (
-    "jobvisor.__main__",
+    "jobvisor.supervisor.cli",  # not __main__: who runs a module that was imported is warned
     "jobvisor.supervisor.cli.family",
     "jobvisor.supervisor.embed",
     "jobvisor.supervisor.parent",

@@ -55,3 +55,4 @@ def test_a_parent_forked_by_the_tests_is_as_one_that_a_user_starts(build: Build)
         shown.append((about, house.children(family.pid) != [], house.client.get(job).result))
         assert house.stop(family) == 0
     assert shown[0] == shown[1]
+    assert all(" [" in line for line in house.log.read_text().splitlines()), "only the log speaks"
