@@ -7,6 +7,7 @@ the process that holds it, however that dies: no stale pid file can keep a famil
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -107,6 +108,9 @@ class StateDir:
             mine = Identity.mine()
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{mine.pid} {mine.start_ticks}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise self._lock_refused("written", error) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -116,8 +120,11 @@ class StateDir:
         """The pid of the family's parent, or None when nobody holds the lock.
 
         It is 0 when the lock is held but the holder cannot be named: it has not yet written its
-        pid, or it lives in another container.
+        pid, or it lives in another container. A user who may look into the folder and not at the lock
+        is told by the status, which a family that was killed leaves behind: by process then.
         """
+        if self._shows_status_only():
+            return self._shown_holder()
         if not self._held():
             return None
         identity = self._holder()
@@ -161,7 +168,11 @@ class StateDir:
             raise FamilyNotRunning(self._not_running()) from None
         except OSError as error:
             raise JobsError(f"{path} cannot be written: {error.strerror}") from error
-        self.signal(signals.SIGWINCH)
+        try:
+            self.signal(signals.SIGWINCH)
+        except JobsError:
+            self.take_scale()  # it is not for a family that comes later
+            raise
 
     def take_scale(self) -> dict[str, int]:
         """The wish of `ask_scale`, once; empty where there is none that can be read."""
@@ -305,10 +316,25 @@ class StateDir:
         except (FileNotFoundError, NotADirectoryError):
             raise FamilyNotRunning(self._not_running()) from None
         except OSError as error:
-            raise ConfigError(
-                f"the lock {path} cannot be opened: {error.strerror}; "
-                "run this as the user the family runs as"
-            ) from error
+            raise self._lock_refused("opened", error) from error
+
+    def _lock_refused(self, what: str, error: OSError) -> ConfigError:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        remedy = "make space there" if full else "run this as the user the family runs as"
+        path = os.path.join(self.path, "lock")
+        return ConfigError(f"the lock {path} cannot be {what}: {error.strerror}; {remedy}")
+
+    def _shows_status_only(self) -> bool:
+        path = os.path.join(self.path, "lock")
+        return os.path.exists(path) and not os.access(path, os.R_OK, effective_ids=True)
+
+    def _shown_holder(self) -> int | None:
+        found = self.status() or {}
+        pid, ticks = found.get("pid"), found.get("start_ticks")
+        if type(pid) is not int or found.get("state") == "stopped":
+            return None
+        identity = Identity.of(pid)
+        return pid if identity is not None and identity.start_ticks == ticks else None
 
     def _check(self, folder: str, owners: set[int] | None) -> None:
         try:

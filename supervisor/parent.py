@@ -104,6 +104,7 @@ class Parent:
         load_driver(self._config.database.url)  # before the forks, so that they share its memory
         self._state.create()
         self._lock = self._state.lock()
+        self._state.take_scale()  # a wish that an earlier family did not live to see
         set_role("parent")
         self._signals = Signals(HANDLED)
         self.prepare()

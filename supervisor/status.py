@@ -15,7 +15,7 @@ from typing import Any
 
 from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import Clock, iso, to_datetime
-from jobvisor.jobs.identity import HOST
+from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Death, Unknown
 from jobvisor.jobs.url import shown_url
@@ -71,6 +71,7 @@ class Status:
         self._path = os.path.join(state.path, "status.json")
         self._clock = clock
         self._family = family
+        self._parent = Identity.of(os.getppid()) or Identity.mine()
         self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
         self._written_ns = 0
         self._shape: object = None
@@ -125,7 +126,11 @@ class Status:
         text = json.dumps(self._told(waiting, stopped), indent=1)
         beside = f"{self._path}.{os.getpid()}"
         try:
-            with open(beside, "w", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            with open(os.open(beside, flags, 0o644), "w", encoding="utf-8") as file:
+                # For whoever may look into the folder, whatever the umask: 0700 lets nobody in, and
+                # `chmod 711` lets a monitoring user in, here and not at the ledgers.
+                os.fchmod(file.fileno(), 0o644)
                 file.write(text)
             os.replace(beside, self._path)
         except OSError:
@@ -150,7 +155,8 @@ class Status:
         return {
             "family": self._config.family.name,
             "family_id": str(self._family),  # 63 bits: as a number jq and JavaScript would round it
-            "pid": os.getppid(),
+            "pid": self._parent.pid,
+            "start_ticks": self._parent.start_ticks,
             "host": HOST,
             "version": __version__,
             "state": state,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.errors import ConfigError, FamilyNotRunning, FamilyRunning, JobsError
-from jobvisor.jobs.identity import Identity
+from jobvisor.jobs.identity import Identity, start_ticks
 from jobvisor.supervisor.family import StateDir
 
 HOLDER = """
@@ -200,3 +200,34 @@ def test_a_damaged_status_is_said(state: StateDir, text: str) -> None:
     Path(state.path, "status.json").write_text(text, encoding="latin-1")
     with pytest.raises(JobsError, match=r"status\.json"):
         state.status()
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_look_into_the_folder_sees_the_family_and_not_the_lock(state: StateDir) -> None:
+    for folder in Path(state.path).parents:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(0o755)
+    with holding(state) as process:
+        told = {"pid": process.pid, "start_ticks": start_ticks(process.pid), "state": "running"}
+        path = Path(state.path, "status.json")
+        path.write_text(json.dumps(told))
+        path.chmod(0o644)
+        with as_nobody(), pytest.raises(ConfigError, match="run this as the user"):
+            state.holder()
+        Path(state.path).chmod(0o711)
+        with as_nobody():
+            assert state.holder() == process.pid
+            assert state.status() == told
+            with pytest.raises(ConfigError):
+                state.signal(signal.SIGTERM)
+    with as_nobody():
+        assert state.holder() is None, "it was killed, and left its status behind"

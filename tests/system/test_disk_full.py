@@ -237,3 +237,17 @@ def test_a_log_on_a_full_disk_costs_lines_which_are_counted(
     house.wait_finished([house.enqueue("quick", n) for n in range(5)])
     assert house.stop(family) == 0
     assert "log lines before this one could not be written" in log.read_text()
+
+
+def test_a_start_on_a_full_disk_is_one_sentence(
+    build: Build, mount: Callable[[Path, str], Path], tmp_path: Path
+) -> None:
+    house = build(TASKS, state_dir="disk/state")
+    disk = mount(house.folder / "disk", "64k")
+    (disk / "state").mkdir(mode=0o700)
+    fill(disk)
+    family = house.start(ready=False, MARKS=str(tmp_path))
+    assert family.wait(20) == 78
+    told = house.log.read_text()
+    assert "No space left on device; make space there" in told.splitlines()[-1]
+    assert "Traceback" not in told
