@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
-from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL
+from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL, ConfigError
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import load_driver
 from jobvisor.jobs.url import parse_url, shown_url
@@ -49,6 +49,7 @@ from jobvisor.supervisor.child import Exit, reap, reap_strangers, send
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.first_look import FirstLook
 from jobvisor.supervisor.first_start import FirstStart
 from jobvisor.supervisor.judge import Judge
 from jobvisor.supervisor.nursery import Nursery
@@ -107,9 +108,16 @@ class Parent:
         self._state.take_scale()  # a wish that an earlier family did not live to see
         set_role("parent")
         self._signals = Signals(HANDLED)
-        self.prepare()
         own = [self._lock, self._leash, *self._signals.descriptors()]
+        own = [descriptor for descriptor in own if descriptor >= 0]
+        look = FirstLook(self._config, own, self._clock)
+        self.prepare()
         self._nursery.keep_from_children(own)
+        try:
+            look.answer()
+        except ConfigError:
+            self._close()
+            raise
         self._poll = select.poll()
         for descriptor in (self._signals.fileno(), self._nursery.fileno(), self._leash):
             if descriptor >= 0:

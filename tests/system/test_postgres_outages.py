@@ -472,7 +472,9 @@ def test_an_unmigrated_database_is_named_with_the_command_that_makes_its_tables(
     house.client.close()
     server.sql("DROP SCHEMA jobvisor CASCADE", database=url.rpartition("/")[2])
     assert house.start(ready=False).wait(30) == 78
-    assert house.said("jobvisor migrate")
+    (line,) = house.said("jobvisor migrate")
+    assert line.startswith("jobvisor: ")
+    assert not house.said(" error ")  # said once, not by each child of each boot
     assert command(house, "migrate").returncode == 0
     with Client(url) as client:
         client.enqueue(client.call("app:quick"))

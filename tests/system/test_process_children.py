@@ -290,7 +290,8 @@ def test_a_config_that_refuses_the_database_ends_the_start_with_78(build: Build)
     (house.folder / "jobs.db").write_bytes(b"this is no database" * 1000)
     family = house.start(ready=False)
     assert family.wait(30) == 78
-    assert house.said("it is not an SQLite database")
+    assert len(house.said("it is not an SQLite database")) == 1
+    assert not house.said(" error ")  # said once, not by each child of each boot
 
 
 # -- no database

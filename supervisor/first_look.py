@@ -1,0 +1,76 @@
+"""One look at the database before the first fork: whether it can ever be used as it is.
+
+A child of its own does it, since the parent holds no connection, while the parent gets ready. A schema
+that is missing or too new is told once so, not by each child in each of its boots; a database that is
+away may come later.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Sequence
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.errors import EX_CONFIG, EX_OK, ConfigError, StoreError
+from jobvisor.jobs.store import open_store
+from jobvisor.supervisor.child import kill_group, reap, spawn
+from jobvisor.supervisor.config import Config
+
+PATIENCE_SECONDS = 2.0  # then the family starts without an answer, and finds out by itself
+REAP_SECONDS = 0.5
+REAP_POLL = 0.001
+ANSWER_BYTES_MAX = 4096
+
+
+class FirstLook:
+    """The child that looks, from its fork to its answer."""
+
+    def __init__(self, config: Config, closing: Sequence[int], clock: Clock) -> None:
+        """`closing` are the descriptors that are the parent's alone."""
+        self._clock = clock
+        self._read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._pid = spawn(lambda: _look(config, write), [*closing, self._read])
+        except OSError:
+            self._pid = 0  # the system has no process to give; the children are tried again anyhow
+        os.close(write)
+
+    def answer(self) -> None:
+        """Wait for it, not for long.
+
+        Raises:
+            ConfigError: the database cannot be used as it is, for the reason the store gives.
+        """
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        found = b""
+        if self._pid and poll.poll(int(PATIENCE_SECONDS * 1000)):
+            found = os.read(self._read, ANSWER_BYTES_MAX)
+        os.close(self._read)
+        self._end()
+        if found:
+            raise ConfigError(found.decode(errors="replace"))
+
+    def _end(self) -> None:
+        if not self._pid:
+            return
+        kill_group(self._pid)
+        deadline = self._clock.monotonic_ns() + int(REAP_SECONDS * 1e9)
+        while reap(self._pid) is None and self._clock.monotonic_ns() < deadline:
+            self._clock.sleep(REAP_POLL)
+
+
+def _look(config: Config, write: int) -> int:
+    """In the child: an empty answer is a good one."""
+    database = config.database
+    store = open_store(
+        database.url, schema=database.schema, notify=False, patience=PATIENCE_SECONDS
+    )
+    try:
+        store.open()
+        store.close()
+    except StoreError as error:
+        if error.exit_code == EX_CONFIG:
+            os.write(write, str(error).encode()[:ANSWER_BYTES_MAX])
+    return EX_OK
