@@ -137,6 +137,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "the death of {name} pid {pid} cannot be settled now: {error}; its ledger is looked at later",
     ),
+    "remains_ended": (
+        logging.WARNING,
+        "ended {count} processes that the tasks of the dead worker pid {pid} had left running",
+    ),
     "ledger_unsettled": (
         logging.ERROR,
         "{path} cannot be settled: {error}; it stays there and is tried again, and not told again",

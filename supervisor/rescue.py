@@ -24,6 +24,7 @@ from jobvisor.supervisor.evidence import Read, Unread, ledger_files, read_ledger
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.layout import LAYOUTS
 from jobvisor.supervisor.ledger import Header, retire
+from jobvisor.supervisor.remains import end_remains
 from jobvisor.supervisor.settle import (
     died_unseen,
     is_of_one_life,
@@ -254,6 +255,9 @@ class Rescue:
         last = read_ledger(path, header.owner, clock=self._clock)
         if not isinstance(last, Read):
             return  # it left properly, after all
+        if not rebooted:
+            # Before its job may run again elsewhere.
+            end_remains(identity, header.owner, path, self._clock)
         if rebooted:
             applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
@@ -400,6 +404,7 @@ class Rescue:
             return False
         if alive is not True and folder is not None and read_ledger_of(folder, life.owner):
             return False  # its ledger is settled first
+        end_remains(identity, life.owner, None, self._clock)
         return settle_vanished(self._store, life, self._go_on)
 
 

@@ -62,6 +62,7 @@ from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.layout import INLINE
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.memory import resident
+from jobvisor.supervisor.remains import MARK
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import tell
 from jobvisor.supervisor.signals import poke
@@ -118,6 +119,9 @@ class Worker(Role):
         # First: a module may make its Client() while it is imported.
         use_settings(self._settings)
         os.environ |= environment(self._settings, self._config.path)
+        os.environ[MARK] = str(
+            self.seat.owner
+        )  # by which what a task starts is known as this life's
         registry.load(tasks.modules, tasks.path)
         codec = named_codec(self._settings.codec, tasks.path)
         if codec is not None:
