@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobvisor import Fixed
-from tests.system.harness import Build, House
+from jobvisor.jobs.identity import Identity
+from tests.system.harness import MARK, Build, House
 from tests.system.history import (
     SHORT,
     calls,
@@ -41,6 +42,22 @@ MIXED = marking("""
     """)
 
 
+PROGRAM = f"""{MARK}
+import subprocess
+
+@task
+def program():
+    told = open("programs").read().split() if os.path.exists("programs") else []
+    if told:
+        from jobvisor.jobs.identity import Identity
+        mark("alive", Identity.of(int(told[0])) is not None)  # a zombie is none
+        return
+    child = subprocess.Popen(["sleep", "600"])
+    mark("programs", child.pid)
+    child.wait()
+"""
+
+
 def kill_busy_family(house: House) -> list[int]:
     """Start, let it work, kill -9 everybody; the workers that were there."""
     family = house.start()
@@ -60,6 +77,22 @@ def test_a_family_killed_in_its_batches_resumes_exactly_from_its_ledgers(build: 
     assert check_charges(house, killed) <= 1
     assert house.query("SELECT max(losses) FROM jobs") == [(0,)]
     check_nothing_left(house)
+
+
+@pytest.mark.stores("sqlite")
+def test_the_programs_of_a_killed_family_end_before_their_jobs_run_again(build: Build) -> None:
+    house = build(PROGRAM, processes=1)
+    job = house.enqueue("program", retry=Fixed(0), retries=1)
+    family = house.start()
+    (first,) = house.wait_lines("programs")
+    house.kill_family(family)
+    assert Identity.of(int(first)) is not None, "it outlived the family"
+    family = house.start()
+    house.wait_lines("alive")
+    house.wait_finished([job])
+    assert house.lines("alive") == ["False"]
+    assert house.said("ended 1 processes that the tasks of the dead worker")
+    assert house.stop(family) == 0
 
 
 def test_without_its_ledgers_every_job_still_runs_and_none_is_charged(build: Build) -> None:
