@@ -38,6 +38,8 @@ def main() -> None:
         importlib.import_module(module)
     request = _serve(socket.socket(fileno=0))
     _become(request)
+    # It warns of a module that is there already, into a standard error that may be a full pipe.
+    sys.modules.pop("jobvisor.__main__", None)
     runpy.run_module("jobvisor", run_name="__main__", alter_sys=True)
 
 
