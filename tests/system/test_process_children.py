@@ -369,7 +369,8 @@ def test_a_failed_fork_is_tried_again_with_growing_delay(build: Build) -> None:
 
 
 def test_forks_that_fail_for_ever_neither_kill_the_parent_nor_spin(build: Build) -> None:
-    inject = traced("-e", "trace=clone", "-e", "inject=clone:error=EAGAIN:when=5+")  # one looks first
+    # The first looks at the database, then come caretaker and workers.
+    inject = traced("-e", "trace=clone", "-e", "inject=clone:error=EAGAIN:when=5+")
     house = build(TASKS, processes=2)
     family = house.start(prefix=inject)
     house.enqueue("die", retries=0)
