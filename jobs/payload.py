@@ -4,6 +4,20 @@ Plain JSON values are stored as themselves. The other types we know become an ob
 such as `{"$datetime": "2026-11-22T17:40:00+00:00"}`; a user's own key that begins with "$" gets one
 "$" more. What cannot come back as it was (NaN, a subclass of int, a local class) is refused at
 encode, naming its place.
+
+Who writes rows in plain SQL, or reads them elsewhere, has these objects:
+
+    {"$tuple": [1, "a"]}  {"$set": [1, 2]}  {"$frozenset": [1, 2]}
+    {"$datetime": "2026-11-22T17:40:00+00:00"}
+    {"$datetime": ["2026-11-22T17:40:00+01:00", "Europe/Berlin"]}  in a zone that has a name
+    {"$date": "2026-11-22"}  {"$time": "17:40:00"}
+    {"$timedelta": [1, 3600, 0]}  days, seconds, microseconds
+    {"$decimal": "1.50"}  {"$uuid": "12345678-1234-5678-1234-567812345678"}
+    {"$bytes": "aGVsbG8="}  base64
+    {"$dataclass": ["app.mail:Letter", {"to": "a@b.c"}]}
+    {"$enum": ["app.mail:Kind", "URGENT"]}  by its name; {"$flag": ["app.mail:Rights", 3]}
+    {"$codec": "..."}  what a codec has made of the whole text
+    {"$$price": 3}  a user's own key "$price"
 """
 
 from __future__ import annotations

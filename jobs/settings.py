@@ -106,16 +106,20 @@ def _settings(source: Source, url: str | None) -> Settings:
     )
 
 
+def file_here(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The file that counts for who names none: of the variable, else ./config.toml if it is ours."""
+    if environ.get(CONFIG_VARIABLE):
+        return environ[CONFIG_VARIABLE]
+    here = os.path.lexists(FILE_NAME) and _is_ours(file_source(FILE_NAME, environ))
+    return FILE_NAME if here else None
+
+
 def _source(environ: Mapping[str, str], folder: str) -> Source:
     """The file that counts here; an empty one where there is none."""
-    named = environ.get(CONFIG_VARIABLE)
-    path = os.path.join(folder, named or FILE_NAME)
-    if not named and not os.path.lexists(path):
-        return Source(path, {}, folder, environ)
-    source = file_source(path, environ)
-    if named:
-        return source
-    return source if _is_ours(source) else replace(source, mapping={})
+    path = file_here(environ)
+    if path is None:
+        return Source(os.path.join(folder, FILE_NAME), {}, folder, environ)
+    return file_source(os.path.join(folder, path), environ)
 
 
 def _is_ours(source: Source) -> bool:

@@ -47,6 +47,7 @@ NAME_MAX = 400  # characters; a unique key that is made from it stays below KEY_
 KEY_MAX = 500
 QUEUE_MAX = 100
 RETRIES_MAX = 1_000_000
+MEMORY_MIN = 1 << 20  # less no process has: it was meant in another unit
 PRIORITY_MIN, PRIORITY_MAX = -32_768, 32_767  # a smallint in PostgreSQL
 
 _QUEUE_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
@@ -204,9 +205,14 @@ def _check_expiry(option: str, value: Any) -> int:
 
 def _check_size(option: str, value: Any) -> int:
     try:
-        return size_bytes(value)
+        size = size_bytes(value)
     except InvalidOption as error:
         raise InvalidOption(f"{option}: {error}") from error
+    if 0 < size < MEMORY_MIN:
+        raise InvalidOption(
+            f'{option}={shown(value)} is less than any process needs; write its unit, such as "512MB"'
+        )
+    return size
 
 
 def _check_moment(option: str, value: Any) -> int:

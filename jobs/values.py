@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.task import MEMORY_MIN
 from jobvisor.jobs.units import duration_ms, size_bytes
 from jobvisor.jobs.url import absolute_url
 
 _YEAR_MS = 365 * 86_400_000
-
-SIZE_LEAST = 1 << 20
-"""Less memory than this no process has: it was meant in another unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def size() -> Form:
 
     def read(value: Any, _: str) -> int:
         number = size_bytes(_plain(value, str, int))
-        if number and (_is_number(value) or not SIZE_LEAST <= number < 1 << 62):
+        if number and (_is_number(value) or not MEMORY_MIN <= number < 1 << 62):
             raise ValueError(value)
         return number
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from jobvisor import errors
 from jobvisor.jobs import __version__
-from jobvisor.jobs.client import Client, use_client
+from jobvisor.jobs.client import Client, Moved, use_client
 from jobvisor.jobs.context import Context
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.events import Event, subscribe
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
 from jobvisor.jobs.payload import Codec
-from jobvisor.jobs.registry import registry, task
+from jobvisor.jobs.registry import Registry, registry, task
 from jobvisor.jobs.retry import DecorrelatedJitter, Exponential, Fixed
-from jobvisor.jobs.task import Call, Task
+from jobvisor.jobs.task import Call, Defaults, Task
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.embed import Supervisor
 
@@ -26,12 +26,15 @@ __all__ = [
     "Config",
     "Context",
     "DecorrelatedJitter",
+    "Defaults",
     "Event",
     "Exponential",
     "Fail",
     "Fixed",
     "Job",
     "JobsError",
+    "Moved",
+    "Registry",
     "Release",
     "Retry",
     "Snooze",

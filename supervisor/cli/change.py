@@ -139,6 +139,8 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
             "failed": retention.failed_ms,
         }
         ages = {state: age_ms for state, age_ms in kept.items() if age_ms is not None}
+        if not ages:
+            say("[retention] keeps every job for ever; --failed 30d and its like remove some")
     with site.client() as client:
         counts = client.prune(ages, dry_run=dry_run)
     if as_json:

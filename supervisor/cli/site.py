@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.errors import ConfigError, StoreUnavailable
-from jobvisor.jobs.settings import Settings, find
+from jobvisor.jobs.settings import Settings, file_here, find
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.config import Config
 
@@ -43,7 +43,8 @@ class Site:
 
 def find_site(config: str | None) -> Site:
     """By `-c`, else ./config.toml, else JOBVISOR_DATABASE_URL; ConfigError names all three."""
-    if config is not None or os.path.exists("config.toml"):
-        loaded = Config.load(config or "config.toml")
+    path = file_here() if config is None else config
+    if path is not None:
+        loaded = Config.load(path)
         return Site(loaded.settings, loaded)
     return Site(find(), None)

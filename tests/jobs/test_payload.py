@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import enum
 import json
+import re
 import subprocess
 import sys
 from collections import OrderedDict, namedtuple
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobvisor.jobs import payload as payload_module
 from jobvisor.jobs.errors import PayloadError
 from jobvisor.jobs.payload import LIMIT, Payload, Unreadable, decode, encode, encode_call, plain
 
@@ -414,3 +416,15 @@ def test_the_limit_counts_for_the_coded_text_too() -> None:
 def test_a_uuid_and_bytes_are_of_their_types_again() -> None:
     value = [UUID(int=5), b"\0\xff"]
     assert same(decode(encode(value)), value)
+
+
+def test_every_tag_stands_in_the_docstring_as_it_is_written() -> None:
+    told = payload_module.__doc__ or ""
+    shown = [json.loads(text) for text in re.findall(r"\{\"\$.*?\}(?=  |\n|;|`)", told)]
+    assert {key for value in shown for key in value if not key.startswith("$$")} == set(
+        payload_module._READERS
+    )
+    for value in shown:
+        if not value.keys() & payload_module._FOREIGN:
+            decoded = decode(json.dumps(value))
+            assert json.loads(encode(decoded)) == value

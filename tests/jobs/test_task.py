@@ -67,14 +67,14 @@ def test_every_option_reaches_the_row() -> None:
             retries=0,
             retry="5s",
             timeout="1m",
-            memory="1KB",
+            memory="1MB",
             unique="welcome:42",
             run_in="10m",
             expires_in="1h",
         ).call("a")
     )
     assert new[3:9] == ("bulk", -5, None, 600_000, 1, '{"kind":"fixed","delay":5000}')
-    assert new[9:] == (60_000, 1_024, "welcome:42", 3_600_000)
+    assert new[9:] == (60_000, 1 << 20, "welcome:42", 3_600_000)
 
 
 def test_a_moment_reaches_the_row() -> None:
@@ -120,6 +120,7 @@ def test_a_callable_policy_is_stored_as_its_fallback() -> None:
         ({"retry": "soon"}, "retry='soon'"),
         ({"timeout": "-5s"}, "timeout: '-5s'"),
         ({"memory": "lots"}, "memory: 'lots'"),
+        ({"memory": 512}, "memory=512 is less than any process needs; write its unit, such as"),
         ({"unique": ""}, "unique=''"),
         ({"unique": "k" * (KEY_MAX + 1)}, "unique="),
         ({"unique": "a\0"}, "unique="),

@@ -524,3 +524,25 @@ def test_a_database_in_memory_is_refused(
     result = run("enqueue", "a:b", env={"JOBVISOR_DATABASE_URL": "memory://"})
     assert result.exit_code == 78
     assert "ends with this command" in result.stderr
+
+
+def test_the_configuration_of_another_program_in_this_folder_does_not_hide_the_database(
+    run: Run, folder: Path
+) -> None:
+    (folder / "config.toml").write_text('title = "a blog"\n[server]\nport = 1\n')
+    environ = {"JOBVISOR_DATABASE_URL": "sqlite:///here.db"}
+    assert run("enqueue", "app:f", env=environ).stdout == "1\n"
+    result = run("list")
+    assert result.exit_code == 78
+    assert "no database is named" in result.stderr
+
+
+def test_prune_says_that_everything_is_kept_for_ever(run: Run, folder: Path) -> None:
+    run("migrate")
+    with (folder / "config.toml").open("a") as file:
+        file.write(
+            '[retention]\nsucceeded = "forever"\ncancelled = "forever"\nfailed = "forever"\n'
+        )
+    result = run("prune")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "[retention] keeps every job for ever" in result.stderr
