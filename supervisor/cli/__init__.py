@@ -40,6 +40,7 @@ COMMANDS = {
     "check": ("setup", "check"),
     "doctor": ("doctor", "doctor"),
     "migrate": ("setup", "migrate"),
+    "grants": ("grants", "grants"),
     "start": ("family", "start"),
     "stop": ("family", "stop"),
     "reload": ("family", "reload"),

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
-from jobvisor.jobs.store.postgres import SCHEMA
+from jobvisor.jobs.store.postgres import OLDEST_SERVER, SCHEMA
 from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.cli import brief
 from jobvisor.supervisor.cli.finding import Finding
@@ -24,9 +24,6 @@ from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 
 __all__ = ["examine"]
-
-OLDEST_SERVER = 130_000
-"""PostgreSQL 13, as `server_version_num` has it."""
 
 CONNECT_S = 5
 """How long a server may take to answer at all, unless the URL says so itself."""
@@ -309,7 +306,10 @@ def _schema(server: Server, facts: Facts, name: str) -> Findings:
         return False
     denied = _denied(server, name) if rows[0][0] else [f"USAGE on schema {name}"]
     if denied:
-        text = f"{facts.user} lacks {', '.join(denied)}; GRANT it"
+        text = (
+            f"{facts.user} lacks {', '.join(denied)}; the owner of the tables runs what "
+            f"`jobvisor grants {facts.user} --work` prints"
+        )
         yield Finding("rights", "fail", text)
         return False
     yield Finding("rights", "ok", f"{facts.user} may read and write {name}")
@@ -337,6 +337,7 @@ def _denied(server: Server, name: str) -> list[str]:
         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
             AND NOT has_table_privilege(pg_class.oid, right_.name)
             AND (relname <> 'meta' OR right_.name = 'SELECT')
+            AND relname <> 'incarnation'
             AND (relkind = 'r' OR (relkind = 'S' AND right_.name IN ('SELECT', 'UPDATE')
                 AND NOT EXISTS (SELECT 1 FROM pg_depend
                     WHERE objid = pg_class.oid AND deptype = 'i')))

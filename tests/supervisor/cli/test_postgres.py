@@ -206,7 +206,7 @@ def test_jobs_are_enqueued_listed_shown_cancelled_requeued_and_pruned(
 
 def test_status_shows_the_queues_of_the_database(run: Run, configure: Configure) -> None:
     run("migrate")
-    run("enqueue", "a:b", "--queue", "lonely")
+    run("enqueue", "a:b", "--force", "--queue", "lonely")
     told = json.loads(run("status", "--json", "--counts").stdout)
     assert told["unserved"] == ["lonely"]
     assert told["queues"]["lonely"]["pending"] == 1
@@ -333,10 +333,8 @@ def test_doctor_names_the_rights_that_a_role_lacks(
     configure()
     run("migrate")
     configure(of_role(url, role))
-    assert findings(run)[1]["rights"] == (
-        "fail",
-        f"{role} lacks USAGE on schema jobvisor; GRANT it",
-    )
+    told = f"the owner of the tables runs what `jobvisor grants {role} --work` prints"
+    assert findings(run)[1]["rights"] == ("fail", f"{role} lacks USAGE on schema jobvisor; {told}")
     sql(f"GRANT USAGE ON SCHEMA jobvisor TO {role}")
     sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA jobvisor TO {role}")
     told = findings(run)[1]["rights"][1]
@@ -344,19 +342,15 @@ def test_doctor_names_the_rights_that_a_role_lacks(
     assert "SELECT on woken in jobvisor" in told
 
 
-def test_a_role_with_the_rights_that_doctor_asks_for_can_work(
+def test_a_role_with_the_grants_that_doctor_asks_for_can_work(
     run: Run, configure: Configure, url: str, sql: Sql, role: str
 ) -> None:
     run("migrate")
-    sql(f"GRANT USAGE ON SCHEMA jobvisor TO {role}")
-    sql(f"GRANT SELECT ON jobvisor.meta TO {role}")
-    for table in ("jobs", "attempts", "families", "owners"):
-        sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON jobvisor.{table} TO {role}")
-    sql(f"GRANT SELECT, UPDATE ON jobvisor.woken TO {role}")
+    sql(run("grants", role, "--work").stdout)
     configure(of_role(url, role))
     code, found = findings(run)
     assert (code, found["rights"][0]) == (0, "ok")
-    job = run("enqueue", "a:b").stdout.strip()
+    job = run("enqueue", "a:b", "--force").stdout.strip()
     assert run("cancel", job).exit_code == 0
     assert run("prune", "--cancelled", "0s").stdout.startswith("removed 1 ")
 

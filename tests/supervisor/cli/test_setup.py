@@ -271,6 +271,15 @@ def test_migrate_of_a_file_that_is_no_database_is_refused(run: Run, folder: Path
     assert "not an SQLite database" in result.stderr
 
 
+def test_grants_are_refused_where_there_are_no_roles_and_without_a_purpose(run: Run) -> None:
+    result = run("grants", "app", "--read")
+    assert result.exit_code == 78
+    assert "has no roles" in result.stderr
+    result = run("grants", "app")
+    assert result.exit_code == 2
+    assert "--enqueue, --work or --read" in result.stderr
+
+
 def test_doctor_before_the_first_start_makes_nothing(run: Run, folder: Path) -> None:
     code, found = findings(run)
     assert code == 0
