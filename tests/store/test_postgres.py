@@ -542,7 +542,7 @@ def test_a_lock_that_another_holds_for_too_long_is_unavailable_and_names_it(plac
     began = SYSTEM.monotonic_ns()
     with pytest.raises(StoreUnavailable, match="somebody else holds it"):
         claim(store, life())
-    assert seconds_since(began) < 3
+    assert seconds_since(began) < 15  # of 30
     assert beats
     holder.close()
     assert [job.id for job in claim(store, life())] == [before]
@@ -558,7 +558,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(place: Place) ->
     began = SYSTEM.monotonic_ns()
     with pytest.raises(StoreUnavailable, match="it was interrupted"):
         enqueue(store)
-    assert seconds_since(began) < 3
+    assert seconds_since(began) < 15  # of 30
     assert place.states() == []
 
 
@@ -1019,7 +1019,7 @@ def test_a_network_that_swallows_everything_is_unavailable_in_time(
     with pytest.raises(StoreUnavailable):
         verb(store)
     # The patience, a grace for the server's own answer, and two seconds for a new connection.
-    assert seconds_since(began) < 6.5
+    assert seconds_since(began) < 20
     assert len(beats) >= 10
     place.proxy.restore()
     verb(store)

@@ -172,7 +172,7 @@ def test_a_family_declared_dead_by_one_who_died_too_is_settled_by_the_next_at_on
     began = SYSTEM.boottime_ns()
     caring.power_on()  # which would watch a silent family for long, were it not declared dead
     eventually(lambda: not site.running([owner]), what="the next one settles it")
-    assert (SYSTEM.boottime_ns() - began) / 1e9 < 10
+    assert (SYSTEM.boottime_ns() - began) / 1e9 < 18
     check_rescued_once(site, 10)
     assert not caring.said("on lost is declared dead")
     assert caring.shut_down() == 0

@@ -146,7 +146,7 @@ def test_a_dead_family_whose_directory_is_held_by_somebody_is_rescued_after_dead
         os.kill(caretaker, signal.SIGCONT)
         eventually(none_runs(caring), what="its rows are rescued")
         # Its last heartbeat was up to a third of `dead_after` before its death.
-        assert 2.5 < (SYSTEM.monotonic_ns() - killed_at) / 1e9 < 9
+        assert 2.5 < (SYSTEM.monotonic_ns() - killed_at) / 1e9 < 25
         count = len(batch.held)
         assert standing(caring, batch.held) == [("pending", 0, 1, count)]
         assert caring.query("SELECT outcome, count(*) FROM attempts GROUP BY 1") == [

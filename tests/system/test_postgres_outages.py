@@ -443,7 +443,7 @@ def test_a_family_whose_database_does_not_come_gives_up_in_time(
     proxy.cut()
     began = SYSTEM.monotonic_ns()
     assert house.start(ready=False).wait(30) == 69
-    assert 1.9 < (SYSTEM.monotonic_ns() - began) / 1e9 < 10
+    assert 1.9 < (SYSTEM.monotonic_ns() - began) / 1e9 < 25
     assert "Traceback" not in house.log.read_text()
 
 

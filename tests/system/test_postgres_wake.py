@@ -37,7 +37,7 @@ def gated(ctx: Context):
 """
 
 SLOW = {"database": {"poll": "30s"}, "log": {"level": "info"}}
-SOON = 2.0  # seconds: far less than a poll, far more than a wake-up on a busy machine
+SOON = 10.0  # seconds: less than a poll, far more than a wake-up on a busy machine
 
 
 def begun(house: House, job: int) -> int:
@@ -125,7 +125,7 @@ def test_a_job_that_falls_due_is_started_then_and_not_at_the_next_poll(build: Bu
     wait_idle(house)
     before = SYSTEM.monotonic_ns()
     job = house.enqueue("quick", run_in=1)
-    assert 0.95 < (wait_begun(house, job, limit=5) - before) / 1e9 < 1 + SOON
+    assert 0.95 < (wait_begun(house, job, limit=30) - before) / 1e9 < 1 + SOON
     assert house.stop(family) == 0
 
 
@@ -161,14 +161,16 @@ def test_a_burst_is_told_seldom_and_nothing_of_it_waits_for_a_poll(build: Build)
     with psycopg.connect(house.database, autocommit=True) as listener:
         listener.execute("LISTEN jobvisor")
         threads = [threading.Thread(target=enqueue, args=(125,)) for _ in range(4)]
+        began = SYSTEM.monotonic_ns()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
+        windows = (SYSTEM.monotonic_ns() - began) // 5_000_000
         unfinished = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
         eventually(lambda: house.query(unfinished) == [(0,)], limit=SOON, what="all have run")
         told = len(list(listener.notifies(timeout=0.2)))
-    assert 0 < told < 250
+    assert 0 < told <= min(windows + 2, 499)  # at most one in each 5 ms that it took
     assert len(house.lines("quick")) == 500
     assert house.stop(family) == 0
 
@@ -204,7 +206,6 @@ def test_a_worker_whose_backend_was_ended_listens_again_and_looks(
         if pause:
             eventually(
                 lambda before=before: backends(house) not in ([], [before]),  # type: ignore[misc]
-                limit=5,
                 what="the worker has a new connection",
             )
             wait_idle(house)

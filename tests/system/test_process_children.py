@@ -50,10 +50,9 @@ def test_a_killed_worker_is_replaced_at_once_under_the_same_parent(build: Build)
     family = house.start()
     jobs = [house.enqueue("gated", n) for n in range(2)]
     victim = int(house.wait_lines("began", 2)[0])
-    began = SYSTEM.monotonic_ns()
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: len({*house.workers()} - {victim}) == 2, what="two workers again")
-    assert SYSTEM.monotonic_ns() - began < 1_000_000_000
+    assert not house.said("next start in"), "it was made to wait"
     assert house.status()["pid"] == family.pid
     house.touch("go")
     house.wait_finished(jobs)
@@ -151,7 +150,7 @@ def test_with_the_parent_killed_the_lock_is_free_and_idle_children_leave(build: 
     family.wait(10)
     with (house.state_dir / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    eventually(lambda: not any(alive(pid) for pid in children), limit=5, what="all have left")
+    eventually(lambda: not any(alive(pid) for pid in children), what="all have left")
 
 
 def test_a_task_subprocess_does_not_hold_the_family_up(build: Build) -> None:

@@ -156,7 +156,7 @@ with Supervisor(Config.load("config.toml")).running() as family:
     process.kill()
     process.wait(10)
     process.stdout.close()
-    eventually(lambda: house.said("stopping: running jobs have"), limit=5)
+    eventually(lambda: house.said("stopping: running jobs have"))
     house.touch("go")
     eventually(lambda: not any(alive(pid) for pid in pids), what="the family has left")
     found = house.client.get(job)

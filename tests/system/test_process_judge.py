@@ -42,7 +42,7 @@ def test_a_parent_that_slept_over_a_deadline_judges_again_a_second_later(build: 
     eventually(lambda: (house.status()["workers"][0]["job_seconds"] or 0) > 3.5, what="it is late")
     assert house.client.get(job).state == "running"
     family.send_signal(signal.SIGCONT)
-    eventually(lambda: house.client.get(job).finished, limit=5, what="the job is killed")
+    eventually(lambda: house.client.get(job).finished, what="the job is killed")
     assert house.history(job) == ["timeout"]
     assert len(house.said("nobody is judged for the next second")) == 1
     assert house.stop(family) == 0

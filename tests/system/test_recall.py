@@ -73,7 +73,7 @@ def test_the_short_jobs_of_a_batch_are_done_by_others_while_the_long_one_runs(
     (start,) = run_of(house, long)
     assert house.client.get(long).state == "running"
     late = max(mark.at for mark in marks(house) if mark.job > long) - start.at
-    assert late < 1e9, f"the last short one behind the long one ended after {late / 1e6:.0f} ms"
+    assert late < 2.5e9, f"the last short one behind the long one ended after {late / 1e6:.0f} ms"
     # Those behind it were claimed with it, and run by somebody else.
     behind = {mark.pid for mark in marks(house) if mark.job > long}
     assert start.pid not in behind
