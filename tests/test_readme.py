@@ -48,7 +48,7 @@ def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     # At the front of sys.path, as in many a project: none of ours may take one of these for its own.
     for name in ("jobs.py", "jobs/__init__.py", "supervisor/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("raise ImportError('this is the user\'s own')\n")
+        (tmp_path / name).write_text("raise ImportError('this is the user's own')\n")
     steps: list[tuple[str, list[str]]] = []
     for info, block in _blocks(TOUR):
         language, _, name = info.partition(" ")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.errors import EX_CONFIG
-from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, STOP, Grave
+from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, SLOTS, STOP, Grave
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.first_start import BOOTS_BEFORE_WRONG
@@ -99,3 +99,17 @@ def test_a_second_term_kills_only_where_it_is_not_the_first_one_passed_on(config
     parent._obey([signal.SIGTERM])
     assert parent._board[STOP] == NOW
     parent._nursery.close()
+
+
+def test_a_family_with_every_slot_taken_takes_no_further_worker_and_goes_on(parent: Parent) -> None:
+    workers = len(parent._crew.staying(0))
+    for _ in range(SLOTS):
+        parent._on_more()
+    assert parent._crew.room == 0
+    assert len(parent._crew.staying(0)) == SLOTS - 1  # the caretaker has the other
+    parent._on_more()
+    assert len(list(parent._crew)) == SLOTS
+    for _ in range(SLOTS):
+        parent._on_fewer()
+    assert parent._crew.room == SLOTS - 2
+    assert len(parent._crew.staying(0)) == 1 < workers
