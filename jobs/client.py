@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,20 +18,18 @@ from jobvisor.jobs.errors import (
     InvalidOption,
     JobNotFound,
     JobsError,
-    StoreError,
     WaitTimeout,
     shown,
 )
-from jobvisor.jobs.events import Events, event_of
+from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
-from jobvisor.jobs.identity import HOST, Identity
-from jobvisor.jobs.job import Attempt, Claimed, Job, State
-from jobvisor.jobs.log import log_event, log_lost
-from jobvisor.jobs.outcome import VERB_CODES
+from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.log import log_event
 from jobvisor.jobs.payload import Codec, Payload
 from jobvisor.jobs.registry import Registry, check_name, registry
 from jobvisor.jobs.settings import DURABILITIES, Settings, find
-from jobvisor.jobs.store import Life, Record, Store, open_store
+from jobvisor.jobs.step import Step
+from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 from jobvisor.jobs.units import Duration, duration_ms
@@ -139,7 +136,7 @@ class Client:
         self._lock = threading.Lock()
         self._store_of: tuple[int, Store] | None = None
         self._watch_of: tuple[int, Watch] | None = None
-        self._left: dict[int, tuple[Life, Record | None]] = {}  # by owner: not settled by `run_one`
+        self._step = Step(clock, self._events, self._execution, self._rest)
 
     @property
     def url(self) -> str:
@@ -325,8 +322,7 @@ class Client:
                     raise WaitTimeout(
                         f"job {job} is still {found.state} after {timeout} s; it goes on"
                     )
-                if not self._hold:
-                    store.close()
+                self._rest()
                 self._own_watch().sleep(seen, waited, left)
 
     def _own_watch(self) -> Watch:
@@ -429,52 +425,7 @@ class Client:
         """
         self._load_codec()
         with self._store() as store:
-            self._settle_left(store)
-            store.promote()
-            served = sorted(store.oldest_pending()) if queues is None else list_of(queues)
-            life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
-            record: Record | None = None
-            try:
-                turn = store.turn(life, 1, queues=served, limit=1, register=True)
-                for claimed in turn.jobs:
-                    if self._events.of_all:
-                        self._events.emit(event_of("claim", claimed))
-                    record = self._run(store, life, claimed)
-                    applied = store.apply([record], life)
-                    if (
-                        self._events.of_all
-                        and applied.changed
-                        and record.verb == VERB_CODES["succeed"]
-                    ):
-                        self._events.emit(event_of("succeed", claimed))
-                store.remove_owner(life.owner)
-            except StoreError:
-                # What is not settled would stay `running` for as long as this process lives.
-                self._left[life.owner] = (life, record)
-                raise
-            return store.get(turn.jobs[0].id) if turn.jobs else None
-
-    def _settle_left(self, store: Store) -> None:
-        """Jobs that an absent database kept from being settled when they had run."""
-        for owner, (life, record) in list(self._left.items()):
-            with store.transaction():
-                store.remove_owner(owner)
-                log_lost(store.apply([record] if record is not None else [], life).lost)
-                store.release_rest(owner)
-            self._left.pop(owner, None)
-
-    def _run(self, store: Store, life: Life, claimed: Claimed) -> Record:
-        if not self._hold:
-            store.close()
-        port = Nobody()
-        execution = self._execution(port)
-        began = self._clock.monotonic_ns()
-        outcome = execution.run(claimed)
-        took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
-        return Record(
-            life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
-            outcome.delay_ms, outcome.body(), port.last,
-        )  # fmt: skip
+            return self._step.take(store, None if queues is None else list_of(queues))
 
     def _execution(self, port: Nobody) -> Execution:
         return Execution(
@@ -484,6 +435,12 @@ class Client:
             worker="run_one",
             payload=self._payload,
         )
+
+    def _rest(self) -> None:
+        """No connection stays open in between where none is to be held."""
+        store_of = self._store_of  # once: another thread may close this client
+        if not self._hold and Client.stage is None and store_of is not None:
+            store_of[1].close()
 
     def _load_codec(self) -> None:
         """A codec that cannot be imported is the configuration's fault, and not a payload's."""
@@ -498,8 +455,7 @@ class Client:
         try:
             yield store
         finally:
-            if not self._hold and Client.stage is None:
-                store.close()
+            self._rest()
 
     def _own_store(self) -> Store:
         if Client.stage is not None:

@@ -136,6 +136,14 @@ def test_arguments_go_through_the_same_json_as_in_a_family(jobs: MemoryQueue) ->
         greet.enqueue(object())  # type: ignore[arg-type]
 
 
+def test_a_client_that_holds_no_connection_keeps_the_jobs_all_the_same(jobs: MemoryQueue) -> None:
+    with Client(hold=False, registry=registry) as client:
+        job = client.enqueue(greet, "Ada")
+        assert client.run_one() is not None
+        assert client.wait(job, timeout=0).result == "hello, Ada"
+    assert len(jobs.enqueued()) == 1
+
+
 def test_a_codec_of_a_client_is_used_on_both_sides(jobs: MemoryQueue) -> None:
     with Client(codec=Backwards(), registry=registry) as client:
         client.enqueue(greet, "secret")

@@ -1,0 +1,81 @@
+"""One step of a worker in this process: claim one job, run it, settle it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.context import Nobody
+from jobvisor.jobs.errors import StoreError
+from jobvisor.jobs.events import Events, event_of
+from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.identity import HOST, Identity
+from jobvisor.jobs.job import Claimed, Job
+from jobvisor.jobs.log import log_lost
+from jobvisor.jobs.outcome import VERB_CODES
+from jobvisor.jobs.store import Life, Record, Store
+
+
+class Step:
+    """What `run_one` does, and what it still owes to a database that went away meanwhile."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        events: Events,
+        execution: Callable[[Nobody], Execution],
+        rest: Callable[[], None],
+    ) -> None:
+        """`execution` makes what runs a job; `rest` is called before, to let a connection go."""
+        self._clock = clock
+        self._events = events
+        self._execution = execution
+        self._rest = rest
+        self._owed: dict[int, tuple[Life, Record | None]] = {}  # by owner: not settled yet
+
+    def take(self, store: Store, queues: Sequence[str] | None) -> Job | None:
+        """The job that was run, as it is then; of every queue with a pending job where none is named."""
+        self._settle_owed(store)
+        store.promote()
+        served = sorted(store.oldest_pending()) if queues is None else queues
+        life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
+        record: Record | None = None
+        try:
+            turn = store.turn(life, 1, queues=served, limit=1, register=True)
+            for claimed in turn.jobs:
+                self._tell("claim", claimed)
+                record = self._run(life, claimed)
+                if store.apply([record], life).changed and record.verb == VERB_CODES["succeed"]:
+                    self._tell("succeed", claimed)
+            store.remove_owner(life.owner)
+        except StoreError:
+            # What is not settled would stay `running` for as long as this process lives.
+            self._owed[life.owner] = (life, record)
+            raise
+        return store.get(turn.jobs[0].id) if turn.jobs else None
+
+    def _tell(self, verb: str, claimed: Claimed) -> None:
+        if self._events.of_all:
+            self._events.emit(event_of(verb, claimed))
+
+    def _settle_owed(self, store: Store) -> None:
+        """Jobs that an absent database kept from being settled when they had run."""
+        for owner, (life, record) in list(self._owed.items()):
+            with store.transaction():
+                store.remove_owner(owner)
+                log_lost(store.apply([record] if record is not None else [], life).lost)
+                store.release_rest(owner)
+            self._owed.pop(owner, None)
+
+    def _run(self, life: Life, claimed: Claimed) -> Record:
+        self._rest()
+        port = Nobody()
+        execution = self._execution(port)
+        began = self._clock.monotonic_ns()
+        outcome = execution.run(claimed)
+        took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
+        return Record(
+            life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
+            outcome.delay_ms, outcome.body(), port.last,
+        )  # fmt: skip
