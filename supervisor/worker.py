@@ -62,15 +62,14 @@ from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.layout import INLINE
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.memory import resident
+from jobvisor.supervisor.pace import Pace
 from jobvisor.supervisor.remains import MARK
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import tell
 from jobvisor.supervisor.signals import poke
 
-WORK_AHEAD_NS = 20_000_000  # a batch is about 20 ms of work: what a neighbour may have to wait
 POLL_UNWOKEN = 0.1  # seconds between two looks where nothing can wake this worker
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
-GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
 LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
 LOCKED_GAP_NS = (
     SECOND // 2
@@ -96,8 +95,7 @@ class Worker(Role):
         self._locked_since = self._locked_seen = 0
         self._claim = 0
         self._claimed_ns = 0
-        self._average_ns = 0.0
-        self._batch = 1
+        self._pace = Pace(self._pool.batch_max)
         self._unsure = False  # rows of ours may run that we do not hold
         self._registered = False
         self._reason: str | None = None  # why this worker leaves by itself
@@ -204,7 +202,7 @@ class Worker(Role):
             return 0
         self._trust_descriptors()
         try:
-            jobs = self._turn(self._batch)
+            jobs = self._turn(self._pace.batch)
         except StoreError as error:
             return self._wait_for_database(error)
         if not jobs:
@@ -303,7 +301,7 @@ class Worker(Role):
             self._events.tell()
         self.slot[STATE] = IDLE
         self.slot[BATCH] = 0
-        self._batch = 1
+        self._pace.rested()
         if not self._store.one_machine:
             self._client.close()  # the connection that tasks enqueue with; a server has not many
         now = look_at = self.clock.monotonic_ns()
@@ -377,6 +375,7 @@ class Worker(Role):
         slot[STATE] = BUSY
         self._wake_watchers()
         began = self.clock.monotonic_ns()
+        self._pace.began(began)
         done = 0
         for job in jobs:
             if not self._start(job):
@@ -385,7 +384,8 @@ class Worker(Role):
             if self._reason is not None:
                 break
         else:
-            self._measure(self.clock.monotonic_ns() - began, done)
+            now = self.clock.monotonic_ns()
+            self._pace.ended(now, now - began, done)
             return
         if done < len(jobs):
             self._unsure = True  # the rest of the claim is released by the next turn
@@ -550,13 +550,6 @@ class Worker(Role):
         if self._reason is None:
             self._reason = line
             say(line, **fields)
-
-    def _measure(self, took_ns: int, jobs: int) -> None:
-        """The batch grows while jobs are short, to about 20 ms of work."""
-        each = took_ns / jobs
-        self._average_ns = each if not self._average_ns else 0.7 * self._average_ns + 0.3 * each
-        wanted = int(WORK_AHEAD_NS / max(self._average_ns, 1.0))
-        self._batch = max(1, min(wanted, self._batch * GROWTH, self._pool.batch_max))
 
     # -- the port of a running task's context
 

@@ -213,7 +213,7 @@ class Stage:
 
         def make(seat: Seat) -> Callable[[], int]:
             worker = Worker(seat)
-            worker._batch = 10
+            worker._pace.batch = 10
             return worker.run
 
         return self._fork(WORKER, slot, make, disturbance)
