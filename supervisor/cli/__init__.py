@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -59,6 +60,9 @@ COMMANDS = {
     "completion": ("setup", "completion"),
 }
 """Each command, in the order help shows them: its module beside this file, and its name there."""
+
+NARROW = 80
+"""Columns of a terminal that cannot show everything."""
 
 INTERRUPTED = 130
 """What a shell reports for a command that ended by Ctrl-C."""
@@ -125,7 +129,9 @@ def _usage_in_one_line() -> Iterator[None]:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "jobvisor"
         message = error.format_message().rstrip(".")
-        raise _failed(f"{message}; see `{command} --help`", USAGE) from error
+        see = f"see `{command} --help`"
+        told = f"{message} S{see[1:]}" if message.endswith("?") else f"{message}; {see}"
+        raise _failed(told, USAGE) from error
 
 
 def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
@@ -232,17 +238,24 @@ def print_table(
     """Write a table: drawn by rich at a terminal, plain aligned columns into a pipe.
 
     Nothing is cut in a pipe, so `grep` and `awk` find whole values; NO_COLOR is rich's to obey. The
-    columns that are `seldom` filled are left out at a terminal where they are all empty.
+    columns that are `seldom` filled are left out at a terminal where they are all empty, the first of
+    them at a narrow one too.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
         shown = [
             place
             for place, column in enumerate(columns)
-            if column not in seldom or any(row[place] != "-" for row in cells)
+            if column not in seldom
+            or (
+                any(row[place] != "-" for row in cells)
+                and not (width < NARROW and column == seldom[0])
+            )
         ]
         drawn = [[row[place] for place in shown] for row in cells]
-        _print_drawn([columns[place] for place in shown], drawn)
+        heads = [columns[place] for place in shown]
+        _print_drawn(heads, _fitting(heads, drawn, width))
         return
     heads = [column.upper() for column in columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -259,16 +272,48 @@ def _print_drawn(columns: Sequence[str], cells: list[list[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        long = column in _LONG
+        table.add_column(
+            column, overflow="fold", no_wrap=not long, min_width=LEAST if long else None
+        )
     for row in cells:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console(file=sys.stdout).print(table)
+
+
+def _fitting(columns: Sequence[str], cells: list[list[str]], width: int) -> list[list[str]]:
+    """The cells with what would fill a narrow terminal cut: two lines of their share of the width."""
+    widest = [
+        max([len(column), *map(len, each)]) for column, *each in zip(columns, *cells, strict=True)
+    ]
+    taken = sum(wide for column, wide in zip(columns, widest, strict=True) if column not in _LONG)
+    long = sum(column in _LONG for column in columns)
+    share = max(LEAST, (width - taken - GAP * len(columns)) // max(long, 1))
+    return [
+        [
+            f"{cell[: 2 * share - 3]}..." if column in _CUT and len(cell) > 2 * share else cell
+            for column, cell in zip(columns, row, strict=True)
+        ]
+        for row in cells
+    ]
 
 
 def _cell(value: Any) -> str:
     text = "" if value is None else plain(str(value))
     return " ".join(text.split()) or "-"
 
+
+_LONG = frozenset({"task", "args", "error", "finding", "cause"})
+"""Columns that share what a terminal has left; the others are not broken."""
+
+_CUT = frozenset({"args", "error"})
+"""Those of them that `show` and --json have whole."""
+
+LEAST = 10
+"""Letters that such a column has at the least."""
+
+GAP = 3
+"""What rich puts between two columns."""
 
 _STYLES = {
     "ok": "green",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from jobvisor.jobs.client import Client, Moves
-from jobvisor.jobs.job import FINISHED, UNFINISHED, json_id
+from jobvisor.jobs.job import FINISHED, UNFINISHED, State, json_id
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.selection import (
@@ -35,7 +35,7 @@ Many = Callable[[Sequence[int]], Moves]
     )
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id)
-@selection_options(sorted(UNFINISHED))
+@selection_options(state for state in State if state in UNFINISHED)
 @click.option("--all", "everything", is_flag=True, help="All unfinished jobs.")
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -65,7 +65,7 @@ def cancel(
         )
     with find_site(config).client() as client:
         chosen = _existing(client, ids) or selection.ids(client, sorted(UNFINISHED))
-        act = _Act("cancel", f"{selection.state or 'unfinished'} jobs", client.cancel_many)
+        act = _Act("cancel", f"{selection.state or 'unfinished'} job", client.cancel_many)
         if _agreed(act, chosen, ids=bool(ids), dry_run=dry_run, yes=yes, as_json=as_json):
             _move(act, chosen, as_json=as_json)
 
@@ -77,7 +77,7 @@ def cancel(
     )
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id)
-@selection_options(sorted(FINISHED))
+@selection_options(state for state in State if state in FINISHED)
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -106,7 +106,7 @@ def requeue(
         # The ids first: a requeued job leaves the state that is being paged through, and may fail
         # again. The oldest first, so that they run again in the order they were enqueued.
         chosen = _existing(client, ids) or selection.ids(client, sorted(FINISHED))
-        act = _Act("requeue", f"{selection.state} jobs", client.requeue_many)
+        act = _Act("requeue", f"{selection.state} job", client.requeue_many)
         if _agreed(act, chosen, ids=bool(ids), dry_run=dry_run, yes=yes, as_json=as_json):
             _move(act, chosen, as_json=as_json)
 
@@ -155,8 +155,12 @@ class _Act(NamedTuple):
     """What is done to many jobs: its verb, the words for them, and how a page of them is done."""
 
     verb: str
-    jobs: str
+    job: str
     many: Many
+
+    def counted(self, number: int, *, of_ids: bool = False) -> str:
+        """So many of them, in words."""
+        return f"{number} {'job' if of_ids else self.job}{'' if number == 1 else 's'}"
 
 
 def _existing(client: Client, ids: Sequence[int]) -> list[int]:
@@ -174,12 +178,12 @@ def _agreed(
         if as_json:
             print_json({"dry_run": True, "jobs": len(chosen)})
         else:
-            click.echo(f"would {act.verb} {len(chosen)} {'jobs' if ids else act.jobs}")
+            click.echo(f"would {act.verb} {act.counted(len(chosen), of_ids=ids)}")
         return False
     if not chosen:
-        say(f"no {act.jobs.removesuffix('s')} to {act.verb}")
+        say(f"no {act.job} to {act.verb}")
     elif not ids and not yes:
-        _confirm(f"{act.verb} {len(chosen)} {act.jobs}")
+        _confirm(f"{act.verb} {act.counted(len(chosen))}")
     return True
 
 

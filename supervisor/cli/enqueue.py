@@ -51,7 +51,7 @@ LOOK_S = 0.5
 @click.option("--typed", is_flag=True, help='ARGs may hold tags: {"$date": "2027-01-31"}.')
 @click.option("--in", "run_in", metavar="DURATION", help="Not before this has passed: 5m.")
 @click.option("--at", "run_at", metavar="TIME", help="Not before: 2027-01-31T08:00+01:00.")
-@click.option("--queue", help="Another queue than the task's.")
+@click.option("--queue", metavar="NAME", help="Another queue than the task's.")
 @click.option("--priority", type=int, help="Higher runs earlier within its queue.")
 @click.option("--unique", metavar="KEY", help="Only if no unfinished job has this key.")
 @click.option("--retries", type=int, help="Further attempts after the first.")

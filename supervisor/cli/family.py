@@ -26,6 +26,7 @@ from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import (
     brief,
     config_option,
+    examples,
     json_option,
     load_config,
     print_json,
@@ -56,7 +57,7 @@ POLL_S = 0.05
 _AHEAD = ("scheduled", "blocked", "running")
 
 
-@click.command()
+@click.command(epilog=examples("jobvisor start 2> family.log &", "jobvisor start --drain"))
 @click.option("--drain", is_flag=True, help="End when nothing is left to run, instead of waiting.")
 @config_option
 def start(config: str | None, drain: bool) -> None:
@@ -73,7 +74,9 @@ def start(config: str | None, drain: bool) -> None:
     click.get_current_context().exit(run_family(loaded, drain=drain, ends_here=True))
 
 
-@click.command()
+@click.command(
+    epilog=examples("jobvisor stop", "jobvisor stop --timeout 5m", "jobvisor stop --now")
+)
 @click.option("--now", is_flag=True, help="Kill running jobs at once; they are given back.")
 @click.option(
     "--timeout",
@@ -177,7 +180,10 @@ def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, An
         SYSTEM.sleep(POLL_S)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(
+    epilog=examples("jobvisor scale 4", "jobvisor scale mail +2"),
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("words", metavar="[POOL] N|+N|-N", nargs=-1)
 @config_option
 def scale(config: str | None, words: tuple[str, ...]) -> None:
@@ -219,7 +225,7 @@ def _pool(pools: Mapping[str, int], named: str | None) -> str:
     return named
 
 
-@click.command()
+@click.command(epilog=examples("jobvisor status", "jobvisor status --json | jq '.workers[].state'"))
 @click.option("--counts", is_flag=True, help="Count the jobs of each queue: reads the whole table.")
 @json_option
 @config_option
@@ -256,7 +262,7 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@click.command()
+@click.command(epilog=examples("jobvisor health || systemctl restart shop-jobs"))
 @json_option
 @config_option
 def health(config: str | None, as_json: bool) -> None:

@@ -23,7 +23,7 @@ __all__ = ["grants"]
 @click.option("--read", "purpose", flag_value="read", help="May look at everything.")
 @config_option
 def grants(role: str, purpose: str | None, config: str | None) -> None:
-    """Print the SQL that lets a role of PostgreSQL enqueue, work or read.
+    """Print the SQL that lets a PostgreSQL role do its work.
 
     Whoever has run `jobvisor migrate` runs it, for example by: jobvisor grants app --enqueue | psql
     """

@@ -25,6 +25,8 @@ from jobvisor.supervisor.cli.site import find_site
 
 __all__ = ["list_jobs", "show"]
 
+_TEXT_TAGS = frozenset({"$datetime", "$date", "$time", "$decimal", "$uuid", "$path"})
+
 ARGUMENTS_MAX = 60
 """Letters of the arguments that a list shows; `show` and --json have all of them."""
 
@@ -110,12 +112,21 @@ def _ago(moment: datetime) -> str:
 def _arguments(job: Job) -> str:
     """The arguments as a call has them, cut to what fits a column."""
     told = job.as_json()
-    given = [json.dumps(value, ensure_ascii=False) for value in told["args"]]
-    given += [
-        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in told["kwargs"].items()
-    ]
+    given = [_readable(value) for value in told["args"]]
+    given += [f"{name}={_readable(value)}" for name, value in told["kwargs"].items()]
     text = ", ".join(given)
     return text if len(text) <= ARGUMENTS_MAX else f"{text[:ARGUMENTS_MAX]}..."
+
+
+def _readable(value: Any) -> str:
+    """A value as JSON; of one that JSON lacks what stands behind its tag."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((tag, body),) = value.items()
+        if tag in _TEXT_TAGS:
+            return str(body[0] if isinstance(body, list) else body)
+        if tag == "$enum" and isinstance(body, list):
+            return str(body[-1])
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _print_attempt(attempt: Attempt) -> None:

@@ -26,7 +26,7 @@ from jobvisor.jobs.job import State
 from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
 from jobvisor.jobs.url import parse_url
-from jobvisor.supervisor.cli import config_option, say
+from jobvisor.supervisor.cli import config_option, examples, say
 from jobvisor.supervisor.cli.site import find_site
 
 __all__ = ["export_jobs", "import_jobs"]
@@ -40,7 +40,9 @@ LINE_BYTES_MAX = 256 << 20
 FAMILIES_NAMED = 3
 
 
-@click.command("export")
+@click.command(
+    "export", epilog=examples("jobvisor export -o jobs.jsonl", "jobvisor export --all | gzip")
+)
 @click.option("-o", "--output", metavar="FILE", help="Into this file, whole or not at all.")
 @click.option("--all", "finished", is_flag=True, help="Finished jobs too.")
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
@@ -69,7 +71,13 @@ def export_jobs(config: str | None, output: str | None, finished: bool, running:
     say(f"exported {_jobs(number)}")
 
 
-@click.command("import")
+@click.command(
+    "import",
+    epilog=examples(
+        "jobvisor import jobs.jsonl",
+        "jobvisor export | JOBVISOR_DATABASE_URL=postgresql://db/app jobvisor import -",
+    ),
+)
 @click.argument("path", metavar="FILE")
 @config_option
 def import_jobs(config: str | None, path: str) -> None:

@@ -71,8 +71,10 @@ def selection_options(states: Iterable[State]) -> Callable[[_Command], _Command]
     """Give a command --state (one of these) and what narrows it; it gets them for `Selection.of`."""
     options = (
         click.option("--state", type=click.Choice([state.value for state in states])),
-        click.option("--queue", help="Only of this queue."),
-        click.option("--task", help="Only of this task; the end of its name is enough."),
+        click.option("--queue", metavar="NAME", help="Only of this queue."),
+        click.option(
+            "--task", metavar="NAME", help="Only of this task; the end of its name is enough."
+        ),
         click.option("--error", metavar="TEXT", help="Only with this in their error."),
         click.option(
             "--since",

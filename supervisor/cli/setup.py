@@ -24,6 +24,7 @@ from jobvisor.jobs.store import open_store
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.cli import (
     config_option,
+    examples,
     json_option,
     load_config,
     print_json,
@@ -37,7 +38,7 @@ from jobvisor.supervisor.family import StateDir
 __all__ = ["check", "completion", "init", "migrate"]
 
 
-@click.command()
+@click.command(epilog=examples("jobvisor init", "jobvisor init /srv/shop"))
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.option("--force", is_flag=True, help="Replace a config.toml that is there.")
 def init(folder: str, force: bool) -> None:
@@ -67,7 +68,9 @@ def init(folder: str, force: bool) -> None:
     )
 
 
-@click.command()
+@click.command(
+    epilog=examples("jobvisor check --strict", "jobvisor check --json | jq -r '.tasks[].name'")
+)
 @click.option("--strict", is_flag=True, help="Exit code 1 if there is a warning.")
 @json_option
 @config_option
@@ -104,7 +107,12 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "jobvisor migrate",
+        "JOBVISOR_DATABASE_URL=postgresql://jobs@db/app jobvisor migrate -c config.toml",
+    )
+)
 @config_option
 def migrate(config: str | None) -> None:
     """Create the tables, or bring them up to this release."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.errors import ConfigError, StoreUnavailable
-from jobvisor.jobs.settings import Settings, file_here, find
+from jobvisor.jobs.settings import URL_VARIABLE, Settings, file_here, find
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.config import Config
 
@@ -47,4 +47,9 @@ def find_site(config: str | None) -> Site:
     if path is not None:
         loaded = Config.load(path)
         return Site(loaded.settings, loaded)
+    if not os.environ.get(URL_VARIABLE):
+        raise ConfigError(
+            "no database is named here: `jobvisor init` writes a config.toml, -c names another one, "
+            f"or {URL_VARIABLE} names a database without one"
+        )
     return Site(find(), None)

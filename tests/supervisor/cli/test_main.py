@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobvisor.supervisor.cli import COMMANDS, brief, main, plain
+from jobvisor.supervisor.cli import COMMANDS, _fitting, brief, main, plain
 from tests.supervisor.cli.conftest import ROOT, Run
 
 ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -40,7 +40,7 @@ def test_the_bare_command_shows_its_help(run: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["strat"], "No such command 'strat'; did you mean 'start'?; see `jobvisor --help`"),
+        (["strat"], "No such command 'strat'; did you mean 'start'? See `jobvisor --help`"),
         (["xyzzy"], "No such command 'xyzzy'; see `jobvisor --help`"),
         (["--what"], "No such option '--what'; see `jobvisor --help`"),
         (["list", "--limit", "0"], "see `jobvisor list --help`"),
@@ -80,6 +80,14 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 )
 def test_a_brief_duration_has_two_units(ms: int, text: str) -> None:
     assert brief(ms) == text
+
+
+def test_a_table_that_is_too_wide_keeps_what_is_short_and_cuts_what_is_long() -> None:
+    columns = ["id", "state", "task", "error"]
+    (cells,) = _fitting(columns, [["7", "failed", "app.mail:send", "x" * 500]], 60)
+    assert cells[:3] == ["7", "failed", "app.mail:send"]
+    assert cells[3].endswith("x...")
+    assert len(cells[3]) < 60
 
 
 def test_python_m_supervisor_is_the_same_command() -> None:

@@ -191,7 +191,7 @@ def test_families_at_work_are_named(run: Run, client: Client) -> None:
     store = open_store(client.url)
     for number, name in enumerate(["one", "two", "three", "four", "five"], 1):
         store.add_family(family_row(number, name=name, dead_after_ms=60_000))
-    store.add_family(family_row(6, name="silent", dead_after_ms=0))
+    store.add_family(family_row(6, name="silent", dead_after_ms=1))
     result = run("export")
     assert result.exit_code == 0
     assert "(one on here, two on here, three on here and 2 more)" in result.stderr
