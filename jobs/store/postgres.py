@@ -1,4 +1,4 @@
-"""PostgreSQL: the connection, its errors, its transactions and its waking; the verbs are in relational.py.
+"""PostgreSQL: its statements, its transactions and its turn; the verbs are in relational.py.
 
 Facts this file is built on (measured, or from PostgreSQL's own pages):
 nothing may depend on the session, because a pooler in transaction mode gives each transaction another
@@ -11,13 +11,11 @@ limit of our own.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import select
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -29,65 +27,39 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import (
     ForkedStore,
     RowRefused,
-    SchemaError,
     StoreRefused,
     StoreUnavailable,
 )
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed, Job, NewJob
-from jobvisor.jobs.log import say
+from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.arrays import columns
 from jobvisor.jobs.store.base import NOTHING, Applied, JobRow, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.front import Front
+from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
 from jobvisor.jobs.store.rows import Changed, in_order, job_of
+from jobvisor.jobs.store.session import set_all, settings
 from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
+from jobvisor.jobs.store.sqlstate import named
 from jobvisor.jobs.store.statements import statements
+from jobvisor.jobs.store.tables import Tables
 from jobvisor.jobs.store.wake import PollWaker
 from jobvisor.jobs.url import shown_url
 
-SCHEMA = 2  # the number of the newest migration this release knows
 OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension
-LOOK_UP_SECONDS = 10.0  # how long the fate of a lost COMMIT is asked for
-LOOK_UP_EVERY = 0.25
 TRUSTED_NS = 1_000_000_000  # after a rest this long a connection may be dead without a sign
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
 ANSWER_GRACE = 2.0  # seconds the server has, beyond its own limit, to say that it was passed
 COPIED_AT_ONCE = 100_000  # rows of a bulk enqueue in one statement: half a second of the server's
 ROWS_AT_ONCE = 2_000  # of a bulk enqueue in one statement: some 400 kB
 MEASURED_CLAIM = 50  # rows: for fewer the two looks at the clock cost more than they tell
-LOOK_AGAIN_NS = 20_000_000  # after the 5 ms in which nobody else notifies, and a commit
-MIGRATION_SECONDS = 3600  # a large table may be written anew, behind another migration
 SNAPSHOT_SECONDS = 600  # an export may read a whole table for a page, or write to a slow pipe
 
 Value = TypeVar("Value")
-
-# https://www.postgresql.org/docs/current/errcodes-appendix.html; classes have two characters
-_LATER = {
-    "08001": "it cannot be reached",
-    "08": "the connection broke",
-    "25": "it is read-only or ended the transaction",
-    "40": "another transaction stood in the way",
-    "53": "it is out of connections, memory or disk",
-    "55": "somebody else holds it",
-    "57": "it was interrupted or is going down",
-    "58": "its disk reports an error",
-    "XX": "it reports an internal error",
-}
-_NEVER = {
-    "28": "it refuses this user; look at the user, password and pg_hba.conf",
-    "3D": "there is no such database; create it first",
-    "42501": "this user lacks a privilege",
-}
-_REFUSALS = {
-    "28": r"authentication failed|no pg_hba.conf entry|no password supplied|"
-    r"role \".*\" (does not exist|is not permitted)",
-    "3D": r"database \".*\" does not exist|no such database",
-}
-_FOREIGN = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
 class PostgresStore(RelationalStore):
@@ -121,7 +93,8 @@ class PostgresStore(RelationalStore):
             "jobs_id": sql.Literal(f'"{schema}".jobs_id_seq'),
             "woken": sql.Literal(f'"{schema}".woken'),
         }
-        self._number = self._worded(_NUMBER).encode()
+        self._tables = Tables(self.place, schema, self._worded)
+        self._number = self._worded(fate.NUMBER).encode()
         self._statements = {
             name: self._worded(text).encode() for name, text in statements("postgres").items()
         }
@@ -189,8 +162,8 @@ class PostgresStore(RelationalStore):
             raise psycopg.OperationalError("the connection was lost within a transaction")
         connection = self._greeted()
         try:
-            self._check_meta(connection)
-            connection.execute(self._worded(_INCARNATION).encode())
+            self._tables.check(connection)
+            connection.execute(self._worded(fate.INCARNATION).encode())
         except BaseException:
             self.close()
             raise
@@ -215,21 +188,14 @@ class PostgresStore(RelationalStore):
         connection.add_notify_handler(self._note_heard)
         row = connection.execute(b"SELECT pg_backend_pid()").fetchone()
         assert row is not None
-        settings = _LIMITS | {
-            "statement_timeout": str(int(self._patience * 1000)),
-            "lock_timeout": str(int(self._patience * 500)),
-            # The locks of a machine that stands still or is gone are held no longer.
-            "idle_in_transaction_session_timeout": str(int(self._idle * 1000)),
-        }
-        if not self._notify:
-            settings["jobvisor.notify"] = "off"
+        told = settings(patience=self._patience, idle=self._idle, notify=self._notify)
         if row[0] == connection.info.backend_pid:
             connection.prepare_threshold = 5
-            connection.execute(_set(settings | _PLANS, local=False))
+            connection.execute(set_all(told, local=False))
             self._local = b""
         else:
             # Somebody stands between: the next transaction may be another session's.
-            self._local = _set(settings | _PLANS, local=True)
+            self._local = set_all(told, local=True)
         return connection
 
     @property
@@ -245,78 +211,22 @@ class PostgresStore(RelationalStore):
 
     # -- schema
 
-    def _check_meta(self, connection: PatientConnection) -> None:
-        try:
-            rows = connection.execute(self._worded(_META).encode()).fetchall()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            raise SchemaError(
-                f"{self.place} has no tables of jobvisor in the schema {self.schema}; "
-                f"run `jobvisor migrate`"
-            ) from error
-        meta: dict[str, str] = dict(rows)
-        if meta.keys() != {"schema", "oldest_schema"}:
-            raise SchemaError(
-                f"{self.place}: the schema {self.schema} has a table meta that is another program's; "
-                f"name another with [database] schema"
-            )
-        number, oldest = int(meta["schema"]), int(meta["oldest_schema"])
-        if number < SCHEMA:
-            raise SchemaError(
-                f"{self.place} has schema {number}, and this release needs {SCHEMA}; "
-                f"run `jobvisor migrate`"
-            )
-        if oldest > SCHEMA:
-            raise SchemaError(
-                f"{self.place} has schema {number}, and this release knows {SCHEMA}; "
-                f"install a newer jobvisor"
-            )
-
     def check_schema(self) -> None:
         with self._lock, self._named_errors():
-            self._check_meta(self._connected())
+            self._tables.check(self._connected())
 
     def migrate(self) -> tuple[int, int]:
         self._refuse_copy()
         with self._lock, self._named_errors():
             connection = self._greeted()
             try:
-                before = number = self._schema_number(connection)
-                for file in _migrations():
-                    if int(file.name[:4]) > number:
-                        number = self._migrate(connection, file)
-                self._check_meta(connection)
+                numbers = self._tables.migrate(connection)
+                self._tables.check(connection)
                 connection.patience = self._patience + ANSWER_GRACE
             except BaseException:
                 self.close()  # or the next verb would take it for one whose schema is known to fit
                 raise
-        return before, max(before, number)
-
-    def _migrate(self, connection: PatientConnection, file: Any) -> int:
-        """One numbered file and the record that it ran, in one transaction of one process at a time."""
-        number = int(file.name[:4])
-        with connection.transaction():
-            connection.patience = MIGRATION_SECONDS
-            connection.execute(_set({"statement_timeout": "0", "lock_timeout": "0"}, local=True))
-            connection.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [self.schema]
-            )
-            if self._schema_number(connection) >= number:
-                return number  # somebody else was first
-            connection.execute(self._worded("CREATE SCHEMA IF NOT EXISTS {schema}").encode())
-            connection.execute(self._worded(file.read_text("utf-8")).encode())
-            told = {"number": str(number)}
-            connection.execute(self._worded(_MIGRATED).encode(), told)
-        say("migrated", version=number)
-        return number
-
-    def _schema_number(self, connection: PatientConnection) -> int:
-        # Not by to_regclass: a session that has looked once in vain remembers that, and would not see
-        # what another migration has committed while this one waited for the lock.
-        known = connection.execute(_KNOWN, [self.schema]).fetchone()
-        if known is None:
-            return 0
-        meta: dict[str, str] = dict(connection.execute(self._worded(_META).encode()).fetchall())
-        return int(meta.get("schema", SCHEMA))  # somebody else's table is refused after this
+        return numbers
 
     # -- statements
 
@@ -427,7 +337,7 @@ class PostgresStore(RelationalStore):
             try:
                 with self.transaction():
                     # It holds no lock that anybody waits for, and its reader may be slow.
-                    self._bare(_set(_SNAPSHOT_LIMITS, local=True))
+                    self._bare(set_all(_SNAPSHOT_LIMITS, local=True))
                     self._connected().patience = SNAPSHOT_SECONDS + ANSWER_GRACE
                     yield
             finally:
@@ -460,22 +370,18 @@ class PostgresStore(RelationalStore):
         assert self._transaction_id is not None
         number, incarnation = self._transaction_id
         self._begun = False
-        fate = self._worded(_FATE).encode()
-        ends = self.clock.monotonic_ns() + int(LOOK_UP_SECONDS * 1e9)
-        told: str | None = None
-        while self.clock.monotonic_ns() < ends:
-            with suppress(psycopg.Error):
-                ((told,),) = self._greeted().execute(fate, [incarnation, number]).fetchall()
-                if told == "committed":
-                    return
-                if told != "in progress":
-                    break
-            self.on_wait()
-            self.clock.sleep(LOOK_UP_EVERY)
-        raise StoreUnavailable(
-            f"{self.place}: the connection broke at the commit, {_FATES.get(told, _UNKNOWN)}; "
-            f"look, then try again"
-        ) from error
+        statement = self._worded(fate.FATE).encode()
+
+        def ask() -> str | None:
+            ((told,),) = self._greeted().execute(statement, [incarnation, number]).fetchall()
+            return None if told == "in progress" else told or fate.UNKNOWN
+
+        told = fate.until_known(ask, self.clock, self.on_wait)
+        if told != "committed":
+            raise StoreUnavailable(
+                f"{self.place}: the connection broke at the commit, "
+                f"{fate.FATES.get(told, fate.UNKNOWN)}; look, then try again"
+            ) from error
 
     def _undo(self) -> None:
         self._pending_made = False
@@ -493,29 +399,12 @@ class PostgresStore(RelationalStore):
         try:
             yield
         except psycopg.Error as error:
-            # A connection that broke in the middle of a fetch is told of by a plain DatabaseError.
-            broken = isinstance(error, _BROKEN)
-            broken = broken or (self._connection is not None and self._connection.closed)
-            code = error.sqlstate or ("08000" if broken else "")
-            if code == "08000" and self._connection is None:
-                code = _said(error)
-            text = f"{self.place}: {{}} ({' '.join(str(error).split())[:500]})"
-            later = _LATER.get(code) or _LATER.get(code[:2])
-            if code == "0A000" and "cached plan" in str(error):
-                later = "a plan went stale"
-            never = _NEVER.get(code) or _NEVER.get(code[:2])
-            if never:
+            connected = self._connection is not None
+            broken = self._connection is not None and self._connection.closed
+            ours = named(error, self.place, connected=connected, broken=broken)
+            if not isinstance(ours, RowRefused):
                 self._drop()
-                raise StoreRefused(text.format(never)) from error
-            if code in _FOREIGN:
-                self._drop()
-                raise SchemaError(
-                    text.format("its tables are not those of this release; run `jobvisor migrate`")
-                ) from error
-            if later:
-                self._drop()
-                raise StoreUnavailable(text.format(later)) from error
-            raise RowRefused(text.format("it refuses a row")) from error
+            raise ours from error
 
     def _drop(self) -> None:
         """Start over with a new connection next time: the server may be another by then."""
@@ -601,28 +490,23 @@ class PostgresStore(RelationalStore):
 
         While the process that was to store it is still there, it may come yet.
         """
-        ends = self.clock.monotonic_ns() + int(LOOK_UP_SECONDS * 1e9)
-        gone = False
-        while self.clock.monotonic_ns() < ends:
-            with suppress(psycopg.Error):
-                self._greeted()
-                over = gone
-                rows = self._ask("enqueued_alone", {"nonce": nonce}).fetchall()
-                if rows:
-                    return int(rows[0][0])
-                if over:
-                    break
-                ((gone,),) = self._connected().execute(_GONE, [backend]).fetchall()
-                if gone:
-                    continue  # once more: it may have been stored between the two
-            self.on_wait()
-            self.clock.sleep(LOOK_UP_EVERY)
-        fate = (
-            "and the job is not there: it was not stored, or is done and gone" if gone else _UNKNOWN
-        )
-        raise StoreUnavailable(
-            f"{self.place}: the connection broke at the commit, {fate}; look, then try again"
-        ) from error
+
+        def ask() -> int | None:
+            self._greeted()
+            # Before the look: what that process still stores is then seen by it.
+            ((gone,),) = self._connected().execute(fate.GONE, [backend]).fetchall()
+            rows = self._ask("enqueued_alone", {"nonce": nonce}).fetchall()
+            if rows:
+                return int(rows[0][0])
+            return 0 if gone else None
+
+        number = fate.until_known(ask, self.clock, self.on_wait)
+        if not number:
+            told = fate.UNKNOWN if number is None else fate.NOT_THERE
+            raise StoreUnavailable(
+                f"{self.place}: the connection broke at the commit, {told}; look, then try again"
+            ) from error
+        return number
 
     def _reserved(self, count: int) -> list[int]:
         ((told,),) = self._rows("reserve", {"count": count})
@@ -860,101 +744,23 @@ class PostgresStore(RelationalStore):
         """Autovacuum and the checkpointer are the server's own."""
 
 
-class ListenWaker(Waker):
-    """LISTEN on the store's own connection, begun with each rest and ended with the turn after it."""
-
-    def __init__(self, store: PostgresStore) -> None:
-        self._store = store
-        self._again_ns = 0
-
-    def fileno(self) -> int | None:
-        return self._store.descriptors()[0] if self._store.listens() else None
-
-    def drain(self) -> float | None:
-        now = self._store.clock.monotonic_ns()
-        if self._store.listen():
-            return 0.0  # what was enqueued before is not told
-        if self._store.listens() and self._store.heard():
-            # Others who enqueue within the next milliseconds do not notify again.
-            self._again_ns = now + LOOK_AGAIN_NS
-            return 0.0
-        if self._again_ns:
-            again, self._again_ns = self._again_ns, 0
-            return max(0.0, (again - now) / 1e9)
-        return None
-
-    def close(self) -> None:
-        """The connection is the store's."""
-
-
 _abandoned: list[PatientConnection] = []  # copies of another process's handles: never closed
 
-_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 # The two limits are passed by a row too: JSON nested thousands deep, a key too long for its index.
 _REFUSING = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException,
              psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex,
              OverflowError, UnicodeError)  # fmt: skip
 _IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
-#: A crash gives out again the numbers that never reached the disk, and a server that takes over its own:
-#: what a number became is asked only of the incarnation that gave it out.
-_FATE = """
-SELECT CASE WHEN {schema}.incarnation(false) = %s THEN pg_xact_status(%s::text::xid8) ELSE 'lost' END
-"""
-_FATES: dict[str | None, str] = {
-    "aborted": "nothing was changed",
-    "lost": "and the server has crashed or another has taken over since: whether it was done is not known",
-}
-_UNKNOWN = "whether it was done is not known"
-_GONE = b"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
-_NUMBER = "SELECT pg_current_xact_id()::text, {schema}.incarnation(false)"
-_INCARNATION = "SELECT {schema}.incarnation(true)"
 _TIME = b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-_KNOWN = b"""
-SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = 'meta'
-"""
-_META = "SELECT key, value FROM {schema}.meta WHERE key IN ('schema', 'oldest_schema')"
-_MIGRATED = "UPDATE {schema}.meta SET value = %(number)s WHERE key = 'schema'"
-
-#: On every connection or, behind a pooler, in every transaction. Without these a machine that
-#: vanished would hold its locks for two hours, until the server's kernel asks for it.
-_LIMITS = {
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-}
 _SNAPSHOT = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SNAPSHOT_LIMITS = dict.fromkeys(
     ("statement_timeout", "idle_in_transaction_session_timeout"), str(SNAPSHOT_SECONDS * 1000)
 )
-#: Every statement finds its rows by an index, in its order. A prepared plan that was made while the
-#: table was small would scan it for as long as its statistics are old, or take a limit it does not know
-#: for a tenth of the table and sort all of it; compiling plans costs more than running them.
-_PLANS = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
 #: Planned anew each time, with the length of its arrays: a join has no plan that is right for all.
 _PREPARED = {"succeed_many": False, "succeed_and_forget_many": False}
 #: Over arrays for a single row too: their pages are as large as can be.
 _ALWAYS_MANY = ("import", "import_attempt")
-
-
-def _said(error: psycopg.Error) -> str:
-    """What kind of refusal a failed connection was: libpq passes on the server's words, not its code.
-
-    Each address that was tried has a line. Where they differ, or the server speaks another language,
-    it is taken for one that may be better later.
-    """
-    lines = [line for line in str(error).splitlines() if line.startswith("- ")] or [str(error)]
-    for code, words in _REFUSALS.items():
-        if all(re.search(words, line) for line in lines):
-            return code
-    return "08001"
 
 
 def _has_arrived(connection: PatientConnection) -> bool:
@@ -964,22 +770,8 @@ def _has_arrived(connection: PatientConnection) -> bool:
     return bool(poll.poll(0))
 
 
-def _set(settings: Mapping[str, str], *, local: bool) -> bytes:
-    calls = sql.SQL(", ").join(
-        sql.SQL("set_config({}, {}, {})").format(name, value, local)
-        for name, value in settings.items()
-    )
-    return sql.SQL("SELECT {}").format(calls).as_bytes(None)
-
-
 def _at_once(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
     """One statement for many rows, over arrays."""
     if name in _ALWAYS_MANY:
         return name, columns(rows)
     return (name, rows[0]) if len(rows) == 1 else (f"{name}_many", columns(rows))
-
-
-def _migrations() -> list[Any]:
-    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "postgres")
-    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return sorted(files, key=lambda file: file.name)

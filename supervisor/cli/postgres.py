@@ -16,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
-from jobvisor.jobs.store.postgres import OLDEST_SERVER, SCHEMA
+from jobvisor.jobs.store.postgres import OLDEST_SERVER
+from jobvisor.jobs.store.tables import SCHEMA
 from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.cli import brief
 from jobvisor.supervisor.cli.finding import Finding
@@ -351,6 +352,10 @@ def _denied(server: Server, name: str) -> list[str]:
 def _number(server: Server, name: str) -> Finding:
     statement = sql.SQL("SELECT key, value FROM {} WHERE key IN ('schema', 'oldest_schema')")
     meta = dict(server.rows(statement.format(sql.Identifier(name, "meta"))))
+    odd = [text for text in meta.values() if not (text.isascii() and text.isdigit())]
+    if odd or "schema" not in meta:
+        text = f"the table meta of {name} has no number of a migration, but {odd}; restore its rows"
+        return Finding("schema", "fail", text)
     number, oldest = int(meta["schema"]), int(meta.get("oldest_schema", 1))
     if oldest > SCHEMA:
         text = f"{number}, which {SCHEMA} of this release cannot work on; install a newer jobvisor"

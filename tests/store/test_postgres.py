@@ -25,8 +25,9 @@ from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.store import Rest, Store, open_store
-from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, SCHEMA, PostgresStore
+from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, PostgresStore
 from jobvisor.jobs.store.statements import statements
+from jobvisor.jobs.store.tables import SCHEMA
 from tests.clock import MovableClock
 from tests.postgres import Server, Stranger, debian, shared, wheel
 from tests.proxy import Proxy
@@ -378,6 +379,18 @@ def test_a_newer_schema_that_allows_this_release_is_used(
     who, job = running(store)
     assert store.apply([record(who, 1, job)], who).changed == 1
     assert store.migrate() == (99, 99)
+
+
+@pytest.mark.parametrize("key", ["schema", "oldest_schema"])
+@pytest.mark.parametrize("value", ["", "two", "-1", "²"])
+def test_a_version_that_is_no_number_is_told_in_one_sentence(
+    database: PostgresDatabase, store: PostgresStore, key: str, value: str
+) -> None:
+    store.close()
+    database.sql("UPDATE meta SET value = ? WHERE key = ?", value, key)
+    for use in (store.open, store.migrate):
+        with pytest.raises(SchemaError, match=f"says {key} = '{value}', which is no number"):
+            use()
 
 
 def test_a_store_in_use_notices_that_the_schema_has_moved_on(

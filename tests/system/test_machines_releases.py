@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobvisor.jobs.store.postgres import SCHEMA
+from jobvisor.jobs.store.tables import SCHEMA
 from tests.system.harness import MARK, Build, House
 from tests.waiting import eventually
 

@@ -21,7 +21,8 @@ import pytest
 from jobvisor import Client, Fixed
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.postgres import SCHEMA, PostgresStore
+from jobvisor.jobs.store.postgres import PostgresStore
+from jobvisor.jobs.store.tables import SCHEMA
 from tests.postgres import NOBODY, Server, Stranger, _end_with_us
 from tests.store.making import claim, life, new, record
 from tests.system.harness import Build, House

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.postgres import SCHEMA
+from jobvisor.jobs.store.tables import SCHEMA
 from jobvisor.supervisor.cli.finding import Finding
 from jobvisor.supervisor.cli.postgres import Facts, _durability, _version, examine
 from jobvisor.supervisor.config import Config
@@ -96,7 +96,9 @@ def without_driver(*words: str) -> subprocess.CompletedProcess[str]:
 # -- the commands
 
 
-@pytest.mark.parametrize("command", [["check"], ["migrate"], ["list"], ["enqueue", "a:b"]])
+@pytest.mark.parametrize(
+    "command", [["check"], ["migrate"], ["list"], ["enqueue", "a:b", "--force"]]
+)
 def test_without_psycopg_a_command_names_the_extra(
     configure: Configure, command: list[str]
 ) -> None:
@@ -163,7 +165,7 @@ def test_without_a_file_the_environment_names_database_and_schema(
 
 
 @pytest.mark.parametrize(
-    "command", [["list"], ["show", "1"], ["enqueue", "a:b"], ["cancel", "1"], ["prune"]]
+    "command", [["list"], ["show", "1"], ["enqueue", "a:b", "--force"], ["cancel", "1"], ["prune"]]
 )
 def test_before_migrate_a_command_names_it(
     run: Run, configure: Configure, command: list[str]
