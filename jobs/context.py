@@ -45,11 +45,11 @@ class Nobody:
         self.last = text
 
     def cancelled(self, _job: int, /) -> bool:
-        """Nobody asks."""
+        """Never: there is nobody who could."""
         return False
 
     def stopping(self) -> bool:
-        """Nobody stops."""
+        """Never: there is no worker."""
         return False
 
 

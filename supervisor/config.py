@@ -14,7 +14,7 @@ from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.settings import Settings
-from jobvisor.jobs.source import Source, file_source
+from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import parse_url
 
@@ -105,8 +105,10 @@ class Config:
     path: str | None = None
 
     @classmethod
-    def load(cls, path: str = "config.toml", environ: Mapping[str, str] = os.environ) -> Config:
+    def load(cls, path: str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
         """Read a file, then its environment twins, which win; an empty variable is not set.
+
+        Without a path it is the file that JOBVISOR_CONFIG names, else ./config.toml.
 
         A relative path in the file starts from the file's folder, one in the environment from the
         current one: there `JOBVISOR_DATABASE_URL` must mean the same file to every program.
@@ -114,7 +116,8 @@ class Config:
         Raises:
             ConfigError: names the file (or variable), the key, the value and the remedy.
         """
-        return _build(file_source(path, environ), os.path.abspath(path))
+        found = path or environ.get(CONFIG_VARIABLE) or FILE_NAME
+        return _build(file_source(found, environ), os.path.abspath(found))
 
     @classmethod
     def of(

@@ -127,6 +127,9 @@ def _known_task(site: Site, name: str, *, force: bool) -> Task[..., Any] | None:
         say(f"warning: without a config.toml the options of {name} are not known; it gets defaults")
         return None
     modules = site.config.tasks.modules
+    if not modules:
+        say(f"warning: no [tasks] modules: the options of {name} are not known; it gets defaults")
+        return None
     # What a module prints while it is imported is talk, and stdout is for data.
     with contextlib.redirect_stdout(sys.stderr):
         registry.load(modules, site.config.tasks.path)

@@ -246,6 +246,11 @@ def test_a_mapping_of_the_code_is_not_overruled_by_the_environment(
     assert Config.of({}).log.level == "info"
 
 
+def test_without_a_path_the_variable_names_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, '[supervisor]\nname = "of-the-variable"')
+    assert Config.load(environ={"JOBVISOR_CONFIG": path}).family.name == "of-the-variable"
+
+
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not exist; `jobvisor init` writes one"):
         Config.load(str(tmp_path / "config.toml"))

@@ -546,3 +546,12 @@ def test_prune_says_that_everything_is_kept_for_ever(run: Run, folder: Path) -> 
     result = run("prune")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "[retention] keeps every job for ever" in result.stderr
+
+
+def test_without_modules_a_job_is_enqueued_with_default_options_and_a_warning(
+    run: Run, folder: Path
+) -> None:
+    (folder / "config.toml").write_text('[database]\nurl = "sqlite:///jobs.db"\n')
+    result = run("enqueue", "app:f")
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "no [tasks] modules: the options of app:f are not known" in result.stderr
