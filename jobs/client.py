@@ -219,6 +219,11 @@ class Client:
             store.get(number)
             return store.attempts(number)
 
+    def attempts_of(self, jobs: Iterable[int]) -> dict[int, Attempts]:
+        """The same of many jobs in one call, by their ids; an empty list where there are none."""
+        with self._store() as store:
+            return store.attempts_of(jobs)
+
     def list(
         self,
         *,

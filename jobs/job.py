@@ -74,7 +74,7 @@ MOVES: dict[str, frozenset[Move]] = {
         (State.RUNNING, State.FAILED),
     ),
     "block": _moves((State.PENDING, State.BLOCKED)),
-    "unblock": _moves((State.BLOCKED, State.PENDING)),
+    "unblock": _moves((State.BLOCKED, State.PENDING), (State.BLOCKED, State.SCHEDULED)),
     "cancel": _moves(*((state, State.CANCELLED) for state in UNFINISHED)),
     "requeue": _moves(*((state, State.PENDING) for state in FINISHED)),
     "prune": _moves(*((state, None) for state in FINISHED)),
@@ -134,6 +134,7 @@ class Job(Generic[R_co]):
     created_at: datetime
     claimed_at: datetime | None
     started_at: datetime | None
+    """While it runs: when it was claimed; after its end: when its function began."""
     finished_at: datetime | None
     expires_at: datetime | None
     """Not started any more after this moment."""

@@ -71,6 +71,13 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "job {job}: the database refuses its outcome ({error}); see {path}",
     ),
+    "claims_in_vain": (
+        logging.WARNING,
+        (
+            "{count} claims in a row changed nothing though there are jobs to claim: a trigger or a "
+            "rule of this database may skip the change; trying on, more slowly"
+        ),
+    ),
     "row_refused": (
         logging.ERROR,
         "job {job} stays as it is, the database refuses every change of it: {error}",

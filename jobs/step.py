@@ -38,7 +38,7 @@ class Step:
         """The job that was run, as it is then; of every queue with a pending job where none is named."""
         self._settle_owed(store)
         store.promote()
-        served = sorted(store.oldest_pending()) if queues is None else queues
+        served = store.pending_queues() if queues is None else queues
         life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
         record: Record | None = None
         try:

@@ -14,7 +14,7 @@ from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.identity import Identity, boot_id, pid_namespace
-from jobvisor.jobs.job import UNFINISHED, State
+from jobvisor.jobs.job import State
 from jobvisor.jobs.log import log_event, say
 from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.board import (
@@ -304,18 +304,15 @@ class Caretaker(Role):
         if not self._store.has_work(self._config.queues, self.seat.family):
             self.board[DRAINED] = 1
             poke(self.seat.parent_poke)
-            say(
-                "drained", left=self._left()
-            )  # after the word: to count a large table takes a while
+            say("drained", left=self._left())  # after the word: to count takes a while
         return None
 
     def _left(self) -> str:
         """What a drain does not wait for, in words: scheduled by somebody, unknown, not ours."""
         told = [
             f"{number} {state} in {queue}"
-            for queue, states in sorted(self._store.counts().items())
+            for queue, states in sorted(self._store.unfinished().items())
             for state, number in sorted(states.items())
-            if state in UNFINISHED
         ]
         return ", ".join([*told[:LEFT_TOLD], *(["..."] if told[LEFT_TOLD:] else [])]) or "nothing"
 

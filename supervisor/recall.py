@@ -69,7 +69,7 @@ class Recall:
     def carry_cancels(self) -> float | None:
         """A duty: a job that is to be cancelled is asked where it runs, recalled where it has not begun."""
         slots = {slot[OWNER]: slot for slot in self._board.busy()}
-        for job, owner, claim in self._store.cancelling() if slots else ():
+        for job, owner, claim in self._store.cancelling(slots) if slots else ():
             slot = slots.get(owner)
             if slot is None or slot[CLAIM] != claim:
                 continue

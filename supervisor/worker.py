@@ -75,6 +75,9 @@ LOCKED_GAP_NS = (
     SECOND // 2
 )  # a wait for the lock is told every 100 ms; after a longer gap it is new
 TOLD_AGAIN_NS = 30 * SECOND  # between two lines about a database that stays away
+# Turns that claim nothing of what a look has found: the first are lost races, then it waits, up to a second.
+IN_VAIN, IN_VAIN_TOLD = 3, 6
+IN_VAIN_FIRST, IN_VAIN_CAP = 0.01, 1.0
 LEDGER_AGAIN_NS = 5 * SECOND  # how often a file is tried again on a full disk
 
 
@@ -96,6 +99,7 @@ class Worker(Role):
         self._claim = 0
         self._claimed_ns = 0
         self._pace = Pace(self._pool.batch_max)
+        self._in_vain = 0  # turns without a job right after a look that had found one
         self._unsure = False  # rows of ours may run that we do not hold
         self._registered = False
         self._reason: str | None = None  # why this worker leaves by itself
@@ -202,11 +206,14 @@ class Worker(Role):
             return 0
         self._trust_descriptors()
         try:
-            jobs = self._turn(self._pace.batch)
+            # In vain: what cannot be claimed may stand in front of what can.
+            limit = self._pace.batch if self._in_vain < IN_VAIN else self._pool.batch_max
+            jobs = self._turn(limit)
         except StoreError as error:
             return self._wait_for_database(error)
         if not jobs:
             return self._rest()
+        self._in_vain = 0
         self._run(jobs)
         return 0
 
@@ -304,6 +311,7 @@ class Worker(Role):
         self._pace.rested()
         if not self._store.one_machine:
             self._client.close()  # the connection that tasks enqueue with; a server has not many
+        self._wait_in_vain()
         now = look_at = self.clock.monotonic_ns()
         while not self.leaving():
             self.beat()
@@ -315,7 +323,9 @@ class Worker(Role):
                     found, due_ms = self._store.look(self._pool.queues)
                     self._unsure = self._unsure or (not found and self._store.owns(self.seat.owner))
                     if found or self._unsure:
+                        self._in_vain += 1  # unless the turn that follows claims
                         break
+                    self._in_vain = 0
                     wait = self._poll_seconds if due_ms is None else due_ms / 1000
                     # After the look: it may have been the one that found out who can wake it.
                     if self._waker.fileno() is None:
@@ -329,6 +339,15 @@ class Worker(Role):
             self.sleep((look_at - now) / SECOND)
             now = self.clock.monotonic_ns()
         return 0
+
+    def _wait_in_vain(self) -> None:
+        """Rows that can be seen and not be claimed: others were quicker, or a trigger skips the change."""
+        times = self._in_vain - IN_VAIN
+        if times < 0:
+            return
+        if times == IN_VAIN_TOLD:
+            say("claims_in_vain", count=self._in_vain)
+        self.pause(min(IN_VAIN_FIRST * 2 ** min(times, 20), IN_VAIN_CAP))
 
     def _wait_for_lock(self) -> None:
         """Somebody writes; where it is this very process, no patience helps.

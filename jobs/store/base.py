@@ -336,11 +336,23 @@ class Store(ABC):
 
     @abstractmethod
     def attempts(self, job: int) -> list[Attempt]:
-        """The unsuccessful runs of a job, oldest first."""
+        """The unsuccessful runs of a job, oldest first; of more than a hundred the newest."""
+
+    @abstractmethod
+    def attempts_of(self, jobs: Iterable[int]) -> dict[int, list[Attempt]]:
+        """The same of many jobs, by their ids; an empty list where there are none."""
 
     @abstractmethod
     def counts(self) -> dict[str, dict[str, int]]:
         """Queue to state to number of rows. Reads the whole table."""
+
+    @abstractmethod
+    def unfinished(self) -> dict[str, dict[str, int]]:
+        """The same of the unfinished states alone; reads no finished row."""
+
+    @abstractmethod
+    def pending_queues(self, limit: int = 1_000) -> list[str]:
+        """The queues with pending rows; quick, however many rows they have."""
 
     @abstractmethod
     def oldest_pending(self) -> dict[str, int]:
@@ -468,12 +480,12 @@ class Store(ABC):
         """Note how far a running job has come (JSON)."""
 
     @abstractmethod
-    def cancelling(self) -> list[tuple[int, int, int]]:
-        """(job, owner, claim) of running rows that were asked to end."""
+    def cancelling(self, owners: Iterable[int]) -> list[tuple[int, int, int]]:
+        """(job, owner, claim) of these owners' running rows that were asked to end; all of them."""
 
     @abstractmethod
     def has_work(self, queues: Sequence[str], family: int) -> bool:
-        """Whether a draining family has something left: pending, a retry, or running here."""
+        """Whether a draining family has something left: pending, a retry, snoozed, or running here."""
 
     @abstractmethod
     def add_family(self, family: FamilyRow) -> bool:

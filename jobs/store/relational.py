@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from jobvisor.jobs.store.transfer import Transfer
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 ID_MAX = 2**63 - 1
+ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
 class RelationalStore(Settlement, Transfer):
@@ -109,11 +111,29 @@ class RelationalStore(Settlement, Transfer):
     def attempts(self, job: int) -> list[Attempt]:
         return [attempt_of(row) for row in self._rows("attempts", {"job": job})]
 
+    def attempts_of(self, jobs: Iterable[int]) -> dict[int, list[Attempt]]:
+        ids = list(dict.fromkeys(jobs))
+        found: dict[int, list[Attempt]] = {job: [] for job in ids}
+        for start in range(0, len(ids), ATTEMPTS_AT_ONCE):
+            page = {"jobs": json.dumps(ids[start : start + ATTEMPTS_AT_ONCE])}
+            for row in self._rows("export_attempts", page):
+                found[row[0]].append(attempt_of(row))
+        return found
+
     def counts(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
         for queue, state, number in self._rows("counts", {}):
             found.setdefault(queue, {})[state] = number
         return found
+
+    def unfinished(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for queue, state, number in self._rows("unfinished", {}):
+            found.setdefault(queue, {})[state] = number
+        return found
+
+    def pending_queues(self, limit: int = 1_000) -> list[str]:
+        return [row[0] for row in self._rows("pending_queues", {"limit": limit})]
 
     def oldest_pending(self) -> dict[str, int]:
         return dict(self._rows("oldest_pending", {}))
@@ -308,8 +328,9 @@ class RelationalStore(Settlement, Transfer):
         with self.transaction():
             return self._change("progress", parameters) > 0
 
-    def cancelling(self) -> list[tuple[int, int, int]]:
-        return [(job, owner, claim) for job, owner, claim in self._rows("cancelling", {})]
+    def cancelling(self, owners: Iterable[int]) -> list[tuple[int, int, int]]:
+        asked = {"owners": json.dumps(list(owners))}
+        return [(job, owner, claim) for job, owner, claim in self._rows("cancelling", asked)]
 
     def has_work(self, queues: Sequence[str], family: int) -> bool:
         # In one snapshot: between two a row could be claimed, and be missed in both.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
+from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
 from jobvisor.jobs.store.base import (
     ALL,
@@ -25,6 +26,9 @@ from jobvisor.jobs.store.rows import Changed, Row
 
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
 VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
+
+HISTORY_MAX = 100  # runs of one job that are kept; some more between two looks
+TRIMMED_EVERY = 10
 
 SUCCEED = VERB_CODES["succeed"]
 
@@ -128,6 +132,8 @@ class Settlement(Refusals):
         state, owner, claim = rows[0]
         if owner == record.owner and claim is not None and claim > record.claim:
             return True
+        if VERB_NAMES[record.verb] in ("snooze", "release"):
+            return True  # they leave no history to tell by, and to come too late they lose nothing
         known = {"job": record.job, "owner": record.owner, "claim": record.claim}
         outcomes = [row[0] for row in self._rows("outcome_of", known)]
         if outcomes:
@@ -149,9 +155,7 @@ class Settlement(Refusals):
             name = "fail" if delay_ms is None else "retry"
             if rows := self._each(name, parameters, [fence]):
                 self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
-                self._moved(
-                    "rescue", job, Changed._make(rows[0][1]), error=death.text, kind=death.outcome
-                )
+                self._rescued(job, Changed._make(rows[0][1]), death)
 
     def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
@@ -171,10 +175,15 @@ class Settlement(Refusals):
                 fence = {"job": number, "owner": owner, "claim": claim}
                 text = {"message": death.text}
                 history.append(_attempt(row.attempt + 1, fence, death, UNWITNESSED, text))
-                self._moved("rescue", number, row, error=death.text, kind="vanished")
+                self._rescued(number, row, death)
             if history:  # one statement for a page: to a server each would be a round trip
                 self._change_many("add_attempt", history)
             return len(rows)
+
+    def _rescued(self, job: int, row: Changed, death: Death) -> None:
+        """A death that ends its job is told as any other failure: who listens for those hears of it."""
+        verb = "fail" if row.state == State.FAILED else "rescue"
+        self._moved(verb, job, row, error=death.text, kind=death.outcome)
 
     def _vanished(self, owner: int, job: int | None) -> list[Row]:
         parameters = {
@@ -214,6 +223,9 @@ class Settlement(Refusals):
         failure: Mapping[str, Any],
     ) -> None:
         self._change("add_attempt", _attempt(attempt, fence, death, times, failure))
+        # A run that is given back counts no attempt; of the others each tenth looks.
+        if death.outcome in ("stopped", "cancelled") or attempt % TRIMMED_EVERY == 0:
+            self._change("trim_attempts", {"job": fence["job"], "kept": HISTORY_MAX})
 
 
 #: Where a row stands after a record of these verbs; after the others it may have gone on since.

@@ -55,11 +55,12 @@ def test_a_cancelled_job_is_never_claimed(store: Store, clock: MovableClock, sta
 
 def test_a_running_job_is_only_asked(store: Store) -> None:
     who, job = running(store)
-    assert store.cancelling() == []
+    assert store.cancelling([who.owner]) == []
     assert store.cancel(job.id) == "requested"
     row = store.get(job.id)
     assert (row.state, row.cancel_requested) == (State.RUNNING, True)
-    assert store.cancelling() == [(job.id, who.owner, 1)]
+    assert store.cancelling([who.owner]) == [(job.id, who.owner, 1)]
+    assert store.cancelling([who.owner + 1]) == []
     assert store.cancel(job.id) == "requested"
 
 
@@ -120,7 +121,7 @@ def test_a_request_makes_whatever_ends_the_run_end_the_job(
     row = store.get(job.id)
     assert row.state is State.CANCELLED
     assert row.finished_at == to_datetime(START_MS + 9)
-    assert store.cancelling() == []
+    assert store.cancelling([who.owner]) == []
     assert store.enqueue([new(unique_key="key")])[0][1]
     clock.move(3_600_000)
     assert [again.id for again in claim(store, life())] != [job.id]

@@ -544,8 +544,9 @@ INDEX = {
     "prune": "jobs_finished",
     "prunable": "jobs_finished",
     "holder": "jobs_unique",
-    "has_work": "jobs_retrying",
+    "has_work": "jobs_deferred",
     "unknown_tasks": "jobs_unknown",
+    "pending_queues": "jobs_pending",
 }
 ORDERED = ["claim", "promote", "next_due", "prune"]  # the index is the order: nothing is sorted
 WHOLE = {"counts", "task_names"}  # for people, and said so

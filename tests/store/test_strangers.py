@@ -124,7 +124,13 @@ def run_good_jobs(store: Store, clock: Any) -> None:
             assert store.vanish(owner, GONE) > 0
         claim(store, life(), limit=500)
         clock.move(HOUR_MS)
-    store.counts(), store.oldest_pending(), store.cancelling(), store.running()
+    (
+        store.counts(),
+        store.oldest_pending(),
+        store.cancelling([1]),
+        store.running(),
+        store.unfinished(),
+    )
     store.has_work(["default"], 1), store.families(), store.strays()
     with store.snapshot():
         store.export(0, 10_000, finished=True)

@@ -75,7 +75,7 @@ UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
 -- An owner that entered and is gone was settled: what it had sent before its death claims nothing.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
-    owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = NULL,
+    owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
@@ -98,7 +98,7 @@ ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 -- One of them becomes running, by itself.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1, owner = %(owner)s, claim = %(claim)s,
-    claimed_at = {schema}.clock(), started_at = NULL, deferred = NULL, progress = NULL
+    claimed_at = {schema}.clock(), started_at = {schema}.clock(), deferred = NULL, progress = NULL
 WHERE id = %(job)s AND state = 'pending'
 RETURNING {claimed};
 
@@ -171,7 +171,7 @@ UPDATE {schema}.jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = %(deferred)s,
-    attempt = greatest(attempt - 1, 0), error = coalesce(%(error)s, error),
+    attempt = greatest(attempt - 1, 0), error = coalesce(%(error)s, error), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1
         THEN {schema}.clock() - %(age)s * interval '1 ms' END
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
@@ -191,6 +191,7 @@ RETURNING {told};
 -- A run handed back as if it had never begun.
 UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = greatest(attempt - 1, 0), run_at = least(run_at, {schema}.clock()),
+    started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 RETURNING {told};
@@ -198,7 +199,7 @@ RETURNING {told};
 -- name: release_rest
 -- What an owner owns (of some claims, or of all) and does not hold goes back untouched; both are JSON lists.
 UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    attempt = greatest(attempt - 1, 0),
+    attempt = greatest(attempt - 1, 0), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
 WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
         AND (%(claims)s::json IS NULL
@@ -214,6 +215,7 @@ UPDATE {schema}.jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN losses >= %(losses_max)s THEN 'failed' ELSE 'pending' END,
     losses = least(losses, 999999999) + 1, attempt = greatest(attempt - 1, 0),
+    started_at = NULL,
     error = CASE WHEN losses >= %(losses_max)s THEN %(error)s ELSE error END,
     finished_at = CASE WHEN cancel_requested = 1 OR losses >= %(losses_max)s
         THEN {schema}.clock() END
@@ -287,6 +289,11 @@ VALUES (%(job)s, %(attempt)s, %(owner)s, %(claim)s, %(outcome)s, %(error_type)s,
     {schema}.clock() - %(age)s * interval '1 ms')
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
+-- name: trim_attempts
+-- Of the history of one job the newest stay.
+DELETE FROM {schema}.attempts WHERE job = %(job)s AND id <= (SELECT id FROM {schema}.attempts WHERE job = %(job)s
+    ORDER BY id DESC LIMIT 1 OFFSET %(kept)s);
+
 -- name: outcome_of
 -- How this run ended, as far as the history knows it.
 SELECT outcome FROM {schema}.attempts
@@ -354,14 +361,31 @@ FROM {schema}.attempts WHERE job = %(job)s ORDER BY id;
 -- How many rows of each queue are in each state.
 SELECT queue, state, count(*) FROM {schema}.jobs GROUP BY queue, state;
 
+-- name: unfinished
+-- How many rows of each queue are in each unfinished state, by the index of each; no finished row is read.
+SELECT queue, 'scheduled', count(*) FROM {schema}.jobs WHERE state = 'scheduled' GROUP BY queue
+UNION ALL SELECT queue, 'pending', count(*) FROM {schema}.jobs WHERE state = 'pending' GROUP BY queue
+UNION ALL SELECT queue, 'blocked', count(*) FROM {schema}.jobs WHERE state = 'blocked' GROUP BY queue
+UNION ALL SELECT queue, 'running', count(*) FROM {schema}.jobs WHERE state = 'running' GROUP BY queue;
+
+-- name: pending_queues
+-- The queues that have pending rows, one step of the index each, however many rows they have.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM {schema}.jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
+
 -- name: oldest_pending
 -- For how many milliseconds the oldest pending row of each queue has been due.
 SELECT queue, {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM {schema}.jobs
 WHERE state = 'pending' GROUP BY queue;
 
 -- name: cancelling
--- Running rows that were asked to end.
-SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1 LIMIT 1000;
+-- Running rows of some owners (a JSON list) that were asked to end.
+SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1
+    AND owner IN (SELECT json_array_elements_text(%(owners)s::json)::bigint) ORDER BY id;
 
 -- name: owned
 -- Whether an owner holds running rows.
@@ -380,11 +404,11 @@ SELECT DISTINCT owner FROM {schema}.jobs WHERE state = 'running'
 UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL;
 
 -- name: has_work
--- Whether anything is left that a draining family waits for in one queue: pending rows and retries.
+-- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
 SELECT 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
         WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, id LIMIT 1) AS found)
     OR EXISTS (SELECT 1 FROM {schema}.jobs
-        WHERE state = 'scheduled' AND deferred = 'retry' AND queue = %(queue)s);
+        WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = %(queue)s);
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -516,7 +540,7 @@ SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
 -- keeps the dead entries of all claimed rows in the index, a claim from the front steps over each of them.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
-    owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = NULL,
+    owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s

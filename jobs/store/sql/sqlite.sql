@@ -51,7 +51,7 @@ UPDATE jobs SET state = 'pending' WHERE id IN
 -- The first pending rows of one queue become running under this owner and claim.
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
-    started_at = NULL, deferred = NULL, progress = NULL
+    started_at = :now, deferred = NULL, progress = NULL
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
     ORDER BY priority DESC, id LIMIT :limit)
 RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
@@ -66,7 +66,7 @@ SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
 -- One of them becomes running, by itself.
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
-    started_at = NULL, deferred = NULL, progress = NULL
+    started_at = :now, deferred = NULL, progress = NULL
 WHERE id = :job AND state = 'pending'
 RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
     expires_at - :now, queue, priority;
@@ -132,6 +132,7 @@ UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
     run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
+    started_at = NULL,
     error = coalesce(:error, error),
     finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
@@ -148,7 +149,7 @@ RETURNING {told};
 -- name: release
 -- A run handed back as if it had never begun.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    attempt = max(attempt - 1, 0), run_at = min(run_at, :now),
+    attempt = max(attempt - 1, 0), run_at = min(run_at, :now), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 THEN :now END
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
@@ -156,7 +157,7 @@ RETURNING {told};
 -- name: release_rest
 -- What an owner owns (of some claims, or of all) and does not hold goes back untouched; both are JSON lists.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    attempt = max(attempt - 1, 0),
+    attempt = max(attempt - 1, 0), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 THEN :now END
 WHERE state = 'running' AND owner = :owner
     AND (:claims IS NULL OR claim IN (SELECT value FROM json_each(:claims)))
@@ -168,7 +169,7 @@ RETURNING id, {told};
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
         WHEN losses >= :losses_max THEN 'failed' ELSE 'pending' END,
-    losses = min(losses, 999999999) + 1, attempt = max(attempt - 1, 0),
+    losses = min(losses, 999999999) + 1, attempt = max(attempt - 1, 0), started_at = NULL,
     error = CASE WHEN losses >= :losses_max THEN :error ELSE error END,
     finished_at = CASE WHEN cancel_requested = 1 OR losses >= :losses_max THEN :now END
 WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND owner = :owner
@@ -228,6 +229,11 @@ VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceb
     :exit_code, :signal, :verdict,
     coalesce(:now - :age - :duration, (SELECT claimed_at FROM jobs WHERE id = :job)), :now - :age)
 ON CONFLICT (job, owner, claim) DO NOTHING;
+
+-- name: trim_attempts
+-- Of the history of one job the newest stay.
+DELETE FROM attempts WHERE job = :job AND id <= (SELECT id FROM attempts WHERE job = :job
+    ORDER BY id DESC LIMIT 1 OFFSET :kept);
 
 -- name: outcome_of
 -- How this run ended, as far as the history knows it.
@@ -292,13 +298,30 @@ SELECT {attempt} FROM attempts WHERE job = :job ORDER BY id;
 -- How many rows of each queue are in each state.
 SELECT queue, state, count(*) FROM jobs GROUP BY queue, state;
 
+-- name: unfinished
+-- How many rows of each queue are in each unfinished state, by the index of each; no finished row is read.
+SELECT queue, 'scheduled', count(*) FROM jobs WHERE state = 'scheduled' GROUP BY queue
+UNION ALL SELECT queue, 'pending', count(*) FROM jobs WHERE state = 'pending' GROUP BY queue
+UNION ALL SELECT queue, 'blocked', count(*) FROM jobs WHERE state = 'blocked' GROUP BY queue
+UNION ALL SELECT queue, 'running', count(*) FROM jobs WHERE state = 'running' GROUP BY queue;
+
+-- name: pending_queues
+-- The queues that have pending rows, one step of the index each, however many rows they have.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM jobs WHERE state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue FROM found WHERE queue IS NOT NULL LIMIT :limit;
+
 -- name: oldest_pending
 -- For how many milliseconds the oldest pending row of each queue has been due.
 SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queue;
 
 -- name: cancelling
--- Running rows that were asked to end.
-SELECT id, owner, claim FROM jobs WHERE state = 'running' AND cancel_requested = 1 LIMIT 1000;
+-- Running rows of some owners (a JSON list) that were asked to end.
+SELECT id, owner, claim FROM jobs WHERE state = 'running' AND cancel_requested = 1
+    AND owner IN (SELECT value FROM json_each(:owners)) ORDER BY id;
 
 -- name: owned
 -- Whether an owner holds running rows.
@@ -315,9 +338,9 @@ SELECT DISTINCT owner FROM jobs WHERE state = 'running'
 UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL;
 
 -- name: has_work
--- Whether anything is left that a draining family waits for in one queue: pending rows and retries.
+-- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
 SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue)
-    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred = 'retry' AND queue = :queue);
+    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue);
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.

@@ -132,5 +132,8 @@ ALTER TABLE {schema}.owners
         CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
     ADD CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
 
--- Jobs that wait for a task no worker knows: few, and asked for by `status` and the caretaker.
+-- What a drain waits for, what a person is told of: by indexes of their own, however large the table is.
+CREATE INDEX jobs_deferred ON {schema}.jobs (queue) WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze');
+DROP INDEX {schema}.jobs_retrying;
+CREATE INDEX jobs_blocked ON {schema}.jobs (queue) WHERE state = 'blocked';
 CREATE INDEX jobs_unknown ON {schema}.jobs (task) WHERE state = 'scheduled' AND deferred = 'unknown';

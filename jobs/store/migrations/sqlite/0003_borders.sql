@@ -67,7 +67,10 @@ ALTER TABLE owners ADD COLUMN bounds INTEGER GENERATED ALWAYS AS (NULL) VIRTUAL
         CHECK (started_at BETWEEN -62135596800000 AND 253402300799999)
     CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
 
--- Jobs that wait for a task no worker knows: few, and asked for by `status` and the caretaker.
+-- What a drain waits for, what a person is told of: by indexes of their own, however large the table is.
+CREATE INDEX jobs_deferred ON jobs (queue) WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze');
+DROP INDEX jobs_retrying;
+CREATE INDEX jobs_blocked ON jobs (queue) WHERE state = 'blocked';
 CREATE INDEX jobs_unknown ON jobs (task) WHERE state = 'scheduled' AND deferred = 'unknown';
 
 PRAGMA user_version = 3;
