@@ -227,7 +227,7 @@ class Caretaker(Role):
             most = min(RETRY_CAP, self._config.family.dead_after_ms / 6000)
             delay = min(RETRY_FIRST * 2 ** min(self._failures - 1, 10), most)
             self._try_at = now + int(delay * random.uniform(0.5, 1.0) * SECOND)
-            self._rescue.look_away()
+            self._rescue.database_was_away()
             self.slot[STATE] = WAITING_STATE
             self._store.close()
             # The heartbeat, a write, is due with the next try: a step whose duties happen not to

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.identity import HOST, Identity, boot_id
 from jobvisor.jobs.log import say
@@ -35,12 +35,11 @@ from jobvisor.supervisor.settle import (
     tell,
     tell_strange,
 )
+from jobvisor.supervisor.silence import Silence
 
 UNSETTLED_MAX = 10_000  # ledgers that are remembered as told
-HEARTBEATS_MAX = 10_000  # families that are watched at the same time
 WATCH_SECONDS = 1.0  # between two looks at a heartbeat
 STRANGERS_SECONDS = 0.2  # between two looks at somebody who lives on without a family
-WATCHED_MOST_NS = 2 * SECOND  # from one look to the next: who was suspended has not watched
 STRAY_AFTER_MS = 86_400_000  # `run_one` on another machine has no heartbeat: after a day it is gone
 
 
@@ -75,14 +74,13 @@ class Rescue:
         self._alone = alone
         self._go_on = go_on
         self._strangers_left = False
-        # By family: its heartbeat, when it was looked at, and for how long it was seen to stand still.
-        self._heartbeats: dict[int, tuple[int, int, int]] = {}
+        self._silence = Silence(clock)
         self._unsettled: set[str] = set()  # ledgers told to be impossible to settle
         self._overdue: dict[int, int] = {}  # owners killed here at the timeout of a job
 
-    def look_away(self) -> None:
-        """The database was away: what was not watched did not stand still."""
-        self._heartbeats.clear()
+    def database_was_away(self) -> None:
+        """What was not watched did not stand still."""
+        self._silence.forget()
 
     def judge_families(self) -> float | None:
         """Other families on this database: the dead are settled, the silent are watched."""
@@ -365,31 +363,12 @@ class Rescue:
                 return False  # a clock step must not kill a family
             if identity.boot_id != boot_id():
                 return True  # a SQLite file lives on one machine, and that has booted since
-        return self._stood_still(family)
+        return self._silence.stood_still(family)
 
     def _dead_by_time(self, identity: Identity) -> bool:
         """Whether nothing but a silent heartbeat says that a family is dead."""
         rebooted = self._store.one_machine and identity.boot_id != boot_id()
         return identity.alive() is not False and not rebooted
-
-    def _stood_still(self, family: FamilyRow) -> bool:
-        """Whether a heartbeat has not moved for `dead_after` of our own unbroken watching.
-
-        Not by the age of it, which a step of the database's clock or a failover would change for all
-        families at once.
-        """
-        now = self._clock.boottime_ns()
-        seen, looked_at, watched = self._heartbeats.get(family.id, (0, 0, 0))
-        if seen != family.heartbeat_at:
-            if len(self._heartbeats) > HEARTBEATS_MAX:
-                self._heartbeats.clear()
-            self._heartbeats[family.id] = (family.heartbeat_at, now, 0)
-            return False
-        # What this process slept through it has not watched, and the other may have slept as well.
-        limit = family.dead_after_ms * 1_000_000
-        watched += min(now - looked_at, WATCHED_MOST_NS, limit // 2)
-        self._heartbeats[family.id] = (seen, now, watched)
-        return watched > limit
 
     def _judge_owner(self, life: Life, folder: str | None, *, buried: bool) -> bool:
         """Whether a life is settled; what has no ledger any more left no evidence.

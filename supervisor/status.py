@@ -123,7 +123,7 @@ class Status:
     def write(self, *, waiting: bool, stopped: bool = False) -> None:
         """Write now; a full disk costs this writing, not the family."""
         self._written_ns = self._clock.monotonic_ns()
-        text = json.dumps(self._told(waiting, stopped), indent=1)
+        text = json.dumps(self._content(waiting, stopped), indent=1)
         beside = f"{self._path}.{os.getpid()}"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -137,7 +137,7 @@ class Status:
             with suppress(OSError):
                 os.unlink(beside)
 
-    def _told(self, waiting: bool, stopped: bool) -> dict[str, Any]:
+    def _content(self, waiting: bool, stopped: bool) -> dict[str, Any]:
         board = self._board
         degraded = self._degraded(waiting)
         self._say_change(degraded)
