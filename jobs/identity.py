@@ -12,8 +12,6 @@ import sys
 from functools import cache
 from typing import NamedTuple
 
-import psutil
-
 HOST = socket.gethostname()
 
 
@@ -58,6 +56,8 @@ def boot_id() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except FileNotFoundError:
+        import psutil  # noqa: PLC0415 -- on Linux no process of ours needs its memory and time
+
         return f"booted-{psutil.boot_time():.0f}"
 
 
@@ -72,15 +72,7 @@ def pid_namespace() -> int:
 def start_ticks(pid: int) -> int | None:
     """When a process started, in the kernel's ticks since boot; None if it is gone or a zombie."""
     if not sys.platform.startswith("linux"):
-        try:
-            process = psutil.Process(pid)
-            return (
-                None
-                if process.status() == psutil.STATUS_ZOMBIE
-                else int(process.create_time() * 100)
-            )
-        except psutil.NoSuchProcess:
-            return None
+        return _ticks_by_psutil(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             told = file.read()
@@ -89,3 +81,14 @@ def start_ticks(pid: int) -> int | None:
     # The name in brackets may hold anything, brackets too: fields are counted from the last one.
     fields = told[told.rindex(b")") + 2 :].split()
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _ticks_by_psutil(pid: int) -> int | None:
+    import psutil  # noqa: PLC0415 -- see `boot_id`
+
+    try:
+        process = psutil.Process(pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return None if zombie else int(process.create_time() * 100)
+    except psutil.NoSuchProcess:
+        return None

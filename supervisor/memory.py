@@ -1,4 +1,7 @@
-"""How much memory processes and their groups hold, for limits and for the status."""
+"""How much memory processes and their groups hold, for limits and for the status.
+
+On Linux by /proc alone: no process of ours pays for psutil, which others need.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-
-import psutil
 
 
 def resident_of(groups: set[int]) -> dict[int, int]:
@@ -17,8 +18,9 @@ def resident_of(groups: set[int]) -> dict[int, int]:
     parent in the very moment it is needed.
     """
     totals = dict.fromkeys(groups, 0)
-    with suppress(OSError, psutil.Error):
-        for group, resident in _processes():
+    linux = sys.platform.startswith("linux")
+    with suppress(OSError):
+        for group, resident in _processes() if linux else _processes_by_psutil():
             if group in totals:
                 totals[group] += resident
     return totals
@@ -26,21 +28,15 @@ def resident_of(groups: set[int]) -> dict[int, int]:
 
 def resident(pid: int) -> int | None:
     """Bytes of resident memory of one process; None where it has gone or nothing tells."""
-    with suppress(OSError, IndexError, ValueError, psutil.Error):
-        if not sys.platform.startswith("linux"):
-            return int(psutil.Process(pid).memory_info().rss)
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if not sys.platform.startswith("linux"):
+        return _resident_by_psutil(pid)
+    with suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
 
 
 def _processes() -> Iterator[tuple[int, int]]:
     """(process group, resident bytes) of every process there is."""
-    if not sys.platform.startswith("linux"):
-        for process in psutil.process_iter():
-            with suppress(OSError, psutil.Error):
-                yield os.getpgid(process.pid), process.memory_info().rss
-        return
     page = os.sysconf("SC_PAGE_SIZE")
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -48,3 +44,20 @@ def _processes() -> Iterator[tuple[int, int]]:
                 told = file.read()
                 fields = told[told.rindex(b")") + 2 :].split()
                 yield int(fields[2]), int(fields[21]) * page
+
+
+def _processes_by_psutil() -> Iterator[tuple[int, int]]:
+    import psutil  # noqa: PLC0415 -- only where there is no /proc
+
+    with suppress(psutil.Error):
+        for process in psutil.process_iter():
+            with suppress(OSError, psutil.Error):
+                yield os.getpgid(process.pid), process.memory_info().rss
+
+
+def _resident_by_psutil(pid: int) -> int | None:
+    import psutil  # noqa: PLC0415 -- only where there is no /proc
+
+    with suppress(OSError, psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return None

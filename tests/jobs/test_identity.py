@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from jobvisor.jobs.identity import Identity, boot_id, pid_namespace, start_ticks
 from tests.waiting import eventually
 
@@ -57,3 +59,13 @@ def test_a_name_full_of_brackets_does_not_confuse_the_reading(tmp_path: object) 
 
 def test_there_is_no_process_0_or_beyond_the_largest() -> None:
     assert Identity.of(2**22 + 1) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others need it")
+def test_no_process_of_ours_pays_for_psutil_on_linux() -> None:
+    code = (
+        "import sys, jobvisor.supervisor.parent, jobvisor.supervisor.worker, "
+        "jobvisor.supervisor.caretaker; print('psutil' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
