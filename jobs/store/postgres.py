@@ -33,6 +33,7 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed, Job, NewJob
 from jobvisor.jobs.store import fate
+from jobvisor.jobs.store.addresses import resolved
 from jobvisor.jobs.store.arrays import columns
 from jobvisor.jobs.store.base import NOTHING, Applied, JobRow, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
@@ -174,7 +175,7 @@ class PostgresStore(RelationalStore):
         self.close()
         self.on_wait()
         connection = PatientConnection.connect(
-            **self._parameters, autocommit=True, prepare_threshold=None
+            **resolved(self._parameters, self._beat), autocommit=True, prepare_threshold=None
         )
         connection.beat, connection.patience = self._beat, self._patience + ANSWER_GRACE
         connection.clock = self.clock
