@@ -24,10 +24,11 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.keys import DURABILITIES
 from jobvisor.jobs.log import log_event
 from jobvisor.jobs.payload import Codec, Payload
 from jobvisor.jobs.registry import Registry, check_name, registry
-from jobvisor.jobs.settings import DURABILITIES, Settings, find
+from jobvisor.jobs.settings import Settings, find
 from jobvisor.jobs.step import Step
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow

@@ -34,6 +34,7 @@ PROCESSES_MAX = 240
 """Workers of one family: the board has 256 slots, and the rest is kept for the other roles."""
 
 SCHEMA_NAME = "jobvisor"
+DURABILITIES = ("full", "normal")
 DEFAULT_NAME = "default"
 """How a table of a list is called that says no `name`."""
 
@@ -121,7 +122,7 @@ TABLES: tuple[Table, ...] = (
             ),
             Key(
                 "durability",
-                choice("full", "normal"),
+                choice(*DURABILITIES),
                 "full",
                 'an enqueued job survives a power cut; "normal" does not promise that',
             ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import sysconfig
 import traceback
 from types import ModuleType
 from typing import Any
@@ -77,6 +76,8 @@ def _failing_line(error: BaseException) -> str | None:
 
 def _foreign() -> list[str]:
     """The folders of Python itself, of installed libraries, and our own."""
+    import sysconfig  # noqa: PLC0415 -- only an import that failed needs it
+
     kinds = ("stdlib", "platstdlib", "purelib", "platlib")
     ours = os.path.dirname(os.path.abspath(__file__))
     return [f"{sysconfig.get_path(kind)}{os.sep}" for kind in kinds] + [f"{ours}{os.sep}"]

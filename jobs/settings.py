@@ -26,7 +26,6 @@ from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import URL_HELP, absolute_url
 
 URL_VARIABLE = "JOBVISOR_DATABASE_URL"
-DURABILITIES = ("full", "normal")
 
 
 @dataclass(frozen=True, slots=True)
