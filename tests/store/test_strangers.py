@@ -22,82 +22,9 @@ from jobvisor.jobs.store.base import Death
 from tests.postgres import shared
 from tests.store.database import Database, PostgresDatabase
 from tests.store.making import GONE, claim, enqueue, life, new, record
+from tests.strangers import EXTREMES, LEAST, MOST, REFUSALS, STATES, written
 
-MOST, LEAST = 2**63 - 1, -(2**63)
 HOUR_MS = 3_600_000
-REFUSALS = (sqlite3.Error, psycopg.Error)
-
-#: Whole numbers of every size, where a column takes numbers.
-NUMBERS = (MOST, LEAST, -1, 0, 2**62, 2**53, 2**31, 1_000_000_000)
-MOMENTS = (MOST, LEAST, -1, 1_700_000_000_000_000, 1_700_000_000_000_000_000, 253_402_300_799_999)
-DATES = (
-    "infinity",
-    "-infinity",
-    "9999-12-31T23:59:59.9999Z",
-    "0001-01-01Z",
-    "4713-01-01 BC",
-    "294276-01-01",
-)
-JSON = (
-    "null", "1", "{}", "[", "", "[1e999]", "[NaN]", f"[{'1' * 5_000}]", "[" * 500 + "]" * 500,
-    "[" * 50_000 + "]" * 50_000, '[{"$datetime": 5}]', '[{"$nobody": 1}]', '[{"$dataclass": []}]',
-    '{"$codec": "x"}', '["\\u0000"]', '["\\ud800"]', '{"a": 1, "a": 2}',
-)  # fmt: skip
-TEXTS = ("", "a\0b", "\x1b[31m\u2028\u202e", "x" * 100_000, "*", " ")
-
-EXTREMES: dict[str, tuple[Any, ...]] = {
-    # No id is left behind the greatest there is; one below is somebody's choice.
-    "id": (MOST, LEAST, -1, 0, 2**61, 2**53),
-    "task": TEXTS,
-    "args": JSON,
-    "kwargs": JSON,
-    "queue": TEXTS,
-    "priority": NUMBERS,
-    "run_at": MOMENTS,
-    "attempt": NUMBERS,
-    "attempts_max": NUMBERS,
-    "claims": NUMBERS,
-    "losses": NUMBERS,
-    "policy": (*JSON, '{"kind": "fixed", "delay": 1e999}', '{"kind": "exponential"}'),
-    "timeout_ms": NUMBERS,
-    "memory_bytes": NUMBERS,
-    "unique_key": TEXTS,
-    "expires_at": MOMENTS,
-    "deferred": TEXTS,
-    "cancel_requested": (2, -1, MOST),
-    "owner": (None, *NUMBERS),
-    "claim": (None, *NUMBERS),
-    "created_at": MOMENTS,
-    "claimed_at": MOMENTS,
-    "started_at": MOMENTS,
-    "finished_at": (None, *MOMENTS),
-    "result": JSON,
-    "error": TEXTS,
-    "progress": JSON,
-}
-STATES = ("pending", "scheduled", "running", "blocked", "failed", "succeeded")
-
-
-def moments(database: Database, column: str) -> tuple[Any, ...]:
-    """What this kind of database takes for a column."""
-    if isinstance(database, PostgresDatabase) and EXTREMES[column][-1] == MOMENTS[-1]:
-        return DATES
-    return EXTREMES[column]
-
-
-def write(database: Database, column: str, value: Any, state: str) -> bool:
-    """One row by plain SQL; False where it is refused."""
-    try:
-        if column == "task":
-            database.sql("INSERT INTO jobs (state, task) VALUES (?, ?)", state, value)
-        else:
-            statement = f"INSERT INTO jobs (task, state, {column}) VALUES ('app:theirs', ?, ?)"
-            database.sql(statement, state, value)
-    except REFUSALS:
-        return False
-    except (OverflowError, UnicodeError):
-        return False  # the driver cannot even say it
-    return True
 
 
 def run_good_jobs(store: Store, clock: Any) -> None:
@@ -154,11 +81,8 @@ def look_at_all(store: Store) -> int:
 def test_extreme_rows_are_refused_or_shown_and_stop_nobody(
     database: Database, store: Store, column: str
 ) -> None:
-    kept = sum(
-        write(database, column, value, state)
-        for value in moments(database, column)
-        for state in (STATES if column != "unique_key" else STATES[:1])
-    )
+    dates = isinstance(database, PostgresDatabase)
+    kept = written(database.sql, column, STATES, dates=dates)
     assert look_at_all(store) == kept
     run_good_jobs(store, database.clock)
     look_at_all(store)
