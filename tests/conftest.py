@@ -1,14 +1,20 @@
-"""What is collected, and how many examples Hypothesis tries: few and the same for a commit, many and
-new ones where asked.
-"""
+"""What holds for every test process: where bytecode goes, and how many examples Hypothesis tries."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from hypothesis import settings
 
-collect_ignore = ["bench/peers"]  # each needs another queue, which is not installed
+# The suite starts hundreds of interpreters. Where they may leave no bytecode beside the sources each of
+# them would compile all of them, so it goes where pytest keeps what it remembers.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 EXAMPLES_VARIABLE = "JOBVISOR_TEST_EXAMPLES"
 
