@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import Any
 
@@ -338,7 +339,8 @@ def test_a_change_found_after_many_jobs_blames_none_of_them_and_is_gone_after_a_
     assert first == [house.client.get(ids[50]).result[0], str(house.folder)]
     eventually(lambda: house.said("left the process changed"), what="the look before a rest")
     (line,) = house.said("left the process changed")
-    assert "one of the last 77 jobs (app:sometimes)" in line
+    # Fewer where the machine was slow: it is looked after each job of more than a millisecond too.
+    assert re.search(r"one of the last \d+ jobs \(app:sometimes\)", line)
     job = house.enqueue("where", retries=0)
     house.wait_finished([job])
     pid, folder, *_ = house.client.get(job).result
