@@ -106,6 +106,10 @@ class Slot:
     def __setitem__(self, word: int, value: int) -> None:
         self._words[self._at + word] = value
 
+    def view(self) -> tuple[memoryview[int], int]:
+        """The memory itself and where the slot begins, for who writes several words for each job."""
+        return self._words, self._at
+
     def clear(self) -> None:
         """For the parent, between two lives."""
         for word in range(_SLOT_WORDS):

@@ -1,9 +1,7 @@
 """The worker: turn (settle, promote, claim), then run each claimed job and record its outcome.
 
-Its order of writing is the promise of the product. Per job: publish it as current, then look
-whether it may start; run it; write its record, then the tail; then nothing is current. Per turn:
-one transaction, then the journal is emptied, then the new claim is noted. A kill between any two
-of these leaves a state from which `settle` finds out what had happened.
+Per turn: one transaction, then the journal is emptied, then the new claim is noted. A kill between
+any two of these leaves a state from which `settle` finds out what had happened.
 """
 
 from __future__ import annotations
@@ -24,32 +22,25 @@ from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import log_event, say
-from jobvisor.jobs.outcome import VERB_CODES, Outcome
+from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import environment, use_settings
 from jobvisor.jobs.store import Applied, Record, Rest, open_store
-from jobvisor.jobs.units import DURATION_MAX_MS
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.board import (
     BATCH,
     BUSY,
-    CANCEL_CLAIM,
-    CANCEL_JOB,
     CARETAKER_WATCHES,
     CLAIM,
-    CURRENT,
     DEADLINE,
     IDLE,
     LACKS_LEDGER,
     LEASE_UNTIL,
     MEMORY,
     PARENT_WATCHES,
-    PROGRESS,
     REACHED,
-    RECALL,
     RUN,
-    SINCE,
     STARTED,
     STATE,
     STOP,
@@ -59,7 +50,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.inspection import Inspection
-from jobvisor.supervisor.layout import INLINE
+from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.pace import Pace
@@ -97,16 +88,13 @@ class Worker(Role):
         self._settings = replace(seat.config.settings, hold=database.kind == "postgresql")
         self._locked_since = self._locked_seen = 0
         self._claim = 0
-        self._claimed_ns = 0
         self._pace = Pace(self._pool.batch_max)
         self._in_vain = 0  # turns without a job right after a look that had found one
         self._unsure = False  # rows of ours may run that we do not hold
         self._registered = False
         self._reason: str | None = None  # why this worker leaves by itself
         self._failures = 0
-        self._current: Claimed | None = None
         self._successes: dict[tuple[int, int], Event] = {}  # recorded, not settled yet
-        self._progress: bytes | None = None  # how far the current job last said that it had come
         self._ledger_tried = 0
         self._told_at = 0  # when the last line about an absent database was written
 
@@ -144,10 +132,19 @@ class Worker(Role):
         self._store.on_wait = self._wait_for_lock
         self._client = Client(settings=self._settings)
         use_client(self._client)
-        self._execution = Execution(
+        self._lane = Lane(
+            self.board,
+            self.slot,
+            self.clock,
+            leaving=self._leaves_here,
+            stopping=self._is_stopping,
+            recorded=self._recorded,
+            commit=self._commit,
+        )
+        self._lane.execution = Execution(
             registry,
             clock=self.clock,
-            port=self,
+            port=self._lane,
             worker=self.seat.name,
             defer_unknown=tasks.unknown == "defer",
             payload=Payload(codec),
@@ -181,7 +178,7 @@ class Worker(Role):
             self._store.database_id(), self.life.host,
         )  # fmt: skip
         try:
-            self._ledger = Ledger(self._state.ledgers, header, self.clock)
+            self._ledger = self._lane.ledger = Ledger(self._state.ledgers, header, self.clock)
         except OSError as error:
             # Exactness needs no file where every job is its own transaction; speed does.
             if not self.slot[LACKS_LEDGER]:
@@ -195,6 +192,13 @@ class Worker(Role):
     def leaving(self) -> bool:
         """Stop, a signal, a dead parent, or a reason of its own."""
         return self._reason is not None or self._asked_to_leave()
+
+    def _leaves_here(self) -> bool:
+        return self.lifeline_cut or self.told_to_leave()
+
+    def _is_stopping(self) -> bool:
+        self.glance()
+        return self._asked_to_leave()
 
     def _asked_to_leave(self) -> bool:
         return self.board[STOP] != RUN or self.lifeline_cut or self.told_to_leave()
@@ -235,9 +239,9 @@ class Worker(Role):
         the same, for ever. Unless others ran since the process was last looked over: then it may be
         innocent, and the next worker looks after each run of all these tasks.
         """
-        job = self._current
+        job = self._lane.current
         if job is None or self._inspection.suspect(job.task):
-            self._withdraw()
+            self._lane.withdraw()
         os._exit(code)
 
     def _accept_rotated_log(self) -> None:
@@ -260,7 +264,7 @@ class Worker(Role):
             limit = min(limit, 1)
         claim = self._claim + 1
         self._claim = claim  # a number is used once, whether or not its COMMIT was answered
-        self._claimed_ns = self.clock.monotonic_ns()
+        self._lane.claim, self._lane.claimed_ns = claim, self.clock.monotonic_ns()
         unsure, self._unsure = self._unsure, True
         journal = ledger.journal() if ledger is not None else None
         turn = self._store.turn(
@@ -418,78 +422,30 @@ class Worker(Role):
 
     def _start(self, job: Claimed) -> bool:
         """Run one job, or withdraw from the rest of the claim (False)."""
-        ledger, slot = self._ledger, self.slot
+        ledger = self._ledger
         if ledger is not None and not ledger.has_room() and not self._settle_now():
             return False
-        began = self.clock.monotonic_ns()
-        ends = began + min(job.timeout_ms, DURATION_MAX_MS) * 1_000_000 if job.timeout_ms else 0
-        # Publish, then look. The other order ran 1.8 % of recalled jobs twice (simulated).
-        slot[MEMORY] = job.memory_bytes
-        slot[DEADLINE] = ends
-        slot[SINCE] = began
-        if ledger is not None:
-            ledger.publish(job.id, ends)
-        slot[CURRENT] = job.id
-        if self._must_withdraw(job):
-            self._withdraw()
+        took = self._lane.run(job)
+        if took is None:
             return False
-        slot[STARTED] += 1
-        self._current = job
-        self._progress = None
-        outcome = self._execution.run(job, ends, waited_ns=began - self._claimed_ns)
-        took = self.clock.monotonic_ns() - began
-        self._record(job, outcome, took)
-        self._current = None
-        self._withdraw()
-        if self._pool.max_jobs and slot[STARTED] >= self._pool.max_jobs:
-            self._leave("recycled", reason=f"it has run {slot[STARTED]} jobs")
+        started = self.slot[STARTED]
+        if self._pool.max_jobs and started >= self._pool.max_jobs:
+            self._leave("recycled", reason=f"it has run {started} jobs")
         if self._inspection.is_due(job.task, took):
             self._look_over(job)
         return True
 
-    def _must_withdraw(self, job: Claimed) -> bool:
-        slot = self.slot
-        return (
-            self.board[STOP] != RUN
-            or slot[RECALL] == self._claim
-            or (slot[CANCEL_JOB] == job.id and slot[CANCEL_CLAIM] == self._claim)
-            or self.board[LEASE_UNTIL] < self.clock.boottime_ns()
-            or self.lifeline_cut
-            or self.told_to_leave()
-        )
-
-    def _withdraw(self) -> None:
-        self.slot[CURRENT] = 0
-        if self._ledger is not None:
-            self._ledger.withdraw()
-
-    def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> None:
-        """Keep an outcome: in the ledger, or in the database where the ledger has no place for it."""
-        progress = self._progress
-        entry = Entry(
-            self._claim,
-            job.id,
-            job.attempt,
-            VERB_CODES[outcome.verb],
-            self.clock.boottime_ns(),
-            took_ns // 1_000_000,
-            outcome.delay_ms,
-            outcome.body(),
-            b"" if progress is None else progress,
-        )
-        ledger = self._ledger
-        if outcome.verb == "succeed":
-            if self._verbose:
-                say(
-                    "succeeded", job=job.id, task=job.task, attempt=job.attempt,
-                    attempts_max=job.attempts_max,
-                )  # fmt: skip
-            if self._events.of_all:
-                self._successes[entry.claim, job.id] = event_of("succeed", job)
-        if ledger is None or len(entry.body) > INLINE:
-            self._commit(entry)
-        else:
-            ledger.record(entry)
+    def _recorded(self, job: Claimed, entry: Entry, outcome: Outcome) -> None:
+        """The outcome is about to be kept: who listens hears of a success when it is settled."""
+        if outcome.verb != "succeed":
+            return
+        if self._verbose:
+            say(
+                "succeeded", job=job.id, task=job.task, attempt=job.attempt,
+                attempts_max=job.attempts_max,
+            )  # fmt: skip
+        if self._events.of_all:
+            self._successes[entry.claim, job.id] = event_of("succeed", job)
 
     def _commit(self, entry: Entry) -> None:
         """Settle one outcome that is in no ledger, for as long as it takes."""
@@ -569,39 +525,6 @@ class Worker(Role):
         if self._reason is None:
             self._reason = line
             say(line, **fields)
-
-    # -- the port of a running task's context
-
-    def progress(self, job: int, text: str, /) -> None:
-        """Into the ledger; the caretaker carries it to the row, and the last one goes with the outcome.
-
-        A thread that a job left behind speaks of a job that is not current any more: not heard.
-        """
-        current = self._current
-        if current is None or current.id != job:
-            return
-        told = text.encode()
-        if self._ledger is not None:
-            number = self._ledger.progress(job, told)
-            if not number:
-                return
-            self.slot[PROGRESS] = number
-        self._progress = told
-
-    def cancelled(self, job: int, /) -> bool:
-        """Whether the caretaker brought a cancel for this job, which is the current one."""
-        current = self._current
-        return (
-            current is not None
-            and current.id == job
-            and self.slot[CANCEL_JOB] == job
-            and self.slot[CANCEL_CLAIM] == self._claim
-        )
-
-    def stopping(self) -> bool:
-        """Whether this worker is to leave."""
-        self.glance()
-        return self._asked_to_leave()
 
     # -- the end
 

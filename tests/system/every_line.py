@@ -66,7 +66,7 @@ STORE = (
     "jobs/store/relational.py", "jobs/store/settlement.py", "jobs/store/sqlite.py",
     "jobs/store/postgres.py",
 )  # fmt: skip
-WORKER_FILES = ("supervisor/worker.py", "supervisor/ledger.py")
+WORKER_FILES = ("supervisor/worker.py", "supervisor/lane.py", "supervisor/ledger.py")
 CARETAKER_FILES = (
     "supervisor/caretaker.py",
     "supervisor/burial.py",
