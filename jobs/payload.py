@@ -104,7 +104,7 @@ class Payload:
         try:
             coded = codec.encode(text)
         except Exception as error:
-            raise PayloadError(f"{path}: the codec failed: {_told(error)}") from error
+            raise PayloadError(f"{path}: the codec failed: {_error_text(error)}") from error
         if type(coded) is not str:
             raise PayloadError(
                 f"{path}: the codec returned {type(coded).__name__}; it must return str"
@@ -117,7 +117,9 @@ class Payload:
         try:
             return codec.decode(stored["$codec"])
         except Exception as error:
-            raise PayloadError(f"the codec cannot read {shown(text)}: {_told(error)}") from error
+            raise PayloadError(
+                f"the codec cannot read {shown(text)}: {_error_text(error)}"
+            ) from error
 
 
 def encode(value: Any, *, path: str = "result", limit: int = LIMIT) -> str:
@@ -466,7 +468,7 @@ def _to_text(plain_value: Any, path: str) -> str:
     try:
         return _written(plain_value)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise PayloadError(f"{path}: cannot be written as JSON: {_told(error)}") from error
+        raise PayloadError(f"{path}: cannot be written as JSON: {_error_text(error)}") from error
 
 
 def _checked_size(text: str, path: str, limit: int) -> str:
@@ -488,7 +490,7 @@ def _too_large(path: str, size: int, limit: int) -> PayloadError:
     )
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {shown(str(error))}"
 
 
@@ -528,7 +530,7 @@ def _untagged(tag: str, body: Any, *, lenient: bool) -> Any:
         raise
     except Exception as error:
         raise PayloadError(
-            f'stored text has a broken "{tag}" {shown(body)}: {_told(error)}'
+            f'stored text has a broken "{tag}" {shown(body)}: {_error_text(error)}'
         ) from error
 
 
@@ -603,7 +605,7 @@ def _class(name: str) -> Any:
     try:
         return attrgetter(qualname)(import_module(module))
     except (ImportError, AttributeError) as error:
-        raise PayloadError(f"stored text needs the class {name}: {_told(error)}") from error
+        raise PayloadError(f"stored text needs the class {name}: {_error_text(error)}") from error
 
 
 def _no_codec(_body: Any) -> Any:
@@ -648,4 +650,6 @@ def _load(decoder: json.JSONDecoder, text: str) -> Any:
     except PayloadError:
         raise
     except (ValueError, RecursionError) as error:
-        raise PayloadError(f"stored text is no JSON: {shown(text)}: {_told(error)}") from error
+        raise PayloadError(
+            f"stored text is no JSON: {shown(text)}: {_error_text(error)}"
+        ) from error

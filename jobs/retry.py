@@ -138,7 +138,7 @@ class Asked:
         except Exception as broken:  # noqa: BLE001 -- a broken policy must not lose the job
             name = getattr(self.function, "__qualname__", type(self.function).__name__)
             error.add_note(
-                f"the retry policy {name} failed, so the fallback decided: {_told(broken)}"
+                f"the retry policy {name} failed, so the fallback decided: {_error_text(broken)}"
             )
             return self.fallback.delay_ms(attempt, error, random)
 
@@ -250,7 +250,7 @@ def _power(first: int, factor: float, exponent: int) -> float:
     return float(first * factor**exponent)
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 -- a user's __str__ may raise anything

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.clock import iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, PayloadError, UniqueTaken
 from jobvisor.jobs.job import FINISHED, State
 from jobvisor.jobs.store.base import AttemptRow, Imported, JobRow
@@ -52,7 +52,7 @@ class Transfer(Dialect):
                 task, created_at = found[row.id]
                 raise IllegalMove(
                     f"job {row.id} ({row.task}) cannot be imported: here another job has this id, "
-                    f"{task} of {to_datetime(created_at).isoformat(timespec='milliseconds')}"
+                    f"{task} of {iso(to_datetime(created_at))}"
                 )
         return [row for row in page if row.id not in found]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import click
 
-from jobvisor.jobs.clock import SYSTEM, to_datetime
+from jobvisor.jobs.clock import SYSTEM, iso, to_datetime
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.sqlite import OLDEST_SQLITE, SCHEMA, file_system, is_network
@@ -237,7 +237,7 @@ def _family(config: Config) -> Iterator[Finding]:
         text = f"{config.family.name} is not running; `jobvisor start` starts it"
         yield Finding("family", "warn", text)
         return
-    from jobvisor.supervisor.cli.family import trouble  # noqa: PLC0415 - only this check needs it
+    from jobvisor.supervisor.cli.standing import trouble  # noqa: PLC0415 - only this check needs it
 
     reason = trouble(state.status(), pid)
     text = f"{config.family.name} runs as pid {pid or 'of another container'}"
@@ -355,4 +355,4 @@ def _clock(store: Store) -> Finding:
     if ahead_ms > CLOCK_BACK_MS:
         text = f"job {newest[0].id} is from {brief(ahead_ms)} ahead: the clock went back"
         return Finding("clock", "warn", text)
-    return Finding("clock", "ok", to_datetime(now_ms).isoformat(timespec="seconds"))
+    return Finding("clock", "ok", iso(to_datetime(now_ms)))

@@ -135,7 +135,8 @@ def _known_task(site: Site, name: str, *, force: bool) -> Task[..., Any] | None:
         registry.load(modules, site.config.tasks.path)
     known = registry.get(name)
     if known is None:
-        told = f"no task {name!r} in {', '.join(modules)}"
+        where = f" in {', '.join(modules)}" if modules else ": [tasks] modules names no module"
+        told = f"no task {name!r}{where}"
         if not force:
             names = registry.names()
             ends = ending(name, names)

@@ -55,7 +55,7 @@ def examine(
     try:
         server = Server(url)
     except psycopg.Error as error:
-        text = f"{shown_url(url)} cannot be reached: {_told(error)}; is [database] url right?"
+        text = f"{shown_url(url)} cannot be reached: {_error_text(error)}; is [database] url right?"
         yield Finding("database", "fail", text)
         return False
     with contextlib.closing(server):
@@ -68,7 +68,7 @@ def examine(
                 return False
             usable = yield from _examine_server(server, facts, config, transaction_long_ms)
         except psycopg.Error as error:
-            yield Finding("database", "fail", f"{shown_url(url)} went away: {_told(error)}")
+            yield Finding("database", "fail", f"{shown_url(url)} went away: {_error_text(error)}")
             return False
     if usable:
         yield from _families(store)
@@ -146,7 +146,7 @@ def _connected(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(url, **words)
 
 
-def _told(error: psycopg.Error) -> str:
+def _error_text(error: psycopg.Error) -> str:
     return " ".join(str(error).split())
 
 
@@ -172,7 +172,7 @@ def _examine_server(
         try:
             yield from look()
         except psycopg.Error as error:
-            yield Finding(name, "warn", f"cannot be looked at: {_told(error)}")
+            yield Finding(name, "warn", f"cannot be looked at: {_error_text(error)}")
     return (yield from _schema(server, facts, config.database.schema))
 
 

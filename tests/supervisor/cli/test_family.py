@@ -12,8 +12,9 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
-from jobvisor.supervisor.cli.family import trouble, wait_pools
+from jobvisor.supervisor.cli.family import wait_pools
 from jobvisor.supervisor.cli.site import find_site
+from jobvisor.supervisor.cli.standing import trouble
 from jobvisor.supervisor.family import StateDir
 from tests.supervisor.cli.conftest import WELL, Player, Run
 

@@ -1,0 +1,253 @@
+"""Commands that tell how a family is doing: by its lock and its status file, and what waits for it.
+
+`health` asks no database and `status` does not wait for one that is away, so both always answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import click
+
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store.base import Unknown
+from jobvisor.jobs.units import size_text
+from jobvisor.jobs.url import parse_url
+from jobvisor.supervisor.cli import (
+    brief,
+    config_option,
+    examples,
+    json_option,
+    print_json,
+    print_table,
+    say,
+)
+from jobvisor.supervisor.cli.bearings import find_family
+from jobvisor.supervisor.cli.unknown import UNKNOWN_MAX, told_unknown, unknown_of_status
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
+
+__all__ = ["health", "of_holder", "status", "trouble"]
+
+FRESH_S = 10.0
+"""The status is written each second: one older than this has no caretaker behind it."""
+
+ASK_S = 5.0
+"""How long `status` waits for a database that is away, before it shows the rest without it."""
+
+_AHEAD = ("scheduled", "blocked", "running")
+
+
+@click.command(epilog=examples("jobvisor status", "jobvisor status --json | jq '.workers[].state'"))
+@click.option("--counts", is_flag=True, help="Count the jobs of each queue: reads the whole table.")
+@json_option
+@config_option
+def status(config: str | None, as_json: bool, counts: bool) -> None:
+    """Show the family, its workers and its queues.
+
+    Exit code 1 when it is not running.
+    """
+    family = find_family(config)
+    state = StateDir(family.state_dir)
+    pid = state.holder()
+    found = of_holder(state.status(), pid) if pid is not None else None
+    shown = found or {
+        "family": family.name,
+        "pid": pid or None,
+        "state": "stopped" if pid is None else "starting",
+        "workers": [],
+    }
+    asked = _ask(family.config, counts) if family.config else None
+    queues = asked.queues if asked else None
+    unserved = _unserved(queues)
+    unknown = asked.unknown if asked else unknown_of_status(found)
+    if as_json:
+        told = {"unknown_tasks": [each._asdict() for each in unknown]}
+        print_json({**shown, "queues": queues, "unserved": unserved, **told})
+    else:
+        _print_status(shown)
+        _print_queues(queues or {}, counts)
+    for queue in unserved:
+        say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
+    _warn(told_unknown(unknown))
+    if pid is None:
+        say(f"family {family.name} is not running; start it with `jobvisor start`")
+        click.get_current_context().exit(1)
+
+
+@click.command(epilog=examples("jobvisor health || systemctl restart shop-jobs"))
+@json_option
+@config_option
+def health(config: str | None, as_json: bool) -> None:
+    """Say in one line whether the family is well.
+
+    Exit code 0 or 1. It never asks the database, so a probe may call it often. Jobs whose task no
+    module has are a warning: the family is well, its modules are not.
+    """
+    family = find_family(config)
+    state = StateDir(family.state_dir)
+    pid = state.holder()
+    found = state.status()
+    reason = trouble(found, pid)
+    living = of_holder(found, pid) if pid is not None else None
+    warnings = told_unknown(unknown_of_status(living))
+    if as_json:
+        told = {"healthy": reason is None, "reason": reason, "pid": pid or None}
+        print_json({**told, "warnings": warnings})
+    else:
+        click.echo(reason or f"family {family.name} is well (pid {pid or 'of another container'})")
+    _warn(warnings)
+    if reason is not None:
+        click.get_current_context().exit(1)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+def of_holder(found: dict[str, Any] | None, pid: int | None) -> dict[str, Any] | None:
+    """The status, unless an earlier family left it behind; pid 0 is a holder not visible here."""
+    if found is None or (pid and found.get("pid") != pid):
+        return None
+    return found
+
+
+def trouble(status: dict[str, Any] | None, pid: int | None) -> str | None:
+    """Why the family whose lock `pid` holds is not well, in one line; None when it is."""
+    if pid is None:
+        return "not running"
+    found = of_holder(status, pid)
+    if found is None:
+        return "starting: no status yet"
+    age = _age_s(found.get("written_at"))
+    if age is None or age > FRESH_S:
+        return f"its status is {'of unknown age' if age is None else f'{age:.0f} s old'}"
+    degraded = found.get("degraded") or []
+    if degraded or found.get("state") == "degraded":
+        return f"degraded: {'; '.join(map(str, degraded)) or 'no reason given'}"
+    if found.get("state") == "stopping":
+        return "stopping"
+    if found.get("waiting_for_database"):
+        return "waiting for the database"
+    ready = {"waiting", "idle", "turn", "busy"}
+    if not any(worker.get("state") in ready for worker in found.get("workers", [])):
+        return "no worker is ready"
+    return None
+
+
+def _age_s(written_at: Any) -> float | None:
+    """Seconds since an ISO time; a clock that went back makes it 0, not negative."""
+    if isinstance(written_at, (int, float)):
+        return max(0.0, (SYSTEM.now_ms() - written_at) / 1000)
+    try:
+        written = datetime.fromisoformat(str(written_at))
+        return max(0.0, SYSTEM.now_ms() / 1000 - written.timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+class _Asked(NamedTuple):
+    """What `status` shows of the database."""
+
+    queues: dict[str, dict[str, Any]]
+    unknown: list[Unknown]
+
+
+def _ask(config: Config, counts: bool) -> _Asked | None:
+    """What waits in each queue; None where the database cannot be asked or is not yet there.
+
+    Only pending rows are read, by their index, unless all are to be counted.
+    """
+    from jobvisor.jobs.store import open_store  # noqa: PLC0415 - the other commands need no database
+
+    database = config.database
+    target = parse_url(database.url)
+    if target.kind == "sqlite" and not os.path.exists(target.path):
+        return None  # to ask would create it
+    try:
+        with contextlib.closing(
+            open_store(database.url, schema=database.schema, notify=False, patience=ASK_S)
+        ) as store:
+            oldest = store.oldest_pending()
+            counted = store.counts() if counts else {}
+            unknown = store.unknown_tasks(UNKNOWN_MAX)
+    except JobsError as error:
+        say(f"the queues cannot be shown: {error}")
+        return None
+    queues = {
+        queue: {
+            "served": queue in config.queues,
+            "oldest_pending_ms": max(0, oldest[queue]) if queue in oldest else None,
+            **counted.get(queue, {}),
+        }
+        for queue in sorted({*config.queues, *oldest, *counted})
+    }
+    return _Asked(queues, unknown)
+
+
+def _unserved(queues: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    return [
+        queue
+        for queue, found in (queues or {}).items()
+        if not found["served"] and any(found.get(state) for state in ("oldest_pending_ms", *_AHEAD))
+    ]
+
+
+def _print_status(found: Mapping[str, Any]) -> None:
+    pid = found.get("pid")
+    click.echo(f"family {found.get('family')}: {found.get('state')}{f', pid {pid}' if pid else ''}")
+    if found.get("waiting_for_database"):
+        click.echo("waiting for the database")
+    for reason in found.get("degraded") or []:
+        click.echo(f"degraded: {reason}")
+    workers = found.get("workers") or []
+    if workers:
+        print_table(
+            ["slot", "pool", "pid", "state", "job", "for", "runs", "up", "memory"],
+            [_worker_row(worker) for worker in workers],
+        )
+    deaths = found.get("deaths") or []
+    if deaths:
+        columns = ["at", "slot", "pid", "cause", "job"]
+        print_table(columns, [[death.get(name) for name in columns] for death in deaths[-5:]])
+
+
+def _print_queues(queues: Mapping[str, Mapping[str, Any]], counts: bool) -> None:
+    states = [state.value for state in State] if counts else []
+    rows = []
+    for queue, found in queues.items():
+        wait = found["oldest_pending_ms"]
+        row = [
+            queue,
+            "yes" if found["served"] else "by nobody",
+            None if wait is None else brief(wait),
+        ]
+        rows.append(row + [found.get(state, 0) for state in states])
+    if rows:
+        print_table(["queue", "served", "oldest waits", *states], rows)
+
+
+def _worker_row(worker: Mapping[str, Any]) -> list[Any]:
+    rss = worker.get("rss")
+    return [
+        worker.get("slot"),
+        worker.get("pool"),
+        worker.get("pid"),
+        worker.get("state"),
+        worker.get("job"),
+        _seconds(worker.get("job_seconds")),
+        worker.get("started"),
+        _seconds(worker.get("up_seconds")),
+        size_text(rss) if isinstance(rss, int) else None,
+    ]
+
+
+def _seconds(told: Any) -> str | None:
+    return brief(int(told * 1000)) if isinstance(told, (int, float)) else None
