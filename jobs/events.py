@@ -31,7 +31,6 @@ class Event:
     """The failure in one line."""
     delay_ms: int = 0
     """For retry and snooze: how much later."""
-    owner: int | None = None
     kind: str | None = None
     """The outcome in one word, as in `attempts.outcome`."""
 

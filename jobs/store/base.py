@@ -91,8 +91,6 @@ class Held(NamedTuple):
     attempts_max: int
     policy: str | None
     claim: int
-    cancel_requested: int
-    task: str
     timeout_ms: int
     memory_bytes: int
 

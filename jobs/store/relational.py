@@ -20,12 +20,13 @@ from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
 from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn, Unknown
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
-from jobvisor.jobs.store.rows import Changed, attempt_of, in_order, job_of
+from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of
 from jobvisor.jobs.store.settlement import Settlement
 from jobvisor.jobs.store.transfer import Transfer
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 ID_MAX = 2**63 - 1
+RECENT_IDS = 20_000  # where a page of a common state is looked for, before all of it is sorted
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
@@ -81,11 +82,15 @@ class RelationalStore(Settlement, Transfer):
         if wanted is None:
             return []
         wanted["before"] = ID_MAX if before is None else max(min(before, ID_MAX), 0)
-        name = "find"
-        if state is not None:
-            name = "find_finished" if state in FINISHED else "find_unfinished"
-            wanted["state"] = state.value
-        return [job_of(row, self.payload) for row in self._rows(name, wanted)]
+        rows = self._rows("find", wanted) if state is None else self._find_in(state, wanted)
+        return [job_of(row, self.payload) for row in rows]
+
+    def _find_in(self, state: State, wanted: dict[str, Any]) -> list[Row]:
+        wanted["state"] = state.value
+        rows = self._rows("find_recent", {**wanted, "recent": RECENT_IDS})
+        if len(rows) == wanted["limit"]:
+            return rows
+        return self._rows("find_finished" if state in FINISHED else "find_unfinished", wanted)
 
     def find_ids(
         self,

@@ -227,7 +227,7 @@ def test_an_unknown_level_or_format_is_refused(level: str, format_: str) -> None
 
 def test_a_retry_is_logged_with_attempt_error_and_delay(pipe: tuple[int, int]) -> None:
     configure("info", "text", pipe[1])
-    event = Event("retry", 7, "app:f", "mail", 2, 4, "ValueError: no", 90_000, 5, "error")
+    event = Event("retry", 7, "app:f", "mail", 2, 4, "ValueError: no", 90_000, "error")
     log_event(event)
     line = text_of(pipe[0])
     assert "warning" in line

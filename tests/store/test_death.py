@@ -33,7 +33,7 @@ def test_a_held_row_tells_what_its_settler_needs(store: Store, clock: MovableClo
         store, policy=policy, attempts_max=2, timeout_ms=30_000, memory_bytes=1 << 20
     )
     store.cancel(job.id)
-    assert store.held(job.id, who.owner, 1) == Held(1, 2, policy, 1, 1, "app:f", 30_000, 1 << 20)
+    assert store.held(job.id, who.owner, 1) == Held(1, 2, policy, 1, 30_000, 1 << 20)
 
 
 def test_a_row_is_held_only_under_its_whole_fence(store: Store) -> None:

@@ -32,7 +32,7 @@ def store(database: PostgresDatabase) -> PostgresStore:
 
 PEOPLE = {"counts", "task_names"}  # whose reader is told that it reads the whole table
 WALKS = {
-    "find", "find_finished", "find_unfinished", "ids", "ids_finished", "ids_unfinished",
+    "find", "find_finished", "find_recent", "find_unfinished", "ids", "ids_finished", "ids_unfinished",
     "oldest_pending", "enqueued_alone",
 }  # page by page, or a queue  # fmt: skip
 UNPLANNED = {"copy"}

@@ -643,3 +643,32 @@ def test_a_strangers_row_that_could_not_run_is_refused(
     with pytest.raises(sqlite3.IntegrityError):
         file.sql(f"INSERT INTO jobs {values}")
     assert store.find() == []
+
+
+def steps(store: SqliteStore, look: Callable[[], object]) -> int:
+    """How many hundreds of SQLite's instructions it takes."""
+    counted = [0]
+
+    def count() -> int:
+        counted[0] += 1
+        return 0
+
+    store._connected().set_progress_handler(count, 100)
+    look()
+    store._connected().set_progress_handler(None, 0)
+    return counted[0]
+
+
+def test_a_page_of_a_common_state_is_read_without_the_rest_of_it(store: SqliteStore) -> None:
+    fill = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+        "INSERT INTO jobs (task, state, finished_at) SELECT 'app:f', 'succeeded', i FROM n"
+    )
+    taken = []
+    for number in (1_000, 20_000):
+        store._connected().execute(fill, (number,))
+        taken.append(steps(store, lambda: store.find(state=State.SUCCEEDED, limit=50)))
+    assert taken[1] < 2 * taken[0]
+    last = store.find(state=State.SUCCEEDED, limit=3, before=500)
+    assert [job.id for job in last] == [499, 498, 497]
+    assert len(store.find(state=State.SUCCEEDED, limit=50, before=20)) == 19

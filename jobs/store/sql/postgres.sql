@@ -305,7 +305,7 @@ SELECT state, owner, claim FROM {schema}.jobs WHERE id = %(job)s;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy::text, claim, cancel_requested, task, timeout_ms, memory_bytes
+SELECT attempt, attempts_max, policy::text, claim, timeout_ms, memory_bytes
 FROM {schema}.jobs
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
 
@@ -323,6 +323,15 @@ FROM {schema}.jobs WHERE id = %(job)s;
 -- The newest jobs, of every state.
 SELECT {job}
 FROM {schema}.jobs WHERE id < %(before)s AND {wanted}
+ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: find_recent
+-- The newest jobs of one state, among the newest ids alone: a page of a common state, without sorting all of
+-- it. The state is written so that no partial index matches.
+SELECT {job}
+FROM {schema}.jobs WHERE id < %(before)s
+    AND id >= least(%(before)s, (SELECT max(id) FROM {schema}.jobs)) - %(recent)s
+    AND state || '' = %(state)s AND {wanted}
 ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: find_unfinished

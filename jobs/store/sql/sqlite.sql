@@ -245,8 +245,7 @@ SELECT state, owner, claim FROM jobs WHERE id = :job;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy, claim, cancel_requested, task, timeout_ms, memory_bytes
-FROM jobs
+SELECT attempt, attempts_max, policy, claim, timeout_ms, memory_bytes FROM jobs
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: progress
@@ -263,6 +262,14 @@ FROM jobs WHERE id = :job;
 -- The newest jobs, of every state.
 SELECT {job}
 FROM jobs WHERE id < :before AND {wanted}
+ORDER BY id DESC LIMIT :limit;
+
+-- name: find_recent
+-- The newest jobs of one state, among the newest ids alone: a page of a common state, without sorting all of it.
+SELECT {job}
+FROM jobs NOT INDEXED WHERE id < :before
+    AND id >= coalesce(min(:before, (SELECT max(id) FROM jobs)) - :recent, 0)
+    AND state = :state AND {wanted}
 ORDER BY id DESC LIMIT :limit;
 
 -- name: find_unfinished
@@ -319,8 +326,8 @@ SELECT queue FROM found WHERE queue IS NOT NULL LIMIT :limit;
 SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queue;
 
 -- name: cancelling
--- Running rows of some owners (a JSON list) that were asked to end.
-SELECT id, owner, claim FROM jobs WHERE state = 'running' AND cancel_requested = 1
+-- Running rows of some owners (a JSON list) that were asked to end: of all of them, which are few.
+SELECT id, owner, claim FROM jobs INDEXED BY jobs_cancelling WHERE state = 'running' AND cancel_requested = 1
     AND owner IN (SELECT value FROM json_each(:owners)) ORDER BY id;
 
 -- name: owned
