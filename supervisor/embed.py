@@ -156,9 +156,19 @@ def run_family(
             stream.flush()
     configure(config.log.level, config.log.format, file=config.log.file)
     # Imported here: whoever only wants a Config or a running() does not pay for it.
-    from jobvisor.supervisor.parent import Parent  # noqa: PLC0415
+    from jobvisor.jobs.store import load_driver  # noqa: PLC0415
+    from jobvisor.supervisor.first_look import FirstLook  # noqa: PLC0415
 
-    return Parent(config, drain_and_stop=drain, leash=leash, ends_here=ends_here).run()
+    load_driver(config.database.url)
+    look = FirstLook(config, [leash] if leash >= 0 else [], SYSTEM)
+    try:
+        # While that child looks: the largest import.
+        from jobvisor.supervisor.parent import Parent  # noqa: PLC0415
+
+        parent = Parent(config, drain_and_stop=drain, leash=leash, ends_here=ends_here, look=look)
+        return parent.run()
+    finally:
+        look.close()
 
 
 def _fill_streams() -> None:

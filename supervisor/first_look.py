@@ -47,12 +47,16 @@ class FirstLook:
         found = b""
         if self._pid and poll.poll(int(PATIENCE_SECONDS * 1000)):
             found = os.read(self._read, ANSWER_BYTES_MAX)
-        os.close(self._read)
-        self._end()
+        self.close()
         if found:
             raise ConfigError(found.decode(errors="replace"))
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the child, whether or not it has answered; once."""
+        if self._read < 0:
+            return
+        os.close(self._read)
+        self._read = -1
         if not self._pid:
             return
         kill_group(self._pid)

@@ -74,12 +74,15 @@ class Parent:
         drain_and_stop: bool = False,
         leash: int = -1,
         ends_here: bool = False,
+        look: FirstLook | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         """`leash` is a descriptor whose end of file stops the family, for a script that embeds it.
 
-        `ends_here` says that the process has nothing to do after `run`.
+        `ends_here` says that the process has nothing to do after `run`; `look` is answered before the
+        first fork.
         """
+        self._look = look
         self._config = config
         self._clock = clock
         self._leash = leash
@@ -110,11 +113,11 @@ class Parent:
         self._signals = Signals(HANDLED)
         own = [self._lock, self._leash, *self._signals.descriptors()]
         own = [descriptor for descriptor in own if descriptor >= 0]
-        look = FirstLook(self._config, own, self._clock)
         self.prepare()
         self._nursery.keep_from_children(own)
         try:
-            look.answer()
+            if self._look is not None:
+                self._look.answer()
         except ConfigError:
             self._close()
             raise
