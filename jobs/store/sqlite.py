@@ -25,10 +25,10 @@ from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUn
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store.base import Turn, Waker
+from jobvisor.jobs.store.base import Record, Turn, Waker
 from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
 from jobvisor.jobs.store.fault import NamedFaults, is_busy, is_refusal
-from jobvisor.jobs.store.insert import ROWS, repeated, values
+from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
 from jobvisor.jobs.store.relational import ID_MAX, RelationalStore
 from jobvisor.jobs.store.rows import job_of
 from jobvisor.jobs.store.statements import statements
@@ -294,6 +294,8 @@ class SqliteStore(RelationalStore):
         return self._connected().execute(self._statements[name], self._bound(parameters)).rowcount
 
     def _execute_many(self, name: str, parameters: Sequence[Mapping[str, Any]]) -> int:
+        if not parameters:
+            return 0
         now = self.clock.now_ms()
         bound = [{**each, "now": now} for each in parameters]
         return self._connected().executemany(self._statements[name], bound).rowcount
@@ -450,8 +452,8 @@ class SqliteStore(RelationalStore):
                 return super().enqueue(jobs)
             numbered = list(enumerate(jobs, first))
             answer: list[tuple[int, bool]] = []
-            for start in range(0, len(numbered), ROWS):
-                answer += self._enqueue_page(numbered[start : start + ROWS])
+            for start in range(0, len(numbered), INSERTED):
+                answer += self._enqueue_page(numbered[start : start + INSERTED])
             return answer
 
     def _enqueue_page(self, page: list[tuple[int, NewJob]]) -> list[tuple[int, bool]]:
@@ -472,10 +474,10 @@ class SqliteStore(RelationalStore):
         """How many were inserted; two statements are prepared, of one row and of a full page."""
         execute, now = self._connected().execute, self.clock.now_ms()
         statement = self._statements["enqueue_many"]
-        if len(page) == ROWS:
-            return execute(repeated(statement, ROWS), values(page, now)).rowcount
+        if len(page) == INSERTED:
+            return execute(repeated(statement, INSERTED), new_rows(page, now)).rowcount
         single = repeated(statement, 1)
-        return sum(execute(single, values([each], now)).rowcount for each in page)
+        return sum(execute(single, new_rows([each], now)).rowcount for each in page)
 
     # -- workers
 
@@ -484,6 +486,18 @@ class SqliteStore(RelationalStore):
             # Within it: a connection that has been idle may have slept through a migration.
             self.check_schema()
             return super()._turn(*asked, **named)
+
+    def _succeed_all(self, records: list[Record], forget: bool) -> int:
+        if forget:
+            return super()._succeed_all(records, forget)
+        paged = len(records) - len(records) % SETTLED
+        pages = [records[start : start + SETTLED] for start in range(0, paged, SETTLED)]
+        changed = sum(map(self._succeed_page, pages))
+        return changed + super()._succeed_all(records[paged:], forget)
+
+    def _succeed_page(self, page: list[Record]) -> int:
+        statement = repeated(self._statements["succeed_many"], SETTLED)
+        return self._connected().execute(statement, ended_rows(page, self.clock.now_ms())).rowcount
 
     # -- upkeep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.store.making import (
     enqueue,
     held,
     life,
+    new,
     record,
     running,
 )
@@ -516,3 +518,26 @@ def test_the_last_progress_goes_with_the_outcome_by_a_turn_as_well(store: Store)
     assert [store.get(job.id).state for job in jobs] == [
         State.SUCCEEDED, State.FAILED, State.SUCCEEDED,
     ]  # fmt: skip
+
+
+def test_many_successes_settle_as_each_would_alone(store: Store) -> None:
+    who = life()
+    store.enqueue([new() for _ in range(120)])
+    jobs = claim(store, who, limit=200)
+    lost = life()
+    results = [None, '"x"', "[1]", '{"n":2}']
+    told = [
+        record(lost if n == 60 else who, 1, job, result=results[n % 4], age_ms=n, duration_ms=n)
+        for n, job in enumerate(jobs)
+    ]
+    applied = store.apply(told, who)
+    assert (applied.changed, applied.lost, applied.rejected) == (119, [told[60]], [])
+    assert store.get(jobs[60].id).state is State.RUNNING
+    for n, job in enumerate(jobs):
+        if n != 60:
+            found = store.get(job.id)
+            result = results[n % 4]
+            assert found.result == (None if result is None else json.loads(result))
+            assert found.finished_at == to_datetime(START_MS - n)
+            assert found.started_at == to_datetime(START_MS - 2 * n)
+    assert store.apply(told[:60], who).changed == 0
