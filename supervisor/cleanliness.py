@@ -24,9 +24,10 @@ class Cleanliness:
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
 
-    def stain(self) -> str | None:
+    def stain(self, *, descriptors: bool = True) -> str | None:
         """What a task changed that harms the next job, in a few words; None while all is as it was.
 
+        Without `descriptors` these are left to the look before the next turn, which is half the cost.
         Threads that a library leaves behind (a sender of reports, a pool of connections) harm nobody.
         """
         if _handlers() != self._handlers:
@@ -41,7 +42,7 @@ class Cleanliness:
             return "its standard streams were replaced"
         if sys.getrecursionlimit() != self._recursion:
             return "its recursion limit was changed"
-        return self.lost_descriptor()
+        return self.lost_descriptor() if descriptors else None
 
     def accept(self, descriptors: Sequence[int]) -> None:
         """These are ours and other files now: a log that was rotated."""

@@ -1,6 +1,6 @@
 """When a worker's process is looked over, and whose jobs may have changed it.
 
-A look takes some 20 us, too long for each of many short jobs. So it comes after the first runs of each
+A look takes some 10 us, too long for each of many short jobs. So it comes after the first runs of each
 task, after a long run, after a hundred runs, before a rest, and after each run of a task that once was
 found to leave its process changed. The family's board remembers those: the worker that found one is
 replaced.
@@ -72,7 +72,7 @@ class Inspection:
     def look(self) -> Finding | None:
         """What was changed since the last look; None while all is as it was."""
         jobs, tasks, thorough = self._jobs, tuple(sorted(self._tasks)), self._thorough
-        what = self._clean.stain()
+        what = self._clean.stain(descriptors=thorough)
         locked = bool(thorough and self._database and not what and locks_database(self._database))
         if locked:
             what = "the database is open and locked"

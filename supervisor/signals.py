@@ -51,6 +51,10 @@ class Signals:
         """What a fork must close."""
         return self._read, self._write
 
+    def rearm(self) -> None:
+        """Take the wake-up back: an event loop that a task ran with handlers of its own switched it off."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
     def close(self, *, ends_here: bool = False) -> None:
         """Put back what was there before, for a script that made itself a parent for a while.
 

@@ -508,6 +508,7 @@ class Worker(Role):
         """Leave where a task left the process changed or grown; `job` is the one that ran last."""
         self.glance()
         self._accept_rotated_log()
+        self.signals.rearm()
         found = self._inspection.look()
         if found is not None and found.locks_database:
             say("unsound", what="a task left the database open and locked")

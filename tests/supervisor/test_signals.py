@@ -107,3 +107,14 @@ def test_a_poke_neither_blocks_on_a_full_pipe_nor_fails_on_a_closed_one() -> Non
     os.close(read)
     poke(write)
     os.close(write)
+
+
+def test_a_wake_up_that_somebody_switched_off_is_taken_back() -> None:
+    signals = Signals([signal.SIGUSR1])
+    try:
+        signal.set_wakeup_fd(-1)
+        signals.rearm()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert select.select([signals.fileno()], [], [], 10)[0] == [signals.fileno()]
+    finally:
+        signals.close()
