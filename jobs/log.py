@@ -150,7 +150,7 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "ledger_unsettled": (
         logging.ERROR,
-        "{path} cannot be settled: {error}; it stays there and is tried again, and not told again",
+        "{path} cannot be settled: {error}; it stays as it is, is tried again, and not told again",
     ),
     "overslept": (
         logging.WARNING,

@@ -116,7 +116,7 @@ class Rescue:
         for owner in self._store.ownerless(self._dead_after_ms):
             if owner not in living and self._go_on():
                 unknown = Life(owner, 0, "unknown", HOST, "", 0, 0, 0)
-                settle_vanished(self._store, unknown, self._go_on)
+                self._settle_vanished(unknown)
         watched = self._rescue_strays(strays)
         # While somebody lives on without a family, it is looked at again soon.
         if self._strangers_left:
@@ -384,7 +384,17 @@ class Rescue:
         if alive is not True and folder is not None and read_ledger_of(folder, life.owner):
             return False  # its ledger is settled first
         end_remains(identity, life.owner, None, self._clock)
-        return settle_vanished(self._store, life, self._go_on)
+        return self._settle_vanished(life)
+
+    def _settle_vanished(self, life: Life) -> bool:
+        """Whether all rows of a life without a ledger went back; one that cannot never stops the others."""
+        try:
+            return settle_vanished(self._store, life, self._go_on)
+        except Exception as error:
+            if not is_of_one_life(error):
+                raise
+            self._say_unsettled(f"the worker {life.owner} of {life.host}", error)
+            return False
 
 
 def _identity(life: Life) -> Identity:

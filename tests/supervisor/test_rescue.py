@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ class Scene:
     """A caretaker's rescue on a store, and lives that have ended."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.state = StateDir(str(folder / "state"))
         self.state.create()
         self.store: Store = open_store(f"sqlite:///{folder}/jobs.db")
@@ -43,8 +46,8 @@ class Scene:
     def dead(self, owner: int, *, family: int = 2) -> Life:
         return Life(owner, family, "x", HOST, boot_id(), pid_namespace(), 4_000_000, DEAD_TICKS)
 
-    def claim(self, life: Life) -> list[Claimed]:
-        turn = self.store.turn(life, 1, queues=("default",), limit=10_000, register=True)
+    def claim(self, life: Life, limit: int = 10_000) -> list[Claimed]:
+        turn = self.store.turn(life, 1, queues=("default",), limit=limit, register=True)
         return turn.jobs
 
     def ledger(self, life: Life) -> Ledger:
@@ -99,3 +102,38 @@ def test_a_ledger_that_cannot_be_read_does_not_stop_the_others(scene: Scene) -> 
     scene.ledger(lost).close()
     scene.rescue.scan_ledgers(scene.state.ledgers)
     assert scene.states() == {State.PENDING}
+
+
+def curse(scene: Scene, job: int) -> None:
+    """A trigger of the user's that lets nobody change one row."""
+    with closing(sqlite3.connect(scene.folder / "jobs.db")) as stranger, stranger:
+        stranger.execute(
+            f"CREATE TRIGGER curse BEFORE UPDATE ON jobs WHEN OLD.id = {job} "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+
+
+def found(scene: Scene) -> dict[int, State]:
+    return {job.id: job.state for job in scene.store.find(limit=10)}
+
+
+def test_a_ledger_whose_rows_a_trigger_refuses_does_not_stop_the_others(scene: Scene) -> None:
+    ids = [enqueue(scene.store) for _ in range(2)]
+    for owner in (111, 222):
+        lost = scene.dead(owner)
+        scene.claim(lost, limit=1)
+        scene.ledger(lost).close()
+    curse(scene, ids[0])
+    scene.rescue.scan_ledgers(scene.state.ledgers)
+    assert found(scene) == {ids[0]: State.RUNNING, ids[1]: State.PENDING}
+
+
+def test_a_life_without_a_ledger_whose_row_is_refused_does_not_stop_the_others(
+    scene: Scene,
+) -> None:
+    ids = [enqueue(scene.store) for _ in range(2)]
+    for owner in (111, 222):
+        scene.claim(scene.dead(owner, family=0), limit=1)
+    curse(scene, ids[0])
+    scene.rescue.rescue()
+    assert found(scene) == {ids[0]: State.RUNNING, ids[1]: State.PENDING}
