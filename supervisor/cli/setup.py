@@ -22,6 +22,7 @@ from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.source import strange_variables
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.units import duration_text
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import (
     config_option,
     examples,
@@ -78,8 +79,8 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     """Try the configuration and the modules.
 
     Needs no database. The modules are imported in a process of their own. Exit code 78 when
-    something is wrong. A queue nobody serves, or a log file or state directory that this user
-    cannot write, is only a warning: another user may run the family.
+    something is wrong. A queue nobody serves, or a file or folder that this user cannot write, is
+    only a warning: another user may run the family.
     """
     loaded = load_config(config)
     loaded.check_tasks(Registry())
@@ -268,6 +269,9 @@ def _unwritable(config: Config) -> list[str]:
                 state.check()
         except ConfigError as error:
             warnings.append(str(error))
+    target = parse_url(config.database.url)
+    if target.kind == "sqlite" and (obstacle := file_obstacle(target.path)):
+        warnings.append(f"[database] url: {obstacle}; `jobvisor start` would refuse it")
     if config.log.file and (obstacle := file_obstacle(config.log.file)):
         warnings.append(f"[log] file: {obstacle}; `jobvisor start` would refuse it")
     return warnings

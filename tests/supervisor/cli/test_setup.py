@@ -206,6 +206,10 @@ def test_strict_makes_a_warning_an_exit_code(run: Run, folder: Path) -> None:
     [
         ('[log]\nfile = "nowhere/a.log"', "[log] file: {folder}/nowhere/a.log cannot be made"),
         ('[log]\nfile = "."', "[log] file: {folder} is a folder"),
+        (
+            '[database]\nurl = "sqlite:///nowhere/a.db"',
+            "[database] url: {folder}/nowhere/a.db cannot",
+        ),
         ('[supervisor]\nstate_dir = "config.toml"', "config.toml is not a folder"),
         ('[supervisor]\nstate_dir = "config.toml/x"', "config.toml is not a folder"),
     ],
