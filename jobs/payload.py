@@ -14,6 +14,7 @@ Who writes rows in plain SQL, or reads them elsewhere, has these objects:
     {"$timedelta": [1, 3600, 0]}  days, seconds, microseconds
     {"$decimal": "1.50"}  {"$uuid": "12345678-1234-5678-1234-567812345678"}
     {"$bytes": "aGVsbG8="}  base64
+    {"$path": "/srv/in/a.pdf"}  a Path of whatever machine reads it
     {"$dataclass": ["app.mail:Letter", {"to": "a@b.c"}]}
     {"$enum": ["app.mail:Kind", "URGENT"]}  by its name; {"$flag": ["app.mail:Rights", 3]}
     {"$codec": "..."}  what a codec has made of the whole text
@@ -34,6 +35,7 @@ from enum import Enum, Flag
 from functools import lru_cache
 from importlib import import_module
 from operator import attrgetter
+from pathlib import Path, PosixPath
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -336,6 +338,10 @@ def _decimal(_walk: _Walk, value: Decimal, _depth: int) -> Any:
     return {"$decimal": str(value)}
 
 
+def _path(walk: _Walk, value: PosixPath, depth: int) -> Any:
+    return {"$path": _text(walk, str(value), depth)}
+
+
 def _unreadable(walk: _Walk, value: Unreadable, depth: int) -> Any:
     return {value.tag: walk.plain(value.body, depth)}
 
@@ -360,6 +366,7 @@ _ENCODERS: dict[type, Callable[[_Walk, Any, int], Any]] = {
     Decimal: _decimal,
     UUID: lambda _walk, value, _depth: {"$uuid": str(value)},
     bytes: lambda _walk, value, _depth: {"$bytes": base64.b64encode(value).decode("ascii")},
+    PosixPath: _path,
     Unreadable: _unreadable,
 }
 
@@ -624,6 +631,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "$timedelta": lambda body: timedelta(*body),
     "$decimal": Decimal,
     "$uuid": UUID,
+    "$path": Path,
     "$bytes": lambda body: base64.b64decode(body, validate=True),
     "$dataclass": _read_dataclass,
     "$enum": _read_enum,

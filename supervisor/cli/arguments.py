@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -153,7 +153,6 @@ _READERS: dict[Any, _Reader] = {
     Decimal: _Reader("a decimal number, such as 12.50", _decimal),
     UUID: _Reader("a UUID, such as 12345678-1234-5678-1234-567812345678", UUID),
     Path: _Reader("a path", Path),
-    PurePath: _Reader("a path", PurePath),
     bytes: _Reader("text, whose bytes in UTF-8 are sent", str.encode),
 }
 

@@ -418,6 +418,12 @@ def test_a_uuid_and_bytes_are_of_their_types_again() -> None:
     assert same(decode(encode(value)), value)
 
 
+def test_a_path_is_one_again_and_a_name_that_is_no_text_is_refused() -> None:
+    assert same(decode(encode([Path("a/b"), Path("/")])), [Path("a/b"), Path("/")])
+    with pytest.raises(PayloadError, match="lone surrogate"):
+        encode(Path("\udcff"))
+
+
 def test_every_tag_stands_in_the_docstring_as_it_is_written() -> None:
     told = payload_module.__doc__ or ""
     shown = [json.loads(text) for text in re.findall(r"\{\"\$.*?\}(?=  |\n|;|`)", told)]

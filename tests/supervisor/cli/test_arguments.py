@@ -150,4 +150,5 @@ def test_the_command_stores_what_the_function_takes(run: Run, folder: Path) -> N
     result = run("enqueue", WHEN, "noon", "1")
     assert result.exit_code == 2
     assert f"{WHEN}: when='noon' is not a date and time" in result.stderr
+    assert run("enqueue", WHEN, "2027-01-31T08:00Z", "1", "--typed").exit_code == 0
     assert "stdin line 1: " in run("enqueue", WHEN, "-", stdin='["noon", 1]').stderr
