@@ -26,12 +26,14 @@ def test_a_parent_forked_by_the_tests_is_as_one_that_a_user_starts(build: Build)
     tasks = """
         import gc, resource, threading
 
+        OWN = ("PYTEST_CURRENT_TEST", "_JOBVISOR_LIFE")
+
         @task
         def show(ctx: Context):
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             return {
                 "argv": sys.argv[1:], "path": sys.path, "main": sys.modules["__main__"].__spec__.name,
-                "environ": {n: v for n, v in os.environ.items() if n != "PYTEST_CURRENT_TEST"},
+                "environ": {n: v for n, v in os.environ.items() if n not in OWN},
                 "threads": threading.active_count(), "gc": [gc.isenabled(), gc.get_threshold()],
                 "limits": resource.getrlimit(resource.RLIMIT_NOFILE), "blocked": sorted(blocked),
                 "session": os.getsid(0) == os.getppid(), "cwd": os.getcwd(), "open": _open(),
@@ -44,15 +46,20 @@ def test_a_parent_forked_by_the_tests_is_as_one_that_a_user_starts(build: Build)
         """
     house = build(tasks, processes=1)
     shown = []
-    for fresh in (True, False):
-        family = house.start(fresh=fresh)
+    for is_fresh in (True, False):
+        family = house.start(fresh=is_fresh)
         job = house.enqueue("show")
         house.wait_state(job, "succeeded")
         parent = Path(f"/proc/{family.pid}/status").read_text().splitlines()
         about = [
             line for line in parent if line.startswith(("PPid", "SigB", "SigI", "SigC", "Threads"))
         ]
-        shown.append((about, house.children(family.pid) != [], house.client.get(job).result))
+        shown.append((about, house.client.get(job).result))
         assert house.stop(family) == 0
-    assert shown[0] == shown[1]
+    (*seen, fresh), (*also_seen, forked) = shown
+    assert seen == also_seen
+    assert set(fresh.pop("environ").items()) ^ set(forked.pop("environ").items()) == set()
+    assert {
+        name: (fresh[name], forked[name]) for name in fresh if fresh[name] != forked[name]
+    } == {}
     assert all(" [" in line for line in house.log.read_text().splitlines()), "only the log speaks"
