@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from jobvisor.jobs.clock import iso
+from jobvisor.jobs.encode import plain
 from jobvisor.jobs.errors import PayloadError
-from jobvisor.jobs.payload import plain
 
 
 class State(StrEnum):

@@ -29,10 +29,11 @@ from typing import (
 )
 
 from jobvisor.jobs.clock import from_datetime
+from jobvisor.jobs.encode import encode_call
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.nearest import suggestion
-from jobvisor.jobs.payload import Payload, encode_call
+from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
 from jobvisor.jobs.units import Duration, duration_ms, size_bytes
 

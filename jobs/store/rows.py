@@ -8,9 +8,10 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.job import Attempt, Claimed, Job, State
-from jobvisor.jobs.payload import Payload, Unreadable
+from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import AttemptRow, JobRow
 
 Row = tuple[Any, ...]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from jobvisor.jobs.decode import decode
 from jobvisor.jobs.errors import InvalidOption, PayloadError, shown
-from jobvisor.jobs.payload import decode
 from jobvisor.jobs.task import parameters_of
 from jobvisor.jobs.units import duration_ms
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -23,9 +23,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobvisor.jobs import payload as payload_module
+from jobvisor.jobs import decode as decode_module
+from jobvisor.jobs import encode as encode_module
+from jobvisor.jobs.decode import decode
+from jobvisor.jobs.encode import LIMIT, Unreadable, encode, encode_call, plain
 from jobvisor.jobs.errors import PayloadError
-from jobvisor.jobs.payload import LIMIT, Payload, Unreadable, decode, encode, encode_call, plain
+from jobvisor.jobs.payload import Payload
 
 
 class Color(enum.Enum):
@@ -261,7 +264,7 @@ def test_a_class_of_main_is_refused(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from dataclasses import dataclass\n"
-        "from jobvisor.jobs.payload import encode\n"
+        "from jobvisor.jobs.encode import encode\n"
         "@dataclass\n"
         "class Here:\n"
         "    x: int\n"
@@ -425,12 +428,23 @@ def test_a_path_is_one_again_and_a_name_that_is_no_text_is_refused() -> None:
 
 
 def test_every_tag_stands_in_the_docstring_as_it_is_written() -> None:
-    told = payload_module.__doc__ or ""
+    told = encode_module.__doc__ or ""
     shown = [json.loads(text) for text in re.findall(r"\{\"\$.*?\}(?=  |\n|;|`)", told)]
     assert {key for value in shown for key in value if not key.startswith("$$")} == set(
-        payload_module._READERS
+        decode_module._READERS
     )
     for value in shown:
-        if not value.keys() & payload_module._FOREIGN:
+        if not value.keys() & decode_module._FOREIGN:
             decoded = decode(json.dumps(value))
             assert json.loads(encode(decoded)) == value
+
+
+@pytest.mark.parametrize(
+    "path",
+    [Path("a/b.txt"), Path("/"), PurePosixPath("x/../y"), PureWindowsPath("C:\\\\data\\\\ü")],
+    ids=repr,
+)
+def test_a_path_comes_back_as_the_path_it_was(path: PurePath) -> None:
+    found = decode(encode({"at": [path]}))
+    assert found == {"at": [path]}
+    assert type(found["at"][0]) is type(path)

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 import sqlite_utils
 
+from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import JobsError, RowRefused
 from jobvisor.jobs.job import State
-from jobvisor.jobs.payload import Unreadable
 from jobvisor.jobs.store import Store, open_store, postgres, sqlite
 from jobvisor.jobs.store.base import Death
 from tests.postgres import shared
