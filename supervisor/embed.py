@@ -150,7 +150,7 @@ def run_family(
     """Make this process the parent of a family; `ends_here` where it does nothing after that."""
     config.check_tasks(registry)
     _refuse_threads()
-    _fill_streams()
+    fill_streams()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # a closed pipe, a full disk
             stream.flush()
@@ -171,7 +171,7 @@ def run_family(
         look.close()
 
 
-def _fill_streams() -> None:
+def fill_streams() -> None:
     """Started with `2>&-` as some daemons are: the lock would get number 2, and the log its file."""
     for number in range(3):
         try:
@@ -179,6 +179,7 @@ def _fill_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
     # Python has None for a stream that was closed when it started.
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 

@@ -386,9 +386,18 @@ def _check_id(job: int) -> None:
 
 
 def _wanted(*, limit: int, within: int | None, **texts: str | None) -> dict[str, Any] | None:
-    """The parameters that narrow `find`; None where nothing can match: no text in a database has a NUL."""
+    """The parameters that narrow `find`; None where nothing can match: what no database holds."""
     if limit < 0:
         raise InvalidOption(f"limit={limit} must be 0 or more")
-    if any("\0" in (text or "") for text in texts.values()):
+    if not all(_is_text(text or "") for text in texts.values()):
         return None
     return {**texts, "within": within, "limit": limit}
+
+
+def _is_text(text: str) -> bool:
+    """Whether a database could hold it: one has no NUL, and no half of a letter."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -7,9 +7,11 @@ table library and no database into the parent. Data goes to stdout, talk to stde
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import sys
@@ -73,6 +75,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 USAGE = 2
 """The command line itself is wrong."""
 
+FAILED = 1
+"""What was asked for could not be done."""
+
 
 class Commands(click.Group):
     """A group that imports a command when it is asked for, and turns our errors into one line."""
@@ -109,11 +114,21 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command behind the error border."""
+        if None in (sys.stdin, sys.stdout, sys.stderr):  # closed before the start, as `>&-` does
+            from jobvisor.supervisor.embed import fill_streams  # noqa: PLC0415 - seldom needed
+
+            fill_streams()
         try:
             with _usage_in_one_line():
                 return super().invoke(ctx)
         except JobsError as error:
             raise _failed(str(error), error.exit_code) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read has seen enough, which click knows
+            _forget_output()
+            where = f"{error.filename}: " if error.filename else ""
+            raise _failed(f"{where}{error.strerror or error}", FAILED) from error
         except KeyboardInterrupt:
             click.echo("", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
@@ -138,6 +153,14 @@ def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
     """Write an expected error as the user sees it, one line, and make the way out."""
     say(f"jobvisor: {' '.join(message.split())}")
     return click.exceptions.Exit(exit_code)
+
+
+def _forget_output() -> None:
+    """What stdout has not taken yet goes nowhere, or the interpreter would try once more at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 def _exists(module: str) -> bool:

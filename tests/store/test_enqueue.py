@@ -199,7 +199,7 @@ def test_find_is_narrowed_by_error_and_by_the_moment_of_a_job(
     error = (store.get(made[State.FAILED]).error or "")[2:9]
     having = [job.id for job in store.find() if error in (job.error or "")]
     assert [job.id for job in store.find(error=error.upper())] == having
-    assert store.find(error="%") == store.find(error="\0") == []
+    assert store.find(error="%") == store.find(error="\0") == store.find(task="\udcff") == []
 
 
 @pytest.mark.parametrize("state", State)

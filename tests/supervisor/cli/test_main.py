@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.client import Client
 from jobvisor.supervisor.cli import COMMANDS, _fitting, brief, main, plain
 from tests.supervisor.cli.conftest import ROOT, Run
 
@@ -110,6 +111,36 @@ def test_the_commands_of_a_family_import_no_library_they_do_not_use() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRON, check=True
     )
     assert ast.literal_eval(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("list > /dev/full", 1, "jobvisor: No space left on device\n"),
+        ("list --json > /dev/full", 1, "jobvisor: No space left on device\n"),
+        ("export > /dev/full", 1, "jobvisor: No space left on device\n"),
+        ("list <&- >&-", 0, ""),
+        ("enqueue a:b --force - <&-", 0, "enqueued 0 jobs\n"),
+        ("cancel --all <&-", 2, "there is nobody to ask here"),
+        ("list --task $'\\xff' --error $'\\xff'", 0, ""),
+        ("export | true", 0, ""),
+    ],
+)
+def test_a_stream_that_is_full_or_closed_is_no_traceback(
+    folder: Path, command: str, code: int, message: str
+) -> None:
+    with Client(f"sqlite:///{folder}/jobs.db") as client:
+        client.enqueue("a:b", "x" * 100_000)
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m jobvisor {command}"],
+        capture_output=True,
+        text=True,
+        env=ENVIRON,
+        check=False,
+    )
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
