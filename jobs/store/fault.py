@@ -68,13 +68,13 @@ class NamedFaults(AbstractContextManager[None]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, sqlite3.DatabaseError):
+        if isinstance(error, sqlite3.Error):
             named = self._named(error)
             if not isinstance(named, RowRefused):
                 self._drop()
             raise named from error
 
-    def _named(self, error: sqlite3.DatabaseError) -> StoreError:
+    def _named(self, error: sqlite3.Error) -> StoreError:
         code = code_of(error)
         if code in _UNAVAILABLE:
             return StoreUnavailable(f"{self._path}: {_UNAVAILABLE[code]} ({error})")
