@@ -43,7 +43,8 @@ def find_family(path: str | None) -> Bearings:
         config = load_config(path)
     except ConfigError as error:
         found = _salvaged(path or "config.toml", error)
-        say(f"warning: {error}. Going by [supervisor] state_dir alone: {found.state_dir}")
+        end = "" if str(error).endswith("?") else "."
+        say(f"warning: {error}{end} Going by [supervisor] state_dir alone: {found.state_dir}")
         return found
     family = config.family
     return Bearings(family.name, family.state_dir, family.stop_timeout_ms, config)

@@ -22,7 +22,7 @@ from jobvisor.supervisor.cli.selection import (
 from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.config import Config
 
-__all__ = ["cancel", "prune", "requeue"]
+__all__ = ["Act", "cancel", "move", "prune", "requeue"]
 
 Many = Callable[[Sequence[int]], Moves]
 
@@ -65,9 +65,9 @@ def cancel(
         )
     with find_site(config).client() as client:
         chosen = _existing(client, ids) or selection.ids(client, sorted(UNFINISHED))
-        act = _Act("cancel", f"{selection.state or 'unfinished'} job", client.cancel_many)
+        act = Act("cancel", f"{selection.state or 'unfinished'} job", client.cancel_many)
         if _agreed(act, chosen, ids=bool(ids), dry_run=dry_run, yes=yes, as_json=as_json):
-            _move(act, chosen, as_json=as_json)
+            move(act, chosen, as_json=as_json)
 
 
 @click.command(
@@ -106,9 +106,9 @@ def requeue(
         # The ids first: a requeued job leaves the state that is being paged through, and may fail
         # again. The oldest first, so that they run again in the order they were enqueued.
         chosen = _existing(client, ids) or selection.ids(client, sorted(FINISHED))
-        act = _Act("requeue", f"{selection.state} job", client.requeue_many)
+        act = Act("requeue", f"{selection.state} job", client.requeue_many)
         if _agreed(act, chosen, ids=bool(ids), dry_run=dry_run, yes=yes, as_json=as_json):
-            _move(act, chosen, as_json=as_json)
+            move(act, chosen, as_json=as_json)
 
 
 @click.command(
@@ -151,7 +151,7 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
         click.echo(f"{verb} {counts[state]} {state} jobs older than {duration_text(age_ms)}")
 
 
-class _Act(NamedTuple):
+class Act(NamedTuple):
     """What is done to many jobs: its verb, the words for them, and how a page of them is done."""
 
     verb: str
@@ -171,7 +171,7 @@ def _existing(client: Client, ids: Sequence[int]) -> list[int]:
 
 
 def _agreed(
-    act: _Act, chosen: Sequence[int], *, ids: bool, dry_run: bool, yes: bool, as_json: bool
+    act: Act, chosen: Sequence[int], *, ids: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> bool:
     """Whether to go on: not with a dry run, and with a filter only when somebody has said yes."""
     if dry_run:
@@ -193,7 +193,7 @@ def _confirm(question: str) -> None:
     click.confirm(f"{question}?", abort=True, err=True)
 
 
-def _move(act: _Act, chosen: Sequence[int], *, as_json: bool) -> None:
+def move(act: Act, chosen: Sequence[int], *, as_json: bool) -> None:
     """Do it to each, a page in a transaction, and say what came of it; exit code 1 if one was refused."""
     outcomes: list[dict[str, Any]] = []
     done = refused = 0
@@ -204,7 +204,7 @@ def _move(act: _Act, chosen: Sequence[int], *, as_json: bool) -> None:
             refused += sum(moved.error is not None for moved in page)
             _tell(page, outcomes, as_json=as_json)
     except KeyboardInterrupt:
-        say(f"interrupted: {done} of {len(chosen)} jobs were done, the others are as they were")
+        say(f"interrupted: {done} of {len(chosen)} are done, the others stand as they stood")
         raise
     finally:
         if as_json:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from jobvisor.jobs.client import Client
+from jobvisor.jobs.client import Client, Moves
+from jobvisor.supervisor.cli.change import Act, move
 from tests.supervisor.cli.conftest import Run
 
 ADD = "tests.supervisor.cli.sample:add"
@@ -462,6 +463,22 @@ def test_many_jobs_are_moved_in_pages(run: Run, client: Client) -> None:
 )
 def test_requeue_wants_ids_or_a_state(run: Run, client: Client, args: list[str]) -> None:
     assert run("requeue", *args).exit_code == 2
+
+
+def test_an_interrupted_page_is_told_and_the_pages_before_it_stay(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = client.enqueue_many([client.call(ADD, n) for n in range(1500)])
+
+    def second_page_is_interrupted(page: Sequence[int]) -> Moves:
+        if page[0] != ids[0]:
+            raise KeyboardInterrupt
+        return client.cancel_many(page)
+
+    with pytest.raises(KeyboardInterrupt):
+        move(Act("cancel", "job", second_page_is_interrupted), ids, as_json=False)
+    assert "interrupted: 1000 of 1500 are done" in capsys.readouterr().err
+    assert client.counts() == {"default": {"cancelled": 1000, "pending": 500}}
 
 
 def test_prune_counts_and_then_removes(run: Run, client: Client) -> None:
