@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from jobvisor import task
 from jobvisor.jobs.keys import TABLES
 from jobvisor.supervisor.cli import COMMANDS
 
@@ -123,3 +125,28 @@ def keys_table() -> str:
 def test_the_two_commands_of_the_readme_are_what_ci_and_people_type() -> None:
     assert ".venv/bin/pip install -q -e '.[dev]' && .venv/bin/pytest" in README
     assert "tests.check" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_example_outside_the_tour_is_python_and_names_what_there_is() -> None:
+    found = [block for info, block in _blocks(README.replace(TOUR, "")) if info == "python"]
+    assert found
+    for block in found:
+        tree = ast.parse(block)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "jobvisor":
+                exec(ast.unparse(node), {})
+
+
+def test_the_example_of_testing_runs_as_it_stands() -> None:
+    [block] = [block for info, block in _blocks(README) if "testing.in_memory()" in block]
+    sent: list[str] = []
+
+    @task(name="readme-send")
+    def send(to: str, _subject: str) -> None:
+        sent.append(to)
+
+    def welcome(to: str) -> None:
+        send.enqueue(to, "Welcome")
+
+    exec(block, {"send": send, "welcome": welcome})
+    assert sent == ["a@b.c", "a@b.c"]
