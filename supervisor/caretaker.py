@@ -157,6 +157,7 @@ class Caretaker(Role):
             self._promote: 1.0,
             self._burial.note_memory: READ_EVERY,
             self._prune: 10.0,
+            self._trim_changes: 10.0,
             self._note_unknown: UNKNOWN_EVERY,
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
@@ -284,6 +285,9 @@ class Caretaker(Role):
         if pruned:
             say("pruned", count=pruned)
         return TICK if pruned >= PRUNED_AT_ONCE else None
+
+    def _trim_changes(self) -> float | None:
+        return TICK if self._store.trim_changes() else None
 
     def _note_unknown(self) -> float | None:
         """So that `health`, which asks no database, can tell of jobs whose task no module has."""

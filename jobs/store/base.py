@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.store.feed import AT_ONCE, Changes, Cursor
 
 
 class Record(NamedTuple):
@@ -383,6 +384,34 @@ class Store(ABC):
     @abstractmethod
     def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
         """How many jobs a complete prune would remove, by state."""
+
+    # -- following what changes
+
+    @abstractmethod
+    def follow(self, seconds: float) -> Cursor:
+        """Ask for the feed of changes for 1 to 3600 s, and call it again before they are over.
+
+        Each call asks; of the first one the answer is where to begin, and it tells of what comes after.
+        Who changes jobs looks once a second whether somebody follows, so of the changes of the first
+        second after a pause some are not told: look at everything you show once more when it is over,
+        and at what was running then again. Of the jobs that were changed in a longer transaction of an
+        application in that second, the same is true until it commits.
+        """
+
+    @abstractmethod
+    def changes(self, after: Cursor, limit: int = AT_ONCE) -> Changes:
+        """What is new, has changed or is gone since `after`; at most `limit` transactions and new jobs.
+
+        A change is told once its transaction has committed, whatever the order, by whoever works
+        through this release; new jobs are found by their ids, so a stranger's INSERT is told, his UPDATE
+        or DELETE is not, nor what an older release changes. Not told as new, only as changed once they
+        are: a job whose transaction began to be followed late and lasted long, and one under an id
+        that the database did not give (`import_` tells its own).
+        """
+
+    @abstractmethod
+    def trim_changes(self) -> bool:
+        """Remove a page of changes that are older than ten minutes or beyond 10,000; whether more may be."""
 
     # -- moving to another database
 

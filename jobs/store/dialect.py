@@ -12,6 +12,7 @@ from typing import Any
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.store.audience import Audience
 from jobvisor.jobs.store.base import Store
 from jobvisor.jobs.store.rows import Changed
 
@@ -26,6 +27,7 @@ class Dialect(Store):
         self.payload = Payload()
         self._pending_made = False
         self._events: list[Event] = []
+        self._audience = Audience(clock)
         self._left: set[int] = set()  # rows that the database lets nobody change
 
     # -- what a dialect brings
@@ -58,7 +60,9 @@ class Dialect(Store):
         kind: str | None = None,
         delay_ms: int = 0,
     ) -> None:
-        """After a statement moved a row: who may claim it wakes, who listens hears of it."""
+        """After a statement moved a row: who may claim it wakes, who listens or follows hears of it."""
+        if verb != "enqueue":  # a follower finds new jobs by their ids
+            self._audience.note(job)
         if row.state in ("pending", "scheduled"):
             self._pending_made = True
         if self.events.active:

@@ -19,10 +19,15 @@ PURPOSES: Mapping[str, tuple[tuple[str, str], ...]] = {
     # Any deed but to change the tables: also cancel, requeue, prune, export and import.
     "work": (
         ("SELECT, INSERT, UPDATE, DELETE", _TABLES),
-        ("SELECT", "meta, jobs_readable, attempts_readable"),
+        ("SELECT", "changes, meta, jobs_readable, attempts_readable"),
         ("SELECT, USAGE, UPDATE", "SEQUENCE jobs_id_seq, woken"),
+        ("SELECT", "SEQUENCE changes_number_seq"),
     ),
-    "read": (("SELECT", f"{_TABLES}, meta, jobs_readable, attempts_readable"),),
+    # Following what changes looks at the sequences too.
+    "read": (
+        ("SELECT", f"{_TABLES}, changes, meta, jobs_readable, attempts_readable"),
+        ("SELECT", "SEQUENCE jobs_id_seq, changes_number_seq"),
+    ),
 }
 
 

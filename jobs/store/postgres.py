@@ -35,6 +35,7 @@ from jobvisor.jobs.job import Claimed, Job, NewJob
 from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.addresses import resolved
 from jobvisor.jobs.store.arrays import columns
+from jobvisor.jobs.store.audience import listed
 from jobvisor.jobs.store.base import NOTHING, Applied, JobRow, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
@@ -93,6 +94,8 @@ class PostgresStore(RelationalStore):
             "channel": sql.Literal(schema),
             "jobs_id": sql.Literal(f'"{schema}".jobs_id_seq'),
             "woken": sql.Literal(f'"{schema}".woken'),
+            "followed": sql.Literal(f'"{schema}".followed'),
+            "changes_number": sql.Literal(f'"{schema}".changes_number_seq'),
         }
         self._tables = Tables(self.place, schema, self._worded)
         self._number = self._worded(fate.NUMBER).encode()
@@ -321,6 +324,7 @@ class PostgresStore(RelationalStore):
                 finally:
                     self._depth = 0
                     self._begun = False
+                    self._audience.clear()
             # Taken under the lock: the next thread's transaction notes its own.
             self._pending_made = False
             told, self._events = self._events, []
@@ -351,15 +355,29 @@ class PostgresStore(RelationalStore):
             return
         connection = self._connected()
         try:
-            if self._pending_made:
-                connection.execute(self._statements["wake"])
-            ended = connection.execute(b"COMMIT")
+            ended = self._ended(connection)
         except psycopg.Error as error:
             if not connection.closed:
                 raise
             self._look_up(error)
             return
         self._check_committed(ended)
+
+    def _ended(self, connection: PatientConnection) -> psycopg.Cursor[TupleRow]:
+        """COMMIT, in one round trip with what is said before it."""
+        told, asked = None, self.clock.monotonic_ns()
+        news = self._audience.has_news()
+        if not (news or self._pending_made):
+            return connection.execute(b"COMMIT")
+        with connection.pipeline():
+            if self._pending_made:
+                connection.execute(self._statements["wake"])
+            if news:
+                told = self._ask("tell", {"jobs": self._audience.news()})
+            ended = connection.execute(b"COMMIT")
+        if told is not None:
+            self._heard_of(asked, told)
+        return ended
 
     def _check_committed(self, ended: psycopg.Cursor[TupleRow]) -> None:
         # A COMMIT of a transaction that has failed is answered by ROLLBACK, and no error.
@@ -621,6 +639,9 @@ class PostgresStore(RelationalStore):
                 self._change("add_owner", life._asdict())
             self._entered = life.owner
         entered = self._entered == life.owner
+        # Told in the same round trip, before it is known what was claimed.
+        expected, asked_ns = self._audience.is_expected(), self.clock.monotonic_ns()
+        heard: psycopg.Cursor[TupleRow] | None = None
         with self.transaction():
             connection = self._connected()
             settled, released = None, None
@@ -645,7 +666,8 @@ class PostgresStore(RelationalStore):
                 if rest is not None:
                     released = self._ask("release_rest", resting(life.owner, rest))
                 if limit:
-                    self._ask("promote", {"limit": PROMOTED_AT_ONCE})
+                    promote = "promote_and_tell" if expected else "promote"
+                    self._ask(promote, {"limit": PROMOTED_AT_ONCE})
                     measured = limit >= MEASURED_CLAIM
                     times += [connection.execute(_TIME)] if measured else []
                     for number, queue in enumerate(queues):
@@ -657,6 +679,10 @@ class PostgresStore(RelationalStore):
                         claims.append(self._ask(name, wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
                 ends_here = not others and rest is None
+                if expected and ends_here:
+                    settled_ids = listed(record.job for record in succeeded)
+                    turn = {"jobs": settled_ids, "owner": life.owner, "claim": claim}
+                    heard = self._ask("tell_turn", turn)
                 # Else the number that its COMMIT is looked up by, should the answer be lost.
                 asked = connection.execute(b"COMMIT" if ends_here else self._number)
             if ends_here:
@@ -677,6 +703,11 @@ class PostgresStore(RelationalStore):
             jobs: list[Claimed] = []
             for cursor in claims:
                 jobs += in_order(cursor.fetchall())
+            if heard is not None:
+                self._heard_of(asked_ns, heard)
+            elif not ends_here:
+                self._audience.note_all(record.job for record in succeeded)
+                self._audience.note_all(job.id for job in jobs)
             if limit:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000)

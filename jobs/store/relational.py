@@ -19,6 +19,7 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
 from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn, Unknown
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
+from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of
 from jobvisor.jobs.store.settlement import Settlement
@@ -30,8 +31,8 @@ RECENT_IDS = 20_000  # where a page of a common state is looked for, before all 
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
-class RelationalStore(Settlement, Transfer):
-    """The logic of every verb but those that end runs and those that move jobs elsewhere."""
+class RelationalStore(Settlement, Transfer, Following):
+    """The logic of every verb but those that end runs, move jobs elsewhere, or follow what changes."""
 
     # -- the application
 
@@ -157,6 +158,7 @@ class RelationalStore(Settlement, Transfer):
                 if self._rows("request_cancel", {"job": job}):
                     # On SQLite it wakes the caretaker, who carries the word.
                     self._pending_made = True
+                    self._audience.note(job)
                     return "requested"
                 state = self.get(job).state
                 if state in FINISHED:
@@ -209,7 +211,9 @@ class RelationalStore(Settlement, Transfer):
             if gone < limit:
                 with self.transaction():
                     parameters = {"state": state.value, "age": age, "limit": limit - gone}
-                    gone += self._change("prune", parameters)
+                    rows = self._rows("prune", parameters)
+                    self._audience.note_all(row[0] for row in rows)
+                    gone += len(rows)
         return gone
 
     def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
@@ -282,12 +286,16 @@ class RelationalStore(Settlement, Transfer):
             "entered": False,  # of a life that works job by job under locks of its own
         }  # fmt: skip
         if not careful:
-            return in_order(self._rows("claim", parameters))
+            return self._claimed(self._rows("claim", parameters))
         rows, refused = self._attempted(self._rows, "claim", parameters)
         if refused is not None:
             parameters |= {"limit": min(limit, EACH_AT_ONCE), **self._but_left()}
             ids = [{"job": row[0]} for row in self._rows("claimable", parameters)]
             rows = [row for _, row in self._each("claim_row", parameters, ids)]
+        return self._claimed(rows)
+
+    def _claimed(self, rows: list[Row]) -> list[Claimed]:
+        self._audience.note_all(row[0] for row in rows)
         return in_order(rows)
 
     def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
@@ -311,26 +319,29 @@ class RelationalStore(Settlement, Transfer):
         limit = {"limit": PROMOTED_AT_ONCE}
         with self.transaction():
             if not careful:
-                promoted = self._change("promote", limit)
+                promoted = self._rows("promote", limit)
             else:
-                promoted, refused = self._attempted(self._change, "promote", limit)
+                promoted, refused = self._attempted(self._rows, "promote", limit)
                 if refused is not None:
                     due = self._rows("due", {"limit": EACH_AT_ONCE, **self._but_left()})
-                    promoted = len(self._each("promote_row", {}, [{"job": row[0]} for row in due]))
+                    promoted = self._each("promote_row", {}, [{"job": row[0]} for row in due])
             self._pending_made = self._pending_made or bool(promoted)
-            return int(promoted)
+            self._audience.note_all(row[0] for row in promoted)
+            return len(promoted)
 
     def owns(self, owner: int) -> bool:
         return bool(self._rows("owned", {"owner": owner})[0][0])
 
     def ownerless(self, claimed_before_ms_ago: int) -> list[int]:
         with self.transaction():
-            self._attempted(self._change, "adopt", {})
+            rows, _refused = self._attempted(self._rows, "adopt", {})
+            self._audience.note_all(row[0] for row in rows or ())
         return [row[0] for row in self._rows("ownerless", {"age": claimed_before_ms_ago})]
 
     def progress(self, job: int, owner: int, claim: int, progress: str) -> bool:
         parameters = {"job": job, "owner": owner, "claim": claim, "progress": progress}
         with self.transaction():
+            self._audience.note(job)
             return self._change("progress", parameters) > 0
 
     def cancelling(self, owners: Iterable[int]) -> list[tuple[int, int, int]]:

@@ -60,6 +60,7 @@ class Settlement(Refusals):
 
     def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:
         changed, refused = self._attempted(self._succeed_all, records, forget)
+        self._audience.note_all(record.job for record in records)
         if refused is None:
             lost = [] if changed == len(records) else self._lost(records)
             return Applied(changed, lost, [])

@@ -351,12 +351,14 @@ class SqliteStore(RelationalStore):
                     self._patiently(lambda: self._connected().execute(begin))
                     self._depth = 1
                     yield
+                    self._tell_changes()
                     self._connected().execute("COMMIT")
                 except BaseException:
                     self._undo()
                     raise
                 finally:
                     self._depth = 0
+                    self._audience.clear()
                     self._end_look()
             left = self._left_behind()  # under the lock: the next thread notes its own
         self._tell(*left)

@@ -42,6 +42,7 @@ class Transfer(Dialect):
                 if fresh:
                     self._skip_ids(fresh[-1].id)
                     self._import_page(fresh)
+                    self._audience.note_all(row.id for row in fresh)
                     self._pending_made = True
         return Imported(added, known)
 

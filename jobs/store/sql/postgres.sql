@@ -67,7 +67,8 @@ SELECT id FROM {schema}.jobs WHERE unique_key = %(unique_key)s
 -- Scheduled rows that are due become pending, a bounded number at a time.
 UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
-    ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
+    ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+RETURNING id;
 
 -- name: claim
 -- The first pending rows of one queue become running under this owner and claim. What the queues before
@@ -272,7 +273,8 @@ DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
     WHERE state = %(state)s AND finished_at IS NOT NULL
         AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
     ORDER BY finished_at LIMIT %(limit)s)) AND state = %(state)s
-    AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms';
+    AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
+RETURNING id;
 
 -- name: prunable
 -- How many finished rows are older than their time.
@@ -410,7 +412,7 @@ SELECT DISTINCT owner FROM {schema}.jobs WHERE state = 'running'
 
 -- name: adopt
 -- A stranger's running row without an owner gets one that never lives, so that it can be rescued.
-UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL;
+UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL RETURNING id;
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
@@ -535,6 +537,37 @@ ORDER BY place;
 -- A fact about the database.
 SELECT value FROM {schema}.meta WHERE key = %(key)s;
 
+-- name: follow
+-- Somebody follows the changes for so many milliseconds.
+SELECT {schema}.follow(%(ms)s);
+
+-- name: tell
+-- What this transaction has changed, for those who follow; whether somebody does.
+SELECT {schema}.tell(%(jobs)s, NULL, NULL);
+
+-- name: newest
+-- Where the feed stands, as Standing names it.
+SELECT coalesce(pg_sequence_last_value({changes_number}), 0), coalesce(pg_sequence_last_value({jobs_id}), 0),
+    (SELECT min(number) FROM {schema}.changes), coalesce({schema}.incarnation(false), ''),
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+
+-- name: changed
+-- The changes of some ranges of numbers (a JSON list of pairs).
+SELECT number, jobs FROM json_array_elements(%(ranges)s::json) AS told
+JOIN {schema}.changes ON number BETWEEN (told.value->>0)::bigint AND (told.value->>1)::bigint
+LIMIT %(limit)s;
+
+-- name: enqueued
+-- The jobs of some ranges of ids (a JSON list of pairs).
+SELECT jobs.id FROM json_array_elements(%(ranges)s::json) AS told
+JOIN {schema}.jobs ON jobs.id BETWEEN (told.value->>0)::bigint AND (told.value->>1)::bigint
+LIMIT %(limit)s;
+
+-- name: trim_changes
+-- Of the oldest changes those go that are old or too many, but never the newest.
+SELECT {schema}.trim_changes(%(age)s, %(kept)s, %(limit)s);
+
 -- name: hold_owner
 -- A settling, which removes this row first, comes before the rest of this transaction or after it.
 SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR KEY SHARE;
@@ -562,6 +595,17 @@ WHERE ctid = ANY (ARRAY(
             WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
     FOR UPDATE SKIP LOCKED))
 RETURNING {claimed};
+
+-- name: tell_turn
+-- The same of a turn, which is sent before it is known what it will have claimed.
+SELECT {schema}.tell(%(jobs)s, %(owner)s, %(claim)s);
+
+-- name: promote_and_tell
+-- What `promote` does, told to those who follow.
+WITH promoted AS (UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
+    ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)) RETURNING id)
+SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING count(*) > 0;
 
 -- name: succeed_many
 -- Many runs that returned, in the order of the arrays. The state is written so that no partial index

@@ -45,7 +45,8 @@ SELECT id FROM jobs WHERE unique_key = :unique_key
 -- name: promote
 -- Scheduled rows that are due become pending, a bounded number at a time.
 UPDATE jobs SET state = 'pending' WHERE id IN
-    (SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now ORDER BY run_at LIMIT :limit);
+    (SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now ORDER BY run_at LIMIT :limit)
+RETURNING id;
 
 -- name: claim
 -- The first pending rows of one queue become running under this owner and claim.
@@ -215,7 +216,8 @@ RETURNING {told};
 -- name: prune
 -- Finished rows older than their time go, a bounded number at a time.
 DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = :state
-    AND finished_at IS NOT NULL AND finished_at <= :now - :age ORDER BY finished_at LIMIT :limit);
+    AND finished_at IS NOT NULL AND finished_at <= :now - :age ORDER BY finished_at LIMIT :limit)
+RETURNING id;
 
 -- name: prunable
 -- How many finished rows are older than their time.
@@ -342,7 +344,7 @@ SELECT DISTINCT owner FROM jobs WHERE state = 'running'
 
 -- name: adopt
 -- A stranger's running row without an owner gets one that never lives, so that it can be rescued.
-UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL;
+UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL RETURNING id;
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
@@ -446,6 +448,43 @@ UPDATE jobs SET state = 'succeeded', result = told.column4, error = NULL,
 FROM (VALUES (:job, :owner, :claim, :result, :age, :duration)) AS told
 WHERE jobs.id = told.column1 AND +jobs.state = 'running' AND +jobs.owner = told.column2
     AND jobs.claim = told.column3;
+
+-- name: follow
+-- Somebody follows the changes for so many milliseconds; a time that a clock set back has left goes.
+INSERT INTO meta (key, value) VALUES ('followed_until', CAST(:now + :ms AS TEXT))
+ON CONFLICT (key) DO UPDATE SET
+    value = CAST(max(min(CAST(value AS INTEGER), :now + 3600000), :now + :ms) AS TEXT);
+
+-- name: tell
+-- What this transaction has changed, for those who follow; a row comes back where somebody does.
+INSERT INTO changes (jobs, at) SELECT :jobs, :now WHERE EXISTS (SELECT 1 FROM meta
+    WHERE key = 'followed_until' AND CAST(value AS INTEGER) - :now BETWEEN 1 AND 3600000)
+RETURNING 1;
+
+-- name: newest
+-- Where the feed stands, as Standing names it.
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0),
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
+    (SELECT min(number) FROM changes), '', NULL, NULL;
+
+-- name: changed
+-- The changes of some ranges of numbers (a JSON list of pairs).
+SELECT number, jobs FROM json_each(:ranges) AS told CROSS JOIN changes
+WHERE number BETWEEN json_extract(told.value, '$[0]') AND json_extract(told.value, '$[1]') LIMIT :limit;
+
+-- name: enqueued
+-- The jobs of some ranges of ids (a JSON list of pairs).
+SELECT jobs.id FROM json_each(:ranges) AS told CROSS JOIN jobs
+WHERE jobs.id BETWEEN json_extract(told.value, '$[0]') AND json_extract(told.value, '$[1]') LIMIT :limit;
+
+-- name: trim_changes
+-- Of the oldest changes those go that are old or too many, but never the newest: it is how a follower
+-- knows that nothing was trimmed between it and what comes next.
+DELETE FROM changes WHERE number IN (SELECT number
+    FROM (SELECT number, at FROM changes ORDER BY number LIMIT :limit)
+    WHERE number < (SELECT max(number) FROM changes)
+        AND (at <= :now - :age OR number <= (SELECT max(number) FROM changes) - :kept))
+RETURNING number;
 
 -- name: reserve
 -- The greatest id that was given out; a writer may give out those after it.

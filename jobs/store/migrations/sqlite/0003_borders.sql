@@ -73,4 +73,12 @@ DROP INDEX jobs_retrying;
 CREATE INDEX jobs_blocked ON jobs (queue) WHERE state = 'blocked';
 CREATE INDEX jobs_unknown ON jobs (task) WHERE state = 'scheduled' AND deferred = 'unknown';
 
+-- What changed, for those who follow it: a row for each transaction that changed jobs while somebody does.
+-- `jobs` holds their ids between commas; NULL says that they are too many to be told.
+CREATE TABLE changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never goes back: a follower asks for what comes after it
+    jobs   TEXT,
+    at     INTEGER NOT NULL
+) STRICT;
+
 PRAGMA user_version = 3;
