@@ -138,7 +138,7 @@ def releases_in_a_turn(store: Store, job: int, who: Life) -> None:
     store.turn(who, 2, queues=["elsewhere"], limit=1, rest=Rest((1,)))
 
 
-PRUNED = {state: 0 for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)}
+PRUNED = dict.fromkeys((State.SUCCEEDED, State.FAILED, State.CANCELLED), 0)
 
 DEEDS: dict[str, Callable[[Store, MovableClock], Prepared]] = {
     **{verb: settles(verb) for verb in ("succeed", "fail", "retry", "snooze", "cancel", "release")},
@@ -268,6 +268,17 @@ def test_a_strangers_insert_is_told_and_what_he_changes_is_not(
     assert follower.jobs() == []
     assert claim(store, life())[0].id == number
     assert follower.jobs() == [number]
+
+
+def test_a_strangers_running_row_is_told_when_it_is_given_an_owner(
+    database: Database, store: Store, clock: MovableClock
+) -> None:
+    _who, job = running(store)
+    follower = Follower(store)
+    clock.move(1_001)
+    database.sql("UPDATE jobs SET owner = NULL")
+    assert store.ownerless(0) == [0]
+    assert follower.jobs() == [job.id]
 
 
 def test_a_change_that_is_undone_is_not_told(store: Store) -> None:

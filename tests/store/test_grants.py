@@ -99,6 +99,7 @@ def _read(store: Store) -> None:
     store.families()
     store.export(0, 9, finished=True)
     store.look(["default"])
+    store.changes(store.follow(1))
 
 
 def _import(store: Store) -> None:
@@ -148,6 +149,23 @@ def test_a_role_can_do_what_its_grants_are_for_and_nothing_else(
         for change in CHANGES:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 plain.execute(change)
+
+
+def test_a_role_that_was_granted_its_work_before_there_was_a_feed_tells_what_it_changes(
+    guarded: Guarded,
+) -> None:
+    worker = guarded.store("work")
+    revoke = (
+        f'REVOKE ALL ON "the queue".changes, "the queue".changes_number_seq FROM {guarded.role}'
+    )
+    shared().sql(revoke, database=guarded.url.rpartition("/")[2])
+    worker.open()
+    place = guarded.owner.follow(60)
+    (job,) = claim(worker, life())
+    assert worker.cancel(job.id) == "requested"
+    worker.trim_changes()
+    assert guarded.owner.changes(place).jobs == [job.id]
+    worker.close()
 
 
 def test_a_role_without_a_name_is_refused() -> None:

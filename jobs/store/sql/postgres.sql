@@ -546,11 +546,12 @@ SELECT {schema}.follow(%(ms)s);
 SELECT {schema}.tell(%(jobs)s, NULL, NULL);
 
 -- name: newest
--- Where the feed stands, as Standing names it.
+-- Where the feed stands, as Standing names it. The end of a snapshot is behind the transactions under way
+-- that are newer than the last one to end; its age leads from there to the number that is given out next.
 SELECT coalesce(pg_sequence_last_value({changes_number}), 0), coalesce(pg_sequence_last_value({jobs_id}), 0),
     (SELECT min(number) FROM {schema}.changes), coalesce({schema}.incarnation(false), ''),
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-    pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid);
 
 -- name: changed
 -- The changes of some ranges of numbers (a JSON list of pairs).

@@ -440,15 +440,6 @@ VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceb
 -- A fact about the database.
 SELECT value FROM meta WHERE key = :key;
 
--- name: succeed_many
--- Runs that returned; the row of values is repeated. With a + the planner leaves the index of running
--- rows alone, and finds each row by its id.
-UPDATE jobs SET state = 'succeeded', result = told.column4, error = NULL,
-    started_at = :now - told.column5 - told.column6, finished_at = :now - told.column5
-FROM (VALUES (:job, :owner, :claim, :result, :age, :duration)) AS told
-WHERE jobs.id = told.column1 AND +jobs.state = 'running' AND +jobs.owner = told.column2
-    AND jobs.claim = told.column3;
-
 -- name: follow
 -- Somebody follows the changes for so many milliseconds; a time that a clock set back has left goes.
 INSERT INTO meta (key, value) VALUES ('followed_until', CAST(:now + :ms AS TEXT))
@@ -485,6 +476,15 @@ DELETE FROM changes WHERE number IN (SELECT number
     WHERE number < (SELECT max(number) FROM changes)
         AND (at <= :now - :age OR number <= (SELECT max(number) FROM changes) - :kept))
 RETURNING number;
+
+-- name: succeed_many
+-- Runs that returned; the row of values is repeated. With a + the planner leaves the index of running
+-- rows alone, and finds each row by its id.
+UPDATE jobs SET state = 'succeeded', result = told.column4, error = NULL,
+    started_at = :now - told.column5 - told.column6, finished_at = :now - told.column5
+FROM (VALUES (:job, :owner, :claim, :result, :age, :duration)) AS told
+WHERE jobs.id = told.column1 AND +jobs.state = 'running' AND +jobs.owner = told.column2
+    AND jobs.claim = told.column3;
 
 -- name: reserve
 -- The greatest id that was given out; a writer may give out those after it.
