@@ -375,7 +375,7 @@ _json = st.recursive(
         [json.dumps(value), json.dumps(value, indent=1), json.dumps(value, separators=(",", ":"))]
     )
 )
-_count = st.integers(0, 2**31 - 1)
+_count = st.integers(0, 1_000_000_000)  # as the borders of the table have it
 _long = st.integers(-(2**63), 2**63 - 1)
 _moment = st.integers(-62_135_596_800_000, 253_402_300_799_999) | st.integers(
     START_MS, START_MS + 10
@@ -388,7 +388,7 @@ _RUN = st.builds(
 _ROW = st.builds(
     JobRow, st.just(0), _text.filter(bool), _json, _json, _text.filter(lambda t: t not in ("", "*")),
     st.integers(-(2**31), 2**31 - 1), st.sampled_from([*WAITING, *FINISHED]).map(str), _moment,
-    _count, st.integers(1, 2**31 - 1), _count, _count, st.none() | _json, st.integers(0, 2**63 - 1),
+    _count, st.integers(1, 1_000_000_000), _count, _count, st.none() | _json, st.integers(0, 2**63 - 1),
     st.integers(0, 2**63 - 1), st.none() | _text, st.none() | _moment, st.none() | _text,
     st.integers(0, 1), st.none() | _long, st.none() | _long, _moment, *[st.none() | _moment] * 3,
     st.none() | _json, st.none() | _text, st.none() | _json,
