@@ -278,6 +278,8 @@ REFUSED: dict[str, Callable[[], JobRow]] = {
     "the same run twice": lambda: row(2, attempts=(run(), run())),
     "a history without an end": lambda: row(2, attempts=(run(finished_at=None),)),
     "a number beyond 64 bits": lambda: row(2, owner=2**63),
+    "a moment beyond the calendar": lambda: row(2, run_at=2**62),
+    "an attempt beyond counting": lambda: row(2, attempt=1_000_000_001),
 }
 
 
@@ -302,7 +304,6 @@ FOREIGN: dict[str, Callable[[], JobRow]] = {
     "a key too long for an index": lambda: row(
         2, unique_key="".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(9_000))
     ),
-    "a moment beyond its calendar": lambda: row(2, run_at=2**62),
     "JSON too deep for its parser": lambda: row(2, result="[" * 100_000 + "]" * 100_000),
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.system.harness import Build
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
@@ -50,10 +52,7 @@ def test_a_parent_forked_by_the_tests_is_as_one_that_a_user_starts(build: Build)
         family = house.start(fresh=is_fresh)
         job = house.enqueue("show")
         house.wait_state(job, "succeeded")
-        parent = Path(f"/proc/{family.pid}/status").read_text().splitlines()
-        about = [
-            line for line in parent if line.startswith(("PPid", "SigB", "SigI", "SigC", "Threads"))
-        ]
+        about = eventually(partial(_at_rest, family.pid), what="the parent blocks no signal")
         shown.append((about, house.client.get(job).result))
         assert house.stop(family) == 0
     (*seen, fresh), (*also_seen, forked) = shown
@@ -63,3 +62,10 @@ def test_a_parent_forked_by_the_tests_is_as_one_that_a_user_starts(build: Build)
         name: (fresh[name], forked[name]) for name in fresh if fresh[name] != forked[name]
     } == {}
     assert all(" [" in line for line in house.log.read_text().splitlines()), "only the log speaks"
+
+
+def _at_rest(pid: int) -> list[str]:
+    """What the system tells of a parent; nothing while it forks, which blocks all signals."""
+    told = Path(f"/proc/{pid}/status").read_text().splitlines()
+    about = [line for line in told if line.startswith(("PPid", "SigB", "SigI", "SigC", "Threads"))]
+    return about if "SigBlk:\t" + "0" * 16 in about else []

@@ -92,13 +92,13 @@ UPDATE {schema}.jobs SET id = nextval({jobs_id}) WHERE id NOT BETWEEN 1 AND (1::
 ALTER TABLE {schema}.jobs
     ADD CONSTRAINT "id is 1 to 2**62" CHECK (id BETWEEN 1 AND (1::bigint << 62)),
     ADD CONSTRAINT "created_at is of the years 1 to 9999"
-        CHECK (created_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (created_at >= '0001-01-01Z' AND created_at < '10000-01-01Z'),
     ADD CONSTRAINT "claimed_at is of the years 1 to 9999"
-        CHECK (claimed_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (claimed_at >= '0001-01-01Z' AND claimed_at < '10000-01-01Z'),
     ADD CONSTRAINT "started_at is of the years 1 to 9999"
-        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (started_at >= '0001-01-01Z' AND started_at < '10000-01-01Z'),
     ADD CONSTRAINT "finished_at is of the years 1 to 9999"
-        CHECK (finished_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (finished_at >= '0001-01-01Z' AND finished_at < '10000-01-01Z'),
     ADD CONSTRAINT "attempt is 0 to 1_000_000_000" CHECK (attempt BETWEEN 0 AND 1000000000),
     ADD CONSTRAINT "claims is 0 to 1_000_000_000" CHECK (claims BETWEEN 0 AND 1000000000),
     ADD CONSTRAINT "losses is 0 to 1_000_000_000" CHECK (losses BETWEEN 0 AND 1000000000);
@@ -112,24 +112,24 @@ WHERE NOT (finished_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
     AND coalesce(started_at, finished_at) BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z');
 ALTER TABLE {schema}.attempts
     ADD CONSTRAINT "started_at is of the years 1 to 9999"
-        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (started_at >= '0001-01-01Z' AND started_at < '10000-01-01Z'),
     ADD CONSTRAINT "finished_at is of the years 1 to 9999"
-        CHECK (finished_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z');
+        CHECK (finished_at >= '0001-01-01Z' AND finished_at < '10000-01-01Z');
 DELETE FROM {schema}.families WHERE NOT (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
     AND heartbeat_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
     AND dead_after_ms BETWEEN 1 AND 1000000000000 AND pid BETWEEN 0 AND 2147483647);
 ALTER TABLE {schema}.families
     ADD CONSTRAINT "started_at is of the years 1 to 9999"
-        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (started_at >= '0001-01-01Z' AND started_at < '10000-01-01Z'),
     ADD CONSTRAINT "heartbeat_at is of the years 1 to 9999"
-        CHECK (heartbeat_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (heartbeat_at >= '0001-01-01Z' AND heartbeat_at < '10000-01-01Z'),
     ADD CONSTRAINT "dead_after_ms is 1 to 10**12" CHECK (dead_after_ms BETWEEN 1 AND 1000000000000),
     ADD CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
 DELETE FROM {schema}.owners WHERE NOT (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'
     AND pid BETWEEN 0 AND 2147483647);
 ALTER TABLE {schema}.owners
     ADD CONSTRAINT "started_at is of the years 1 to 9999"
-        CHECK (started_at BETWEEN '0001-01-01Z' AND '9999-12-31 23:59:59.999Z'),
+        CHECK (started_at >= '0001-01-01Z' AND started_at < '10000-01-01Z'),
     ADD CONSTRAINT "pid is 0 to 2**31 - 1" CHECK (pid BETWEEN 0 AND 2147483647);
 
 -- What a drain waits for, what a person is told of: by indexes of their own, however large the table is.
