@@ -24,11 +24,11 @@ class Cleanliness:
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
 
-    def stain(self, *, descriptors: bool = True) -> str | None:
+    def stain(self) -> str | None:
         """What a task changed that harms the next job, in a few words; None while all is as it was.
 
-        Without `descriptors` these are left to the look before the next turn, which is half the cost.
-        Threads that a library leaves behind (a sender of reports, a pool of connections) harm nobody.
+        Lost descriptors are left to `lost_descriptor`, which is asked first. Threads that a library
+        leaves behind (a sender of reports, a pool of connections) harm nobody.
         """
         if _handlers() != self._handlers:
             return "its signal handlers were changed"
@@ -42,7 +42,7 @@ class Cleanliness:
             return "its standard streams were replaced"
         if sys.getrecursionlimit() != self._recursion:
             return "its recursion limit was changed"
-        return self.lost_descriptor() if descriptors else None
+        return None
 
     def accept(self, descriptors: Sequence[int]) -> None:
         """These are ours and other files now: a log that was rotated."""
@@ -56,12 +56,18 @@ class Cleanliness:
     def lost_descriptor(self) -> str | None:
         """A descriptor of ours that is closed or now another file's.
 
-        Asked before every turn: a statement must never go into a user's file.
+        Asked before every turn and before each look: a statement, a line of the log or a byte for a
+        sibling must never go into a user's file.
         """
         for descriptor, inode in (*self._descriptors, *self._held):
             if _inode(descriptor) != inode:
                 return f"its descriptor {descriptor} was closed"
         return None
+
+    def still_has(self, descriptors: Sequence[int]) -> bool:
+        """Whether these of ours are what they were."""
+        ours = dict(self._descriptors)
+        return all(number in ours and _inode(number) == ours[number] for number in descriptors)
 
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)

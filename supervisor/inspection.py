@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
+from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED
 from jobvisor.supervisor.board import DIRTY_AT, DIRTY_WORDS, Board
 from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 
@@ -30,8 +31,8 @@ class Finding(NamedTuple):
     """The tasks that ran since the last look."""
     jobs: int
     """How many jobs that were; of several nobody knows which one it was."""
-    locks_database: bool
-    """Whether nobody can write to the database until this process ends."""
+    code: int
+    """What the process must end with at once, 0 where it may still settle and leave."""
 
 
 class Inspection:
@@ -71,16 +72,22 @@ class Inspection:
 
     def look(self) -> Finding | None:
         """What was changed since the last look; None while all is as it was."""
-        jobs, tasks, thorough = self._jobs, tuple(sorted(self._tasks)), self._thorough
-        what = self._clean.stain(descriptors=thorough)
-        locked = bool(thorough and self._database and not what and locks_database(self._database))
-        if locked:
-            what = "the database is open and locked"
-        if what is not None:
+        what, code = self._found()
+        found = Finding(what, tuple(sorted(self._tasks)), self._jobs, code) if what else None
+        if found is not None:
             self.suspect()
         self._jobs, self._thorough = 0, False
         self._tasks.clear()
-        return None if what is None else Finding(what, tasks, jobs, locked)
+        return found
+
+    def _found(self) -> tuple[str | None, int]:
+        lost = self._clean.lost_descriptor()
+        if lost is not None:
+            return lost, EX_DESCRIPTORS
+        what = self._clean.stain()
+        if what is None and self._thorough and self._database and locks_database(self._database):
+            return "the database is open and locked", EX_LOCKED
+        return what, 0
 
     def suspect(self, *others: str) -> bool:
         """Remember who ran since the last look, and these; whether anybody did."""

@@ -49,7 +49,7 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.inspection import Inspection
+from jobvisor.supervisor.inspection import Finding, Inspection
 from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.memory import resident
@@ -440,7 +440,7 @@ class Worker(Role):
         """The outcome is about to be kept: who listens hears of a success when it is settled."""
         if outcome.verb != "succeed":
             return
-        if self._verbose:
+        if self._verbose and self._clean.still_has(log_descriptors()):
             say(
                 "succeeded", job=job.id, task=job.task, attempt=job.attempt,
                 attempts_max=job.attempts_max,
@@ -507,21 +507,25 @@ class Worker(Role):
 
     def _look_over(self, job: Claimed | None = None) -> None:
         """Leave where a task left the process changed or grown; `job` is the one that ran last."""
-        self.glance()
         self._accept_rotated_log()
-        self.signals.rearm()
+        # First of all: without its descriptors whatever this process says or asks may go to a stranger.
         found = self._inspection.look()
-        if found is not None and found.locks_database:
-            say("unsound", what="a task left the database open and locked")
-            self._leave_at_once(EX_LOCKED)
-        if found is not None and found.jobs == 1 and job is not None:
-            self._leave("dirty", job=job.id, task=job.task, what=found.what)
-        elif found is not None:
-            tasks = ", ".join(found.tasks)
-            self._leave("dirty_among", count=found.jobs, tasks=tasks, what=found.what)
+        if found is not None and self._clean.still_has(log_descriptors()):
+            self._say_found(found, job)
+        if found is not None and found.code:
+            self._leave_at_once(found.code)
+        self.glance()
+        self.signals.rearm()
         limit = self._pool.max_memory
         if limit and (held := resident(os.getpid()) or 0) > limit:
             self._leave("recycled", reason=f"it holds {held >> 20} MiB")
+
+    def _say_found(self, found: Finding, job: Claimed | None) -> None:
+        if found.jobs == 1 and job is not None:
+            self._leave("dirty", job=job.id, task=job.task, what=found.what)
+        else:
+            tasks = ", ".join(found.tasks)
+            self._leave("dirty_among", count=found.jobs, tasks=tasks, what=found.what)
 
     def _leave(self, line: str, **fields: Any) -> None:
         if self._reason is None:
@@ -532,6 +536,7 @@ class Worker(Role):
 
     def shut_down(self) -> None:
         """Settle, release the rest, retire the ledger; what cannot be settled stays in its file."""
+        self._trust_descriptors()
         self._unsure = True
         last = ""
         for _ in range(3):

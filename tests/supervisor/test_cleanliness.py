@@ -26,10 +26,10 @@ def stain_after(change: Callable[[], object], descriptors: tuple[int, ...] = ())
 
     def run() -> int:
         clean = Cleanliness([write, *descriptors])
-        if clean.stain() is not None:
+        if clean.lost_descriptor() or clean.stain():
             return 8
         change()
-        os.write(write, (clean.stain() or "").encode() + b"\n")
+        os.write(write, (clean.lost_descriptor() or clean.stain() or "").encode() + b"\n")
         return 0
 
     assert ended(spawn(run, [])).code == 0

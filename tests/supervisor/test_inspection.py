@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED
 from jobvisor.supervisor.board import Board
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.inspection import EVERY, FIRST_RUNS, LONG_NS, TASKS_MAX, Inspection
@@ -105,4 +106,18 @@ def test_a_database_left_locked_is_found_after_a_first_run(tmp_path: Path) -> No
         made.is_due("app:f", 1)
         found = made.look()
     assert found is not None
-    assert found.locks_database
+    assert (found.what, found.code) == ("the database is open and locked", EX_LOCKED)
+
+
+def test_a_lost_descriptor_is_found_by_each_look_and_before_any_other_change(tmp_path: Path) -> None:
+    ours = os.open(tmp_path / "ours", os.O_RDWR | os.O_CREAT)
+    made = Inspection(Cleanliness([ours]), Board(), "")
+    for _ in range(FIRST_RUNS):
+        made.is_due("app:f", 1)
+        assert made.look() is None
+    os.close(ours)
+    os.umask(0o77)
+    assert made.is_due("app:f", LONG_NS + 1)
+    found = made.look()
+    assert found is not None
+    assert (found.what, found.code) == (f"its descriptor {ours} was closed", EX_DESCRIPTORS)

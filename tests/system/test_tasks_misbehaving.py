@@ -110,6 +110,15 @@ def dirty(how):
             os.open("stolen", os.O_RDWR | os.O_CREAT, 0o600)
     return how
 
+@task
+def steal(really, leave):
+    if leave:
+        os.kill(os.getpid(), signal.SIGTERM)
+    if really:
+        os.closerange(3, 256)
+        for _ in range(60):
+            os.open("stolen", os.O_RDWR | os.O_CREAT, 0o600)
+
 class Library:  # starts its thread when it is first used, and keeps it, as Sentry's SDK does
     def __init__(self):
         self.jobs = queue.Queue()
@@ -311,6 +320,21 @@ def test_a_task_that_changes_its_process_is_recorded_and_its_worker_replaced(
     assert house.stop(family) == 0
 
 
+@pytest.mark.parametrize("leave", [False, True])
+def test_nothing_of_ours_goes_into_files_that_a_task_puts_in_their_place(
+    build: Build, leave: bool
+) -> None:
+    house = build(TASKS, processes=1)
+    house.configure({"log": {"file": "family.log"}}, processes=1)
+    calm = [house.enqueue("steal", False, False, retries=0) for _ in range(5)]
+    job = house.enqueue("steal", True, leave, retries=0)
+    family = house.start()
+    house.wait_finished([*calm, job, house.enqueue("quick", 1)])
+    assert house.client.get(job).state == "succeeded"
+    assert (house.folder / "stolen").read_bytes() == b""
+    assert house.stop(family) == 0
+
+
 def test_a_library_that_keeps_threads_keeps_its_worker(build: Build) -> None:
     house = build(TASKS, processes=1)
     ids = house.client.enqueue_many(
@@ -437,7 +461,7 @@ def test_a_write_lock_a_task_leaves_behind_is_freed_with_its_worker(build: Build
     house.wait_finished([job, after], limit=20)
     assert house.client.get(job).state == "succeeded"
     assert len(house.lines("held")) == 1
-    assert house.said("a task left the database open and locked")
+    assert house.said("open and locked")
     assert house.stop(family) == 0
 
 
