@@ -53,7 +53,7 @@ from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.memory import resident
-from jobvisor.supervisor.roster import ROSTER, RoleRow, role_name
+from jobvisor.supervisor.roster import ROSTER, RoleRow
 
 EVERY_NS = 1_000_000_000
 QUIET_NS = 5 * EVERY_NS  # while nothing moves: to replace a file waits for the disk
@@ -113,12 +113,18 @@ class Status:
             board[STOP], board[DEGRADED], board[RESTARTS],
             [
                 (slot[PID], slot[SLOT_STATE], min(slot[STATE], IDLE), slot[REACHED])
-                for slot in self._slots()
+                for slot, _row in self._seats()
             ],
         )  # fmt: skip
 
-    def _slots(self) -> list[Slot]:
-        return [slot for slot in self._board.slots if slot[SLOT_STATE] != EMPTY]
+    def _seats(self) -> list[tuple[Slot, RoleRow]]:
+        """The slots in use with their roles, read once: the parent may clear a slot at any moment."""
+        seats = (
+            (slot, ROSTER.get(slot[ROLE]))
+            for slot in self._board.slots
+            if slot[SLOT_STATE] != EMPTY
+        )
+        return [(slot, row) for slot, row in seats if row is not None]
 
     def write(self, *, waiting: bool, stopped: bool = False) -> None:
         """Write now; a full disk costs this writing, not the family."""
@@ -141,7 +147,7 @@ class Status:
         board = self._board
         degraded = self._degraded(waiting)
         self._say_change(degraded)
-        workers = [self._slot(slot) for slot in self._slots() if _row(slot).runs_jobs]
+        workers = [self._slot(slot, row) for slot, row in self._seats() if row.runs_jobs]
         if stopped:
             state = "stopped"
         elif board[STOP]:
@@ -186,7 +192,7 @@ class Status:
 
     def _only(self, row: RoleRow) -> dict[str, Any] | None:
         """The child of a role that a family has one of."""
-        return next((self._slot(slot) for slot in self._slots() if _row(slot) is row), None)
+        return next((self._slot(slot, row) for slot, its in self._seats() if its is row), None)
 
     def _say_change(self, degraded: list[str]) -> None:
         if degraded and degraded != self._degraded_before:
@@ -197,15 +203,15 @@ class Status:
 
     def _degraded(self, waiting: bool) -> list[str]:
         told = ["the database cannot be used"] if waiting else []
-        for slot in self._slots():
-            name = role_name(slot[ROLE], slot.index)
+        for slot, row in self._seats():
+            name = row.name(slot.index)
             if slot[SLOT_STATE] == BACKOFF:
                 told.append(f"{name} keeps dying and is started again with growing delay")
             elif slot[LACKS_LEDGER]:
                 told.append(f"{name} has no ledger file and runs one job at a time")
         return told
 
-    def _slot(self, slot: Slot) -> dict[str, Any]:
+    def _slot(self, slot: Slot, row: RoleRow) -> dict[str, Any]:
         state = slot[STATE]
         backoff = slot[SLOT_STATE] == BACKOFF
         job = slot[CURRENT]
@@ -214,8 +220,8 @@ class Status:
         pool = slot[POOL]
         return {
             "slot": slot.index,
-            "role": _row(slot).word,
-            "pool": pools[pool].name if _row(slot).runs_jobs and pool < len(pools) else None,
+            "role": row.word,
+            "pool": pools[pool].name if row.runs_jobs and pool < len(pools) else None,
             "pid": None if backoff else slot[PID],
             "state": "backoff" if backoff else STATES[state] if state < len(STATES) else "?",
             "job": job or None,
@@ -226,7 +232,3 @@ class Status:
             "rss": resident(slot[PID]),
             "up_seconds": round((now - slot[BORN]) / 1e9, 1),
         }
-
-
-def _row(slot: Slot) -> RoleRow:
-    return ROSTER[slot[ROLE]]

@@ -109,7 +109,9 @@ def test_a_database_left_locked_is_found_after_a_first_run(tmp_path: Path) -> No
     assert (found.what, found.code) == ("the database is open and locked", EX_LOCKED)
 
 
-def test_a_lost_descriptor_is_found_by_each_look_and_before_any_other_change(tmp_path: Path) -> None:
+def test_a_lost_descriptor_is_found_by_each_look_and_before_any_other_change(
+    tmp_path: Path,
+) -> None:
     ours = os.open(tmp_path / "ours", os.O_RDWR | os.O_CREAT)
     made = Inspection(Cleanliness([ours]), Board(), "")
     for _ in range(FIRST_RUNS):
