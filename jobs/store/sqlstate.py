@@ -50,20 +50,21 @@ def named(error: psycopg.Error, place: str, *, connected: bool, broken: bool) ->
     code = error.sqlstate or ("08000" if broken else "")
     if code == "08000" and not connected:
         code = _said(error)
-    text = f"{place}: {{}} ({' '.join(str(error).split())[:500]})"
+
+    def told(what: str) -> str:
+        return f"{place}: {what} ({' '.join(str(error).split())[:500]})"
+
     never = _NEVER.get(code) or _NEVER.get(code[:2])
     if never:
-        return StoreRefused(text.format(never))
+        return StoreRefused(told(never))
     if code in _FOREIGN:
-        return SchemaError(
-            text.format("its tables are not those of this release; run `jobvisor migrate`")
-        )
+        return SchemaError(told("its tables are not those of this release; run `jobvisor migrate`"))
     later = _LATER.get(code) or _LATER.get(code[:2])
     if code == "0A000" and "cached plan" in str(error):
         later = "a plan went stale"
     if later:
-        return StoreUnavailable(text.format(later))
-    return RowRefused(text.format("it refuses a row"))
+        return StoreUnavailable(told(later))
+    return RowRefused(told("it refuses a row"))
 
 
 def _said(error: psycopg.Error) -> str:

@@ -75,11 +75,13 @@ def test_a_retry_that_waits_keeps_a_family(store: Store) -> None:
     assert store.has_work(["default"], 1)
 
 
-@pytest.mark.parametrize("deferred", ["snooze", "unknown"])
-def test_a_snoozed_or_unknown_job_does_not_keep_a_family(store: Store, deferred: str) -> None:
+@pytest.mark.parametrize(("deferred", "kept"), [("snooze", True), ("unknown", False)])
+def test_a_job_that_snoozes_keeps_a_family_and_one_without_a_task_does_not(
+    store: Store, deferred: str, kept: bool
+) -> None:
     who, job = running(store)
     store.apply([record(who, 1, job, "snooze", deferred=deferred)], who)
-    assert not store.has_work(["default"], 1)
+    assert store.has_work(["default"], 1) is kept
 
 
 def test_other_queues_do_not_keep_a_family(store: Store) -> None:
