@@ -64,6 +64,8 @@ class Lane:
         self.ledger: Ledger | None = None
         self.claim = 0
         self.claimed_ns = 0
+        self.ended_ns = 0
+        """When the last job ended."""
         self.current: Claimed | None = None
         """The job that runs, or has run and is not recorded yet."""
         self._progress = b""  # how far it last said that it had come
@@ -88,7 +90,8 @@ class Lane:
         self.current = job
         self._progress = b""
         outcome = self.execution.run(job, ends, waited_ns=began - self.claimed_ns)
-        took = self._clock.monotonic_ns() - began
+        self.ended_ns = ended = self._clock.monotonic_ns()
+        took = ended - began
         self._record(job, outcome, took)
         self.current = None
         words[at + CURRENT] = 0

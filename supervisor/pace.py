@@ -4,6 +4,7 @@ from __future__ import annotations
 
 AHEAD_NS = 20_000_000  # of work in a batch: what a neighbour may have to wait
 AHEAD_MOST_NS = 40_000_000  # below what a claim is recalled for
+OVERRUN_NS = 100_000_000  # of work in one batch: what it has not begun by then is others' as well
 TURNS_COST = 16  # where a turn is slow, a batch is this many times as long
 GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
 
@@ -26,13 +27,14 @@ class Pace:
             self._ended = 0
 
     def ended(self, now: int, took: int, jobs: int) -> None:
-        """All of a batch has run: the next one is as many as make about 20 ms of work.
+        """So many jobs of a batch have run: the next one is as many as make about 20 ms of work.
 
         Of short jobs more where turns are slow (a busy disk, a far server): 2.5 ms between batches of
         16 ms cost 1.35 x the ideal of jobs of 2 ms (measured).
         """
         self._ended = now
-        self._job_ns = _average(self._job_ns, took / jobs)
+        # One job of an hour tells no more about the next ones than one that was too long for its batch.
+        self._job_ns = _average(self._job_ns, min(took, OVERRUN_NS) / jobs)
         ahead = min(max(AHEAD_NS, TURNS_COST * self._turn_ns), AHEAD_MOST_NS)
         # Rounded up: of jobs a little longer than a fifth of it five are claimed, and not four.
         wanted = int(ahead / max(self._job_ns, 1.0) + 0.5)

@@ -53,7 +53,7 @@ from jobvisor.supervisor.inspection import Finding, Inspection
 from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.memory import resident
-from jobvisor.supervisor.pace import Pace
+from jobvisor.supervisor.pace import OVERRUN_NS, Pace
 from jobvisor.supervisor.remains import MARK
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.settle import tell
@@ -405,12 +405,13 @@ class Worker(Role):
             if not self._start(job):
                 break
             done += 1
-            if self._reason is not None:
+            # No job of it need be long for a batch to keep others waiting: it was claimed for the pace
+            # of those before it.
+            if self._reason is not None or self._lane.ended_ns - began > OVERRUN_NS:
                 break
-        else:
+        if done:
             now = self.clock.monotonic_ns()
             self._pace.ended(now, now - began, done)
-            return
         if done < len(jobs):
             self._unsure = True  # the rest of the claim is released by the next turn
 

@@ -30,6 +30,15 @@ def test_long_jobs_are_claimed_one_by_one() -> None:
     assert after(Pace(500), 10_000 * MS, turn_ns=100 * MS) == 1
 
 
+def test_one_endless_job_does_not_keep_the_batches_of_short_ones_small_for_long() -> None:
+    pace = Pace(500)
+    assert after(pace, 10_000) == 500
+    pace.began(1)
+    pace.ended(3_600_000 * MS, 3_600_000 * MS, 1)
+    assert pace.batch == 1
+    assert after(pace, 10_000) == 500
+
+
 def test_a_batch_grows_with_the_cost_of_a_turn_up_to_its_most() -> None:
     assert after(Pace(500), 2 * MS, turn_ns=MS // 2) == AHEAD_NS // (2 * MS)
     assert after(Pace(500), 2 * MS, turn_ns=2 * MS) == 16

@@ -94,6 +94,32 @@ def test_the_short_jobs_of_a_batch_are_done_by_others_while_the_long_one_runs(
     check_nothing_left(house)
 
 
+EVEN = marking("""
+    @task
+    def short(ctx: Context):
+        pass
+
+    @task
+    def slower(ctx: Context):
+        mark("start", ctx)
+        time.sleep(0.01)  # task body: too short to be recalled for
+    """)
+
+
+def test_a_batch_that_lasts_gives_back_what_it_has_not_begun(build: Build) -> None:
+    house = build(EVEN, processes=1)
+    call = house.client.call
+    house.client.enqueue_many([call("app:short")] * 3000)
+    ids = house.client.enqueue_many([call("app:slower")] * 200)
+    family = house.start(ready=False)
+    house.wait_finished(ids)
+    # One that was given back and claimed anew has had two claims, and one attempt.
+    assert house.query("SELECT max(attempt), max(claims) > 1 FROM jobs") == [(1, True)]
+    assert house.query("SELECT count(*) FROM attempts") == [(0,)]
+    assert [mark.job for mark in marks(house)] == ids
+    assert house.stop(family) == 0
+
+
 MIDDLE = MATES + marking("""
     @task
     def short(ctx: Context, n):
