@@ -48,9 +48,11 @@ def _measures(name: str) -> Callable[[Callable[..., None]], click.Command]:
 @click.option("--jobs", default=100_000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--processes", default=2, show_default=True)
-def _throughput(places: Places, jobs: int, rounds: int, processes: int) -> None:
+@click.option("--followed", is_flag=True, help="Beside a family whose changes are followed.")
+def _throughput(places: Places, jobs: int, rounds: int, processes: int, followed: bool) -> None:
     """No-op jobs per second beside the bare loop of the database's own driver."""
-    throughput.run(places, jobs, rounds, processes)
+    measure = throughput.followed if followed else throughput.run
+    measure(places, jobs, rounds, processes)
 
 
 @_measures("latency")
