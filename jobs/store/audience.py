@@ -24,7 +24,7 @@ class Audience:
 
     def is_expected(self) -> bool:
         """Whether somebody follows, or nobody has asked for a second."""
-        return self._clock.monotonic_ns() >= self._alone_until
+        return self._clock.boottime_ns() >= self._alone_until
 
     def learn(self, asked_ns: int, *, followed: bool) -> None:
         """What the database said, and when it was asked."""

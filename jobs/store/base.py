@@ -389,24 +389,24 @@ class Store(ABC):
 
     @abstractmethod
     def follow(self, seconds: float) -> Cursor:
-        """Ask for the feed of changes for 1 to 3600 s, and call it again before they are over.
+        """Ask for the feed of changes for 1 to 3600 s, and again before they are over.
 
-        Each call asks; of the first one the answer is where to begin, and it tells of what comes after.
-        Who changes jobs looks once a second whether somebody follows, so of the changes of the first
-        second after a pause some are not told: look at everything you show once more when it is over,
-        and at what was running then again. Of the jobs that were changed in a longer transaction of an
-        application in that second, the same is true until it commits.
+        Every call asks, the answer of the first one is where to begin. Whoever changes jobs looks once
+        a second whether somebody follows: of what is changed in the first second after a pause some is
+        not told, nor is it of what an application's longer transaction has changed in that second. So
+        look at everything you show once when that second is over, and later once more at what was
+        running then. A pause is told as a gap to whoever goes on from before it.
         """
 
     @abstractmethod
     def changes(self, after: Cursor, limit: int = AT_ONCE) -> Changes:
         """What is new, has changed or is gone since `after`; at most `limit` transactions and new jobs.
 
-        A change is told once its transaction has committed, whatever the order, by whoever works
-        through this release; new jobs are found by their ids, so a stranger's INSERT is told, his UPDATE
-        or DELETE is not, nor what an older release changes. Not told as new, only as changed once they
-        are: a job whose transaction began to be followed late and lasted long, and one under an id
-        that the database did not give (`import_` tells its own).
+        A change is told once, after its transaction has committed, in whatever order they do, where
+        this release has made it. New jobs are found by their ids: a stranger's INSERT is told, his UPDATE
+        or DELETE is not, nor what an older release changes. Not told before they are changed: jobs
+        under an id that the database did not give (`import_` tells its own), and those of more than a
+        thousand ranges of ids that are waited for at once. Incomplete where nobody follows.
         """
 
     @abstractmethod

@@ -54,6 +54,8 @@ class Changes(NamedTuple):
 class Standing(NamedTuple):
     """What the database says of itself at the beginning of a look."""
 
+    followed: bool
+    """Whether somebody follows now; else changes are not kept."""
     change: int
     """The greatest number of a change that was drawn."""
     job: int
@@ -70,7 +72,8 @@ class Standing(NamedTuple):
     def fits(self, cursor: Cursor) -> bool:
         """Whether all that came after the cursor is still there."""
         return (
-            self.era == cursor.era
+            bool(self.followed)
+            and self.era == cursor.era
             and self.change >= cursor.change
             and self.job >= cursor.job
             and (self.oldest is None or self.oldest <= cursor.change + 1)

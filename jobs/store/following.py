@@ -33,6 +33,7 @@ class Following(Dialect):
         if not 1 <= seconds <= FOLLOWED_MOST:
             raise InvalidOption(f"seconds={seconds} must be 1 to {FOLLOWED_MOST}")
         with self.transaction():
+            self._change("follow_anew", {})
             self._change("follow", {"ms": round(seconds * 1000)})
         return self._present(self._standing())
 
@@ -95,7 +96,7 @@ class Following(Dialect):
     def _tell_changes(self) -> None:
         """In the transaction that changed them, as its last statement."""
         if self._audience.has_news():
-            asked = self.clock.monotonic_ns()
+            asked = self.clock.boottime_ns()
             rows = self._rows("tell", {"jobs": self._audience.news()})
             self._heard_of(asked, rows)
 

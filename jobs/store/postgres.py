@@ -365,7 +365,7 @@ class PostgresStore(RelationalStore):
 
     def _ended(self, connection: PatientConnection) -> psycopg.Cursor[TupleRow]:
         """COMMIT, in one round trip with what is said before it."""
-        told, asked = None, self.clock.monotonic_ns()
+        told, asked = None, self.clock.boottime_ns()
         news = self._audience.has_news()
         if not (news or self._pending_made):
             return connection.execute(b"COMMIT")
@@ -640,7 +640,7 @@ class PostgresStore(RelationalStore):
             self._entered = life.owner
         entered = self._entered == life.owner
         # Told in the same round trip, before it is known what was claimed.
-        expected, asked_ns = self._audience.is_expected(), self.clock.monotonic_ns()
+        expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
         heard: psycopg.Cursor[TupleRow] | None = None
         with self.transaction():
             connection = self._connected()

@@ -36,9 +36,9 @@ FOLLOWED = 30  # seconds
 class Follower:
     """Somebody who looks again and again; each look is told from where the last one ended."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, seconds: float = FOLLOWED) -> None:
         self.store = store
-        self.cursor: Cursor = store.follow(FOLLOWED)
+        self.cursor: Cursor = store.follow(seconds)
 
     def look(self, **values: int) -> Changes:
         told = self.store.changes(self.cursor, **values)
@@ -53,7 +53,8 @@ class Follower:
 
 
 def written(database: Database) -> int:
-    return int(database.sql("SELECT count(*) FROM changes")[0][0])
+    """How many changes were told; a beginning is not one."""
+    return int(database.sql("SELECT count(*) FROM changes WHERE jobs IS NOT NULL")[0][0])
 
 
 class Prepared(NamedTuple):
@@ -315,25 +316,44 @@ def test_imported_jobs_are_told_under_whatever_id(store: Store, clock: MovableCl
 # -- gaps
 
 
+def test_a_pause_in_following_is_told_as_a_gap(store: Store, clock: MovableClock) -> None:
+    first, second = Follower(store), Follower(store)
+    clock.move(FOLLOWED * 1_000)
+    enqueue(store)
+    assert not first.look().is_complete
+    assert not first.look().is_complete
+    store.follow(FOLLOWED)
+    for follower in (first, second):
+        assert not follower.look().is_complete
+        assert follower.jobs() == []
+
+
+def test_following_on_without_a_pause_is_no_gap(store: Store, clock: MovableClock) -> None:
+    follower = Follower(store)
+    for _ in range(3):
+        clock.move(FOLLOWED * 1_000 - 1)
+        store.follow(FOLLOWED)
+        number = enqueue(store)
+        assert follower.jobs() == [number]
+
+
 def test_what_was_trimmed_before_it_was_seen_is_told_as_a_gap(
     store: Store, clock: MovableClock
 ) -> None:
     number = job_in(store, State.PENDING)
-    follower = Follower(store)
+    follower = Follower(store, 3_600)
     store.block(number)
     store.unblock(number)
-    store.follow(3_600)
     clock.move(KEPT_MS)
     assert not store.trim_changes()
     assert not follower.look().is_complete
-    store.follow(3_600)
     store.block(number)
     assert follower.jobs() == [number]
 
 
 def test_what_was_trimmed_after_it_was_seen_is_no_gap(store: Store, clock: MovableClock) -> None:
     number = job_in(store, State.PENDING)
-    follower = Follower(store)
+    follower = Follower(store, 3_600)
     store.block(number)
     store.unblock(number)
     assert follower.jobs() == [number]

@@ -105,7 +105,7 @@ def test_what_is_under_way_when_somebody_begins_to_follow_is_told(
 def test_a_number_is_looked_for_as_long_as_its_transaction_may_live(
     database: PostgresDatabase, store: Store, sessions: list[Stranger]
 ) -> None:
-    follower = Follower(store)
+    follower = Follower(store, 3_600)
     for number, session in enumerate(sessions, 7_000):
         session.sql("BEGIN")
         session.sql(TELL.format(number=number))

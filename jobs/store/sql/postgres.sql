@@ -537,6 +537,10 @@ ORDER BY place;
 -- A fact about the database.
 SELECT value FROM {schema}.meta WHERE key = %(key)s;
 
+-- name: follow_anew
+-- Nobody has followed for a while, and what changed meanwhile was not kept: more than can be told.
+SELECT {schema}.follow_anew();
+
 -- name: follow
 -- Somebody follows the changes for so many milliseconds.
 SELECT {schema}.follow(%(ms)s);
@@ -548,7 +552,7 @@ SELECT {schema}.tell(%(jobs)s, NULL, NULL);
 -- name: newest
 -- Where the feed stands, as Standing names it. The end of a snapshot is behind the transactions under way
 -- that are newer than the last one to end; its age leads from there to the number that is given out next.
-SELECT coalesce(pg_sequence_last_value({changes_number}), 0), coalesce(pg_sequence_last_value({jobs_id}), 0),
+SELECT {schema}.is_followed(), coalesce(pg_sequence_last_value({changes_number}), 0), coalesce(pg_sequence_last_value({jobs_id}), 0),
     (SELECT min(number) FROM {schema}.changes), coalesce({schema}.incarnation(false), ''),
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid);

@@ -25,6 +25,10 @@ state, task, queue, attempt, attempts_max
     AND (:within IS NULL OR :now - :within
         <= coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at))
 
+-- fragment: followed
+-- Whether somebody follows the changes; not longer than anybody may ask for, where a clock was set back.
+EXISTS (SELECT 1 FROM meta WHERE key = 'followed_until' AND CAST(value AS INTEGER) - :now BETWEEN 1 AND 3600000)
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -440,6 +444,10 @@ VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceb
 -- A fact about the database.
 SELECT value FROM meta WHERE key = :key;
 
+-- name: follow_anew
+-- Nobody has followed for a while, and what changed meanwhile was not kept: more than can be told.
+INSERT INTO changes (jobs, at) SELECT NULL, :now WHERE NOT {followed};
+
 -- name: follow
 -- Somebody follows the changes for so many milliseconds; a time that a clock set back has left goes.
 INSERT INTO meta (key, value) VALUES ('followed_until', CAST(:now + :ms AS TEXT))
@@ -448,13 +456,11 @@ ON CONFLICT (key) DO UPDATE SET
 
 -- name: tell
 -- What this transaction has changed, for those who follow; a row comes back where somebody does.
-INSERT INTO changes (jobs, at) SELECT :jobs, :now WHERE EXISTS (SELECT 1 FROM meta
-    WHERE key = 'followed_until' AND CAST(value AS INTEGER) - :now BETWEEN 1 AND 3600000)
-RETURNING 1;
+INSERT INTO changes (jobs, at) SELECT :jobs, :now WHERE {followed} RETURNING 1;
 
 -- name: newest
 -- Where the feed stands, as Standing names it.
-SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0),
+SELECT {followed}, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0),
     coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
     (SELECT min(number) FROM changes), '', NULL, NULL;
 

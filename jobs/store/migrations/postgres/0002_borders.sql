@@ -149,7 +149,21 @@ CREATE TABLE {schema}.changes (
 -- and leaves no dead row.
 CREATE SEQUENCE {schema}.followed;
 
--- These three with their owner's rights: a role that may work needs no more rights for the feed.
+-- These with their owner's rights: a role that may work needs no more rights for the feed.
+CREATE FUNCTION {schema}.is_followed() RETURNS boolean LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Not longer than anybody may ask for, where a clock was set back.
+    RETURN coalesce(pg_sequence_last_value({followed}), 0) - {schema}.ms({schema}.clock()) BETWEEN 1 AND 3600000;
+END
+$$;
+-- Nobody has followed for a while, and what changed meanwhile was not kept: more than can be told.
+CREATE FUNCTION {schema}.follow_anew() RETURNS void LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO {schema}.changes (jobs, at) SELECT NULL, {schema}.clock() WHERE NOT {schema}.is_followed();
+END
+$$;
 CREATE FUNCTION {schema}.follow(for_ms bigint) RETURNS void LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -164,8 +178,7 @@ $$;
 CREATE FUNCTION {schema}.tell(told text, of_owner bigint, of_claim bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF coalesce(pg_sequence_last_value({followed}), 0) - {schema}.ms({schema}.clock())
-            NOT BETWEEN 1 AND 3600000 THEN
+    IF NOT {schema}.is_followed() THEN
         RETURN false;
     END IF;
     IF of_owner IS NOT NULL AND told IS NOT NULL THEN
