@@ -543,11 +543,11 @@ SELECT {schema}.follow_anew();
 
 -- name: follow
 -- Somebody follows the changes for so many milliseconds.
-SELECT {schema}.follow(%(ms)s);
+SELECT {schema}.follow(%(ms)s::bigint);
 
 -- name: tell
 -- What this transaction has changed, for those who follow; whether somebody does.
-SELECT {schema}.tell(%(jobs)s, NULL, NULL);
+SELECT {schema}.tell(%(jobs)s::text, NULL, NULL);
 
 -- name: newest
 -- Where the feed stands, as Standing names it. The end of a snapshot is behind the transactions under way
@@ -558,20 +558,23 @@ SELECT {schema}.is_followed(), coalesce(pg_sequence_last_value({changes_number})
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint + age(pg_snapshot_xmax(pg_current_snapshot())::xid);
 
 -- name: changed
--- The changes of some ranges of numbers (a JSON list of pairs).
-SELECT number, jobs FROM json_array_elements(%(ranges)s::json) AS told
-JOIN {schema}.changes ON number BETWEEN (told.value->>0)::bigint AND (told.value->>1)::bigint
+-- The changes of some ranges of numbers (a JSON list of pairs); each by the index, in its order.
+SELECT number, jobs FROM json_array_elements(%(ranges)s::json) AS told, LATERAL (
+    SELECT number, jobs FROM {schema}.changes
+    WHERE number BETWEEN (told.value->>0)::bigint AND (told.value->>1)::bigint
+    ORDER BY number LIMIT %(limit)s) AS found
 LIMIT %(limit)s;
 
 -- name: enqueued
 -- The jobs of some ranges of ids (a JSON list of pairs).
-SELECT jobs.id FROM json_array_elements(%(ranges)s::json) AS told
-JOIN {schema}.jobs ON jobs.id BETWEEN (told.value->>0)::bigint AND (told.value->>1)::bigint
+SELECT id FROM json_array_elements(%(ranges)s::json) AS told, LATERAL (
+    SELECT id FROM {schema}.jobs WHERE id BETWEEN (told.value->>0)::bigint AND (told.value->>1)::bigint
+    ORDER BY id LIMIT %(limit)s) AS found
 LIMIT %(limit)s;
 
 -- name: trim_changes
 -- Of the oldest changes those go that are old or too many, but never the newest.
-SELECT {schema}.trim_changes(%(age)s, %(kept)s, %(limit)s);
+SELECT {schema}.trim_changes(%(age)s::bigint, %(kept)s::bigint, %(limit)s::bigint);
 
 -- name: hold_owner
 -- A settling, which removes this row first, comes before the rest of this transaction or after it.
@@ -603,7 +606,7 @@ RETURNING {claimed};
 
 -- name: tell_turn
 -- The same of a turn, which is sent before it is known what it will have claimed.
-SELECT {schema}.tell(%(jobs)s, %(owner)s, %(claim)s);
+SELECT {schema}.tell(%(jobs)s::text, %(owner)s::bigint, %(claim)s::bigint);
 
 -- name: promote_and_tell
 -- What `promote` does, told to those who follow.
