@@ -6,6 +6,7 @@ a full disk or a reader that stopped reading costs lines, which are counted, and
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -472,7 +473,9 @@ class FileHandler(LineHandler):
 
 
 def _opened(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    # O_NONBLOCK: a named pipe that nobody reads would keep whoever opens it for ever, the parent too.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(path, flags, 0o640)
 
 
 def descriptors() -> list[int]:
@@ -502,7 +505,9 @@ def configure(
     try:
         handler = FileHandler(file) if file else LineHandler(stream_fd)
     except OSError as error:
-        raise ConfigError(f"[log] file {file} cannot be opened: {error.strerror}") from error
+        unread = error.errno == errno.ENXIO
+        reason = "nobody reads that pipe; start its reader first" if unread else error.strerror
+        raise ConfigError(f"[log] file {file} cannot be opened: {reason}") from error
     handler.setFormatter(JsonFormat() if format == "json" else TextFormat())
     for old in [one for one in _LOGGER.handlers if isinstance(one, LineHandler)]:
         _LOGGER.removeHandler(old)

@@ -15,7 +15,16 @@ import pytest
 from jobvisor.jobs import log
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.events import Event, Events
-from jobvisor.jobs.log import LINE_MAX, LINES, TRACE_MAX, configure, log_event, say, set_role
+from jobvisor.jobs.log import (
+    LINE_MAX,
+    LINES,
+    TRACE_MAX,
+    configure,
+    log_event,
+    reopen,
+    say,
+    set_role,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +176,20 @@ def test_configuring_again_leaves_no_descriptor_behind(pipe: tuple[int, int]) ->
     for _ in range(5):
         configure("info", "text", pipe[1])
     assert sorted(os.listdir("/dev/fd")) == before
+
+
+def test_a_named_pipe_that_nobody_reads_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="nobody reads that pipe"):
+        configure("info", file=str(path))
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handler = configure("info", file=str(path))
+    say("migrated", version=1)
+    assert "schema 1" in text_of(reading)
+    os.close(reading)
+    reopen()
+    assert handler.dropped == 1
 
 
 def test_a_line_that_was_torn_is_ended_before_the_next(pipe: tuple[int, int]) -> None:
