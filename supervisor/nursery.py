@@ -130,6 +130,7 @@ class Nursery:
         ):  # fmt: skip
             if descriptor >= 0:
                 os.close(descriptor)
+        self.stacks.close()
 
 
 def _pipe() -> tuple[int, int]:
