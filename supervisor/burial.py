@@ -32,9 +32,9 @@ class Burial:
         *,
         family: int,
         forget: bool,
-        beat: Callable[[], None],
+        go_on: Callable[[], None],
     ) -> None:
-        """`forget` keeps no succeeded rows."""
+        """`forget` keeps no succeeded rows; `go_on` is called before each of many deaths."""
         self._store = store
         self._state = state
         self._board = board
@@ -42,13 +42,13 @@ class Burial:
         self._clock = clock
         self._family = family
         self._forget = forget
-        self._beat = beat
+        self._go_on = go_on
         self._oom = OomWatch(clock)
 
     def settle_all(self) -> None:
         """Each grave is counted off only after the commit."""
         for grave in self._board.unsettled():
-            self._beat()
+            self._go_on()
             try:
                 self._settle(grave)
             except Exception as error:

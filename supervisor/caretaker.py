@@ -126,7 +126,7 @@ class Caretaker(Role):
             self.clock,
             family=self.seat.family,
             forget=self._forget,
-            beat=self.beat,
+            go_on=self._keep,
         )
         self._recall = Recall(
             self._store,
@@ -186,18 +186,27 @@ class Caretaker(Role):
                 if self.alone:
                     self._stand_in_for_parent()
                 self._do_duties()
-        if not self.alone:
-            # Alone, the file is the next family's, which may be here already.
-            self._status.write_if_due(waiting=self._waiting)
+        self._do_if_due(self._burial.note_memory)  # with or without a database
+        self._show()
         return self._pause()
 
     def _go_on(self) -> bool:
         """In the middle of what may take long: do what cannot wait, and say whether there is time."""
-        self.beat()
-        self._do_if_due(self._lease.renew)
+        self._keep()
         self._burial.settle_all()
         self._recall.behind_long_jobs()
+        self._show()
         return not self.leaving() or self.clock.monotonic_ns() < self._ends
+
+    def _keep(self) -> None:
+        """What must go on whatever else is done: this process moves, and the family has its lease."""
+        self.beat()
+        self._do_if_due(self._lease.renew)
+
+    def _show(self) -> None:
+        # Alone, the file is the next family's, which may be here already.
+        if not self.alone:
+            self._status.write_if_due(waiting=self._waiting)
 
     def _pause(self) -> float:
         if self._waiting or self.alone:

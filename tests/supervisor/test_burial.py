@@ -31,7 +31,7 @@ class Yard:
         self.status = Status(self.board, config, self.state, SYSTEM, 1)
         self.burial = Burial(
             self.store, self.state, self.board, self.status, SYSTEM,
-            family=1, forget=False, beat=lambda: None,
+            family=1, forget=False, go_on=lambda: None,
         )  # fmt: skip
 
     def deaths(self) -> list[dict[str, object]]:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from tests.system.harness import alive
+from tests.system.harness import MARK, Build, alive
 from tests.system.machines import Machine, Site
 from tests.waiting import eventually
 
@@ -176,3 +176,18 @@ def test_a_family_declared_dead_by_one_who_died_too_is_settled_by_the_next_at_on
     check_rescued_once(site, 10)
     assert not caring.said("on lost is declared dead")
     assert caring.shut_down() == 0
+
+
+def test_a_family_shows_how_it_is_in_the_middle_of_a_long_rescue(build: Build) -> None:
+    house = build(f"{MARK}\n@task\ndef quick():\n    pass\n", processes=1)
+    house.client.counts()
+    house.query(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)"
+        " INSERT INTO jobs (task, queue, state, attempt, attempts_max, claims, owner, claim, claimed_at)"
+        " SELECT 'app:quick', 'elsewhere', 'running', 1, 1, 1, 1 + i / 500, 1, 0 FROM n"
+    )
+    family = house.start(ready=False)
+    eventually(house.status, what="its first word")
+    ((rows,),) = house.query("SELECT count(*) FROM jobs WHERE state = 'running'")
+    assert rows > 0
+    assert house.stop(family) == 0
