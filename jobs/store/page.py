@@ -27,8 +27,8 @@ def repeated(statement: str, rows: int) -> str:
     return re.sub(r":\w+", "?", many)
 
 
-def new_rows(rows: Iterable[tuple[int, NewJob]], now: int) -> list[Any]:
-    """What the statement `enqueue_many` takes for these jobs under these ids."""
+def new_rows(rows: Iterable[tuple[int | None, NewJob]], now: int) -> list[Any]:
+    """What the statement `enqueue_many` takes for these jobs under these ids (None: the next one)."""
     found: list[Any] = []
     for number, job in rows:
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -61,6 +62,42 @@ def job_of(columns: Row, payload: Payload) -> Job:
         finished_at=_moment_or_none(row.finished_at),
         expires_at=_moment_or_none(row.expires_at),
         deferred=row.deferred,
+    )
+
+
+def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
+    """A job as it was just stored, from the values that `new_rows` gave of it."""
+    (
+        _number, task, args, kwargs, queue, priority, state, run_at, attempts_max, _policy, timeout_ms,
+        memory_bytes, unique_key, expires_at, created_at,
+    ) = values  # fmt: skip
+    return Job(
+        id=number,
+        task=task,
+        args=_value(args, payload),
+        kwargs=_value(kwargs, payload),
+        queue=queue,
+        priority=priority,
+        state=State(state),
+        run_at=_moment(run_at),
+        attempt=0,
+        attempts_max=attempts_max,
+        timeout=timeout_ms / 1000 if timeout_ms else None,
+        memory=memory_bytes or None,
+        unique=unique_key,
+        result=None,
+        error=None,
+        progress=None,
+        cancel_requested=False,
+        losses=0,
+        owner=None,
+        claim=None,
+        created_at=_moment(created_at),
+        claimed_at=None,
+        started_at=None,
+        finished_at=None,
+        expires_at=_moment_or_none(expires_at),
+        deferred=None,
     )
 
 

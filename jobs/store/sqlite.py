@@ -21,7 +21,13 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.errors import ForkedStore, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.errors import (
+    ForkedStore,
+    RowRefused,
+    SchemaError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.log import say
@@ -30,7 +36,7 @@ from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
 from jobvisor.jobs.store.fault import NamedFaults, is_busy, is_refusal
 from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
 from jobvisor.jobs.store.relational import ID_MAX, RelationalStore
-from jobvisor.jobs.store.rows import job_of
+from jobvisor.jobs.store.rows import new_job_of
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import FileWaker, PollWaker, made, touch
 
@@ -439,11 +445,19 @@ class SqliteStore(RelationalStore):
             if self._depth or job.unique_key is not None:
                 return super().enqueue_one(job)
             # A statement is a transaction by itself, with the writers' lock from its beginning.
-            row = self._rows("enqueue", job._asdict())[0]
-            self._enqueued(row[0], job)
+            stored = self._run(self._enqueue_plain, job)
+            self._enqueued(stored.id, job)
             left = self._left_behind()
         self._tell(*left)
-        return job_of(row, self.payload)
+        return stored
+
+    def _enqueue_plain(self, job: NewJob) -> Job:
+        row = new_rows([(None, job)], self.clock.now_ms())
+        plain = repeated(self._statements["enqueue_plain"], 1)
+        cursor = self._connected().execute(plain, row)
+        if cursor.rowcount != 1 or cursor.lastrowid is None:
+            raise RowRefused(f"{self.path} left the job out: a trigger on the table jobs skips it")
+        return new_job_of(cursor.lastrowid, row, self.payload)
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         if len(jobs) < 2:

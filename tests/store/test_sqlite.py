@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.errors import SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.errors import RowRefused, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.checkpoint import WORTH_BYTES
@@ -672,3 +672,17 @@ def test_a_page_of_a_common_state_is_read_without_the_rest_of_it(store: SqliteSt
     last = store.find(state=State.SUCCEEDED, limit=3, before=500)
     assert [job.id for job in last] == [499, 498, 497]
     assert len(store.find(state=State.SUCCEEDED, limit=50, before=20)) == 19
+
+
+def test_a_job_that_a_trigger_leaves_out_is_not_told_as_stored(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    store.open()
+    with sqlite3.connect(tmp_path / "jobs.db") as stranger:
+        stranger.execute(
+            "CREATE TRIGGER skip BEFORE INSERT ON jobs BEGIN SELECT RAISE(IGNORE); END"
+        )
+    stranger.close()
+    with pytest.raises(RowRefused, match="left the job out"):
+        store.enqueue_one(new())
+    assert store.find() == []
+    store.close()
