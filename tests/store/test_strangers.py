@@ -19,7 +19,7 @@ from jobvisor.jobs.errors import JobsError, RowRefused
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store, postgres, sqlite, tables
 from jobvisor.jobs.store.base import Death
-from tests.postgres import shared
+from tests.postgres import Stranger, shared
 from tests.store.database import Database, PostgresDatabase
 from tests.store.making import GONE, claim, enqueue, life, new, record
 from tests.strangers import EXTREMES, LEAST, MOST, REFUSALS, STATES, written
@@ -255,3 +255,23 @@ def test_a_migration_brings_the_worst_rows_within_bounds(before: Store) -> None:
     jobs = claim(before, life())
     assert {job.task for job in jobs} == {"app:f", "app:good"}
     assert enqueue(before) > max(job.id for job in seen)
+
+
+def test_a_migration_lets_a_turn_that_has_begun_end_first() -> None:
+    url = shared().new_database()
+    store, worker = old_postgres(url), Stranger(url, "jobvisor")
+    try:
+        worker.sql("BEGIN; SELECT 1 FROM owners FOR KEY SHARE")
+        left = ["UPDATE jobs SET priority = 1; COMMIT"]  # of its turn
+
+        def go_on() -> None:
+            if left and worker.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") != [(0,)]:
+                worker.sql(left.pop())
+
+        store.on_wait = go_on
+        assert store.migrate() == (tables.SCHEMA - 1, tables.SCHEMA)
+        assert left == []
+    finally:
+        worker.close()
+        store.close()
+        shared().drop_database(url)

@@ -1,3 +1,7 @@
+-- In the order in which a turn takes them: it holds its row of `owners` when it comes to `jobs`, and while the
+-- rows are looked through below it would wait for this migration, and this migration for it.
+LOCK TABLE {schema}.owners, {schema}.jobs, {schema}.attempts IN ACCESS EXCLUSIVE MODE;
+
 -- A name for the time between two crashes of the server: it is kept where a crash, and a standby that takes
 -- over, leave nothing. Numbers of transactions that had not reached the disk are given out again after
 -- a crash, so what became of one is asked only under the name it was given out under.
@@ -68,7 +72,6 @@ CREATE TRIGGER jobs_forget AFTER DELETE ON {schema}.jobs FOR EACH ROW
 
 -- What a stranger's plain SQL may have written beyond all bounds comes back within them: such a row
 -- stopped every claim of its queue, or hid all others from `list`. This reads the table twice.
-LOCK TABLE {schema}.jobs IN SHARE ROW EXCLUSIVE MODE;
 UPDATE {schema}.jobs SET
     created_at = least(greatest(created_at, '0001-01-01Z'), '9999-12-31 23:59:59.999Z'),
     claimed_at = CASE WHEN claimed_at IS NOT NULL
