@@ -160,13 +160,16 @@ class StateDir:
             JobsError: the wish cannot be written, or the holder cannot be reached from here.
         """
         path = os.path.join(self.path, "scale.json")
+        beside = f"{path}.{os.getpid()}"
         try:
-            with open(f"{path}.{os.getpid()}", "w", encoding="utf-8") as file:
+            with open(beside, "w", encoding="utf-8") as file:
                 json.dump({pool: workers}, file)
-            os.replace(f"{path}.{os.getpid()}", path)
+            os.replace(beside, path)
         except FileNotFoundError:
             raise FamilyNotRunning(self._not_running()) from None
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
             raise JobsError(f"{path} cannot be written: {error.strerror}") from error
         try:
             self.signal(signals.SIGWINCH)
@@ -177,12 +180,13 @@ class StateDir:
     def take_scale(self) -> dict[str, int]:
         """The wish of `ask_scale`, once; empty where there is none that can be read."""
         path = os.path.join(self.path, "scale.json")
+        taken = f"{path}.taken"
         found: Any = None
         with contextlib.suppress(OSError, ValueError, RecursionError):
+            os.rename(path, taken)  # a wish that is written from here on is the next one
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(path, flags)
-            with open(descriptor, "rb") as file:
-                os.unlink(path)
+            with open(os.open(taken, flags), "rb") as file:
+                os.unlink(taken)
                 found = json.loads(file.read(WISH_BYTES_MAX))
         if not isinstance(found, dict):
             return {}

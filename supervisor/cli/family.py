@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import EX_TEMPFAIL, FamilyNotRunning, InvalidOption, JobsError
 from jobvisor.jobs.keys import PROCESSES_MAX
@@ -130,12 +131,22 @@ def reload(config: str | None, timeout: str | None) -> None:
         patience_ms = _duration("--timeout", timeout)
     state = StateDir(family.state_dir)
     before = of_holder(_readable(state), state.holder()) or {}
+    _check_release(before, "reload")
     pid = state.signal(signal.SIGHUP)
     say(f"family {family.name} (pid {pid}) is reloading")
     told = _wait_reload(state, _reload_number(before), patience_ms)
     if told["state"] == "refused":
         raise JobsError(f"reload refused: {told['reason']}")
     say("reloaded")
+
+
+def _check_release(found: Mapping[str, Any], key: str) -> None:
+    """A family of a release before 0.3 shows no answer that could be waited for."""
+    if found and key not in found:
+        raise JobsError(
+            f"the family (pid {found.get('pid')}) runs release {found.get('version')}, which does not "
+            f"answer this command of {__version__}: `jobvisor stop` it and start it again"
+        )
 
 
 def _reload_number(status: Mapping[str, Any]) -> int:
@@ -245,6 +256,7 @@ def wait_pools(
                 f"no family runs in {state.path}; start one with `jobvisor start`"
             )
         found = of_holder(state.status(), pid) or {}
+        _check_release(found, "pools")
         pools: dict[str, int] = found.get("pools") or {}
         if pools and (pool is None or pools.get(pool) == target):
             return pools

@@ -125,6 +125,18 @@ def test_scale_of_the_only_pool_needs_no_name_and_no_signal_where_it_is_so(
     assert player.heard() == []
 
 
+@pytest.mark.parametrize("command", [["reload"], ["scale", "3"]])
+def test_a_family_of_a_release_that_does_not_answer_is_not_waited_for(
+    run: Run, play: Play, command: list[str]
+) -> None:
+    status = {name: value for name, value in WELL.items() if name not in ("pools", "reload")}
+    player = Player(Path.cwd(), {**status, "version": "0.2.0"}, ())
+    result = run(*command)
+    assert result.exit_code == 1
+    assert "runs release 0.2.0" in result.stderr
+    assert player.heard() == []
+
+
 @pytest.mark.parametrize("words", [["3"], ["fast", "3"]])
 def test_scale_names_the_pools_there_are(run: Run, play: Play, words: list[str]) -> None:
     play(pools={"default": 2, "mail": 3})
