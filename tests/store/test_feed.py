@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.audience import TOLD_MOST
 from jobvisor.jobs.store.base import Rest
 from jobvisor.jobs.store.feed import KEPT, KEPT_MS, Changes, Cursor
+from jobvisor.jobs.store.following import Following
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import (
@@ -29,6 +32,7 @@ from tests.store.making import (
     running,
     undone,
 )
+from tests.store.processes import in_a_copy
 
 FOLLOWED = 30  # seconds
 
@@ -292,6 +296,28 @@ def test_a_change_that_is_undone_is_not_told(store: Store) -> None:
     assert follower.jobs() == [number]
 
 
+def test_what_a_process_changed_that_died_before_its_commit_is_not_told(
+    database: Database, store: Store
+) -> None:
+    if database.alone:
+        pytest.skip("one connection is all there is")
+    number = enqueue(store)
+    follower = Follower(store)
+
+    def change_and_die() -> None:
+        other = database.open()
+        assert isinstance(other, Following)
+        with other.transaction():
+            other.cancel(number)
+            other._tell_changes()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_copy(change_and_die) == ""
+    assert follower.jobs() == []
+    assert store.cancel(number) == "cancelled"
+    assert follower.jobs() == [number]
+
+
 def test_a_transaction_is_told_as_one_change(database: Database, store: Store) -> None:
     numbers = [enqueue(store) for _ in range(3)]
     follower = Follower(store)
@@ -416,8 +442,9 @@ def test_a_transaction_that_changed_too_many_jobs_tells_that_they_are_more(
 ) -> None:
     store.enqueue([new()] * (TOLD_MOST + 1))
     follower = Follower(store)
+    assert isinstance(store, Following)
     with store.transaction():
-        store._audience.note_all(range(1, TOLD_MOST + 2))  # type: ignore[attr-defined]
+        store._audience.note_all(range(1, TOLD_MOST + 2))
         store.cancel(1)
     told = follower.look()
     assert not told.is_complete
