@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
-from jobvisor.jobs.errors import StoreUnavailable
+from jobvisor.jobs.errors import RowRefused, StoreUnavailable
 from jobvisor.jobs.job import NewJob
 
 MOVES_MET = 10  # a row may move between two statements about it, but not for ever
@@ -40,6 +40,8 @@ def enqueueing(job: NewJob) -> Steps:
         rows = yield "enqueue", job._asdict()
         if rows:
             return Enqueued(rows[0][0], rows[0])
+        if job.unique_key is None:
+            raise RowRefused("the database left the job out: a trigger on the table jobs skips it")
         holder = yield "holder", {"unique_key": job.unique_key}
         if holder:
             return Enqueued(holder[0][0], None)

@@ -534,7 +534,7 @@ class PostgresStore(RelationalStore):
     def _copy(self, rows: list[tuple[int, NewJob]]) -> None:
         stored = copy(self._connected().cursor(), self._statements["copy"], rows)
         if stored < len(rows):
-            raise StoreRefused(
+            raise RowRefused(
                 f"{self.place} stored {stored} of {len(rows)} jobs without an error; "
                 f"look for a trigger on {self.schema}.jobs that leaves rows out"
             )

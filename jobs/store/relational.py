@@ -22,7 +22,7 @@ from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enq
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of
-from jobvisor.jobs.store.settlement import Settlement
+from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
 from jobvisor.jobs.store.transfer import Transfer
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
@@ -178,6 +178,8 @@ class RelationalStore(Settlement, Transfer, Following):
                 raise IllegalMove(
                     f"job {job} is {self.get(job).state}; only a finished job can be requeued"
                 )
+            # Its attempts begin anew, so that it may never come to one of those that look.
+            self._change("trim_attempts", {"job": job, "kept": HISTORY_MAX})
             self._pending_made = True
             self._moved("requeue", job, Changed._make(rows[0]))
 

@@ -86,6 +86,16 @@ def test_a_history_of_runs_given_back_is_bounded_too(store: Store) -> None:
     assert len(store.attempts(job)) == HISTORY_MAX
 
 
+def test_a_history_of_a_job_that_is_requeued_for_ever_is_bounded_too(store: Store) -> None:
+    job = enqueue(store, attempts_max=1)
+    for _ in range(HISTORY_MAX + 2):
+        who = life()
+        (claimed,) = claim(store, who)
+        store.apply([record(who, 1, claimed, "fail")], who)
+        store.requeue(job)
+    assert len(store.attempts(job)) == HISTORY_MAX
+
+
 def test_a_job_that_a_death_ends_is_told_as_failed(store: Store, told: list[Event]) -> None:
     who, job = running(store)
     store.rescue(job.id, who.owner, held(store, job.id, who), CRASH, None)

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.errors import JobsError, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.errors import JobsError, RowRefused, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import Outcome
@@ -1177,8 +1177,10 @@ def test_a_trigger_that_leaves_rows_of_a_batch_out_is_named(
         "CREATE TRIGGER skip BEFORE INSERT ON jobs FOR EACH ROW WHEN (new.priority = 9)"
         " EXECUTE FUNCTION skip()"
     )
-    with pytest.raises(StoreRefused, match="stored 2 of 3 jobs"):
+    with pytest.raises(RowRefused, match="stored 2 of 3 jobs"):
         store.enqueue([new(), new(priority=9), new()])
+    with pytest.raises(RowRefused, match="left the job out"):
+        store.enqueue_one(new(priority=9))
     assert store.find() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sqlite3
@@ -16,7 +17,7 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import RowRefused, SchemaError, StoreRefused, StoreUnavailable
-from jobvisor.jobs.job import State
+from jobvisor.jobs.job import NewJob, State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.checkpoint import WORTH_BYTES
 from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore, file_system
@@ -527,6 +528,20 @@ def test_two_first_migrations_at_the_same_instant_are_one(tmp_path: Path) -> Non
         connection.close()
 
 
+def test_a_migration_that_could_not_begin_is_tried_again_by_the_next_verb(
+    tmp_path: Path, file: SqliteDatabase
+) -> None:
+    wake = os.open(tmp_path / "jobs.db-wake", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(wake, fcntl.LOCK_EX)
+    store = open_store(f"sqlite:///{file.path}", durable=False, clock=file.clock)
+    store.on_wait = lambda: file.clock.move(60_000)
+    with pytest.raises(StoreUnavailable, match="is being migrated by another process"):
+        store.open()
+    os.close(wake)
+    assert enqueue(store) == 1
+    store.close()
+
+
 # -- plans: no statement of a loop reads the whole table
 
 
@@ -674,15 +689,36 @@ def test_a_page_of_a_common_state_is_read_without_the_rest_of_it(store: SqliteSt
     assert len(store.find(state=State.SUCCEEDED, limit=50, before=20)) == 19
 
 
-def test_a_job_that_a_trigger_leaves_out_is_not_told_as_stored(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
-    store.open()
-    with sqlite3.connect(tmp_path / "jobs.db") as stranger:
-        stranger.execute(
-            "CREATE TRIGGER skip BEFORE INSERT ON jobs BEGIN SELECT RAISE(IGNORE); END"
-        )
-    stranger.close()
+@pytest.mark.parametrize("jobs", [[new()], [new(), new()], [new(unique_key="mine"), new()]])
+def test_a_job_that_a_trigger_leaves_out_is_not_told_as_stored(
+    file: SqliteDatabase, store: SqliteStore, jobs: list[NewJob]
+) -> None:
+    file.sql(
+        "CREATE TRIGGER skip BEFORE INSERT ON jobs WHEN new.unique_key IS NULL"
+        " BEGIN SELECT RAISE(IGNORE); END"
+    )
     with pytest.raises(RowRefused, match="left the job out"):
-        store.enqueue_one(new())
+        store.enqueue(jobs)
+    with pytest.raises(RowRefused, match="left the job out"):
+        store.enqueue_one(jobs[-1])
     assert store.find() == []
-    store.close()
+
+
+@pytest.mark.parametrize("many", [3, 250])
+def test_the_ids_of_a_batch_are_its_own_where_a_trigger_enqueues_too(
+    file: SqliteDatabase, store: SqliteStore, many: int
+) -> None:
+    held = enqueue(store, unique_key="held")
+    file.sql(
+        "CREATE TRIGGER audit AFTER INSERT ON jobs WHEN new.task <> 'audit'"
+        " BEGIN INSERT INTO jobs (task) VALUES ('audit'); END"
+    )
+    jobs = [new(priority=number) for number in range(many)]
+    jobs[1] = new(unique_key="held")
+    found = store.enqueue(jobs)
+    assert found[1] == (held, False)
+    del found[1], jobs[1]
+    assert [created for _number, created in found] == [True] * len(jobs)
+    stored = [store.get(number) for number, _created in found]
+    assert [(job.task, job.priority) for job in stored] == [("app:f", job.priority) for job in jobs]
+    assert len(store.find(task="audit", limit=1000)) == len(jobs)
