@@ -444,15 +444,15 @@ class SqliteStore(RelationalStore):
             if self._depth or job.unique_key is not None:
                 return super().enqueue_one(job)
             # A statement is a transaction by itself, with the writers' lock from its beginning.
-            stored = self._run(self._enqueue_plain, job)
+            stored = self._run(self._enqueue_alone, job)
             self._enqueued(stored.id, job)
             left = self._left_behind()
         self._tell(*left)
         return stored
 
-    def _enqueue_plain(self, job: NewJob) -> Job:
+    def _enqueue_alone(self, job: NewJob) -> Job:
         row = new_rows([(None, job)], self.clock.now_ms())
-        plain = repeated(self._statements["enqueue_plain"], 1)
+        plain = repeated(self._statements["enqueue_alone"], 1)
         cursor = self._connected().execute(plain, row)
         if cursor.rowcount != 1 or cursor.lastrowid is None:
             raise self._left_out()

@@ -26,7 +26,6 @@ from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.store import Rest, Store, open_store
 from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, PostgresStore
-from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.tables import SCHEMA
 from tests.clock import MovableClock
 from tests.postgres import Server, Stranger, debian, shared, wheel
@@ -147,11 +146,6 @@ def seconds_since(began: int) -> float:
 
 
 # -- statements
-
-
-def test_both_dialects_have_the_same_statements_in_the_same_order() -> None:
-    ours, theirs = list(statements("postgres")), list(statements("sqlite"))
-    assert [name for name in ours if name in theirs] == theirs
 
 
 # -- a fork, an interrupt

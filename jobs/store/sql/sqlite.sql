@@ -497,7 +497,7 @@ WHERE jobs.id = told.column1 AND +jobs.state = 'running' AND +jobs.owner = told.
 SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
     coalesce((SELECT max(id) FROM jobs), 0));
 
--- name: enqueue_plain
+-- name: enqueue_alone
 -- One new job without a unique key, in a statement that is a transaction by itself. To bring it back by
 -- RETURNING cost a fifth of all; the caller knows every value but the id.
 INSERT INTO jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
