@@ -134,6 +134,7 @@ class Client:
         self._clock = clock
         self._events = Events()
         self._events.subscribe(log_event)
+        self._exports = 0
         self._lock = threading.Lock()
         self._store_of: tuple[int, Store] | None = None
         self._watch_of: tuple[int, Watch] | None = None
@@ -403,7 +404,11 @@ class Client:
         Read them within the block; nothing may be changed through this client in it.
         """
         with self._store() as store, store.snapshot():
-            yield Export(store.running(), store.families(), _exported(store, finished=finished))
+            self._exports += 1  # another call within the block must not end the snapshot
+            try:
+                yield Export(store.running(), store.families(), _exported(store, finished=finished))
+            finally:
+                self._exports -= 1
 
     def import_(self, jobs: Iterable[JobRow]) -> Imported:
         """Store exported jobs under their ids, with their attempts: all or none, and no events.
@@ -445,7 +450,7 @@ class Client:
     def _rest(self) -> None:
         """No connection stays open in between where none is to be held."""
         store_of = self._store_of  # once: another thread may close this client
-        if not self._hold and Client.stage is None and store_of is not None:
+        if not self._hold and not self._exports and Client.stage is None and store_of is not None:
             store_of[1].close()
 
     def _load_codec(self) -> None:

@@ -297,11 +297,6 @@ TABLES: tuple[Table, ...] = (
 )
 
 
-def table_of(name: str) -> Table:
-    """The table of this name."""
-    return next(table for table in TABLES if table.name == name)
-
-
 def render() -> str:
     """The text of a `config.toml` that shows every key with its default and one line of comment."""
     lines = [

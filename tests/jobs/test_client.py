@@ -768,3 +768,14 @@ Broken = Callable[[Client], object]
 def test_every_error_of_a_client_is_a_jobs_error(client: Client, broken: Broken) -> None:
     with pytest.raises(JobsError):
         broken(client)
+
+
+def test_a_look_within_an_export_does_not_end_its_snapshot(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Client(url, hold=False) as client, Client(url) as other:
+        first = other.enqueue("app:first")
+        with client.export() as export:
+            assert client.get(first).state is State.PENDING
+            other.enqueue("app:later")
+            assert [row.task for row in export.jobs] == ["app:first"]
+        assert len(client.list()) == 2
