@@ -396,6 +396,7 @@ class PostgresStore(RelationalStore):
             return None if told == "in progress" else told or fate.UNKNOWN
 
         told = fate.until_known(ask, self.clock, self.on_wait)
+        self.close()  # it was made to ask: the next verb looks at the schema, and names the server
         if told != "committed":
             raise StoreUnavailable(
                 f"{self.place}: the connection broke at the commit, "
@@ -520,6 +521,7 @@ class PostgresStore(RelationalStore):
             return 0 if gone else None
 
         number = fate.until_known(ask, self.clock, self.on_wait)
+        self.close()
         if not number:
             told = fate.UNKNOWN if number is None else fate.NOT_THERE
             raise StoreUnavailable(

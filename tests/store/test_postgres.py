@@ -791,6 +791,21 @@ def test_a_lost_commit_that_nobody_can_be_asked_about_is_told_as_unknown(place: 
     assert len(store.find()) == 1
 
 
+def test_after_a_crash_was_found_the_next_lost_commit_can_be_looked_up_again(place: Place) -> None:
+    store = place.open()
+
+    def enqueue_over_a_crash() -> None:
+        with store.transaction():
+            enqueue(store)
+            place.stranger.sql("DELETE FROM incarnation")  # a crash leaves nothing of it
+            place.proxy.drop_after(b"COMMIT")
+
+    with pytest.raises(StoreUnavailable, match="the server has crashed"):
+        enqueue_over_a_crash()
+    place.proxy.drop_after(b"COMMIT")
+    assert enqueue(store) == 2
+
+
 INSERTING = b"unique_key, expires_at, nonce, created_at"
 
 
