@@ -221,7 +221,7 @@ class Waker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go."""
+        """Close the descriptor; it wakes nobody from then on."""
 
 
 class Store(ABC):

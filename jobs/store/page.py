@@ -28,7 +28,7 @@ def repeated(statement: str, rows: int) -> str:
 
 
 def new_rows(rows: Iterable[tuple[int | None, NewJob]], now: int) -> list[Any]:
-    """What the statement `enqueue_many` takes for these jobs under these ids (None: the next one)."""
+    """The values of the statements that enqueue, for these jobs under these ids (None: the next one)."""
     found: list[Any] = []
     for number, job in rows:
         (

@@ -36,14 +36,14 @@ from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.addresses import resolved
 from jobvisor.jobs.store.arrays import columns
 from jobvisor.jobs.store.audience import listed
-from jobvisor.jobs.store.base import NOTHING, Applied, JobRow, Life, Record, Rest, Turn, Waker
+from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
-from jobvisor.jobs.store.rows import Changed, in_order, job_of
+from jobvisor.jobs.store.rows import Changed, in_order, new_job_of
 from jobvisor.jobs.store.session import set_all, settings
 from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
 from jobvisor.jobs.store.sqlstate import named
@@ -491,19 +491,12 @@ class PostgresStore(RelationalStore):
             return None
         number, state, run_at, created_at, expires_at = row
         self._enqueued(number, job)
-        return job_of(
-            JobRow(
-                id=number, task=job.task, args=job.args, kwargs=job.kwargs, queue=job.queue,
-                priority=job.priority, state=state, run_at=run_at, attempt=0,
-                attempts_max=job.attempts_max, claims=0, losses=0, policy=job.policy,
-                timeout_ms=job.timeout_ms, memory_bytes=job.memory_bytes,
-                unique_key=job.unique_key, expires_at=expires_at, deferred=None,
-                cancel_requested=0, owner=None, claim=None, created_at=created_at,
-                claimed_at=None, started_at=None, finished_at=None, result=None, error=None,
-                progress=None,
-            ),
-            self.payload,
+        values = (
+            number, job.task, job.args, job.kwargs, job.queue, job.priority, state, run_at,
+            job.attempts_max, job.policy, job.timeout_ms, job.memory_bytes, job.unique_key, expires_at,
+            created_at,
         )  # fmt: skip
+        return new_job_of(number, values, self.payload)
 
     def _look_for(self, nonce: int, backend: int, error: Exception) -> int:
         """The answer to a lone enqueue was lost: the id of the job, if it was stored.
@@ -743,13 +736,13 @@ class PostgresStore(RelationalStore):
         if self.listens() or not self._notify:
             return False
         with self._lock, self._named_errors():
-            connection = self._connected()
+            self._connected()
             if self.pooled:
                 return False
-            self._once_more(lambda: self._listen(connection))
+            self._once_more(self._listen)
         return True
 
-    def _listen(self, _connection: PatientConnection) -> None:
+    def _listen(self) -> None:
         self._connected().execute(self._worded("LISTEN {schema}").encode())
         self._listening = True
 
