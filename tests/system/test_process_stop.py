@@ -105,20 +105,6 @@ def test_quit_kills_at_once_and_gives_the_job_back_uncharged(build: Build) -> No
     assert house.history(job) == ["stopped"]
 
 
-def test_a_second_term_kills_what_the_first_one_let_run(build: Build) -> None:
-    house = build(TASKS, processes=1)
-    job = house.enqueue("stuck", retries=0)
-    family = house.start()
-    house.wait_lines("stuck")
-    family.send_signal(signal.SIGTERM)
-    eventually(lambda: house.said("stopping: running jobs have"))
-    assert family.poll() is None
-    assert house.stop(family) == 75
-    found = house.client.get(job)
-    assert (found.state, found.attempt) == ("pending", 0)
-    assert house.history(job) == ["stopped"]
-
-
 def test_terms_within_a_moment_are_one_and_a_later_one_kills(build: Build) -> None:
     house = build(TASKS, processes=2)
     job = house.enqueue("stuck", retries=0)
@@ -139,6 +125,7 @@ def test_terms_within_a_moment_are_one_and_a_later_one_kills(build: Build) -> No
     assert everybody_left(pids)
     found = house.client.get(job)
     assert (found.state, found.attempt, found.owner is None) == ("pending", 0, False)
+    assert house.history(job) == ["stopped"]
 
 
 def test_a_stuck_task_is_killed_at_stop_timeout_and_its_job_is_given_back(build: Build) -> None:
