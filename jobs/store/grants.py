@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jobvisor.jobs.errors import InvalidOption
 
+SEQUENCE = "SEQUENCE "
 #: By what a role is for: a privilege, and the tables and sequences it is needed on.
 _TABLES = "jobs, attempts, families, owners"
 PURPOSES: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -38,7 +39,7 @@ def grants(role: str, purpose: str, schema: str) -> str:
     who, where = _quoted(role), _quoted(schema)
     lines = [f"GRANT USAGE ON SCHEMA {where} TO {who};"]
     for privilege, objects in PURPOSES[purpose]:
-        kind = "SEQUENCE " if objects.startswith("SEQUENCE ") else ""
+        kind = SEQUENCE if objects.startswith(SEQUENCE) else ""
         names = objects.removeprefix(kind).split(", ")
         told = ", ".join(f"{where}.{name}" for name in names)
         lines.append(f"GRANT {privilege} ON {kind}{told} TO {who};")

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
+from jobvisor.jobs.store.grants import PURPOSES, SEQUENCE
 from jobvisor.jobs.store.postgres import OLDEST_SERVER
 from jobvisor.jobs.store.tables import SCHEMA
 from jobvisor.jobs.url import shown_url
@@ -329,22 +330,28 @@ def _unmigrated(server: Server, facts: Facts, name: str, *, may_create: bool) ->
 
 
 def _denied(server: Server, name: str) -> list[str]:
-    # The sequences of identity columns come with their tables.
+    """What `jobvisor grants --work` would give this role and it has not."""
+    asked = [
+        (right, relation, objects.startswith(SEQUENCE))
+        for rights, objects in PURPOSES["work"]
+        for right in rights.split(", ")
+        for relation in objects.removeprefix(SEQUENCE).split(", ")
+    ]
+    rights, relations, sequences = zip(*asked, strict=True)
     rows = server.rows(
         """
-        SELECT right_.name, string_agg(relname, ', ' ORDER BY relname)
-        FROM pg_class CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'])
-            WITH ORDINALITY AS right_ (name, place)
-        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
-            AND NOT has_table_privilege(pg_class.oid, right_.name)
-            AND (relname <> 'meta' OR right_.name = 'SELECT')
-            AND relname <> 'incarnation'
-            AND (relkind = 'r' OR (relkind = 'S' AND right_.name IN ('SELECT', 'UPDATE')
-                AND NOT EXISTS (SELECT 1 FROM pg_depend
-                    WHERE objid = pg_class.oid AND deptype = 'i')))
-        GROUP BY right_.name, right_.place ORDER BY right_.place
+        SELECT right_, string_agg(name, ', ' ORDER BY name)
+        FROM unnest(%(rights)s::text[], %(relations)s::text[], %(sequences)s::bool[])
+                AS asked (right_, name, is_sequence)
+            CROSS JOIN to_regclass(format('%%I.%%I', %(schema)s::text, name)) AS found
+        WHERE NOT CASE WHEN is_sequence THEN has_sequence_privilege(found, right_)
+            ELSE has_table_privilege(found, right_) END
+        GROUP BY right_ ORDER BY right_
         """,
         schema=name,
+        rights=list(rights),
+        relations=list(relations),
+        sequences=list(sequences),
     )
     return [f"{right} on {tables} in {name}" for right, tables in rows]
 

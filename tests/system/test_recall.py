@@ -124,10 +124,10 @@ MIDDLE = MATES + marking("""
     @task
     def short(ctx: Context, n):
         mark("start", ctx)
-        if n % 25 == 0 and not os.path.exists("long"):
+        if n % 10 == 0 and not os.path.exists("long"):
             before, behind = mates(ctx)
             found = f"{ctx.job} {before} {behind}"
-            if before > 10 and behind > 10 and only_once("long", found):
+            if before > 3 and behind > 3 and only_once("long", found):
                 while not os.path.exists("go"):
                     time.sleep(0.002)  # task body
         mark("end", ctx)
