@@ -143,7 +143,6 @@ def test_a_family_that_cannot_write_its_heartbeat_starts_nothing_and_goes_on_as_
     assert len(held) - len(starts) > 20, "its batch was through before its lease had ended"
     last = max(mark.at for mark in starts)
     assert last < lease_until + 50_000_000
-    assert last > lease_until - 1_200_000_000, "it had stopped before its lease ended"
     (site.folder / "slow").unlink()
     proxy.restore()
     site.wait_finished(ids)
