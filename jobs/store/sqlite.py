@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Record, Turn, Waker
 from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
 from jobvisor.jobs.store.fault import NamedFaults, is_busy, is_refusal
+from jobvisor.jobs.store.filesystem import file_system, is_network
 from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.rows import new_job_of
@@ -48,9 +48,6 @@ TRY_FIRST, TRY_CAP = 0.0002, 0.005
 BEAT_NS = 100_000_000  # while waiting, the caller's beat moves this often
 
 _OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
-_NETWORK = (
-    "nfs", "cifs", "smb", "9p", "virtiofs", "sshfs", "ceph", "gluster", "afs", "lustre",
-)  # fmt: skip
 
 Value = TypeVar("Value")
 
@@ -545,32 +542,6 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def file_system(folder: str) -> str:
-    """The kind of file system a folder lies on, such as "ext4"; "" where it is not known."""
-    best, kind = "", ""
-    folder = os.path.realpath(folder)
-    try:
-        with open("/proc/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                _device, escaped, found, *_ = line.split(" ")
-                place = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), escaped)
-                inside = folder == place or folder.startswith(place.rstrip("/") + "/")
-                if inside and len(place) >= len(best):
-                    best, kind = place, found
-    except FileNotFoundError:
-        return ""
-    return kind
-
-
-def is_network(kind: str) -> bool:
-    """Whether a kind of file system is shared between machines: its locks and mappings lie.
-
-    >>> is_network("nfs4"), is_network("fuse.glusterfs"), is_network("ext4")
-    (True, True, False)
-    """
-    return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 
 def _schema_number(connection: sqlite3.Connection) -> int:

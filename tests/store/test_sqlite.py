@@ -20,7 +20,8 @@ from jobvisor.jobs.errors import RowRefused, SchemaError, StoreRefused, StoreUna
 from jobvisor.jobs.job import NewJob, State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.checkpoint import WORTH_BYTES
-from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore, file_system
+from jobvisor.jobs.store.filesystem import file_system
+from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore
 from jobvisor.jobs.store.statements import statements
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import claim, enqueue, life, new, record, running
