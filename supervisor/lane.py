@@ -68,7 +68,7 @@ class Lane:
         """When the last job ended."""
         self.current: Claimed | None = None
         """The job that runs, or has run and is not recorded yet."""
-        self._progress = b""  # how far it last said that it had come
+        self._progress = (0, b"")  # a job, and how far it last said that it had come
 
     def run(self, job: Claimed) -> int | None:
         """Run one job and record its outcome: how many ns it took, None where it must not start."""
@@ -88,7 +88,7 @@ class Lane:
             return None
         words[at + STARTED] += 1
         self.current = job
-        self._progress = b""
+        self._progress = (0, b"")
         outcome = self.execution.run(job, ends, waited_ns=began - self.claimed_ns)
         self.ended_ns = ended = self._clock.monotonic_ns()
         took = ended - began
@@ -118,6 +118,7 @@ class Lane:
 
     def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> None:
         """Keep an outcome: in the ledger, or in the database where the ledger has no place for it."""
+        speaker, progress = self._progress  # of a thread that speaks of an earlier job, perhaps
         entry = Entry(
             self.claim,
             job.id,
@@ -127,7 +128,7 @@ class Lane:
             took_ns // 1_000_000,
             outcome.delay_ms,
             outcome.body(),
-            self._progress,
+            progress if speaker == job.id else b"",
         )
         self._recorded(job, entry, outcome)
         if self.ledger is None or len(entry.body) > INLINE:
@@ -151,7 +152,7 @@ class Lane:
             if not number:
                 return
             self._slot[PROGRESS] = number
-        self._progress = told
+        self._progress = (job, told)
 
     def cancelled(self, job: int, /) -> bool:
         """Whether the caretaker brought a cancel for this job, which is the current one."""

@@ -1,0 +1,52 @@
+"""One job after the other in a lane, without a worker around it."""
+
+from __future__ import annotations
+
+import threading
+
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.context import Context
+from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.registry import Registry
+from jobvisor.supervisor.board import FOREVER, LEASE_UNTIL, Board
+from jobvisor.supervisor.lane import Lane
+from jobvisor.supervisor.ledger import Entry
+
+is_there, go_on = threading.Event(), threading.Event()
+
+
+class Halting(str):
+    """A text that waits while it is encoded, as a thread may be halted there."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object, **__: object) -> bytes:
+        is_there.set()
+        assert go_on.wait(30)
+        return b'{"done": 9}'
+
+
+def test_progress_of_a_job_that_has_ended_meanwhile_is_not_that_of_the_next_one() -> None:
+    board, registry, kept = Board(), Registry(), list[Entry]()
+    board[LEASE_UNTIL] = FOREVER
+    lane = Lane(
+        board, board.slots[1], SYSTEM, leaving=lambda: False, stopping=lambda: False,
+        recorded=lambda *_: None, commit=kept.append,
+    )  # fmt: skip
+    lane.claim = 1
+    thread = threading.Thread(target=lane.progress, args=(1, Halting()))
+
+    def run(ctx: Context) -> None:
+        if ctx.job == 1:  # leaves a thread that speaks of it later
+            thread.start()
+            assert is_there.wait(30)
+        else:
+            go_on.set()
+            thread.join()
+
+    registry.task(run, name="app:run")
+    lane.execution = Execution(registry, clock=SYSTEM, port=lane, worker="worker 1")
+    for job in (1, 2):
+        lane.run(Claimed(job, "app:run", "[]", "{}", 1, 4, 1, None, 0, 0, None, "default", 0))
+    assert [(entry.job, entry.progress) for entry in kept] == [(1, b""), (2, b"")]
