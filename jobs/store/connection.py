@@ -53,6 +53,12 @@ class PatientConnection(psycopg.Connection[TupleRow]):
                     self.pgconn.finish()
                     raise psycopg.OperationalError(f"no answer for {limit:.0f} s") from error
                 gen = _resumed(gen)
+            except (psycopg.Error, KeyboardInterrupt):
+                raise  # psycopg itself ends what runs at a Ctrl-C
+            except BaseException:
+                # Of a signal handler of the application: what comes next on this socket is unknown.
+                self.pgconn.finish()
+                raise
 
     @contextmanager
     def pipeline(self) -> Iterator[psycopg.Pipeline]:

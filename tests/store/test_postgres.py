@@ -206,13 +206,25 @@ INTERRUPTS = {
 }
 
 
+class AlarmError(Exception):
+    """What an application raises out of a signal handler of its own."""
+
+
 @pytest.mark.parametrize("interrupt", INTERRUPTS.values(), ids=INTERRUPTS.keys())
 @pytest.mark.parametrize("verb", ["turn", "enqueue"])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, AlarmError])
 def test_an_interrupt_in_the_middle_of_a_wait_is_heard_and_leaves_a_usable_store(
-    database: PostgresDatabase, store: PostgresStore, verb: str, interrupt: Callable[[], None]
+    database: PostgresDatabase,
+    store: PostgresStore,
+    verb: str,
+    interrupt: Callable[[], None],
+    raised: type[BaseException],
 ) -> None:
+    def handler(*_: object) -> None:
+        raise raised
+
     number, left = enqueue(store), backend(store)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, handler)
     beats: list[None] = []
 
     def once() -> None:
@@ -224,7 +236,7 @@ def test_an_interrupt_in_the_middle_of_a_wait_is_heard_and_leaves_a_usable_store
     try:
         holder.sql("BEGIN; LOCK TABLE jobs IN EXCLUSIVE MODE")
         store.on_wait = once
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raised):
             HANGING[verb](store)
     finally:
         holder.close()
