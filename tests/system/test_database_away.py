@@ -68,7 +68,7 @@ def test_a_worker_waits_for_a_database_that_went_away_without_spinning_or_shouti
     eventually(lambda: house.said("the database cannot be used"), what="it is noticed")
     pids = [family.pid, *house.children(family.pid)]
     before, began = seconds_used(pids), SYSTEM.monotonic_ns()
-    house.wait_rounds(3)  # the first may come at once, and the processor's time is told in 10 ms
+    house.wait_rounds(2)  # the first may come at once, and the processor's time is told in 10 ms
     seconds = (SYSTEM.monotonic_ns() - began) / 1e9
     shares = {pid: (used - before[pid]) / seconds for pid, used in seconds_used(pids).items()}
     assert max(shares.values()) < 0.10, shares
