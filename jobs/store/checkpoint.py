@@ -13,9 +13,10 @@ import sqlite3
 
 from jobvisor.jobs.clock import Clock
 
-NET_PAGES = (
-    4000  # from here on the commits of any connection carry the log; the caretaker is before them
-)
+NET_PAGES = 4000  # from here on a commit carries the log itself; the caretaker is before it
+#: A durable commit sooner: until the log begins anew each one makes the file longer, and waits for the disk
+#: to know its new size as well. Of 2,000 jobs on a new file, 4,000/s instead of 2,900 (measured).
+DURABLE_NET_PAGES = 1000
 KEPT_BYTES = NET_PAGES * 4120  # a log that begins anew keeps so much of its file
 WORTH_BYTES = 4 << 20  # the log is worth a step of the caretaker from here on
 LARGE_BYTES = 64 << 20  # and from here on writers may have to wait a moment so that it begins anew
@@ -23,13 +24,17 @@ PATIENCE_MS = 5  # that moment
 AGAIN_FIRST, AGAIN_CAP = 1.0, 60.0  # seconds until a large log is tried again that was in use
 
 
-#: What every connection says about the log. To write over bytes of its file costs a durable commit one
-#: write, and to add some a change of the file's size as well, so that a part is kept; a log that a
-#: reader has made large is cut by the first commit that begins it anew.
-LOG_SETTINGS = (
-    f"PRAGMA wal_autocheckpoint = {NET_PAGES}",
-    f"PRAGMA journal_size_limit = {KEPT_BYTES}",
-)
+def log_settings(*, durable: bool) -> tuple[str, ...]:
+    """What a connection says about the log.
+
+    To write over bytes of its file costs a durable commit one write, and to add some a change of the
+    file's size as well, so that a part is kept; a log that a reader has made large is cut by the first
+    commit that begins it anew.
+    """
+    return (
+        f"PRAGMA wal_autocheckpoint = {DURABLE_NET_PAGES if durable else NET_PAGES}",
+        f"PRAGMA journal_size_limit = {KEPT_BYTES}",
+    )
 
 
 class Checkpoint:

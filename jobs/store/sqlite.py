@@ -30,7 +30,7 @@ from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Record, Turn, Waker
-from jobvisor.jobs.store.checkpoint import LOG_SETTINGS, Checkpoint
+from jobvisor.jobs.store.checkpoint import Checkpoint, log_settings
 from jobvisor.jobs.store.fault import NamedFaults, is_busy, is_refusal
 from jobvisor.jobs.store.filesystem import file_system, is_network
 from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
@@ -133,7 +133,7 @@ class SqliteStore(RelationalStore):
         connection.text_factory = _text
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            for setting in LOG_SETTINGS:
+            for setting in log_settings(durable=self._durable):
                 connection.execute(setting)
             connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:

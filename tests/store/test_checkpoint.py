@@ -12,7 +12,7 @@ import pytest
 
 from jobvisor import Client
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.store.checkpoint import KEPT_BYTES, LARGE_BYTES, LOG_SETTINGS, Checkpoint
+from jobvisor.jobs.store.checkpoint import KEPT_BYTES, LARGE_BYTES, Checkpoint, log_settings
 from tests.clock import MovableClock
 from tests.store.database import SqliteDatabase
 from tests.store.making import claim, life, new, record
@@ -38,7 +38,7 @@ class Log:
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")
-        for setting in LOG_SETTINGS:
+        for setting in log_settings(durable=False):
             connection.execute(setting)
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection
