@@ -874,7 +874,10 @@ def test_a_lost_enqueue_that_is_still_under_way_is_waited_for(place: Place) -> N
 
 
 def cut_when_it_waits(place: Place, store: PostgresStore) -> None:
-    blocked = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"
+    blocked = (
+        "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"
+        f" AND relation = '{place.schema}.jobs'::regclass"
+    )
     eventually(lambda: place.server.sql(blocked) == [(True,)], what="the insert waits")
     place.proxy.cut()
     place.proxy.restore()

@@ -226,7 +226,8 @@ def test_a_crash_of_the_whole_server_under_load_loses_and_repeats_nothing(
     pids = family_of(house, family)
     for count in (500, 1_500):
         eventually(lambda count=count: len(house.lines("runs")) >= count)  # type: ignore[misc]
-        server.kill_backend(random.choice(server.backends()), signal.SIGKILL)
+        backends = eventually(server.backends, what="somebody is connected")
+        server.kill_backend(random.choice(backends), signal.SIGKILL)
     watch.wait_all("succeeded")
     assert family_of(house, family) == pids
     check_each_ran_once(house, watch, ids)
