@@ -34,16 +34,16 @@ def end_remains(identity: Identity, owner: int, ledger: str | None, clock: Clock
     """
     if not hasattr(os, "pidfd_open") or identity.alive() is not False:
         return 0
-    ended = 0
+    ended: set[int] = set()  # one that takes its time to go is signalled again, and counts once
     for _ in range(PASSES):
-        killed = sum(_end(pid, identity, owner, ledger) for pid in _members(identity.pid))
+        killed = {pid for pid in _members(identity.pid) if _end(pid, identity, owner, ledger)}
         if not killed:
             break
-        ended += killed
+        ended |= killed
         clock.sleep(PAUSE_SECONDS)
     if ended:
-        say("remains_ended", pid=identity.pid, count=ended)
-    return ended
+        say("remains_ended", pid=identity.pid, count=len(ended))
+    return len(ended)
 
 
 def _members(group: int) -> list[int]:

@@ -16,16 +16,26 @@ STEPS = (
 )
 
 
+#: What failed while six tests ran at a time is run again alone: what fails again is broken. What passes then
+#: is unsteady, stands in the output above, and is to be mended too.
+AGAIN = ("pytest", "-n", "0", "--last-failed", "--last-failed-no-failures", "none")
+FAILED = 1  # pytest's exit code where tests failed, and nothing worse
+
+
 def main() -> int:
     """Run each step with this interpreter's own tools; stop at the first that fails."""
-    for module, *arguments in STEPS:
-        print(f"-- {module} {' '.join(arguments)}", flush=True)
-        code = subprocess.run(
-            [sys.executable, "-m", module, *arguments], cwd=ROOT, check=False
-        ).returncode
+    for step in STEPS:
+        code = _run(step)
+        if code == FAILED and step == ("pytest",):
+            code = _run(AGAIN)
         if code:
             return code
     return 0
+
+
+def _run(step: tuple[str, ...]) -> int:
+    print(f"-- {' '.join(step)}", flush=True)
+    return subprocess.run([sys.executable, "-m", *step], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -584,6 +584,8 @@ class PostgresStore(RelationalStore):
                     break
                 return self._turn_at_once(life, claim, **asked)
             except (RowRefused, OverflowError, UnicodeError):
+                # Of what was sent behind the refused statement psycopg may believe that it is prepared.
+                self.close()
                 break  # one row the database refuses must not block the others
             except StoreUnavailable as error:
                 if left == 0 or not isinstance(error.__cause__, _IN_THE_WAY):
