@@ -220,6 +220,8 @@ def test_whatever_signals_come_a_stop_ends_and_says_truly_how(
         job = house.enqueue("stuck" if busy else "quick", *([] if busy else [1]), retries=0)
         family = house.start()
         house.wait_lines("stuck" if busy else "quick")
+        if not busy:
+            house.wait_state(job, "succeeded")  # its line is written before its end is recorded
         pids = pids_of(house, family.pid)
         for number, pause in sequence:
             if family.poll() is None:
