@@ -483,7 +483,7 @@ STEPS = settings(
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_sequence_of_verbs_leaves_the_rows_that_the_model_has(kind: str) -> None:
     # The same sequences for the same code: a commit is not to be blamed for what chance found.
-    examples = 80 if kind == "memory" else 30
+    examples = 150 if kind == "memory" else 40
     machine = type("Queue", (Queue,), {"kind": kind})
     few = settings(STEPS, max_examples=examples, derandomize=True)
     run_state_machine_as_test(machine, settings=few)

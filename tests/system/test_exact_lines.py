@@ -41,19 +41,19 @@ def some_lines(house: House, play: str, stride: int, expected: int, last: int = 
 
 
 def test_a_worker_that_dies_at_any_line_costs_its_current_job_one_attempt(build: Build) -> None:
-    some_lines(build(TASKS), "worker", stride=131, expected=1500)
+    some_lines(build(TASKS), "worker", stride=67, expected=1500)
 
 
 def test_a_settling_that_dies_at_any_line_is_done_again_without_a_trace(build: Build) -> None:
-    some_lines(build(TASKS), "caretaker", stride=101, expected=700)
+    some_lines(build(TASKS), "caretaker", stride=53, expected=700)
 
 
 def test_a_claim_recalled_at_any_line_of_its_worker_runs_each_job_once(build: Build) -> None:
-    some_lines(build(TASKS), "recall", stride=61, expected=400)
+    some_lines(build(TASKS), "recall", stride=29, expected=400)
 
 
 def test_an_orphan_that_dies_while_it_is_judged_keeps_what_it_recorded(build: Build) -> None:
-    some_lines(build(TASKS), "orphans", stride=29, expected=250, last=250)
+    some_lines(build(TASKS), "orphans", stride=13, expected=250, last=250)
 
 
 @pytest.mark.soak
