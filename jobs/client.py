@@ -88,7 +88,8 @@ class Client:
     """A door to one database, for any number of threads.
 
     What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that
-    JOBVISOR_CONFIG names, then ./config.toml; in a task it is what the family has.
+    JOBVISOR_CONFIG names, then ./config.toml; in a task it is what the family has. With a URL no
+    file is needed; ./config.toml still says the rest (codec, durability, defaults) where it is ours.
     Nothing is connected before the first call. After a fork the copy connects anew by itself.
 
     >>> with Client("memory://") as client:

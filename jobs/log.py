@@ -157,6 +157,13 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "the parent was stopped for {seconds} s; nobody is judged for the next second",
     ),
+    "config_passed_over": (
+        logging.WARNING,
+        (
+            "{error}; this file in {folder} is passed over, because a database is named without it: "
+            "if it is meant, mend it or name it by JOBVISOR_CONFIG"
+        ),
+    ),
     # the database
     "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
     "database_back": (logging.INFO, "the database is back after {delay}"),

@@ -1,7 +1,8 @@
 """What a client needs to know, found by one rule: argument, environment twin, file, default.
 
 The rule holds for each value by itself: a database named by an argument or a variable does not hide
-the rest of the file. The file is the one JOBVISOR_CONFIG names, else ./config.toml.
+the rest of the file. The file is the one JOBVISOR_CONFIG names, else ./config.toml. Where a database
+is named, a ./config.toml that cannot be read stops nobody: it may be another program's.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.keys import SCHEMA_NAME, TABLES
+from jobvisor.jobs.log import say
 from jobvisor.jobs.nearest import nearest
 from jobvisor.jobs.source import (
     CONFIG_VARIABLE,
@@ -26,6 +29,7 @@ from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import URL_HELP, absolute_url
 
 URL_VARIABLE = "JOBVISOR_DATABASE_URL"
+_ONLY_OURS = frozenset({"supervisor", "workers"})  # tables that other programs' files do not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,36 @@ def find(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Set
     """The settings for this URL, or for the one that environment or file names.
 
     A file of our format is judged where a client reads it: `[database]`, `[defaults]`,
-    `[tasks] path`. A ./config.toml that is plainly another program's is left alone.
+    `[tasks] path`. A ./config.toml that is plainly another program's is left alone. One with a
+    mistake in it that may be another program's is passed over with a warning where argument or
+    variable name the database; one that is plainly ours, or names a codec, is refused also then,
+    because its codec and durability are meant for this client.
     """
     folder = os.getcwd()
     if _Process.settings is not None:
         known = _Process.settings
         return known if url is None else replace(known, url=absolute_url(url, folder))
-    source = _source(environ, folder)
     named = absolute_url(url, folder) if url is not None else None
-    told = named or environ.get(URL_VARIABLE) or environ.get(CONFIG_VARIABLE)
+    try:
+        return _found(_source(environ, folder), named)
+    except ConfigError as error:
+        told = named or environ.get(URL_VARIABLE)
+        if not told or environ.get(CONFIG_VARIABLE) or _is_surely_ours(folder, environ):
+            raise
+        # Where a variable was the mistake, this raises as well.
+        settings = _found(_nothing(environ, folder), named)
+        _say_passed_over(folder, str(error))
+        return settings
+
+
+@lru_cache(maxsize=16)
+def _say_passed_over(folder: str, error: str) -> None:
+    """Once for each mistake, because a program may make a client for each request."""
+    say("config_passed_over", folder=folder, error=error)
+
+
+def _found(source: Source, named: str | None) -> Settings:
+    told = named or source.environ.get(URL_VARIABLE) or source.environ.get(CONFIG_VARIABLE)
     if not told and not source.mapping:
         raise ConfigError(
             f"no database is named: give Client(url), set {URL_VARIABLE}, "
@@ -117,8 +142,23 @@ def _source(environ: Mapping[str, str], folder: str) -> Source:
     """The file that counts here; an empty one where there is none."""
     path = file_here(environ)
     if path is None:
-        return Source(os.path.join(folder, FILE_NAME), {}, folder, environ)
+        return _nothing(environ, folder)
     return file_source(os.path.join(folder, path), environ)
+
+
+def _nothing(environ: Mapping[str, str], folder: str) -> Source:
+    return Source(os.path.join(folder, FILE_NAME), {}, folder, environ)
+
+
+def _is_surely_ours(folder: str, environ: Mapping[str, str]) -> bool:
+    """Whether ./config.toml has a table or a key that only jobvisor has."""
+    try:
+        found = file_source(os.path.join(folder, FILE_NAME), environ).mapping
+    except ConfigError:
+        return False  # nobody can tell
+    database = found.get("database")
+    names_codec = isinstance(database, Mapping) and "codec" in database
+    return names_codec or not _ONLY_OURS.isdisjoint(found)
 
 
 def _is_ours(source: Source) -> bool:
@@ -132,7 +172,7 @@ def _is_ours(source: Source) -> bool:
     for name in sorted(found - names):
         if found & names and (close := nearest(name, names, 0.8)):
             raise ConfigError(f'{source.name}: [{name}] is no section; did you mean "{close}"?')
-    return found <= names or bool(found & {"supervisor", "workers"})
+    return found <= names or not _ONLY_OURS.isdisjoint(found)
 
 
 def environment(settings: Settings, path: str | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.errors import ConfigError
-from jobvisor.jobs.settings import Settings, environment, find, use_settings
+from jobvisor.jobs.settings import URL_VARIABLE, Settings, environment, find, use_settings
 from jobvisor.jobs.task import Defaults
 
 FILE = """
@@ -109,15 +109,56 @@ def test_a_family_s_file_names_the_family_s_default_database(here: Path) -> None
         ('[defaults]\nqueue = "*"', r"\[defaults\] queue"),
     ],
 )
-@pytest.mark.parametrize("url", [None, "memory://"])
-def test_a_bad_file_is_refused_with_file_key_and_value(
-    text: str, told: str, url: str | None
+def test_a_bad_file_is_refused_with_file_key_and_value(text: str, told: str) -> None:
+    Path("config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        find(None, {})
+
+
+@pytest.mark.parametrize("named", ["argument", "variable"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[database\nhost = ",
+        "\0",
+        "database = 5",
+        '[database]\npool = 5\nhost = "db"',
+        '[defaults]\nretries = "x"',
+        '[databse]\nurl = "sqlite:///b.db"\n[tasks]',
+    ],
+)
+def test_a_broken_file_that_may_be_another_program_s_stops_nobody_who_names_a_database(
+    here: Path, text: str, named: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path("config.toml").write_text(text)
-    if url is not None and "url = 5" in text:
-        pytest.skip("a url that is not asked for is not judged")
-    with pytest.raises(ConfigError, match=told):
-        find(url, {})
+    url = "sqlite:///a.db"
+    argument, environ = (url, {}) if named == "argument" else (None, {URL_VARIABLE: url})
+    assert find(argument, environ) == Settings(f"sqlite:///{here}/a.db", path=str(here))
+    find(argument, environ)
+    (line,) = caplog.messages
+    assert "config.toml" in line
+    assert f"in {here} is passed over" in line
+
+
+def test_a_broken_file_that_was_named_is_refused_whoever_names_the_database() -> None:
+    Path("config.toml").write_text("[database\nhost = ")
+    with pytest.raises(ConfigError, match=r"config\.toml is not TOML"):
+        find("memory://", {"JOBVISOR_CONFIG": "config.toml"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[workers]]\n[database]\ndurability = "some"',
+        '[database]\ncodec = "app:codec"\ndurability = "some"',
+    ],
+)
+def test_a_mistake_in_a_file_that_is_plainly_ours_is_refused_whoever_names_the_database(
+    text: str,
+) -> None:
+    Path("config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r'durability = "some" is not valid'):
+        find("memory://", {})
 
 
 def test_a_file_that_is_a_folder_is_refused() -> None:
