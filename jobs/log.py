@@ -98,6 +98,7 @@ LINES: dict[str, tuple[int, str]] = {
     "reloading": (logging.INFO, "reloading {path}"),
     "reload_refused": (logging.ERROR, "reload refused, the old configuration stays: {error}"),
     "scaled": (logging.INFO, "pool {pool} is to have {count} workers"),
+    "scale_refused": (logging.WARNING, "scale refused, the workers stay as they are: {error}"),
     "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
     # children
     "child_started": (logging.DEBUG, "{role} started as pid {pid}"),

@@ -26,8 +26,6 @@ __all__ = ["StateDir"]
 STATUS_BYTES_MAX = 8 << 20
 """240 workers and 20 deaths are far below; a larger file is not ours."""
 
-WISH_BYTES_MAX = 4096
-
 LOCK_PATIENCE_S = 0.5
 """Whoever asks for the holder holds the lock for some microseconds; starting waits that out."""
 
@@ -151,46 +149,6 @@ class StateDir:
                     "run this as that user or as root"
                 ) from None
         return pid
-
-    def ask_scale(self, pool: str, workers: int) -> None:
-        """Ask the family for so many workers in a pool: the wish in a file, then a signal to look at it.
-
-        Raises:
-            FamilyNotRunning: nobody holds the lock.
-            JobsError: the wish cannot be written, or the holder cannot be reached from here.
-        """
-        path = os.path.join(self.path, "scale.json")
-        beside = f"{path}.{os.getpid()}"
-        try:
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump({pool: workers}, file)
-            os.replace(beside, path)
-        except FileNotFoundError:
-            raise FamilyNotRunning(self._not_running()) from None
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise JobsError(f"{path} cannot be written: {error.strerror}") from error
-        try:
-            self.signal(signals.SIGWINCH)
-        except JobsError:
-            self.take_scale()  # it is not for a family that comes later
-            raise
-
-    def take_scale(self) -> dict[str, int]:
-        """The wish of `ask_scale`, once; empty where there is none that can be read."""
-        path = os.path.join(self.path, "scale.json")
-        taken = f"{path}.taken"
-        found: Any = None
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            os.rename(path, taken)  # a wish that is written from here on is the next one
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            with open(os.open(taken, flags), "rb") as file:
-                os.unlink(taken)
-                found = json.loads(file.read(WISH_BYTES_MAX))
-        if not isinstance(found, dict):
-            return {}
-        return {str(name): workers for name, workers in found.items() if type(workers) is int}
 
     def wait_released(self, timeout: float) -> bool:
         """Wait until nobody holds the lock, at most `timeout` seconds; say whether it came so."""

@@ -57,6 +57,7 @@ from jobvisor.supervisor.reload import Reload
 from jobvisor.supervisor.scale import Scale
 from jobvisor.supervisor.signals import HANDLED, Signals
 from jobvisor.supervisor.stop import Stop
+from jobvisor.supervisor.wishes import Wish, Wishes
 
 TICK_NS = 20_000_000  # between two looks while a worker is busy
 IDLE_NS = 2 * SECOND  # between two looks while none is
@@ -94,6 +95,7 @@ class Parent:
             self._board[LEASE_UNTIL] = 0  # there is none before the first heartbeat
         self._family = _new_family()
         self._state = StateDir(config.family.state_dir, clock)
+        self._wishes = Wishes(self._state)
         self._crew = Crew(self._board)
         self._judge = Judge(self._crew, clock)
         self._first_start = FirstStart(self._crew, clock)
@@ -108,7 +110,7 @@ class Parent:
         load_driver(self._config.database.url)  # before the forks, so that they share its memory
         self._state.create()
         self._lock = self._state.lock()
-        self._state.take_scale()  # a wish that an earlier family did not live to see
+        self._wishes.clear()  # what an earlier family did not live to see
         set_role("parent")
         self._signals = Signals(HANDLED)
         own = [self._lock, self._leash, *self._signals.descriptors()]
@@ -200,20 +202,28 @@ class Parent:
 
     def _on_more(self) -> None:
         if self._stop.stage == RUN:
-            self._scale.change(self._config, +1)
+            self._scale.set(self._config, 0, self._scale.wanted(0) + 1)
 
     def _on_fewer(self) -> None:
         if self._stop.stage == RUN:
-            self._scale.change(self._config, -1)
+            self._scale.set(self._config, 0, self._scale.wanted(0) - 1)
 
     def _on_scale(self) -> None:
-        """A command has written how many workers it wants in which pool."""
-        wanted = self._state.take_scale()
+        """Commands have written how many workers they want in which pools."""
+        for wish in self._wishes.take():
+            self._grant(wish)
+
+    def _grant(self, wish: Wish) -> None:
         pools = {pool.name: index for index, pool in enumerate(self._config.workers)}
-        if self._stop.stage == RUN:
-            self._scale.set(
-                self._config, {pools[name]: n for name, n in wanted.items() if name in pools}
-            )
+        if self._stop.stage != RUN:
+            wish.answer(stopping=True)
+        elif wish.pool not in pools:
+            wish.answer(refused=f"there is no pool {wish.pool}; the family has {', '.join(pools)}")
+        else:
+            pool = pools[wish.pool]
+            workers = wish.workers(self._scale.wanted(pool))
+            refused = self._scale.set(self._config, pool, workers)
+            wish.answer(**({"refused": refused} if refused else {"workers": workers}))
 
     def _on_reopen(self) -> None:
         reopen()

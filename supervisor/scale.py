@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import Board
 from jobvisor.supervisor.config import Config
@@ -38,24 +37,46 @@ class Scale:
             self._resize(index, pools[index].processes if index < len(pools) else 0, config)
         self._publish()
 
-    def change(self, config: Config, by: int) -> None:
-        """One worker more or fewer in the first pool, which keeps at least one."""
-        self.set(config, {0: len(self._crew.staying(0)) + by})
+    def set(self, config: Config, pool: int, workers: int) -> str:
+        """So many workers for a pool, and ""; or why it cannot have them, and nothing is changed."""
+        refused = self._why_not(config, pool, workers)
+        if refused:
+            say("scale_refused", error=refused)
+        elif workers != self.wanted(pool):
+            self._resize(pool, workers, config)
+            say("scaled", pool=config.workers[pool].name, count=workers)
+            self._publish()
+            self._nursery.wake_caretaker()
+        return refused
 
-    def set(self, config: Config, wanted: Mapping[int, int]) -> None:
-        """So many workers for each of these pools; a wish that no pool can have is passed over."""
-        for pool, workers in wanted.items():
-            has = len(self._crew.staying(pool))
-            if workers != has and 1 <= workers <= has + self._crew.room:
-                self._resize(pool, workers, config)
-                say("scaled", pool=config.workers[pool].name, count=workers)
-        self._publish()
-        self._nursery.wake_caretaker()
+    def wanted(self, pool: int) -> int:
+        """How many workers there are to be in a pool."""
+        return len(self._crew.staying(pool))
 
     @property
     def total(self) -> int:
         """How many workers there are to be in all pools."""
         return sum(self._board.scales())
+
+    def _why_not(self, config: Config, pool: int, workers: int) -> str:
+        has = self.wanted(pool)
+        asked = f"pool {config.workers[pool].name} cannot have {workers} workers"
+        if workers < 1:
+            return f"{asked}: a pool has at least 1; `jobvisor stop` ends the family"
+        if workers <= has:
+            return ""
+        most = has + PROCESSES_MAX - self.total
+        if workers > most:
+            return (
+                f"{asked}: at most {most} are possible, because all pools together have at most "
+                f"{PROCESSES_MAX}; have fewer here or in another pool"
+            )
+        if workers > has + self._crew.room:
+            return (
+                f"{asked} now: at most {has + self._crew.room} are possible, because workers that "
+                "are leaving still hold their places; ask again when they have left"
+            )
+        return ""
 
     def _resize(self, pool: int, wanted: int, config: Config) -> None:
         has = self._crew.staying(pool)

@@ -16,7 +16,6 @@ import click
 from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import EX_TEMPFAIL, FamilyNotRunning, InvalidOption, JobsError
-from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.source import strange_variables
 from jobvisor.jobs.units import duration_ms, duration_text
 from jobvisor.supervisor.cli import (
@@ -28,6 +27,7 @@ from jobvisor.supervisor.cli import (
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.standing import of_holder
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.wishes import Wishes
 
 __all__ = ["reload", "scale", "start", "stop", "wait_pools"]
 
@@ -182,29 +182,24 @@ def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, An
 def scale(config: str | None, words: tuple[str, ...]) -> None:
     """Have more or fewer workers in a pool until the next reload.
 
-    POOL is the name of a [[workers]]; where there is one, it need not be said.
+    POOL is the name of a [[workers]]; where there is one, it need not be said. Exit code 2 with the
+    reason where the pool cannot have so many.
     """
     if not 1 <= len(words) <= 2:
         raise InvalidOption(
             "write `jobvisor scale 4`, or `jobvisor scale POOL 4` for one of several"
         )
     wanted = words[-1]
-    change = _change(wanted)
+    _check_number(wanted)
     loaded = load_config(config)
     state = StateDir(loaded.family.state_dir)
-    pools = wait_pools(state)
-    pool = _pool(pools, words[0] if len(words) == 2 else None)
-    now = pools[pool]
-    target = now + change if wanted[0] in "+-" else change
-    if target < 1 or sum(pools.values()) - now + target > PROCESSES_MAX:
-        raise InvalidOption(
-            f"{wanted!r} would make {target} workers of {now}; a pool has at least 1, "
-            f"all pools together at most {PROCESSES_MAX}"
-        )
-    if target != now:
-        state.ask_scale(pool, target)
-        wait_pools(state, pool, target)
-    say(f"pool {pool} has {target} workers")
+    pool = _pool(wait_pools(state), words[0] if len(words) == 2 else None)
+    answer = Wishes(state).ask(pool, wanted, ANSWER_WAIT_S)
+    if answer.get("stopping"):
+        raise JobsError(f"family {loaded.family.name} is stopping; it is not scaled any more")
+    if "refused" in answer:
+        raise InvalidOption(str(answer["refused"]))
+    say(f"pool {pool} has {answer['workers']} workers")
 
 
 def _pool(pools: Mapping[str, int], named: str | None) -> str:
@@ -232,22 +227,15 @@ def _signal_again(state: StateDir, number: signal.Signals) -> None:
         return  # it left between the last look and this one, which is what was wanted
 
 
-def _change(wanted: str) -> int:
+def _check_number(wanted: str) -> None:
     if not re.fullmatch(r"[+-]?[0-9]{1,9}", wanted):
         raise InvalidOption(
             f"{wanted!r} is not a number of workers; write 4 for four, +1 or -1 for more or fewer"
         )
-    return int(wanted)
 
 
-def wait_pools(
-    state: StateDir,
-    pool: str | None = None,
-    target: int | None = None,
-    *,
-    patience_s: float = ANSWER_WAIT_S,
-) -> dict[str, int]:
-    """How many workers each pool is to have, by the status; with `pool`, once that one has `target`."""
+def wait_pools(state: StateDir, *, patience_s: float = ANSWER_WAIT_S) -> dict[str, int]:
+    """How many workers each pool is to have, by the status, which a family writes once it is up."""
     deadline = SYSTEM.monotonic_ns() + int(patience_s * 1e9)
     while True:
         pid = state.holder()
@@ -258,12 +246,10 @@ def wait_pools(
         found = of_holder(state.status(), pid) or {}
         _check_release(found, "pools")
         pools: dict[str, int] = found.get("pools") or {}
-        if pools and (pool is None or pools.get(pool) == target):
+        if pools:
             return pools
         if SYSTEM.monotonic_ns() >= deadline:
-            shown = ", ".join(f"{name} {number}" for name, number in pools.items())
             raise JobsError(
-                f"the family (pid {pid}) did not answer in {patience_s:g} s; it shows "
-                f"{shown or 'no'} workers; see `jobvisor status`"
+                f"the family (pid {pid}) has shown no status in {patience_s:g} s; see its log"
             )
         SYSTEM.sleep(POLL_S)

@@ -231,11 +231,3 @@ def test_who_may_look_into_the_folder_sees_the_family_and_not_the_lock(state: St
                 state.signal(signal.SIGTERM)
     with as_nobody():
         assert state.holder() is None, "it was killed, and left its status behind"
-
-
-def test_a_wish_for_workers_that_cannot_be_written_leaves_nothing_behind(state: StateDir) -> None:
-    os.mkdir(f"{state.path}/scale.json")
-    before = os.listdir(state.path)
-    with holding(state), pytest.raises(JobsError, match="cannot be written"):
-        state.ask_scale("default", 3)
-    assert sorted({*os.listdir(state.path)} - {"lock"}) == sorted(before)

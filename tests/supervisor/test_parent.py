@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.errors import EX_CONFIG
+from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, SLOTS, STOP, Grave
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
@@ -105,11 +107,28 @@ def test_a_family_with_every_slot_taken_takes_no_further_worker_and_goes_on(pare
     workers = len(parent._crew.staying(0))
     for _ in range(SLOTS):
         parent._on_more()
-    assert parent._crew.room == 0
-    assert len(parent._crew.staying(0)) == SLOTS - 1  # the caretaker has the other
-    parent._on_more()
-    assert len(list(parent._crew)) == SLOTS
+    assert len(parent._crew.staying(0)) == PROCESSES_MAX
     for _ in range(SLOTS):
         parent._on_fewer()
     assert parent._crew.room == SLOTS - 2
     assert len(parent._crew.staying(0)) == 1 < workers
+
+
+@pytest.mark.parametrize(
+    ("leaving", "wanted", "told"),
+    [
+        (0, PROCESSES_MAX + 1, rf"at most {PROCESSES_MAX} are possible, .*have fewer"),
+        (100, 200, r"cannot have 200 workers now: at most 155 are possible, .*ask again when"),
+        (0, 0, r"cannot have 0 workers: a pool has at least 1"),
+    ],
+)
+def test_more_workers_than_there_are_places_are_refused_with_a_sentence(
+    parent: Parent, caplog: pytest.LogCaptureFixture, leaving: int, wanted: int, told: str
+) -> None:
+    for _ in range(leaving):
+        parent._crew.add(WORKER).leaving = "scale"
+    before = parent._scale.wanted(0)
+    refused = parent._scale.set(parent._config, 0, wanted)
+    assert re.search(rf"pool default .*{told}", refused), refused
+    assert refused in caplog.text
+    assert parent._scale.wanted(0) == before

@@ -177,6 +177,9 @@ def test_scale_and_reload_answer_when_the_family_has_done_it_and_say_why_not(
     family = house.start()
     assert command(house, "scale", "default", "+1").returncode == 0
     eventually(lambda: len(house.workers()) == 2, what="a second worker")
+    beyond = command(house, "scale", "default", "241")
+    assert beyond.returncode == 2
+    assert "pool default cannot have 241 workers: at most 240 are possible" in beyond.stderr
     app = house.folder / "app.py"
     good = app.read_text()
     app.write_text("import nothing_of_that_name\n")

@@ -34,6 +34,7 @@ PLAYER = """
 import json, os, signal, sys
 from datetime import UTC, datetime
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.wishes import Wishes
 
 state = StateDir(sys.argv[1])
 status = json.loads(sys.argv[2])
@@ -60,7 +61,11 @@ while True:
     if name in ("SIGTERM", "SIGQUIT"):
         break
     if name == "SIGWINCH":
-        status["pools"] |= state.take_scale()
+        for wish in Wishes(state).take():
+            workers = wish.workers(status["pools"][wish.pool])
+            refused, stopping = status.get("refuses"), status.get("stops")
+            wish.answer(**({"refused": refused} if refused else {"stopping": True} if stopping
+                           else {"workers": workers}))
     if name == "SIGHUP":
         status["reload"]["number"] += 1
     write()

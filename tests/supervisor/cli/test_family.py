@@ -117,12 +117,12 @@ def test_scale_asks_for_a_number_of_workers_in_a_pool(
     assert player.heard() == ["SIGWINCH"]
 
 
-def test_scale_of_the_only_pool_needs_no_name_and_no_signal_where_it_is_so(
-    run: Run, play: Play
-) -> None:
+def test_scale_of_the_only_pool_needs_no_name(run: Run, play: Play) -> None:
     player = play()
-    assert run("scale", "2").exit_code == 0
-    assert player.heard() == []
+    result = run("scale", "2")
+    assert result.exit_code == 0
+    assert "pool default has 2 workers" in result.stderr
+    assert player.heard() == ["SIGWINCH"], "the status may be behind: the family is asked"
 
 
 @pytest.mark.parametrize("command", [["reload"], ["scale", "3"]])
@@ -145,13 +145,18 @@ def test_scale_names_the_pools_there_are(run: Run, play: Play, words: list[str])
     assert "default, mail" in result.stderr
 
 
-@pytest.mark.parametrize("wanted", ["0", "-2", "241", "+239"])
-def test_scale_keeps_within_the_limits(run: Run, play: Play, wanted: str) -> None:
-    player = play()
-    result = run("scale", wanted)
+def test_scale_says_why_the_family_refuses(run: Run, play: Play) -> None:
+    play(refuses="pool default cannot have 300 workers: at most 240 are possible")
+    result = run("scale", "300")
     assert result.exit_code == 2
-    assert "all pools together at most 240" in result.stderr
-    assert player.heard() == []
+    assert "cannot have 300 workers: at most 240" in result.stderr
+
+
+def test_scale_of_a_family_that_stops_is_told_as_such(run: Run, play: Play) -> None:
+    play(stops=True)
+    result = run("scale", "3")
+    assert result.exit_code == 1
+    assert "family main is stopping" in result.stderr
 
 
 @pytest.mark.parametrize("wanted", ["two", "", "+-1", "1.5", "--1", "9" * 5000])
@@ -159,15 +164,11 @@ def test_scale_takes_only_numbers(run: Run, folder: Path, wanted: str) -> None:
     assert run("scale", wanted).exit_code == 2
 
 
-def test_a_family_that_does_not_answer_is_named(folder: Path, play: Play) -> None:
-    player = play()
+def test_a_family_that_shows_no_status_is_named(folder: Path, play: Play) -> None:
+    player = play(pools={})
     state = StateDir(str(folder / ".jobvisor"))
-    assert wait_pools(state) == {"default": 2}
-    with pytest.raises(
-        JobsError,
-        match=rf"\(pid {player.pid}\) did not answer in 0.1 s; it shows default 2 workers",
-    ):
-        wait_pools(state, "default", 3, patience_s=0.1)
+    with pytest.raises(JobsError, match=rf"\(pid {player.pid}\) has shown no status in 0.1 s"):
+        wait_pools(state, patience_s=0.1)
 
 
 def test_status_shows_the_workers(run: Run, play: Play) -> None:
