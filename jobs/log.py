@@ -100,6 +100,13 @@ LINES: dict[str, tuple[int, str]] = {
     "scaled": (logging.INFO, "pool {pool} is to have {count} workers"),
     "scale_refused": (logging.WARNING, "scale refused, the workers stay as they are: {error}"),
     "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
+    "outcome_lost": (
+        logging.ERROR,
+        (
+            "job {job} has ended, but for {delay} its outcome could not be stored, and the parent is "
+            "gone: the job is given back and will run again"
+        ),
+    ),
     # children
     "child_started": (logging.DEBUG, "{role} started as pid {pid}"),
     "child_ended": (logging.INFO, "{role} pid {pid} ended: {cause}"),

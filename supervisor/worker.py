@@ -27,6 +27,7 @@ from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import environment, use_settings
 from jobvisor.jobs.store import Applied, Record, Rest, open_store
+from jobvisor.jobs.units import duration_text
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.board import (
     BATCH,
@@ -450,21 +451,38 @@ class Worker(Role):
             self._successes[entry.claim, job.id] = event_of("succeed", job)
 
     def _commit(self, entry: Entry) -> None:
-        """Settle one outcome that is in no ledger, for as long as it takes."""
+        """Settle one outcome that is in no ledger, for as long as it takes.
+
+        A parent would kill in the end, at the stop_timeout; an orphan ends its wait by itself then.
+        """
         # The function has returned: while the database is away no deadline may end what is done.
         self.slot[DEADLINE] = self.slot[MEMORY] = 0
         if self._ledger is not None:
             self._ledger.publish(entry.job, 0)
         record = entry.record(self.seat.owner, entry.moment_ns)
+        alone_since = 0
         while True:
             try:
                 self._settle([record])
             except StoreError as error:
                 self._wait_for_database(error)
-                if self.leaving():
-                    self.clock.sleep(RETRY_FIRST)  # until stop_timeout it is tried on, not spun on
             else:
                 return
+            if self.alone:
+                alone_since = alone_since or self.clock.monotonic_ns()
+                if self._give_up(entry, alone_since):
+                    return
+            if self.leaving():
+                self.clock.sleep(RETRY_FIRST)  # until stop_timeout it is tried on, not spun on
+
+    def _give_up(self, entry: Entry, since: int) -> bool:
+        """Whether an orphan has tried for as long as a family that stops; its job is given back then."""
+        patience_ms = self._config.family.stop_timeout_ms
+        if self.clock.monotonic_ns() - since < patience_ms * 1_000_000:
+            return False
+        say("outcome_lost", job=entry.job, delay=duration_text(patience_ms))
+        self._successes.pop((entry.claim, entry.job), None)
+        return True
 
     def _settle_now(self) -> bool:
         """The journal is full: settle it in a turn that claims nothing, keeping the claim."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from tests.system.harness import MARK, Build, House
+from tests.system.harness import MARK, Build, House, alive
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -80,6 +80,30 @@ def test_a_worker_waits_for_a_database_that_went_away_without_spinning_or_shouti
     assert {*house.children(family.pid)} == {*pids[1:]}
     house.wait_finished([house.enqueue("quick", 1)])
     assert house.stop(family) == 0
+
+
+def test_an_orphan_does_not_wait_for_ever_to_store_an_outcome_too_large_for_its_ledger(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=1, config={"supervisor": {"stop_timeout": "300ms"}})
+    job = house.enqueue("gated", 900_000, retries=0)
+    family = house.start()
+    house.wait_lines("began")
+    children = house.children(family.pid)
+    house.client.close()
+    take_away(house)
+    family.kill()
+    family.wait()
+    house.touch("go")
+    eventually(lambda: not any(map(alive, children)), what="the children have left")
+    (line,) = house.said("its outcome could not be stored")
+    assert f"job {job} " in line
+    bring_back(house)
+    second = house.start()
+    house.wait_state(job, "succeeded")
+    assert len(house.lines("began")) == 2, "it was given back, and not charged"
+    assert house.client.get(job).attempt == 1
+    assert house.stop(second) == 0
 
 
 def test_a_task_module_with_a_connection_of_its_own_is_not_blamed_for_a_strangers_lock(
