@@ -283,10 +283,8 @@ class Caretaker(Role):
     def _promote(self) -> float | None:
         """A claim promotes; while all workers are busy nobody claims."""
         workers = self.board.workers()
-        if all(slot[STATE] == BUSY for slot in workers):
-            _found, due_ms = self._store.look(())
-            if due_ms == 0:
-                self._store.promote()
+        if all(slot[STATE] == BUSY for slot in workers) and self._store.look(()).due_ms == 0:
+            self._store.promote()
         return None
 
     def _prune(self) -> float | None:

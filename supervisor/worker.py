@@ -62,6 +62,8 @@ from jobvisor.supervisor.signals import poke
 
 POLL_UNWOKEN = 0.1  # seconds between two looks where nothing can wake this worker
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
+# Between two looks for a lease: half a second of short ones, then as for a database that is away.
+LEASE_SOON, LEASE_SOON_TRIES = 0.005, 100
 LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
 LOCKED_GAP_NS = (
     SECOND // 2
@@ -93,6 +95,7 @@ class Worker(Role):
         self._in_vain = 0  # turns without a job right after a look that had found one
         self._unsure = False  # rows of ours may run that we do not hold
         self._registered = False
+        self._lease_awaited = 0  # looks in a row that found no lease
         self._reason: str | None = None  # why this worker leaves by itself
         self._failures = 0
         self._successes: dict[tuple[int, int], Event] = {}  # recorded, not settled yet
@@ -207,8 +210,8 @@ class Worker(Role):
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, the time until the next look."""
         if self._leased_out():
-            self.pause(RETRY_FIRST)
-            return 0
+            return self._await_lease()
+        self._lease_awaited = 0
         self._trust_descriptors()
         try:
             # In vain: what cannot be claimed may stand in front of what can.
@@ -253,6 +256,17 @@ class Worker(Role):
 
     def _leased_out(self) -> bool:
         return self.board[LEASE_UNTIL] < self.clock.boottime_ns()
+
+    def _await_lease(self) -> float:
+        """Until the caretaker's heartbeat: the first one is a moment away, so connect meanwhile."""
+        if not self._registered:
+            try:
+                self._store.open()
+            except StoreError as error:
+                return self._wait_for_database(error)
+        self._lease_awaited += 1
+        self.pause(LEASE_SOON if self._lease_awaited <= LEASE_SOON_TRIES else RETRY_FIRST)
+        return 0
 
     def _turn(self, limit: int) -> list[Claimed]:
         if self._failures or not self._registered:
@@ -319,6 +333,9 @@ class Worker(Role):
             self._client.close()  # the connection that tasks enqueue with; a server has not many
         self._wait_in_vain()
         now = look_at = self.clock.monotonic_ns()
+        # What runs in our name and is not held is asked about with the first look and each that nobody
+        # woke us for; one that was woken has a job to bring to its start.
+        asks = self.seat.owner
         while not self.leaving():
             self.beat()
             try:
@@ -326,8 +343,9 @@ class Worker(Role):
                 if hint is not None:
                     look_at = min(look_at, now + int(hint * SECOND))
                 if now >= look_at:
-                    found, due_ms = self._store.look(self._pool.queues)
-                    self._unsure = self._unsure or (not found and self._store.owns(self.seat.owner))
+                    found, due_ms, owned = self._store.look(self._pool.queues, asks)
+                    asks = 0
+                    self._unsure = self._unsure or owned
                     if found or self._unsure:
                         self._in_vain += 1  # unless the turn that follows claims
                         break
@@ -344,6 +362,8 @@ class Worker(Role):
             self.watch(self._waker.fileno())
             self.sleep((look_at - now) / SECOND)
             now = self.clock.monotonic_ns()
+            if now >= look_at:
+                asks = self.seat.owner
         return 0
 
     def _wait_in_vain(self) -> None:

@@ -7,17 +7,20 @@ from jobvisor.jobs.errors import MissingExtra
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Store, Turn
 from jobvisor.jobs.store.sqlite import SqliteStore
+from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.url import parse_url
 
 __all__ = ["Applied", "Life", "Record", "Rest", "Store", "Turn", "load_driver", "open_store"]
 
 
 def load_driver(url: str) -> None:
-    """Import what this database is spoken to with; a process that forks does it once for all.
+    """Import and read what this database is spoken to with; a process that forks does it once for all.
 
     Raises MissingExtra where it is not installed: who has SQLite needs no driver.
     """
-    if parse_url(url).kind == "postgresql":
+    kind = parse_url(url).kind
+    statements("postgres" if kind == "postgresql" else "sqlite")
+    if kind == "postgresql":
         try:
             import jobvisor.jobs.store.postgres  # noqa: F401, PLC0415
         except ImportError as error:

@@ -64,6 +64,17 @@ ALL = Rest()
 """Every running row of the owner: of a life that is settled, or holds nothing."""
 
 
+class Sight(NamedTuple):
+    """What a look has found, without a lock."""
+
+    found: bool
+    """Whether a claim would find something."""
+    due_ms: int | None
+    """Else in how many milliseconds the next scheduled row is due; None where there is none."""
+    owned: bool
+    """Whether the owner that was asked about holds running rows."""
+
+
 class FamilyRow(NamedTuple):
     """One family, as the database knows it; times are UTC milliseconds of the database's clock."""
 
@@ -453,8 +464,8 @@ class Store(ABC):
         """One transaction: settle the journal, release the rest (if any), promote, claim."""
 
     @abstractmethod
-    def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
-        """Whether a claim would find something, else in how many ms the next scheduled row is due."""
+    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
+        """Whether there is something to claim in these queues, and whether `owner` holds running rows."""
 
     @abstractmethod
     def apply(
@@ -490,10 +501,6 @@ class Store(ABC):
 
         How many rows; 0 means that none is left.
         """
-
-    @abstractmethod
-    def owns(self, owner: int) -> bool:
-        """Whether an owner holds running rows."""
 
     @abstractmethod
     def ownerless(self, claimed_before_ms_ago: int) -> list[int]:

@@ -36,14 +36,14 @@ from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.addresses import resolved
 from jobvisor.jobs.store.arrays import columns
 from jobvisor.jobs.store.audience import listed
-from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Turn, Waker
+from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Sight, Turn, Waker
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
-from jobvisor.jobs.store.rows import Changed, in_order, new_job_of
+from jobvisor.jobs.store.rows import Changed, in_order, new_job_of, sight_of
 from jobvisor.jobs.store.session import set_all, settings
 from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
 from jobvisor.jobs.store.sqlstate import named
@@ -597,19 +597,20 @@ class PostgresStore(RelationalStore):
             asked |= {} if known else {"limit": 0}
             return self._turn(life, claim, careful=True, **asked)
 
-    def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
         with self._lock, self._named_errors():
-            return self._once_more(lambda: self._look(queues))
+            return self._once_more(lambda: self._look(queues, owner))
 
-    def _look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+    def _look(self, queues: Sequence[str], owner: int) -> Sight:
         """All that an idle worker asks, in one round trip: it is woken once for it."""
         with self._connected().pipeline():
             pending = [self._ask("has_pending", {"queue": queue}) for queue in queues]
             due = self._ask("next_due", {})
+            running = self._ask("owned", {"owner": owner}) if owner else None
+        owned = running is not None and bool(running.fetchall()[0][0])
         if any(cursor.fetchall()[0][0] for cursor in pending):
-            return True, 0
-        row = due.fetchone()
-        return (False, None) if row is None else (row[0] <= 0, max(row[0], 0))
+            return Sight(True, 0, owned)
+        return sight_of(due.fetchall(), owned=owned)
 
     def _turn_at_once(
         self,

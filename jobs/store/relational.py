@@ -17,11 +17,20 @@ from jobvisor.jobs.errors import (
     shown,
 )
 from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
-from jobvisor.jobs.store.base import NOTHING, FamilyRow, Life, Record, Rest, Turn, Unknown
+from jobvisor.jobs.store.base import (
+    NOTHING,
+    FamilyRow,
+    Life,
+    Record,
+    Rest,
+    Sight,
+    Turn,
+    Unknown,
+)
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
-from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of
+from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of, sight_of
 from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
 from jobvisor.jobs.store.transfer import Transfer
 
@@ -300,14 +309,12 @@ class RelationalStore(Settlement, Transfer, Following):
         self._audience.note_all(row[0] for row in rows)
         return in_order(rows)
 
-    def look(self, queues: Sequence[str]) -> tuple[bool, int | None]:
+    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
+        owned = bool(owner and self._rows("owned", {"owner": owner})[0][0])
         for queue in queues:
             if self._rows("has_pending", {"queue": queue})[0][0]:
-                return True, 0
-        due = self._rows("next_due", {})
-        if not due:
-            return False, None
-        return due[0][0] <= 0, max(due[0][0], 0)
+                return Sight(True, 0, owned)
+        return sight_of(self._rows("next_due", {}), owned=owned)
 
     # -- caretakers
 
@@ -330,9 +337,6 @@ class RelationalStore(Settlement, Transfer, Following):
             self._pending_made = self._pending_made or bool(promoted)
             self._audience.note_all(row[0] for row in promoted)
             return len(promoted)
-
-    def owns(self, owner: int) -> bool:
-        return bool(self._rows("owned", {"owner": owner})[0][0])
 
     def ownerless(self, claimed_before_ms_ago: int) -> list[int]:
         with self.transaction():

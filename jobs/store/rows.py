@@ -13,7 +13,7 @@ from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.job import Attempt, Claimed, Job, State
 from jobvisor.jobs.payload import Payload
-from jobvisor.jobs.store.base import AttemptRow, JobRow
+from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight
 
 Row = tuple[Any, ...]
 
@@ -30,6 +30,14 @@ class Changed(NamedTuple):
     queue: str
     attempt: int
     attempts_max: int
+
+
+def sight_of(due: Sequence[Row], *, owned: bool) -> Sight:
+    """A look that found no pending row, from the answer to `next_due`."""
+    if not due:
+        return Sight(False, None, owned)
+    ((due_ms,),) = due
+    return Sight(due_ms <= 0, max(due_ms, 0), owned)
 
 
 def job_of(columns: Row, payload: Payload) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -139,7 +140,13 @@ def _server(url: str | None) -> Iterator[Databases]:
 
 @contextmanager
 def places(store: str, url: str | None) -> Iterator[Places]:
-    """Places of a store: of PostgreSQL on the server of this URL, else on one of our own."""
+    """Places of a store: of PostgreSQL on the server of this URL, else on one of our own.
+
+    Compiled first, as an installed package is: a family that has to compile is ready later, and keeps
+    what that left in its memory.
+    """
+    for package in ("jobvisor", "jobs", "supervisor"):
+        compileall.compile_dir(ROOT / package, quiet=1)
     if store == "sqlite":
         yield Places(Sqlite)
         return

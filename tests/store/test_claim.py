@@ -144,18 +144,18 @@ def test_a_clock_set_back_holds_a_scheduled_row_back(store: Store, clock: Movabl
 
 def test_a_look_sees_pending_rows_of_the_queues_asked_for(store: Store) -> None:
     enqueue(store, queue="mail")
-    assert store.look(["other", "mail"]) == (True, 0)
-    assert store.look(["other"]) == (False, None)
+    assert store.look(["other", "mail"])[:2] == (True, 0)
+    assert store.look(["other"])[:2] == (False, None)
 
 
 def test_a_look_tells_when_the_next_row_is_due(store: Store, clock: MovableClock) -> None:
     for ms in (900, 500):
         enqueue(store, run_in_ms=ms)
-    assert store.look(["default"]) == (False, 500)
+    assert store.look(["default"])[:2] == (False, 500)
     clock.move(499)
-    assert store.look(["default"]) == (False, 1)
+    assert store.look(["default"])[:2] == (False, 1)
     clock.move(2)
-    assert store.look(["default"]) == (True, 0)
+    assert store.look(["default"])[:2] == (True, 0)
 
 
 # -- a whole turn

@@ -312,10 +312,11 @@ def test_a_job_that_kills_each_worker_ends_after_its_attempts(store: Store) -> N
 
 def test_an_owner_owns_rows_while_they_run(store: Store) -> None:
     who, job = running(store)
-    assert store.owns(who.owner)
-    assert not store.owns(who.owner + 1)
+    assert store.look(["default"], who.owner).owned
+    assert not store.look(["default"], who.owner + 1).owned
+    assert not store.look(["default"]).owned
     store.apply([record(who, 1, job)], who)
-    assert not store.owns(who.owner)
+    assert not store.look(["default"], who.owner).owned
 
 
 def test_rows_of_unknown_owners_are_found_once_they_are_old(

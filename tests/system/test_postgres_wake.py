@@ -280,6 +280,16 @@ def unread(port: int) -> int:
     return int(found[1], 16)
 
 
+def test_a_worker_connects_while_its_family_waits_for_its_first_lease(build: Build) -> None:
+    house = build(TASKS, config=SLOW)
+    with psycopg.connect(house.database or "") as other:
+        other.execute("LOCK TABLE jobvisor.families IN ACCESS EXCLUSIVE MODE")
+        family = house.start(ready=False)
+        eventually(lambda: len(backends(house)) == 2, what="both workers are connected")
+    house.wait_ready(family)
+    assert house.stop(family) == 0
+
+
 def test_an_idle_worker_asks_the_server_no_oftener_than_its_poll(build: Build) -> None:
     house = build(TASKS, processes=1, config=SLOW)
     family = house.start()
