@@ -129,7 +129,7 @@ class Role(ABC):
             return
         # Rounded up: a wait that ends too early would be followed by a second, empty one.
         milliseconds = int(min(seconds, SLEEP_MOST) * 1000 + 0.999)
-        self._heard(self._poll.poll(milliseconds))
+        self._slept(self._poll.poll(milliseconds))
 
     def pause(self, seconds: float) -> None:
         """Wait for the whole time unless this child is to leave: what was awaited is known to be away.
@@ -147,13 +147,20 @@ class Role(ABC):
                 return
             self.beat()
             found = quiet.poll(min(left // 1_000_000 + 1, 1000))
+            self._slept(found)
             if any(descriptor == self.seat.lifeline for descriptor, _ in found):
-                self._heard(found)
                 quiet.unregister(self.seat.lifeline)
 
     def glance(self) -> None:
         """Whether the parent is still there, without waiting."""
         self._heard(self._poll.poll(0))
+
+    def _slept(self, events: list[tuple[int, int]]) -> None:
+        self._heard(events)
+        if any(descriptor == self.signals.fileno() for descriptor, _ in events):
+            # A signal that a task handles by itself (SIGALRM, for a time limit of its own) leaves a byte
+            # and is noted nowhere: nobody else takes it, and it would end every later sleep at once.
+            drain(self.signals.fileno())
 
     def _heard(self, events: list[tuple[int, int]]) -> None:
         for descriptor, _ in events:
