@@ -70,8 +70,17 @@ class Supervisor:
         if self._process.stdin is None:
             raise JobsError("the family has no pipe to this process")
         # The pipe stays open: its end is how the family learns that this process has ended.
-        pickle.dump((self.config, drain), self._process.stdin)
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(pickle.dumps((self.config, drain)))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            code = self._process.wait()
+            raise JobsError(
+                f"the family's interpreter {sys.executable} ended with exit code {code} before it "
+                "had read its configuration"
+            ) from None
 
     def stop(self, timeout: float | None = None) -> int:
         """Ask the family to drain and wait for it; killed after `timeout` seconds. The exit code."""
@@ -211,7 +220,8 @@ def _count_threads() -> int:
 def main() -> None:
     """The fresh interpreter of `start`: its configuration comes down the leash."""
     leash = os.dup(0)
-    with os.fdopen(os.dup(0), "rb", buffering=0) as pipe:
+    # Buffered, so that it waits for all of a configuration that is longer than a pipe is.
+    with os.fdopen(os.dup(0), "rb") as pipe:
         config, drain = pickle.load(pipe)  # noqa: S301 -- from the script that started us, by pipe
     try:
         code = run_family(config, drain=drain, leash=leash, ends_here=True)

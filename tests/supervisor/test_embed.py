@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor import Config, Supervisor
-from jobvisor.jobs.errors import FamilyNotRunning, JobsError
+from jobvisor.jobs.errors import EX_CONFIG, FamilyNotRunning, JobsError
 
 
 @pytest.fixture
@@ -84,3 +84,20 @@ def test_a_refused_run_leaves_no_trace(supervisor: Supervisor, tmp_path: Path) -
         thread.join()
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
     assert (sys.stdout, sys.stderr) == streams
+
+
+def test_a_configuration_longer_than_a_pipe_reaches_the_family_whole(tmp_path: Path) -> None:
+    queues = [f"{'long-name-of-a-queue-' * 3}{number}" for number in range(5000)]
+    supervisor = Supervisor(Config.of({"workers": [{"queues": queues}]}, str(tmp_path)))
+    supervisor.start()
+    assert supervisor.join() == EX_CONFIG  # what it says of one without modules: it was read
+
+
+def test_an_interpreter_that_ends_before_it_has_read_its_configuration_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = [f"{'long-name-of-a-queue-' * 3}{number}" for number in range(5000)]
+    supervisor = Supervisor(Config.of({"workers": [{"queues": queues}]}, str(tmp_path)))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(JobsError, match="/bin/false ended with exit code 1 before"):
+        supervisor.start()
