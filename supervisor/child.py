@@ -63,6 +63,7 @@ def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
     around the fork, so none is handled by the child with the parent's handlers; `run` unblocks
     those of PASSED_ON when it has handlers for them.
     """
+    gc.collect(1)  # what is frozen as garbage would stay for ever, more with every fork
     gc.freeze()  # what exists now is shared with the child and never touched by its collector
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -181,3 +182,17 @@ def test_strangers_are_reaped_and_our_own_children_left() -> None:
 def test_a_signal_without_a_name_has_its_number() -> None:
     assert signal_name(9) == "SIGKILL"
     assert signal_name(40) == "signal 40"
+
+
+class Circle:
+    """Something that only the collector can free."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_of_the_parent_is_not_kept_for_ever_by_the_next_fork() -> None:
+    life(lambda: True)
+    gone = weakref.ref(Circle())
+    life(lambda: True)
+    assert gone() is None
