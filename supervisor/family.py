@@ -29,8 +29,16 @@ STATUS_BYTES_MAX = 8 << 20
 LOCK_PATIENCE_S = 0.5
 """Whoever asks for the holder holds the lock for some microseconds; starting waits that out."""
 
+SETTLING_PATIENCE_S = 30.0
+"""Another family settles the dead one of this folder: a moment, of a slow database a long one."""
+
 POLL_S = 0.02
 """An flock cannot be waited for with a limit, so it is asked again this often."""
+
+# The lock file: a line that names the holder, and behind it what the holder says of itself. An earlier
+# release reads the first line alone.
+NAME_BYTES, SAYING_BYTES = 64, 64
+SETTLING, STOPPING, ENDED = "settling", "stopping", "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +91,15 @@ class StateDir:
 
         Raises FamilyRunning where somebody else holds it.
         """
+        descriptor = self._taken(LOCK_PATIENCE_S)
+        self.note(descriptor, SETTLING)
+        return descriptor
+
+    def _taken(self, settling_patience: float) -> int:
         self.check()
         descriptor = self._open_lock(os.O_RDWR | os.O_CREAT)
         try:
-            self._take(descriptor)
+            self._take(descriptor, settling_patience)
         except BaseException:
             os.close(descriptor)
             raise
@@ -101,11 +114,12 @@ class StateDir:
         Raises:
             FamilyRunning: another process holds it; `pid` names it where it can be read.
         """
-        descriptor = self.custody()
+        descriptor = self._taken(SETTLING_PATIENCE_S)
         try:
             mine = Identity.mine()
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{mine.pid} {mine.start_ticks}\n".encode(), 0)
+            name = f"{mine.pid} {mine.start_ticks}".ljust(NAME_BYTES - 1)
+            os.pwrite(descriptor, f"{name}\n".encode(), 0)
         except OSError as error:
             os.close(descriptor)
             raise self._lock_refused("written", error) from error
@@ -113,6 +127,21 @@ class StateDir:
             os.close(descriptor)
             raise
         return descriptor
+
+    def note(self, descriptor: int, word: str) -> None:
+        """What the holder of this lock says of itself, for whoever waits for it; a full disk says nothing."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, NAME_BYTES)
+            os.pwrite(descriptor, f"{word}\n".encode(), NAME_BYTES)
+
+    def is_stopping(self) -> bool:
+        """Whether the family said that it was asked to stop; one of a release before 0.3 says nothing."""
+        return self._said() == STOPPING
+
+    def exit_code(self) -> int | None:
+        """What the last family of this folder ended with, by its own word; None where it said nothing."""
+        word, _, code = self._said().partition(" ")
+        return int(code) if word == ENDED and code.isdecimal() else None
 
     def holder(self) -> int | None:
         """The pid of the family's parent, or None when nobody holds the lock.
@@ -183,10 +212,18 @@ class StateDir:
             raise JobsError(f"{path} is not a status: it holds no object; delete it")
         return found
 
-    def _take(self, descriptor: int) -> None:
-        deadline = self.clock.monotonic_ns() + int(LOCK_PATIENCE_S * 1e9)
+    def _take(self, descriptor: int, settling_patience: float) -> None:
+        began = self.clock.monotonic_ns()
         while not _flock(descriptor, fcntl.LOCK_EX, self.path):
-            if self.clock.monotonic_ns() >= deadline:
+            settling = self._said() == SETTLING
+            patience = settling_patience if settling else LOCK_PATIENCE_S
+            if self.clock.monotonic_ns() - began >= int(patience * 1e9):
+                if settling:
+                    raise FamilyRunning(
+                        f"the jobs of the family that died in {self.path} are being settled by another "
+                        f"family, and not done after {patience:g} s; start this one again in a moment",
+                        pid=0,
+                    )
                 holder = self._holder()
                 pid = holder.pid if holder else 0
                 raise FamilyRunning(
@@ -202,7 +239,8 @@ class StateDir:
         except FamilyNotRunning:
             return False
         try:
-            return not _flock(descriptor, fcntl.LOCK_SH, self.path)
+            # Who settles a dead family holds the lock, and is none.
+            return not _flock(descriptor, fcntl.LOCK_SH, self.path) and self._said() != SETTLING
         finally:
             os.close(descriptor)
 
@@ -258,15 +296,21 @@ class StateDir:
                 return None
             self.clock.sleep(POLL_S)
 
-    def _written(self) -> tuple[int, int]:
+    def _said(self) -> str:
+        return self._read(SAYING_BYTES, NAME_BYTES).decode(errors="replace").strip()
+
+    def _read(self, length: int, at: int) -> bytes:
         try:
             descriptor = self._open_lock(os.O_RDONLY)
         except FamilyNotRunning:
-            return 0, 0
+            return b""
         try:
-            words = os.pread(descriptor, 64, 0).split()
+            return os.pread(descriptor, length, at)
         finally:
             os.close(descriptor)
+
+    def _written(self) -> tuple[int, int]:
+        words = self._read(NAME_BYTES, 0).split()
         if len(words) != 2 or not all(word.isdigit() for word in words):
             return 0, 0
         return int(words[0]), int(words[1])

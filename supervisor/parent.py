@@ -48,7 +48,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.child import Exit, reap, reap_strangers, send
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
-from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.family import ENDED, STOPPING, StateDir
 from jobvisor.supervisor.first_look import FirstLook
 from jobvisor.supervisor.first_start import FirstStart
 from jobvisor.supervisor.judge import Judge
@@ -100,6 +100,7 @@ class Parent:
         self._judge = Judge(self._crew, clock)
         self._first_start = FirstStart(self._crew, clock)
         self._code = EX_OK
+        self._lock = -1
         self._term_at = 0  # when the first TERM or INT came
         self._woke = clock.monotonic_ns()
 
@@ -136,6 +137,7 @@ class Parent:
             except Exception:  # noqa: BLE001 -- the border of the parent: a surprise must not orphan a family
                 say("surprised", error=traceback.format_exc())
                 self._clock.sleep(SURPRISED_SECONDS)  # what failed may be the poll itself
+        self._state.note(self._lock, f"{ENDED} {self.exit_code}")
         self._close()
         say("stopped", family=self._config.family.name, code=self.exit_code)
         return self.exit_code
@@ -316,6 +318,8 @@ class Parent:
         self._reload.replace_all(self._config.family.stop_timeout_ms)
 
     def _begin_stop(self) -> None:
+        if self._stop.stage == RUN:
+            self._state.note(self._lock, STOPPING)
         self._stop.begin(self._config.family.stop_timeout_ms)
 
     # -- forks

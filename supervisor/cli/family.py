@@ -82,7 +82,7 @@ def stop(config: str | None, now: bool, timeout: str | None) -> None:
     if not now:
         say(f"family {found.name} (pid {pid}) is finishing its running jobs")
         if state.wait_released(patience_ms / 1000):
-            say("stopped")
+            _say_stopped(state)
             return
         say(f"still running after {duration_text(patience_ms)}: killing what is left")
         _signal_again(state, signal.SIGQUIT)
@@ -92,9 +92,21 @@ def stop(config: str | None, now: bool, timeout: str | None) -> None:
         click.get_current_context().exit(EX_TEMPFAIL)
 
 
+def _say_stopped(state: StateDir) -> None:
+    """That it has left, and whether by force, as the family itself said with its last word."""
+    if state.exit_code() != EX_TEMPFAIL:
+        say("stopped")
+        return
+    say("stopped; what had not finished in time was killed and given back, as its log says")
+    click.get_current_context().exit(EX_TEMPFAIL)
+
+
 def _ask_to_stop(state: StateDir) -> int:
     """A family that is stopping already is not asked again: its second SIGTERM would kill."""
     pid = state.holder()
+    if pid and state.is_stopping():
+        return pid
+    # A family of a release before 0.3 says it in its status alone.
     found = of_holder(_readable(state), pid) if pid else None
     if pid and found and found.get("state") == "stopping":
         return pid

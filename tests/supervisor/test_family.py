@@ -17,7 +17,7 @@ import pytest
 
 from jobvisor.jobs.errors import ConfigError, FamilyNotRunning, FamilyRunning, JobsError
 from jobvisor.jobs.identity import Identity, start_ticks
-from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.family import ENDED, LOCK_PATIENCE_S, STOPPING, StateDir
 
 HOLDER = """
 import signal, sys
@@ -90,11 +90,49 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_the_lock_names_its_holder(state: StateDir) -> None:
     descriptor = state.lock()
     mine = Identity.mine()
-    assert Path(state.path, "lock").read_text() == f"{mine.pid} {mine.start_ticks}\n"
+    assert Path(state.path, "lock").read_text().split() == [str(mine.pid), str(mine.start_ticks)]
     assert state.holder() == os.getpid()
     assert not os.get_inheritable(descriptor)
     os.close(descriptor)
     assert state.holder() is None
+
+
+def test_what_the_holder_says_of_itself_stands_behind_the_line_that_names_it(
+    state: StateDir,
+) -> None:
+    descriptor = state.lock()
+    assert not state.is_stopping()
+    state.note(descriptor, STOPPING)
+    assert state.is_stopping()
+    assert state.exit_code() is None
+    state.note(descriptor, f"{ENDED} 75")
+    assert not state.is_stopping()
+    assert state.exit_code() == 75
+    assert state.holder() == os.getpid()
+    # All that an earlier release reads of it.
+    assert len(Path(state.path, "lock").read_bytes()[:64].split()) == 2
+    os.close(descriptor)
+    os.close(state.lock())
+    assert state.exit_code() is None  # of a later family
+
+
+def test_a_family_waits_while_another_one_settles_the_dead_of_its_folder(state: StateDir) -> None:
+    custody = state.custody()
+    assert state.holder() is None  # who settles is no family
+    with pytest.raises(FamilyNotRunning):
+        state.signal(signal.SIGTERM)
+    # Longer than who only asks is waited for.
+    leaving = threading.Timer(2 * LOCK_PATIENCE_S, os.close, [custody])
+    leaving.start()
+    os.close(state.lock())
+    leaving.join()
+
+
+def test_two_families_do_not_wait_for_each_other_to_settle_a_third(state: StateDir) -> None:
+    custody = state.custody()
+    with pytest.raises(FamilyRunning, match="being settled by another family"):
+        state.custody()
+    os.close(custody)
 
 
 def test_a_second_family_is_refused_with_the_pid_of_the_first(state: StateDir) -> None:

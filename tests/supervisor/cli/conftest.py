@@ -38,12 +38,13 @@ from jobvisor.supervisor.wishes import Wishes
 
 state = StateDir(sys.argv[1])
 status = json.loads(sys.argv[2])
+says = status.pop("says", "stopping")  # when it is asked to stop
 stubborn = set(sys.argv[3:])
 names = ["SIGTERM", "SIGQUIT", "SIGHUP", "SIGWINCH"]
 signals = {getattr(signal, name) for name in names}
 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 state.create()
-state.lock()
+lock = state.lock()
 
 def write():
     told = {"pid": os.getpid(), "written_at": datetime.now(UTC).isoformat()} | status
@@ -56,6 +57,8 @@ print("ready", flush=True)
 while True:
     name = signal.Signals(signal.sigwait(signals)).name
     print(name, flush=True)
+    if name == "SIGTERM":
+        state.note(lock, says)
     if name in stubborn:
         continue
     if name in ("SIGTERM", "SIGQUIT"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.cli.standing import trouble
 from jobvisor.supervisor.family import StateDir
 from tests.supervisor.cli.conftest import WELL, Player, Run
+from tests.waiting import eventually
 
 Play = Callable[..., Player]
 
@@ -64,6 +67,26 @@ def test_stop_does_not_ask_again_who_is_stopping_and_so_kills_nothing(run: Run, 
     result = run("stop", "--timeout", "100ms")
     assert result.exit_code == 75
     assert player.heard() == ["SIGQUIT"]  # of its own timeout
+
+
+def test_stop_does_not_ask_again_whose_caretaker_has_not_written_it_yet(
+    run: Run, play: Play, folder: Path
+) -> None:
+    player = play("SIGTERM")
+    os.kill(player.pid, signal.SIGTERM)
+    state = StateDir(str(folder / ".jobvisor"))
+    eventually(state.is_stopping, what="the word of the family")
+    assert (state.status() or {})["state"] == "running"
+    assert run("stop", "--timeout", "100ms").exit_code == 75
+    assert player.heard() == ["SIGTERM", "SIGQUIT"]
+
+
+def test_stop_says_when_the_family_had_to_kill(run: Run, play: Play) -> None:
+    player = play(says="ended 75")
+    result = run("stop")
+    assert result.exit_code == 75
+    assert result.stderr.endswith("killed and given back, as its log says\n")
+    assert player.heard() == ["SIGTERM"]
 
 
 def test_reload_is_one_hup_and_waits_for_the_answer(run: Run, play: Play) -> None:
