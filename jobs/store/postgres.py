@@ -14,7 +14,7 @@ import os
 import secrets
 import select
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
@@ -93,6 +93,7 @@ class PostgresStore(RelationalStore):
             "schema": sql.Identifier(schema),
             "channel": sql.Literal(schema),
             "jobs_id": sql.Literal(f'"{schema}".jobs_id_seq'),
+            "jobs_table": sql.Literal(f'"{schema}".jobs'),
             "woken": sql.Literal(f'"{schema}".woken'),
             "followed": sql.Literal(f'"{schema}".followed'),
             "changes_number": sql.Literal(f'"{schema}".changes_number_seq'),
@@ -438,15 +439,15 @@ class PostgresStore(RelationalStore):
         if len(jobs) < 2:
             return super().enqueue(jobs)
         with self.transaction():
-            ids = self._reserved(len(jobs))
-            plain = [place for place, job in enumerate(jobs) if is_ordinary(job)]
+            ids, secured = self._reserved(len(jobs))
+            plain = [] if secured else [n for n, job in enumerate(jobs) if is_ordinary(job)]
             for start in range(0, len(plain), COPIED_AT_ONCE):
                 self._copy(
                     [(ids[place], jobs[place]) for place in plain[start : start + COPIED_AT_ONCE]]
                 )
             found = [(number, True) for number in ids]
             if len(plain) < len(jobs):
-                self._enqueue_special(jobs, ids, found)
+                self._enqueue_others(jobs, ids, set(plain), found)
             if self.events.active:
                 for (number, created), job in zip(found, jobs, strict=True):
                     if created:
@@ -522,9 +523,10 @@ class PostgresStore(RelationalStore):
             ) from error
         return number
 
-    def _reserved(self, count: int) -> list[int]:
-        ((told,),) = self._rows("reserve", {"count": count})
-        return [int(number) for number in told.split(",")]
+    def _reserved(self, count: int) -> tuple[list[int], bool]:
+        """Ids for new jobs, and whether row security, which refuses COPY, applies to this role."""
+        ((told, secured),) = self._rows("reserve", {"count": count})
+        return [int(number) for number in told.split(",")], secured
 
     def _copy(self, rows: list[tuple[int, NewJob]]) -> None:
         stored = copy(self._connected().cursor(), self._statements["copy"], rows)
@@ -534,13 +536,17 @@ class PostgresStore(RelationalStore):
                 f"look for a trigger on {self.schema}.jobs that leaves rows out"
             )
 
-    def _enqueue_special(
-        self, jobs: Sequence[NewJob], ids: list[int], found: list[tuple[int, bool]]
+    def _enqueue_others(
+        self,
+        jobs: Sequence[NewJob],
+        ids: list[int],
+        stored: Container[int],
+        found: list[tuple[int, bool]],
     ) -> None:
-        """Those for later, for a time or with a unique key; each of these may be found held."""
+        """Those not copied: for later, for a time, or with a unique key that may be found held."""
         # By their keys: two of these at once then wait for each other in one order.
         order = sorted(
-            (place for place, job in enumerate(jobs) if not is_ordinary(job)),
+            (place for place in range(len(jobs)) if place not in stored),
             key=lambda place: jobs[place].unique_key or "",
         )
         for start in range(0, len(order), ROWS_AT_ONCE):

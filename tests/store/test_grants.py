@@ -151,6 +151,25 @@ def test_a_role_can_do_what_its_grants_are_for_and_nothing_else(
                 plain.execute(change)
 
 
+def test_a_role_under_row_security_enqueues_many_where_copy_is_refused(guarded: Guarded) -> None:
+    client = guarded.store("enqueue")
+    database = guarded.url.rpartition("/")[2]
+    shared().sql('ALTER TABLE "the queue".jobs ENABLE ROW LEVEL SECURITY', database=database)
+    shared().sql(
+        """CREATE POLICY own ON "the queue".jobs USING (queue = 'mine')""", database=database
+    )
+    jobs = [new(queue="mine"), new(queue="mine", unique_key="k"), new(queue="mine", run_in_ms=9)]
+    stored = client.enqueue([*jobs, new(queue="mine")])
+    assert [created for _, created in stored] == [True] * 4
+    assert [job.id for job in client.find()] == sorted(
+        (number for number, _ in stored), reverse=True
+    )
+    with pytest.raises(StoreRefused, match="row-level security policy"):
+        client.enqueue([new(queue="of others")] * 2)
+    assert len(guarded.owner.enqueue([new(queue="of others")] * 2)) == 2, "it is the owner's table"
+    client.close()
+
+
 def test_a_role_that_was_granted_its_work_before_there_was_a_feed_tells_what_it_changes(
     guarded: Guarded,
 ) -> None:

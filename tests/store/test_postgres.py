@@ -13,6 +13,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -1542,3 +1543,26 @@ def test_texts_of_many_rows_arrive_as_they_are(store: PostgresStore) -> None:
     ]
     assert store.apply(done, who).changed == len(results)
     assert [store.get(job.id).result for job in jobs] == [json.loads(text) for text in results]
+
+
+def test_an_import_never_sets_the_ids_back_beside_those_drawn_in_that_instant(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    enqueue(store)
+    (row,) = store.export(0, 1, finished=False)
+    sequence = f'"{store.schema}".jobs_id_seq'
+    blocked = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        f" AND relation = '{sequence}'::regclass AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with psycopg.connect(database.url) as other, ThreadPoolExecutor(1) as threads:
+        # Who looks at the sequence can, and nobody else draws from it or sets it.
+        other.execute(f"ALTER SEQUENCE {sequence} CACHE 1".encode())
+        done = threads.submit(store.import_, [row._replace(id=50)])
+        eventually(lambda: database.sql(blocked)[0][0], what="the import waits")
+        draw = f"SELECT max(nextval('{sequence}')) FROM generate_series(1, 5000)"
+        ((greatest,),) = other.execute(draw.encode()).fetchall()
+        other.commit()
+        assert done.result().added == 1
+    assert enqueue(store) > greatest

@@ -660,8 +660,10 @@ WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.
 
 -- name: reserve
 -- Ids for many rows that are to be enqueued together: their answer cannot be told apart by anything else.
--- As one text: rows of their own would cost as much as storing the jobs.
-SELECT string_agg(nextval({jobs_id})::text, ',') FROM generate_series(1, %(count)s::bigint);
+-- As one text: rows of their own would cost as much as storing the jobs. And whether row security applies to
+-- this role here, because COPY is refused then.
+SELECT string_agg(nextval({jobs_id})::text, ','), row_security_active({jobs_table})
+FROM generate_series(1, %(count)s::bigint);
 
 -- name: copy
 -- Many ordinary new jobs under reserved ids; the defaults of the table say the rest.
@@ -713,6 +715,10 @@ SELECT {schema}.wake();
 
 -- name: skip_ids
 -- Ids up to this one are given to nobody any more; seen by all at once, whatever becomes of the transaction.
--- Well beyond it, since another session may draw from the sequence between the look and the setting.
-SELECT setval({jobs_id}, %(greatest)s + 1000) FROM {schema}.jobs_id_seq
-WHERE last_value + is_called::integer <= %(greatest)s;
+-- They are drawn, and not set: what another session draws between the look and the setting would be given
+-- out again. Only a gap is jumped over that nobody draws ids enough for in that instant.
+SELECT CASE WHEN missing <= 1000000
+    THEN (SELECT count(nextval({jobs_id})) FROM generate_series(1, missing))
+    ELSE setval({jobs_id}, %(greatest)s) END
+FROM (SELECT %(greatest)s - last_value - is_called::integer + 1 AS missing FROM {schema}.jobs_id_seq) AS seen
+WHERE missing > 0;
