@@ -8,46 +8,28 @@ a connection never crosses a fork, and closing an inherited one would drop its o
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from importlib import resources
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.errors import (
-    ForkedStore,
-    RowRefused,
-    SchemaError,
-    StoreRefused,
-    StoreUnavailable,
-)
+from jobvisor.jobs.errors import ForkedStore, RowRefused
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import Job, NewJob
-from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Record, Turn, Waker
-from jobvisor.jobs.store.checkpoint import Checkpoint, log_settings
-from jobvisor.jobs.store.fault import NamedFaults, is_busy, is_refusal
-from jobvisor.jobs.store.filesystem import file_system, is_network
+from jobvisor.jobs.store.checkpoint import Checkpoint
+from jobvisor.jobs.store.fault import NamedFaults, is_refusal
+from jobvisor.jobs.store.file import DatabaseFile
 from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
+from jobvisor.jobs.store.patience import Patience
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.rows import new_job_of
+from jobvisor.jobs.store.schema import Schema
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import FileWaker, PollWaker, made, touch
-
-SCHEMA = 3  # the number of the newest migration this release knows
-OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
-LOCK_SECONDS = 30.0  # how long somebody else may hold the database before a call gives up
-# Between two tries for a lock. SQLite's own waits grow to 100 ms while a turn takes five: with two
-# busy workers the database stood idle for a third of the time (measured: 56,000 against 77,000 jobs/s).
-TRY_FIRST, TRY_CAP = 0.0002, 0.005
-BEAT_NS = 100_000_000  # while waiting, the caller's beat moves this often
-
-_OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
 
 Value = TypeVar("Value")
 
@@ -59,18 +41,17 @@ class SqliteStore(RelationalStore):
 
     def __init__(self, path: str, *, durable: bool, clock: Clock, events: Events) -> None:
         super().__init__(clock, events)
-        self.in_memory = path == ":memory:"
-        # SQLite follows a link, and keeps its log beside the file itself; so does all of ours.
-        self.path = path if self.in_memory else os.path.realpath(path)
-        self._durable = durable
+        self._file = DatabaseFile(path, durable=durable)
+        self.in_memory = self._file.in_memory
+        self.path = self._file.path
         self._statements = statements("sqlite")
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._depth = 0
-        self._place_checked = False
-        self._fleeting = False  # opened as a file that nobody writes: not for long
         self._lock = threading.RLock()
         self._named_errors = NamedFaults(self.path, self._drop)
+        self._patience = Patience(clock, self._beat)
+        self._schema = Schema(self.path, clock, self._patience, self._named_errors, self._beat)
         self._checkpoint = Checkpoint(self.path, clock)
 
     # -- connection
@@ -104,8 +85,7 @@ class SqliteStore(RelationalStore):
     def check_schema(self) -> None:
         # Every connection begins with it, but one that stays open hears of a migration in no other way.
         with self._lock, self._named_errors:
-            connection = self._connected()
-            self._refuse_newer(connection, _schema_number(connection))
+            self._schema.refuse_newer(self._connected())
 
     def _refuse_copy(self) -> None:
         """Before the lock is taken: a thread that held it at the fork is not in the copy."""
@@ -117,166 +97,38 @@ class SqliteStore(RelationalStore):
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._check_place()
-            with self._named_errors:
-                self._connection = self._patiently(self._connect)
-            self._pid = os.getpid()
-            self._check_schema(self._connection)
+            connection = self._new_connection()
+            self._check_schema(connection)
+            return connection
         self._refuse_copy()
         return self._connection
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._uri(), uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
-        # What a stranger wrote must not stop a queue: bytes that are no UTF-8 are replaced.
-        connection.text_factory = _text
-        try:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            for setting in log_settings(durable=self._durable):
-                connection.execute(setting)
-            connection.execute("PRAGMA foreign_keys = ON")
-        except BaseException:
-            connection.close()
-            raise
+    def _new_connection(self) -> sqlite3.Connection:
+        self._file.check_place()
+        with self._named_errors:
+            connection = self._connection = self._patience.take(self._file.connect)
+        self._pid = os.getpid()
         return connection
-
-    def _uri(self) -> str:
-        """The file as whoever we are may use it; a new one is nobody else's to read."""
-        self._fleeting = False
-        if self.in_memory:
-            return "file::memory:"
-        with suppress(OSError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        place = f"file:{quote(os.fsencode(self.path))}"
-        if not self._only_readable():
-            return place
-        # Without a right to write SQLite reads beside the writers that are there, through the index
-        # of their log. Where nobody is there it would have to make one, so that the file is taken
-        # as it stands: for one look, since whoever begins to write then does not know of us.
-        if os.path.exists(f"{self.path}-shm"):
-            return f"{place}?mode=ro&readonly_shm=1"
-        if _size(f"{self.path}-wal"):
-            raise StoreUnavailable(
-                f"{self.path} was left with a log that only somebody who may write can carry into "
-                f"it; run any command as the owner of the file"
-            )
-        self._fleeting = True
-        return f"{place}?mode=ro&immutable=1"
-
-    def _only_readable(self) -> bool:
-        return (
-            not self.in_memory
-            and os.access(self.path, os.R_OK)
-            and not os.access(self.path, os.W_OK)
-        )
-
-    def _check_place(self) -> None:
-        if self._place_checked or self.in_memory:
-            return
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise StoreRefused(
-                f"SQLite {sqlite3.sqlite_version} is too old; jobvisor needs "
-                f"{'.'.join(map(str, OLDEST_SQLITE))} or newer"
-            )
-        folder = os.path.dirname(os.path.abspath(self.path))
-        if not os.path.isdir(folder):
-            raise StoreRefused(
-                f"the folder {folder} of {self.path} does not exist; create it first"
-            )
-        kind = file_system(folder)
-        if is_network(kind):
-            raise StoreRefused(
-                f"{self.path} lies on a network file system ({kind}), where SQLite's log gets "
-                f"damaged; use a local disk"
-            )
-        self._place_checked = True
-
-    # -- schema
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         try:
-            with self._named_errors:
-                number = self._patiently(lambda: _schema_number(connection))
-                if number >= SCHEMA:
-                    self._refuse_newer(connection, number)
-                    return
-                self._refuse_to_migrate(connection, number)
-            self._migrate(connection)
+            self._schema.bring_up(connection, writable=not self._file.is_only_readable())
         except BaseException:
             self._drop()  # or the next verb would take it for one whose schema is known to fit
             raise
 
-    def _refuse_to_migrate(self, connection: sqlite3.Connection, number: int) -> None:
-        if self._only_readable():
-            raise SchemaError(
-                f"{self.path} has schema {number}, this release needs {SCHEMA}, and you may only "
-                f"read it; run `jobvisor migrate` as the owner of the file"
-            )
-        if number and not connection.execute(_OURS).fetchone()[0]:
-            raise SchemaError(f"{self.path}: its tables are another program's; name another file")
-
-    def _refuse_newer(self, connection: sqlite3.Connection, number: int) -> None:
-        if number <= SCHEMA:
-            return
-        row = connection.execute(self._statements["meta"], {"key": "oldest_schema"}).fetchone()
-        try:
-            oldest = int(row[0])
-        except (TypeError, ValueError):
-            raise SchemaError(
-                f"{self.path} has schema {number}, and its table meta names no oldest_schema that "
-                f"may still work on it; restore that row, or a backup"
-            ) from None
-        if oldest > SCHEMA:
-            raise SchemaError(
-                f"{self.path} has schema {number}, and this release knows {SCHEMA}; "
-                f"install a newer jobvisor"
-            )
-
     def migrate(self) -> tuple[int, int]:
         self._refuse_copy()
-        self._check_place()
-        with self._lock, self._named_errors:
-            if self._connection is None:
-                self._connection = self._patiently(self._connect)
-                self._pid = os.getpid()
-            connection = self._connection
-            before = self._patiently(lambda: _schema_number(connection))
-        self._check_schema(self._connection)
-        with self._named_errors:
-            return before, _schema_number(self._connection)
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        if self.in_memory:
-            _apply_migrations(connection)
-            return
-        # Two first migrations at once fail in SQLite (measured), so they queue up at a file lock.
-        gate = made(self.path)
-        try:
-            self._wait_for(gate)
+        with self._lock:
+            connection = self._connection or self._new_connection()
             with self._named_errors:
-                self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-                if _schema_number(connection) < SCHEMA:
-                    self._patiently(lambda: _apply_migrations(connection))
-                    say("migrated", version=SCHEMA)
-        finally:
-            os.close(gate)
+                before = self._schema.number(connection)
+            self._check_schema(connection)
+            with self._named_errors:
+                return before, self._schema.number(connection)
 
-    def _wait_for(self, gate: int) -> None:
-        deadline = self.clock.monotonic_ns() + int(LOCK_SECONDS * 1e9)
-        while True:
-            try:
-                fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if self.clock.monotonic_ns() > deadline:
-                    raise StoreUnavailable(
-                        f"{self.path} is being migrated by another process for over "
-                        f"{LOCK_SECONDS:.0f} s; look who holds {self.path}-wake"
-                    ) from error
-                self.on_wait()
-                self.clock.sleep(0.01)
-            else:
-                return
+    def _beat(self) -> None:
+        self.on_wait()  # whoever uses the store says what that is
 
     # -- statements
 
@@ -314,7 +166,7 @@ class SqliteStore(RelationalStore):
                 return action(*arguments)
             with self._named_errors:
                 try:
-                    return self._patiently(lambda: action(*arguments))
+                    return self._patience.take(lambda: action(*arguments))
                 finally:
                     self._end_look()
 
@@ -350,7 +202,7 @@ class SqliteStore(RelationalStore):
             with self._named_errors:
                 try:
                     # Within the try: an exception out of a signal handler may come right after it.
-                    self._patiently(lambda: self._connected().execute(begin))
+                    self._patience.take(lambda: self._connected().execute(begin))
                     self._depth = 1
                     yield
                     self._tell_changes()
@@ -378,7 +230,7 @@ class SqliteStore(RelationalStore):
             self.events.emit(event)
 
     def _end_look(self) -> None:
-        if self._fleeting:
+        if self._file.is_fleeting:
             self.close()
 
     def _undo(self) -> None:
@@ -389,26 +241,6 @@ class SqliteStore(RelationalStore):
         if connection is not None and connection.in_transaction:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-
-    def _patiently(self, action: Callable[[], Value]) -> Value:
-        """Try while somebody else holds the database, moving the caller's beat, for a bounded time."""
-        began = beaten = 0
-        pause = TRY_FIRST
-        while True:
-            try:
-                return action()
-            except sqlite3.OperationalError as error:
-                if not is_busy(error):
-                    raise
-                now = self.clock.monotonic_ns()
-                began = began or now
-                if now - began > LOCK_SECONDS * 1e9:
-                    raise
-                if now - beaten > BEAT_NS:
-                    beaten = now
-                    self.on_wait()
-            self.clock.sleep(pause)
-            pause = min(pause * 1.05, TRY_CAP)
 
     def _drop(self) -> None:
         """Start over with a new connection next time: the disk or file may be another by then."""
@@ -531,43 +363,3 @@ class SqliteStore(RelationalStore):
 
 
 _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles: never closed
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _schema_number(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _apply_migrations(connection: sqlite3.Connection) -> None:
-    """Each numbered file in one transaction with the record that it ran (sqlite-utils does both)."""
-    # Imported here: only the first start of a database or a release needs it.
-    from sqlite_utils import Database, Migrations  # noqa: PLC0415
-
-    migrations = Migrations("jobvisor")
-    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "sqlite")
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".sql"):
-            migrations(name=file.name.removesuffix(".sql"))(_migration(file.read_text("utf-8")))
-    migrations.apply(Database(connection, execute_plugins=False))
-
-
-def _migration(script: str) -> Callable[[Any], None]:
-    def run(database: Any) -> None:
-        statement = ""
-        for line in script.splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                database.conn.execute(statement)
-                statement = ""
-
-    return run

@@ -16,8 +16,9 @@ import click
 from jobvisor.jobs.clock import SYSTEM, iso, to_datetime
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.file import OLDEST_SQLITE
 from jobvisor.jobs.store.filesystem import file_system, is_network
-from jobvisor.jobs.store.sqlite import OLDEST_SQLITE, SCHEMA
+from jobvisor.jobs.store.schema import SCHEMA
 from jobvisor.jobs.store.wake import FileWaker
 from jobvisor.jobs.units import size_text
 from jobvisor.jobs.url import parse_url

@@ -31,7 +31,8 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import Retry, Snooze
 from jobvisor.jobs.registry import Registry
-from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore
+from jobvisor.jobs.store.schema import SCHEMA
+from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.task import Call, Defaults, Task
 from tests.clock import MovableClock
 from tests.store.processes import held_by_another, in_a_copy

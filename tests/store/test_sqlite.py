@@ -21,7 +21,8 @@ from jobvisor.jobs.job import NewJob, State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.checkpoint import WORTH_BYTES
 from jobvisor.jobs.store.filesystem import file_system
-from jobvisor.jobs.store.sqlite import SCHEMA, SqliteStore
+from jobvisor.jobs.store.schema import SCHEMA
+from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.store.statements import statements
 from tests.store.database import MemoryDatabase, SqliteDatabase
 from tests.store.making import claim, enqueue, life, new, record, running

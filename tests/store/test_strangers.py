@@ -17,7 +17,7 @@ import sqlite_utils
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import JobsError, RowRefused
 from jobvisor.jobs.job import State
-from jobvisor.jobs.store import Store, open_store, postgres, sqlite, tables
+from jobvisor.jobs.store import Store, open_store, postgres, schema, tables
 from jobvisor.jobs.store.base import Death
 from tests.postgres import Stranger, shared
 from tests.store.database import Database, PostgresDatabase
@@ -211,7 +211,7 @@ def old_sqlite(path: Path) -> Store:
     with closing(sqlite3.connect(path)) as connection:
         migrations = sqlite_utils.Migrations("jobvisor")
         for name, script in scripts("sqlite").items():
-            migrations(name=name)(sqlite._migration(script))
+            migrations(name=name)(schema._migration(script))
         migrations.apply(sqlite_utils.Database(connection))
         connection.executescript(BEFORE.format(most=MOST, least=LEAST, late=MOST, early=LEAST))
     return open_store(f"sqlite:///{path}", durable=False)
@@ -244,7 +244,7 @@ def before(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def test_a_migration_brings_the_worst_rows_within_bounds(before: Store) -> None:
-    newest = sqlite.SCHEMA if before.one_machine else tables.SCHEMA
+    newest = schema.SCHEMA if before.one_machine else tables.SCHEMA
     assert before.migrate() == (newest - 1, newest)
     seen = before.find()
     assert len(seen) == 6

@@ -63,7 +63,8 @@ from tests.postgres import Stranger
 from tests.waiting import eventually
 
 STORE = (
-    "jobs/store/relational.py", "jobs/store/settlement.py", "jobs/store/sqlite.py",
+    "jobs/store/relational.py", "jobs/store/settlement.py", "jobs/store/file.py",
+    "jobs/store/patience.py", "jobs/store/schema.py", "jobs/store/sqlite.py",
     "jobs/store/postgres.py",
 )  # fmt: skip
 WORKER_FILES = ("supervisor/worker.py", "supervisor/lane.py", "supervisor/ledger.py")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from jobvisor.jobs.keys import render
-from jobvisor.jobs.store.sqlite import SCHEMA
+from jobvisor.jobs.store.schema import SCHEMA
 from jobvisor.supervisor.cli.doctor import disk
 from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
 from tests.store.processes import without_watches

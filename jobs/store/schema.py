@@ -1,0 +1,146 @@
+"""The schema of an SQLite database: of which release it is, and how it comes to be of ours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.errors import SchemaError, StoreUnavailable
+from jobvisor.jobs.log import say
+from jobvisor.jobs.store.fault import NamedFaults
+from jobvisor.jobs.store.patience import LOCK_SECONDS, Patience
+from jobvisor.jobs.store.statements import statements
+from jobvisor.jobs.store.wake import made
+
+SCHEMA = 3  # the number of the newest migration this release knows
+
+_OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
+
+
+class Schema:
+    """The schema of one file, or of a database in memory."""
+
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        patience: Patience,
+        faults: NamedFaults,
+        beat: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._patience = patience
+        self._faults = faults
+        self._beat = beat
+
+    def number(self, connection: sqlite3.Connection) -> int:
+        """The number of the newest migration that the database has."""
+        return self._patience.take(lambda: _number(connection))
+
+    def refuse_newer(self, connection: sqlite3.Connection) -> None:
+        """SchemaError where this release may not work on the database any more."""
+        number = _number(connection)
+        if number <= SCHEMA:
+            return
+        query = statements("sqlite")["meta"]
+        row = connection.execute(query, {"key": "oldest_schema"}).fetchone()
+        try:
+            oldest = int(row[0])
+        except (TypeError, ValueError):
+            raise SchemaError(
+                f"{self._path} has schema {number}, and its table meta names no oldest_schema that "
+                f"may still work on it; restore that row, or a backup"
+            ) from None
+        if oldest > SCHEMA:
+            raise SchemaError(
+                f"{self._path} has schema {number}, and this release knows {SCHEMA}; "
+                f"install a newer jobvisor"
+            )
+
+    def bring_up(self, connection: sqlite3.Connection, *, writable: bool) -> None:
+        """Migrate where that is needed; SchemaError where it may not be done."""
+        with self._faults:
+            number = self.number(connection)
+            if number >= SCHEMA:
+                self.refuse_newer(connection)
+                return
+            self._refuse_to_migrate(connection, number, writable=writable)
+        self._migrate(connection)
+
+    def _refuse_to_migrate(
+        self, connection: sqlite3.Connection, number: int, *, writable: bool
+    ) -> None:
+        if not writable:
+            raise SchemaError(
+                f"{self._path} has schema {number}, this release needs {SCHEMA}, and you may only "
+                f"read it; run `jobvisor migrate` as the owner of the file"
+            )
+        if number and not connection.execute(_OURS).fetchone()[0]:
+            raise SchemaError(f"{self._path}: its tables are another program's; name another file")
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self._path == ":memory:":
+            _apply_migrations(connection)
+            return
+        # Two first migrations at once fail in SQLite (measured), so they queue up at a file lock.
+        gate = made(self._path)
+        try:
+            self._wait_for(gate)
+            with self._faults:
+                self._patience.take(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+                if _number(connection) < SCHEMA:
+                    self._patience.take(lambda: _apply_migrations(connection))
+                    say("migrated", version=SCHEMA)
+        finally:
+            os.close(gate)
+
+    def _wait_for(self, gate: int) -> None:
+        deadline = self._clock.monotonic_ns() + int(LOCK_SECONDS * 1e9)
+        while True:
+            try:
+                fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if self._clock.monotonic_ns() > deadline:
+                    raise StoreUnavailable(
+                        f"{self._path} is being migrated by another process for over "
+                        f"{LOCK_SECONDS:.0f} s; look who holds {self._path}-wake"
+                    ) from error
+                self._beat()
+                self._clock.sleep(0.01)
+            else:
+                return
+
+
+def _number(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _apply_migrations(connection: sqlite3.Connection) -> None:
+    """Each numbered file in one transaction with the record that it ran (sqlite-utils does both)."""
+    # Imported here: only the first start of a database or a release needs it.
+    from sqlite_utils import Database, Migrations  # noqa: PLC0415
+
+    migrations = Migrations("jobvisor")
+    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "sqlite")
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".sql"):
+            migrations(name=file.name.removesuffix(".sql"))(_migration(file.read_text("utf-8")))
+    migrations.apply(Database(connection, execute_plugins=False))
+
+
+def _migration(script: str) -> Callable[[Any], None]:
+    def run(database: Any) -> None:
+        statement = ""
+        for line in script.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                database.conn.execute(statement)
+                statement = ""
+
+    return run
