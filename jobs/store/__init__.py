@@ -34,6 +34,7 @@ def open_store(
     *,
     durable: bool = True,
     schema: str = "jobvisor",
+    prefix: str = "",
     notify: bool = True,
     patience: float = 30.0,
     idle: float = 30.0,
@@ -45,7 +46,8 @@ def open_store(
 
     `durable` is SQLite's: its commits survive power loss (`synchronous=FULL`); without it a commit
     survives the death of every process but not of the machine, which is enough where the work would
-    be done again. The others are PostgreSQL's, whose own `synchronous_commit` says what a commit is:
+    be done again. `prefix` begins the names of all that is ours in a database that has other tables too.
+    The others are PostgreSQL's, whose own `synchronous_commit` says what a commit is:
     `schema` holds the tables, `notify` wakes idle workers and is woken, `patience` is the longest an
     answer may take in seconds, `idle` what may pass between two statements of a transaction before the
     server ends it, `application` is how the server's own views call this connection.
@@ -61,6 +63,7 @@ def open_store(
         return PostgresStore(
             url,
             schema=schema,
+            prefix=prefix,
             notify=notify,
             patience=patience,
             idle=idle,
@@ -69,4 +72,4 @@ def open_store(
             events=told,
         )
     path = ":memory:" if target.kind == "memory" else target.path
-    return SqliteStore(path, durable=durable, clock=clock, events=told)
+    return SqliteStore(path, durable=durable, prefix=prefix, clock=clock, events=told)

@@ -26,6 +26,7 @@ _REFUSED = {
     sqlite3.SQLITE_CORRUPT: "it is damaged; restore a backup or run sqlite3's .recover",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
 }
+NAME_ANOTHER = "name another file, or give ours names of their own by another [database] prefix"
 # Another program's file may have tables of our names, and any user_version.
 _FOREIGN = re.compile("no such (table|column)|already exists|has no column named")
 
@@ -82,6 +83,6 @@ class NamedFaults(AbstractContextManager[None]):
             return StoreRefused(f"{self._path}: {_REFUSED[code]} ({error})")
         if code == sqlite3.SQLITE_ERROR and _FOREIGN.search(str(error)):
             return SchemaError(
-                f"{self._path}: its tables are another program's ({error}); name another file"
+                f"{self._path}: its tables are another program's ({error}); {NAME_ANOTHER}"
             )
         return RowRefused(f"{self._path} refuses a row: {error}")

@@ -42,13 +42,14 @@ from jobvisor.jobs.store.connection import PatientConnection, connection_paramet
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.listening import ListenWaker
+from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE, RelationalStore
 from jobvisor.jobs.store.rows import Changed, in_order, new_job_of, sight_of
 from jobvisor.jobs.store.session import set_all, settings
 from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
 from jobvisor.jobs.store.sqlstate import named
 from jobvisor.jobs.store.statements import statements
-from jobvisor.jobs.store.tables import Tables
+from jobvisor.jobs.store.tables import Tables, names
 from jobvisor.jobs.store.wake import PollWaker
 from jobvisor.jobs.url import shown_url
 
@@ -74,6 +75,7 @@ class PostgresStore(RelationalStore):
         url: str,
         *,
         schema: str,
+        prefix: str,
         notify: bool,
         patience: float,
         idle: float,
@@ -89,16 +91,9 @@ class PostgresStore(RelationalStore):
         self._patience = patience
         self._idle = idle
         self._parameters = connection_parameters(url, application, patience)
-        self._names = {
-            "schema": sql.Identifier(schema),
-            "channel": sql.Literal(schema),
-            "jobs_id": sql.Literal(f'"{schema}".jobs_id_seq'),
-            "jobs_table": sql.Literal(f'"{schema}".jobs'),
-            "woken": sql.Literal(f'"{schema}".woken'),
-            "followed": sql.Literal(f'"{schema}".followed'),
-            "changes_number": sql.Literal(f'"{schema}".changes_number_seq'),
-        }
-        self._tables = Tables(self.place, schema, self._worded)
+        self._prefix = prefix
+        self._names = names(schema, prefix)
+        self._tables = Tables(self.place, schema, prefix, self._worded)
         self._number = self._worded(fate.NUMBER).encode()
         self._statements = {
             name: self._worded(text).encode() for name, text in statements("postgres").items()
@@ -120,7 +115,8 @@ class PostgresStore(RelationalStore):
 
     def _worded(self, text: str) -> str:
         # SQL.format wants literal text, and this is: from our own files.
-        return sql.SQL(cast("Any", text)).format(**self._names).as_string(None)
+        literal = cast("Any", prefixed(text, self._prefix))
+        return sql.SQL(literal).format(**self._names).as_string(None)
 
     # -- connection
 
@@ -533,7 +529,7 @@ class PostgresStore(RelationalStore):
         if stored < len(rows):
             raise RowRefused(
                 f"{self.place} stored {stored} of {len(rows)} jobs without an error; "
-                f"look for a trigger on {self.schema}.jobs that leaves rows out"
+                f"look for a trigger on {self.schema}.{self._prefix}jobs that leaves rows out"
             )
 
     def _enqueue_others(
@@ -752,7 +748,7 @@ class PostgresStore(RelationalStore):
         return True
 
     def _listen(self) -> None:
-        self._connected().execute(self._worded("LISTEN {schema}").encode())
+        self._connected().execute(self._worded("LISTEN {listened}").encode())
         self._listening = True
 
     def _unlisten(self) -> None:

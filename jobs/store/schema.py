@@ -1,4 +1,8 @@
-"""The schema of an SQLite database: of which release it is, and how it comes to be of ours."""
+"""The schema of an SQLite database: of which release it is, and how it comes to be of ours.
+
+The number of the last migration is in the file's header (`user_version`); with a prefix the file is
+another program's, and so is its header, and the number is in our own table.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,18 @@ from importlib import resources
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.errors import SchemaError, StoreUnavailable
+from jobvisor.jobs.errors import SchemaError, StoreUnavailable, shown
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store.fault import NamedFaults
+from jobvisor.jobs.store.fault import NAME_ANOTHER, NamedFaults
 from jobvisor.jobs.store.patience import LOCK_SECONDS, Patience
+from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import made
 
 SCHEMA = 3  # the number of the newest migration this release knows
 
 _OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
+_NUMBER = "SELECT value FROM meta WHERE key = 'schema'"
 
 
 class Schema:
@@ -28,12 +34,18 @@ class Schema:
     def __init__(
         self,
         path: str,
+        prefix: str,
         clock: Clock,
         patience: Patience,
         faults: NamedFaults,
+        *,
         beat: Callable[[], None],
     ) -> None:
         self._path = path
+        self._prefix = prefix
+        self._ours = prefixed(_OURS, prefix)
+        #: Of the newest migration that the database has; asked in each turn.
+        self._number: Callable[[sqlite3.Connection], int] = self._told if prefix else _header
         self._clock = clock
         self._patience = patience
         self._faults = faults
@@ -41,14 +53,14 @@ class Schema:
 
     def number(self, connection: sqlite3.Connection) -> int:
         """The number of the newest migration that the database has."""
-        return self._patience.take(lambda: _number(connection))
+        return self._patience.take(lambda: self._number(connection))
 
     def refuse_newer(self, connection: sqlite3.Connection) -> None:
         """SchemaError where this release may not work on the database any more."""
-        number = _number(connection)
+        number = self._number(connection)
         if number <= SCHEMA:
             return
-        query = statements("sqlite")["meta"]
+        query = statements("sqlite", self._prefix)["meta"]
         row = connection.execute(query, {"key": "oldest_schema"}).fetchone()
         try:
             oldest = int(row[0])
@@ -81,12 +93,30 @@ class Schema:
                 f"{self._path} has schema {number}, this release needs {SCHEMA}, and you may only "
                 f"read it; run `jobvisor migrate` as the owner of the file"
             )
-        if number and not connection.execute(_OURS).fetchone()[0]:
-            raise SchemaError(f"{self._path}: its tables are another program's; name another file")
+        if number and not self._has_meta(connection):
+            raise SchemaError(f"{self._path}: its tables are another program's; {NAME_ANOTHER}")
+
+    def _told(self, connection: sqlite3.Connection) -> int:
+        try:
+            row = connection.execute(prefixed(_NUMBER, self._prefix)).fetchone()
+        except sqlite3.OperationalError:
+            if self._has_meta(connection):
+                raise
+            return 0
+        try:
+            return int(row[0]) if row else 0
+        except ValueError:
+            raise SchemaError(
+                f"{self._path}: its table {self._prefix}meta says schema = {shown(row[0])}, which is no "
+                f"number of a migration; restore that row from a backup, or {NAME_ANOTHER}"
+            ) from None
+
+    def _has_meta(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute(self._ours).fetchone()[0])
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self._path == ":memory:":
-            _apply_migrations(connection)
+            _apply_migrations(connection, self._prefix)
             return
         # Two first migrations at once fail in SQLite (measured), so they queue up at a file lock.
         gate = made(self._path)
@@ -94,8 +124,8 @@ class Schema:
             self._wait_for(gate)
             with self._faults:
                 self._patience.take(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-                if _number(connection) < SCHEMA:
-                    self._patience.take(lambda: _apply_migrations(connection))
+                if self._number(connection) < SCHEMA:
+                    self._patience.take(lambda: _apply_migrations(connection, self._prefix))
                     say("migrated", version=SCHEMA)
         finally:
             os.close(gate)
@@ -117,20 +147,23 @@ class Schema:
                 return
 
 
-def _number(connection: sqlite3.Connection) -> int:
+def _header(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _apply_migrations(connection: sqlite3.Connection) -> None:
+def _apply_migrations(connection: sqlite3.Connection, prefix: str) -> None:
     """Each numbered file in one transaction with the record that it ran (sqlite-utils does both)."""
     # Imported here: only the first start of a database or a release needs it.
     from sqlite_utils import Database, Migrations  # noqa: PLC0415
 
     migrations = Migrations("jobvisor")
+    if prefix:  # else in the table that sqlite-utils has for all who use it
+        migrations.migrations_table = f"{prefix}migrations"
     folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "sqlite")
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".sql"):
-            migrations(name=file.name.removesuffix(".sql"))(_migration(file.read_text("utf-8")))
+            script = prefixed(file.read_text("utf-8"), prefix)
+            migrations(name=file.name.removesuffix(".sql"))(_migration(script))
     migrations.apply(Database(connection, execute_plugins=False))
 
 

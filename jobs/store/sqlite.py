@@ -39,19 +39,24 @@ class SqliteStore(RelationalStore):
 
     one_machine = True
 
-    def __init__(self, path: str, *, durable: bool, clock: Clock, events: Events) -> None:
+    def __init__(
+        self, path: str, *, durable: bool, prefix: str, clock: Clock, events: Events
+    ) -> None:
         super().__init__(clock, events)
         self._file = DatabaseFile(path, durable=durable)
         self.in_memory = self._file.in_memory
         self.path = self._file.path
-        self._statements = statements("sqlite")
+        self._statements = statements("sqlite", prefix)
+        self._prefix = prefix
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._depth = 0
         self._lock = threading.RLock()
         self._named_errors = NamedFaults(self.path, self._drop)
         self._patience = Patience(clock, self._beat)
-        self._schema = Schema(self.path, clock, self._patience, self._named_errors, self._beat)
+        self._schema = Schema(
+            self.path, prefix, clock, self._patience, self._named_errors, beat=self._beat
+        )
         self._checkpoint = Checkpoint(self.path, clock)
 
     # -- connection
@@ -288,7 +293,9 @@ class SqliteStore(RelationalStore):
         return new_job_of(cursor.lastrowid, row, self.payload)
 
     def _left_out(self) -> RowRefused:
-        return RowRefused(f"{self.path} left the job out: a trigger on the table jobs skips it")
+        return RowRefused(
+            f"{self.path} left the job out: a trigger on the table {self._prefix}jobs skips it"
+        )
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         if len(jobs) < 2:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
+from jobvisor.jobs.store.prefix import prefixed
+
 
 @cache
-def statements(dialect: str) -> dict[str, str]:
-    """The statements of one dialect by name, in the order of its file.
+def statements(dialect: str, prefix: str = "") -> dict[str, str]:
+    """The statements of one dialect by name, in the order of its file; about tables with this prefix.
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
     wherever a statement says `{NAME}`, so that a new column is written once.
@@ -21,7 +23,7 @@ def statements(dialect: str) -> dict[str, str]:
     found = dict(map(_named, parts))
     for word, columns in fragments.items():
         found = {name: each.replace(f"{{{word}}}", columns) for name, each in found.items()}
-    return found
+    return {name: prefixed(each, prefix) for name, each in found.items()}
 
 
 def _named(part: str) -> tuple[str, str]:

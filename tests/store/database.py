@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.sqlite import SqliteStore
 from tests.clock import MovableClock
 from tests.postgres import Stranger, shared
@@ -27,6 +28,8 @@ class Database(ABC):
 
     #: Whether one connection is all there is, and its end the end of the database.
     alone: ClassVar[bool] = False
+    #: Before the names of ours, where the plain ones are another program's tables.
+    prefix: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self.clock = MovableClock()
@@ -57,6 +60,14 @@ class _Sqlite(Database):
         )
 
 
+#: Another program's, with columns that are none of ours: a statement that names one fails.
+THEIRS = "; ".join(
+    f"CREATE TABLE {name} (theirs integer)"
+    for name in ("jobs", "attempts", "families", "owners", "meta", "changes", "jobs_readable",
+                 "attempts_readable", "incarnation")
+)  # fmt: skip
+
+
 class SqliteDatabase(_Sqlite):
     """A file."""
 
@@ -68,7 +79,11 @@ class SqliteDatabase(_Sqlite):
     def open(self) -> SqliteStore:
         # Not durable: no test cuts the power, and each commit is then without an fsync.
         store = open_store(
-            f"sqlite:///{self.path}", durable=False, clock=self.clock, events=self.events
+            f"sqlite:///{self.path}",
+            durable=False,
+            prefix=self.prefix,
+            clock=self.clock,
+            events=self.events,
         )
         assert isinstance(store, SqliteStore)
         store.open()
@@ -78,7 +93,7 @@ class SqliteDatabase(_Sqlite):
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         connection = sqlite3.connect(self.path, isolation_level=None)
         try:
-            return connection.execute(statement, parameters).fetchall()
+            return connection.execute(prefixed(statement, self.prefix), parameters).fetchall()
         finally:
             connection.close()
 
@@ -88,22 +103,28 @@ class SqliteDatabase(_Sqlite):
 
 
 class MemoryDatabase(_Sqlite):
-    """In memory: one connection, so every `open` is the same store, and so is the stranger."""
+    """In memory: one connection, so every `open` is the same store, and so is the stranger.
+
+    And beside another program's tables, so that the suite is run with a prefix too.
+    """
 
     alone = True
+    prefix = "our_"
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         del folder
-        store = open_store("memory://", clock=self.clock, events=self.events)
+        store = open_store("memory://", prefix=self.prefix, clock=self.clock, events=self.events)
         assert isinstance(store, SqliteStore)
         self._store = store
+        store._connected().executescript(THEIRS)
 
     def open(self) -> Store:
         self._store.open()
         return self._store
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        statement = prefixed(statement, self.prefix)
         return self._store._connected().execute(statement, parameters).fetchall()
 
     def close(self) -> None:
@@ -114,7 +135,7 @@ class MemoryDatabase(_Sqlite):
 _CLOCK = """
 CREATE TABLE test_clock (now timestamptz NOT NULL);
 INSERT INTO test_clock VALUES (to_timestamp(0));
-CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION {prefix}clock() RETURNS timestamptz LANGUAGE sql STABLE
     AS 'SELECT now FROM {schema}.test_clock';
 """
 _REFUSE = """
@@ -141,14 +162,21 @@ class PostgresDatabase(Database):
         self.schema = f"t_{uuid.uuid4().hex}"
         self._stranger = Stranger(self.url, self.schema)
         self._store().migrate()
-        self._stranger.sql(_CLOCK.format(schema=self.schema))
+        if self.prefix:
+            self._stranger.sql(THEIRS)
+        self._stranger.sql(_CLOCK.format(schema=self.schema, prefix=self.prefix))
 
     def _tell_time(self) -> None:
         self.sql("UPDATE test_clock SET now = to_timestamp(? / 1000.0)", self.clock.now_ms())
 
     def _store(self) -> Store:
         store = open_store(
-            self.url, schema=self.schema, durable=False, clock=self.clock, events=self.events
+            self.url,
+            schema=self.schema,
+            prefix=self.prefix,
+            durable=False,
+            clock=self.clock,
+            events=self.events,
         )
         self._stores.append(store)
         return store
@@ -159,7 +187,7 @@ class PostgresDatabase(Database):
         return store
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        return self._stranger.sql(statement, *parameters)
+        return self._stranger.sql(prefixed(statement, self.prefix), *parameters)
 
     def refuse(self, condition: str, reason: str) -> None:
         # JSON as it was written has no equality of its own, only its text has.
@@ -210,7 +238,7 @@ class RecycledDatabase(PostgresDatabase):
             self.schema, self._stranger = self._left.pop()
         else:
             super()._furnish()
-            self._stranger.sql(_REMEMBER)
+            self._stranger.sql(prefixed(_REMEMBER, self.prefix))
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         # An UPDATE has a SET too, and changes only rows.
@@ -225,7 +253,7 @@ class RecycledDatabase(PostgresDatabase):
             super().close()
             return
         remains = [row[0] for row in self.sql(_REMAINS, self.schema, self.schema)]
-        again = "INSERT INTO meta SELECT * FROM test_meta"
+        again = prefixed("INSERT INTO meta SELECT * FROM test_meta", self.prefix)
         words = ["SET session_replication_role = replica", *remains, again]
         self._stranger.sql("; ".join([*words, "SET session_replication_role = origin"]))
         self._left.append((self.schema, self._stranger))
@@ -240,6 +268,13 @@ class RecycledDatabase(PostgresDatabase):
 
     def _size(self) -> int:
         return int(self.sql(_SIZE, self.schema)[0][0] or 0)
+
+
+class PrefixedDatabase(RecycledDatabase):
+    """In a schema of another program's, beside tables and functions of the same plain names."""
+
+    prefix = "our_"
+    _left: ClassVar[list[tuple[str, Stranger]]] = []
 
 
 @cache
