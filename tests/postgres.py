@@ -262,6 +262,10 @@ class Server(Databases):
     def kill_backend(self, pid: int, number: int = signal.SIGTERM) -> None:
         os.kill(pid, number)
 
+    def recoveries(self) -> int:
+        """How often it has begun anew after one of its processes was killed."""
+        return self.log.read_text().count("all server processes terminated; reinitializing")
+
 
 class Given(Databases):
     """The server of JOBVISOR_TEST_POSTGRES_URL, whose user may create databases."""

@@ -69,14 +69,14 @@ def test_a_restart_keeps_the_data_and_the_place(server: Server, mode: str) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_backend_can_be_killed(server: Server, number: int) -> None:
-    recoveries = _recoveries(server)
+    recoveries = server.recoveries()
     with psycopg.connect(server.url(), autocommit=True) as connection:
         assert connection.info.backend_pid in server.backends()
         server.kill_backend(connection.info.backend_pid, number)
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
     if number == signal.SIGKILL:
-        eventually(lambda: _recoveries(server) > recoveries, what="the server has seen it")
+        eventually(lambda: server.recoveries() > recoveries, what="the server has seen it")
     eventually(lambda: _answers(server.url()), what="the server has recovered")
 
 
@@ -99,10 +99,6 @@ def test_a_server_does_not_outlive_the_process_that_started_it(tmp_path: Path) -
         process.kill()
     eventually(lambda: not _runs(int(pid)), what="the server has ended")
     eventually(lambda: not Path(folder).exists(), what="its folder is gone")
-
-
-def _recoveries(server: Server) -> int:
-    return server.log.read_text().count("all server processes terminated; reinitializing")
 
 
 def _answers(url: str) -> bool:

@@ -70,14 +70,15 @@ def test_after_an_outage_for_all_longer_than_dead_after_nobody_is_declared_dead(
     (proxy.cut if how == "refused" else proxy.freeze)()
     for machine in machines:
         eventually(partial(machine.said, "the database cannot be used"), what="it is noticed")
-    site.touch("go")
     quick = site.calls("quick", 50, retries=0)
+    site.touch("go")
+    site.wait_marks("end", 2)
     site.wait_silence(5)
     ended = site.marks("end")
     proxy.restore()
 
     site.wait_finished([*gated, *quick])
-    assert {mark.job for mark in ended} == set(gated), "they did not end what they ran"
+    assert {mark.job for mark in ended} == set(gated), "they began what they could not settle"
     site.wait_heartbeats(5)  # whoever would be declared dead is so by now
     assert site.declared_dead() == []
     assert site.families() == families
