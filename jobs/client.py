@@ -215,6 +215,15 @@ class Client:
         with self._store() as store:
             return store.get(number)
 
+    def get_many(self, jobs: Iterable[int | Job]) -> dict[int, Job]:
+        """Those of these jobs that there are, by their ids, in the order asked.
+
+        Any number of them: more than 500 are read in several statements, each as of its moment.
+        """
+        numbers = [_id(job) for job in jobs]
+        with self._store() as store:
+            return store.get_many(numbers)
+
     def attempts(self, job: int | Job) -> Attempts:
         """The unsuccessful runs of a job, oldest first."""
         number = _id(job)
@@ -222,10 +231,11 @@ class Client:
             store.get(number)
             return store.attempts(number)
 
-    def attempts_of(self, jobs: Iterable[int]) -> dict[int, Attempts]:
+    def attempts_of(self, jobs: Iterable[int | Job]) -> dict[int, Attempts]:
         """The same of many jobs in one call, by their ids; an empty list where there are none."""
+        numbers = [_id(job) for job in jobs]
         with self._store() as store:
-            return store.attempts_of(jobs)
+            return store.attempts_of(numbers)
 
     def list(
         self,
@@ -242,6 +252,10 @@ class Client:
 
         `error` is a part of the error's text, in any case. `within="1h"` leaves out what ended (of
         a running job: began; of another: was due) longer ago.
+
+        It reads from the newest on until it has enough. Where few match a task, a queue or an error,
+        that is the whole table, or with a `state` all of that state: of a million finished jobs 0.3 s
+        on SQLite and 1 s on PostgreSQL. Nobody waits for it.
         """
         wanted = None if state is None else _state(state)
         within_ms = None if within is None else duration_ms(within)

@@ -309,6 +309,10 @@ class Store(ABC):
         """One job; raises JobNotFound."""
 
     @abstractmethod
+    def get_many(self, jobs: Iterable[int]) -> dict[int, Job]:
+        """Those of these jobs that there are, by their ids, in the order asked; read in pages."""
+
+    @abstractmethod
     def find(
         self,
         *,
@@ -324,6 +328,8 @@ class Store(ABC):
 
         `error` is a part of the error, in any case. `within_ms`: not longer ago than this, counted
         from the end of a finished job, the beginning of a running one, else from when it is due.
+        Reads from the newest on until there are enough: with a rare task, queue or error the whole
+        table, or all of the state. It locks nothing.
         """
 
     @abstractmethod

@@ -542,6 +542,15 @@ def test_a_snoozed_step_keeps_its_attempts(
         clock.move(1_000)
 
 
+def test_many_jobs_are_had_by_id_or_as_jobs_and_what_is_neither_is_named(client: Client) -> None:
+    first, second = client.enqueue("app:a"), client.enqueue("app:b")
+    found = client.get_many([second, 77, first.id])
+    assert {number: job.task for number, job in found.items()} == {2: "app:b", 1: "app:a"}
+    with pytest.raises(InvalidOption, match="'1' is no job"):
+        client.get_many(["1"])  # type: ignore[list-item]
+    assert client.attempts_of([first, second.id]) == {1: [], 2: []}
+
+
 def test_a_step_of_an_unknown_task_is_put_off(client: Client) -> None:
     client.enqueue("app:nowhere")
     job = client.run_one()

@@ -7,6 +7,7 @@ import pytest
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import MOVES, State
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.relational import JOBS_AT_ONCE
 from jobvisor.jobs.store.settlement import HISTORY_MAX, TRIMMED_EVERY
 from tests.clock import MovableClock
 from tests.store.making import (
@@ -18,6 +19,7 @@ from tests.store.making import (
     held,
     job_in,
     life,
+    new,
     record,
     running,
 )
@@ -54,6 +56,17 @@ def test_the_histories_of_many_jobs_come_in_one_call(store: Store) -> None:
     assert list(found) == ids
     assert found == {job: store.attempts(job) for job in ids}
     assert [len(runs) for runs in found.values()] == [1, 1, 1, 0]
+
+
+def test_many_jobs_are_had_at_once_in_the_order_asked_without_those_that_are_not_there(
+    store: Store,
+) -> None:
+    ids = [number for number, _ in store.enqueue([new()] * (JOBS_AT_ONCE + 3))]
+    asked = [ids[-1], 10**9, ids[0], -1, 0, 2**63, *ids[1:-1], ids[0]]
+    found = store.get_many(asked)
+    assert list(found) == [ids[-1], ids[0], *ids[1:-1]]
+    assert found[ids[7]] == store.get(ids[7])
+    assert store.get_many([]) == {}
 
 
 @pytest.mark.parametrize("deferred", ["retry", "snooze"])

@@ -321,6 +321,11 @@ WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(cla
 SELECT {job}
 FROM {schema}.jobs WHERE id = %(job)s;
 
+-- name: get_many
+-- Some jobs; their ids come as a JSON list.
+SELECT {job}
+FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint));
+
 -- name: find
 -- The newest jobs, of every state.
 SELECT {job}

@@ -264,6 +264,11 @@ WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 SELECT {job}
 FROM jobs WHERE id = :job;
 
+-- name: get_many
+-- Some jobs; their ids come as a JSON list.
+SELECT {job}
+FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs));
+
 -- name: find
 -- The newest jobs, of every state.
 SELECT {job}
