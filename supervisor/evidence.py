@@ -18,11 +18,14 @@ from typing import Any, NamedTuple
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.identity import boot_id
 from jobvisor.jobs.store import Record
+from jobvisor.supervisor.board import Grave
 from jobvisor.supervisor.layout import (
     BOOT_AT,
     CHECKED,
     CHECKED_1,
     DATABASE_AT,
+    DEATH,
+    DEATH_AT,
     HEAD,
     HOST_AT,
     JOURNAL_AT,
@@ -39,6 +42,7 @@ from jobvisor.supervisor.layout import (
     parse_name,
 )
 from jobvisor.supervisor.ledger import Header
+from jobvisor.supervisor.roster import WORKER
 
 
 class Unread(enum.Enum):
@@ -72,6 +76,8 @@ class Read(NamedTuple):
     records: list[Record]
     progress: Progress | None = None
     strange: tuple[Strange, ...] = ()
+    grave: Grave | None = None
+    """How its parent saw it end, where that family left before it was settled."""
 
 
 def ledger_files(folder: str) -> list[tuple[int, int, str]]:
@@ -112,6 +118,7 @@ def read_ledger(
         if JOURNAL_AT <= head < tail <= SIZE:
             journal = os.pread(descriptor, tail - head, head)
         progress = _read_progress(descriptor)
+        grave = _read_grave(descriptor, header)
     finally:
         os.close(descriptor)
     now = clock.boottime_ns() if header.boot_id == (boot or boot_id()) else None
@@ -119,7 +126,7 @@ def read_ledger(
     strange: list[Strange] = []
     for found in _parse(journal, layout, owner, now):
         (records if isinstance(found, Record) else strange).append(found)  # type: ignore[arg-type]
-    return Read(header, records, progress, tuple(strange))
+    return Read(header, records, progress, tuple(strange), grave)
 
 
 def read_progress_of(folder: str, owner: int) -> Progress | None:
@@ -154,6 +161,16 @@ def _read_header(descriptor: int) -> tuple[Header | Unread, int]:
         owner, claim, current, deadline, pid, ticks, namespace, family, boot, database, host
     )
     return header, layout
+
+
+def _read_grave(descriptor: int, header: Header) -> Grave | None:
+    owner, status, verdict, job, claim = DEATH.unpack(os.pread(descriptor, DEATH.size, DEATH_AT))
+    if owner != header.owner:
+        return None
+    return Grave(
+        owner=owner, pid=header.pid, slot=-1, status=status, verdict_job=job, verdict_claim=claim,
+        verdict=verdict, at=0, current=header.current, claim=header.claim, role=WORKER.number,
+    )  # fmt: skip
 
 
 def _read_progress(descriptor: int) -> Progress | None:

@@ -1,9 +1,11 @@
 """The layouts of a ledger: what stands where in its file, and what the file is called.
 
 Layout 2, in bytes: 0 header (words of 8: magic, layout, owner, claim, current, deadline, tail, pid,
-start ticks, pid namespace, family, head), 128 boot id and database id (64 each), 256 host (256),
-512 progress (sequence, length, job, 488 bytes of JSON), 1024 the journal, which reaches from `head`
-to `tail`. Layout 1, of releases before 0.3, has no head, and records without kind and progress.
+start ticks, pid namespace, family, head), 96 a death that its parent saw and nobody has settled (owner,
+exit status, verdict, the verdict's job and claim; with another owner it is an earlier life's), 128 boot
+id and database id (64 each), 256 host (256), 512 progress (sequence, length, job, 488 bytes of JSON),
+1024 the journal, which reaches from `head` to `tail`. Layout 1, of releases before 0.3, has no head, no
+death, and records without kind and progress.
 
 The name of a file tells its layout, so that a release leaves alone what it cannot read: `17.2` is the
 ledger of owner 17 in layout 2; in layout 1 it was `17`.
@@ -25,6 +27,7 @@ LAYOUTS = (2, 1)
 HEAD = Struct("=12q")
 MAGIC_AT, LAYOUT_AT, OWNER_AT, CLAIM_AT, CURRENT_AT, DEADLINE_AT, TAIL_AT = range(7)
 PID_AT, TICKS_AT, NAMESPACE_AT, FAMILY_AT, HEAD_AT = range(7, 12)
+DEATH_AT, DEATH = 96, Struct("=qiiqq")
 TEXTS_AT = 128
 BOOT_AT, DATABASE_AT, HOST_AT = (128, 64), (192, 64), (256, 256)
 PROGRESS_AT, JOURNAL_AT = 512, 1024

@@ -1,10 +1,10 @@
 """The file of one life: claim, current job, journal. It outlives its process, not the machine.
 
-Written by its child alone, through a mapping of a fully allocated file (a store into a hole of a
-full disk is SIGBUS, measured); others read it with pread (evidence.py). A record's body is written
-first and the tail word last, so what lies below the tail is whole: no tail, no record. Nothing is
-ever synced: the page cache survives the death of every process, and a power cut only makes jobs
-run again.
+Written by its child alone (and by `leave_grave` after its death), through a mapping of a fully allocated
+file (a store into a hole of a full disk is SIGBUS, measured); others read it with pread (evidence.py). A
+record's body is written first and the tail word last, so what lies below the tail is whole: no tail, no
+record. Nothing is ever synced: the page cache survives the death of every process, and a power cut only
+makes jobs run again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.store import Record
+from jobvisor.supervisor.board import Grave
 from jobvisor.supervisor.layout import (
     BOOT_AT,
     CHECKED,
@@ -24,6 +25,8 @@ from jobvisor.supervisor.layout import (
     CURRENT_AT,
     DATABASE_AT,
     DEADLINE_AT,
+    DEATH,
+    DEATH_AT,
     FAMILY_AT,
     HEAD_AT,
     HOST_AT,
@@ -46,6 +49,7 @@ from jobvisor.supervisor.layout import (
     TEXTS_AT,
     TICKS_AT,
     file_name,
+    find_file,
     padded,
 )
 
@@ -241,6 +245,22 @@ class Ledger:
         """Unmap the file, which stays until it is settled."""
         self._words.release()
         self._memory.close()
+
+
+def leave_grave(folder: str, grave: Grave) -> None:
+    """Write how a life ended into its own ledger, for another family: this one has no time to settle it.
+
+    Raises OSError.
+    """
+    path = find_file(folder, grave.owner)
+    if path is None:
+        return
+    told = (grave.owner, grave.status, grave.verdict, grave.verdict_job, grave.verdict_claim)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, DEATH.pack(*told), DEATH_AT)
+    finally:
+        os.close(descriptor)
 
 
 def retire(folder: str, path: str) -> None:

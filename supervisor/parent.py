@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL, ConfigError
@@ -52,6 +53,7 @@ from jobvisor.supervisor.family import ENDED, STOPPING, StateDir
 from jobvisor.supervisor.first_look import FirstLook
 from jobvisor.supervisor.first_start import FirstStart
 from jobvisor.supervisor.judge import Judge
+from jobvisor.supervisor.ledger import leave_grave
 from jobvisor.supervisor.nursery import Nursery
 from jobvisor.supervisor.reload import Reload
 from jobvisor.supervisor.scale import Scale
@@ -137,6 +139,7 @@ class Parent:
             except Exception:  # noqa: BLE001 -- the border of the parent: a surprise must not orphan a family
                 say("surprised", error=traceback.format_exc())
                 self._clock.sleep(SURPRISED_SECONDS)  # what failed may be the poll itself
+        self.leave_graves()
         self._state.note(self._lock, f"{ENDED} {self.exit_code}")
         self._close()
         say("stopped", family=self._config.family.name, code=self.exit_code)
@@ -294,6 +297,12 @@ class Parent:
         jobs_at_stake = sum(1 for other in self._crew.living() if other.role.runs_jobs)
         if post.role.runs_jobs or self._board.has_room_for_graves(jobs_at_stake + 1):
             self._board.bury(grave)
+
+    def leave_graves(self) -> None:
+        """Tell the next family what nobody could settle: it must not charge a job that we killed."""
+        for grave in self._board.unsettled():
+            with suppress(OSError):  # then it is a death that nobody saw
+                leave_grave(self._state.ledgers, grave)
 
     # -- where the family stands
 

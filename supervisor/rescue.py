@@ -26,6 +26,7 @@ from jobvisor.supervisor.layout import LAYOUTS
 from jobvisor.supervisor.ledger import Header, retire
 from jobvisor.supervisor.remains import end_remains
 from jobvisor.supervisor.settle import (
+    death_of,
     died_unseen,
     is_of_one_life,
     overdue,
@@ -260,7 +261,7 @@ class Rescue:
             applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
             current = (last.header.current, last.header.claim)
-            death = self._death_unseen(last.header)
+            death = self._death_of(last)
             applied = settle(
                 self._store, life, last.records, current, death, forget=self._forget,
                 progress=last.progress,
@@ -269,8 +270,12 @@ class Rescue:
         tell_strange(last, self._state.rejected)
         retire(folder, path)
 
-    def _death_unseen(self, header: Header) -> Death:
-        """Nobody saw it, unless it was this caretaker's own doing."""
+    def _death_of(self, found: Read) -> Death:
+        """As its parent left it; else nobody saw it, unless it was this caretaker's own doing."""
+        header, grave = found.header, found.grave
+        if grave is not None:
+            held = self._store.held(header.current, header.owner, header.claim)
+            return death_of(grave, held, header.current, header.claim, oom=False)
         job = self._overdue.pop(header.owner, None)
         if job is None:
             return died_unseen(header)

@@ -11,10 +11,13 @@ import pytest
 
 from jobvisor.jobs.errors import EX_CONFIG
 from jobvisor.jobs.keys import PROCESSES_MAX
-from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, SLOTS, STOP, Grave
+from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, SLOTS, STOP, VERDICT_CODES, Grave
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.evidence import read_ledger_of
+from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.first_start import BOOTS_BEFORE_WRONG
+from jobvisor.supervisor.ledger import Header, Ledger
 from jobvisor.supervisor.parent import Parent
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import MovableClock
@@ -132,3 +135,19 @@ def test_more_workers_than_there_are_places_are_refused_with_a_sentence(
     assert re.search(rf"pool default .*{told}", refused), refused
     assert refused in caplog.text
     assert parent._scale.wanted(0) == before
+
+
+def test_a_death_that_nobody_could_settle_is_left_in_its_ledger(
+    parent: Parent, config: Config
+) -> None:
+    folder = StateDir(config.family.state_dir).ledgers
+    Ledger(folder, Header(7, 0, 0, 0, 4242, 1, 1, 1, "boot", "database", "here")).close()
+    parent._board.bury(
+        Grave(7, 4242, 1, -9, 3, 2, VERDICT_CODES["timeout"], 0, 3, 2, WORKER.number)
+    )
+    parent._board.bury(NOBODY)  # of whom there is no file
+    parent.leave_graves()
+    found = read_ledger_of(folder, 7)
+    assert found is not None
+    assert found.grave is not None
+    assert (found.grave.status, found.grave.verdict_job, found.grave.verdict_claim) == (-9, 3, 2)

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.events import Events
+from jobvisor.jobs.identity import boot_id, pid_namespace
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store
-from jobvisor.supervisor.board import Board
+from jobvisor.supervisor.board import VERDICT_CODES, Board, Grave
+from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.ledger import Entry, Header, Ledger, leave_grave, retire
 from jobvisor.supervisor.rescue import Rescue
+from jobvisor.supervisor.roster import WORKER
 from tests.clock import MovableClock
 from tests.store import making
 
@@ -98,3 +101,47 @@ def test_a_file_that_no_life_begins_is_dropped_in_time_and_never_a_spare(
     clock.move(2)
     rescue.scan_ledgers(str(folder))
     assert os.listdir(folder) == []
+
+
+def test_a_death_that_its_family_left_unsettled_is_told_as_its_parent_saw_it(
+    store: Store, folder: Path, rescue: Rescue, clock: MovableClock
+) -> None:
+    making.enqueue(store, attempts_max=1)
+    who = making.life()
+    (job,) = making.claim(store, who)
+    header = Header(
+        who.owner, 0, 0, 0, 4242, 1, pid_namespace(), 1, boot_id(), store.database_id(), "here"
+    )
+    ledger = Ledger(str(folder), header, clock)
+    ledger.claimed(1)
+    ledger.publish(job.id, 0)
+    ledger.close()
+    stopped = Grave(
+        who.owner, 4242, 1, -9, 0, 0, VERDICT_CODES["stop"], 0, job.id, 1, WORKER.number
+    )
+    leave_grave(str(folder), stopped)
+    rescue.scan_ledgers(str(folder))
+    found = store.get(job.id)
+    assert (found.state, found.attempt) == (State.PENDING, 0)
+    (attempt,) = store.attempts(job.id)
+    assert (attempt.outcome, attempt.signal, attempt.verdict) == ("stopped", "SIGKILL", "stop")
+
+
+def test_the_death_of_an_earlier_life_of_a_file_is_not_that_of_the_next_one(
+    store: Store, folder: Path, clock: MovableClock
+) -> None:
+    def life(owner: int) -> Ledger:
+        header = Header(owner, 0, 0, 0, 4242, 1, 1, 1, "boot", store.database_id(), "here")
+        return Ledger(str(folder), header, clock)
+
+    first = life(11)
+    first.close()
+    leave_grave(str(folder), Grave(11, 4242, 1, -9, 0, 0, 4, 0, 0, 0, WORKER.number))
+    found = read_ledger_of(str(folder), 11)
+    assert found is not None
+    assert found.grave is not None
+    retire(str(folder), first.path)
+    life(12).close()
+    found = read_ledger_of(str(folder), 12)
+    assert found is not None
+    assert found.grave is None
