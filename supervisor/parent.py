@@ -284,6 +284,7 @@ class Parent:
         post.vacate()
         if gone:
             self._crew.remove(post)
+            self._scale.fill_up()
             return
         if self._stop.stage == RUN:
             self._board[RESTARTS] += 1

@@ -21,6 +21,9 @@ class Scale:
         self._board = board
         self._clock = clock
         self._published = 0  # pools whose number stands on the board
+        self._owed: dict[
+            int, int
+        ] = {}  # workers of a pool that wait for places of those that leave
 
     def furnish(self, config: Config) -> None:
         """A post for each child of a configuration, before the first fork."""
@@ -37,6 +40,14 @@ class Scale:
             self._resize(index, pools[index].processes if index < len(pools) else 0, config)
         self._publish()
 
+    def fill_up(self) -> None:
+        """Somebody has left: its place may be owed to another pool, which a reload made larger."""
+        for pool, owed in self._owed.items():
+            added = min(owed, self._crew.room)
+            self._owed[pool] -= added
+            for _ in range(added):
+                self._crew.add(WORKER, pool)
+
     def set(self, config: Config, pool: int, workers: int) -> str:
         """So many workers for a pool, and ""; or why it cannot have them, and nothing is changed."""
         refused = self._why_not(config, pool, workers)
@@ -51,7 +62,7 @@ class Scale:
 
     def wanted(self, pool: int) -> int:
         """How many workers there are to be in a pool."""
-        return len(self._crew.staying(pool))
+        return len(self._crew.staying(pool)) + self._owed.get(pool, 0)
 
     @property
     def total(self) -> int:
@@ -86,11 +97,11 @@ class Scale:
                 self._nursery.ask_to_leave(post, "scale", leave_by)
             else:
                 self._crew.remove(post)
-        for _ in range(min(wanted - len(has), self._crew.room)):
-            self._crew.add(WORKER, pool)
+        self._owed[pool] = max(0, wanted - len(has))
+        self.fill_up()
 
     def _publish(self) -> None:
-        pools = 1 + max((post.pool for post in self._crew), default=0)
+        pools = 1 + max([0, *self._owed, *(post.pool for post in self._crew)])
         for pool in range(max(pools, self._published)):
-            self._board.set_scale(pool, len(self._crew.staying(pool)))
+            self._board.set_scale(pool, self.wanted(pool))
         self._published = pools

@@ -22,6 +22,7 @@ from jobvisor.supervisor.parent import Parent
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import MovableClock
 
+PID_MAX = 1 << 22  # of Linux
 NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0, WORKER.number)
 
 
@@ -151,3 +152,28 @@ def test_a_death_that_nobody_could_settle_is_left_in_its_ledger(
     assert found is not None
     assert found.grave is not None
     assert (found.grave.status, found.grave.verdict_job, found.grave.verdict_claim) == (-9, 3, 2)
+
+
+def test_workers_that_a_reload_wants_get_the_places_of_those_that_leave_for_it(
+    tmp_path: Path,
+) -> None:
+    def pools(first: int, second: int) -> Config:
+        both = [
+            {"name": "first", "queues": ["a"], "processes": first},
+            {"name": "second", "queues": ["b"], "processes": second},
+        ]
+        return Config.of({"workers": both}, folder=str(tmp_path))
+
+    parent = Parent(pools(200, 1))
+    parent.prepare()
+    crew = parent._crew
+    for post in crew:
+        post.pid = PID_MAX + 1  # of nobody
+    parent._scale.follow(pools(1, 200))
+    assert parent._board.scales()[:2] == [1, 200]
+    for post in crew:
+        if post.leaving:
+            parent._bury(post, Exit(post.pid, 0))
+    assert [len(crew.staying(pool)) for pool in (0, 1)] == [1, 200]
+    assert parent._board.scales()[:2] == [1, 200]
+    parent._nursery.close()
