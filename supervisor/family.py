@@ -40,6 +40,9 @@ POLL_S = 0.02
 NAME_BYTES, SAYING_BYTES = 64, 64
 SETTLING, STOPPING, ENDED = "settling", "stopping", "ended"
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""No mistake of a configuration: a service that is started again may find space."""
+
 
 @dataclass(frozen=True, slots=True)
 class StateDir:
@@ -67,14 +70,17 @@ class StateDir:
 
         Raises:
             ConfigError: it cannot be made, is somebody else's, or others can write to it.
+            JobsError: there is no space for it.
         """
         for folder in (self.path, self.ledgers, self.rejected):
             try:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
             except OSError as error:
+                told = f"the state directory {folder} cannot be made: {error.strerror}"
+                if error.errno in _FULL:
+                    raise JobsError(f"{told}; make space there") from error
                 raise ConfigError(
-                    f"the state directory {folder} cannot be made: {error.strerror}; "
-                    "set [supervisor] state_dir to a folder this user can write"
+                    f"{told}; set [supervisor] state_dir to a folder this user can write"
                 ) from error
             self._check(folder, {os.geteuid()})
 
@@ -113,6 +119,7 @@ class StateDir:
 
         Raises:
             FamilyRunning: another process holds it; `pid` names it where it can be read.
+            JobsError: it cannot be written.
         """
         descriptor = self._taken(SETTLING_PATIENCE_S)
         try:
@@ -324,11 +331,11 @@ class StateDir:
         except OSError as error:
             raise self._lock_refused("opened", error) from error
 
-    def _lock_refused(self, what: str, error: OSError) -> ConfigError:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        remedy = "make space there" if full else "run this as the user the family runs as"
-        path = os.path.join(self.path, "lock")
-        return ConfigError(f"the lock {path} cannot be {what}: {error.strerror}; {remedy}")
+    def _lock_refused(self, what: str, error: OSError) -> JobsError:
+        told = f"the lock {os.path.join(self.path, 'lock')} cannot be {what}: {error.strerror}"
+        if error.errno in _FULL:
+            return JobsError(f"{told}; make space there")
+        return ConfigError(f"{told}; run this as the user the family runs as")
 
     def _shows_status_only(self) -> bool:
         path = os.path.join(self.path, "lock")
