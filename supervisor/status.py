@@ -75,6 +75,7 @@ class Status:
         self._deaths: deque[dict[str, Any]] = deque(maxlen=DEATHS_KEPT)
         self._written_ns = 0
         self._shape: object = None
+        self._shows_busy = False
         self._degraded_before: list[str] = []
         self.unknown: list[Unknown] = []
         """Tasks that jobs wait for and no module has, as the caretaker last saw them."""
@@ -101,7 +102,8 @@ class Status:
     def write_if_due(self, *, waiting: bool) -> None:
         """Write where the shape of the family is another, or it is time."""
         shape = (waiting, self._shape_now())
-        every = EVERY_NS if self._board.busy() else QUIET_NS
+        # Once more after the last job, or a worker would be shown at it while it rests.
+        every = EVERY_NS if self._shows_busy or self._board.busy() else QUIET_NS
         if shape != self._shape or self._clock.monotonic_ns() - self._written_ns >= every:
             self.write(waiting=waiting)
             self._shape = shape
@@ -129,6 +131,7 @@ class Status:
     def write(self, *, waiting: bool, stopped: bool = False) -> None:
         """Write now; a full disk costs this writing, not the family."""
         self._written_ns = self._clock.monotonic_ns()
+        self._shows_busy = bool(self._board.busy())
         text = json.dumps(self._content(waiting, stopped), indent=1)
         beside = f"{self._path}.{os.getpid()}"
         try:

@@ -36,7 +36,7 @@ from jobvisor.supervisor.family import StateDir
 __all__ = ["health", "of_holder", "status", "trouble"]
 
 FRESH_S = 10.0
-"""The status is written each second: one older than this has no caretaker behind it."""
+"""The status is written every five seconds at the least: one older than this has no caretaker behind it."""
 
 ASK_S = 5.0
 """How long `status` waits for a database that is away, before it shows the rest without it."""

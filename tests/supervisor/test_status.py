@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.supervisor.board import FILLED, PID, ROLE, SLOT_STATE, Board
+from jobvisor.supervisor.board import BUSY, FILLED, IDLE, PID, ROLE, SLOT_STATE, STATE, Board
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.status import Status
+from tests.clock import MovableClock
 
 
 def test_a_slot_that_is_being_cleared_is_left_out_of_the_status(tmp_path: Path) -> None:
@@ -23,3 +24,19 @@ def test_a_slot_that_is_being_cleared_is_left_out_of_the_status(tmp_path: Path) 
     found = state.status()
     assert found is not None
     assert [worker["slot"] for worker in found["workers"]] == [2]
+
+
+def test_a_worker_at_rest_is_shown_so_within_a_second_of_its_last_job(tmp_path: Path) -> None:
+    config = Config.of({}, folder=str(tmp_path))
+    board, state, clock = Board(), StateDir(config.family.state_dir), MovableClock()
+    state.create()
+    worker = board.slots[1]
+    worker[SLOT_STATE], worker[ROLE], worker[PID], worker[STATE] = FILLED, WORKER.number, 4242, BUSY
+    status = Status(board, config, state, clock, 1)
+    status.write_if_due(waiting=False)
+    worker[STATE] = IDLE
+    clock.move(1000)
+    status.write_if_due(waiting=False)
+    found = state.status()
+    assert found is not None
+    assert found["workers"][0]["state"] == "idle"
