@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.store.fault import is_busy
@@ -26,16 +26,16 @@ class Patience:
         self._clock = clock
         self._beat = beat
 
-    def take(self, action: Callable[[], Value]) -> Value:
+    def take(self, action: Callable[..., Value], *arguments: Any) -> Value:
         """What the action returns, once nobody is in its way; SQLite's busy error after LOCK_SECONDS."""
         try:
-            return action()
+            return action(*arguments)
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
-        return self._again(action)
+        return self._again(action, *arguments)
 
-    def _again(self, action: Callable[[], Value]) -> Value:
+    def _again(self, action: Callable[..., Value], *arguments: Any) -> Value:
         began = self._clock.monotonic_ns()
         beaten = 0
         pause = TRY_FIRST
@@ -47,7 +47,7 @@ class Patience:
             self._clock.sleep(pause)
             pause = min(pause * 1.05, TRY_CAP)
             try:
-                return action()
+                return action(*arguments)
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or self._clock.monotonic_ns() - began > LOCK_SECONDS * 1e9:
                     raise

@@ -79,6 +79,7 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
         _number, task, args, kwargs, queue, priority, state, run_at, attempts_max, _policy, timeout_ms,
         memory_bytes, unique_key, expires_at, created_at,
     ) = values  # fmt: skip
+    created = _moment(created_at)
     return Job(
         id=number,
         task=task,
@@ -87,7 +88,7 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
         queue=queue,
         priority=priority,
         state=State(state),
-        run_at=_moment(run_at),
+        run_at=created if run_at == created_at else _moment(run_at),
         attempt=0,
         attempts_max=attempts_max,
         timeout=timeout_ms / 1000 if timeout_ms else None,
@@ -100,7 +101,7 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
         losses=0,
         owner=None,
         claim=None,
-        created_at=_moment(created_at),
+        created_at=created,
         claimed_at=None,
         started_at=None,
         finished_at=None,

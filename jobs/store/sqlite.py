@@ -26,6 +26,7 @@ from jobvisor.jobs.store.file import DatabaseFile
 from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
 from jobvisor.jobs.store.patience import Patience
 from jobvisor.jobs.store.relational import RelationalStore
+from jobvisor.jobs.store.room import Room
 from jobvisor.jobs.store.rows import new_job_of
 from jobvisor.jobs.store.schema import Schema
 from jobvisor.jobs.store.statements import statements
@@ -58,6 +59,7 @@ class SqliteStore(RelationalStore):
             self.path, prefix, clock, self._patience, self._named_errors, beat=self._beat
         )
         self._checkpoint = Checkpoint(self.path, clock)
+        self._room = Room(self.path) if durable and not self.in_memory else None
 
     # -- connection
 
@@ -171,7 +173,7 @@ class SqliteStore(RelationalStore):
                 return action(*arguments)
             with self._named_errors:
                 try:
-                    return self._patience.take(lambda: action(*arguments))
+                    return self._patience.take(action, *arguments)
                 finally:
                     self._end_look()
 
@@ -281,6 +283,8 @@ class SqliteStore(RelationalStore):
             stored = self._run(self._enqueue_alone, job)
             self._enqueued(stored.id, job)
             left = self._left_behind()
+            if self._room is not None and self._connection is not None:
+                self._room.committed(self._connection)
         self._tell(*left)
         return stored
 

@@ -32,14 +32,17 @@ FILES = ("jobs.db", "jobs.db-wal")
 ENQUEUE = f"""
 import os, sys
 from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store.room import Room
 from tests.store.making import new
 
+room = Room("jobs.db", first=2, pages=4, between=3)
 store = open_store("sqlite:///jobs.db", durable=sys.argv[1] == "full")
 store.open()
 acks = os.open("acks", os.O_WRONLY | os.O_CREAT)
 for number in range({JOBS}):
     ((job, _),) = store.enqueue([new(args="[" + "1," * 3_000 + "1]")])
     os.write(acks, f"{{job}}\\n".encode())
+    room.committed(store._connected())
     if number == {JOBS} // 2:
         store._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
 os._exit(0)

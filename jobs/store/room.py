@@ -1,0 +1,76 @@
+"""Room in a new write-ahead log: written before it is needed, so that no commit makes the file longer.
+
+A durable commit that writes over bytes of its file waits for these bytes alone; one that makes the file
+longer waits for the file system's own log as well (half as long again, measured). SQLite writes over
+its log from the beginning once that is in the database, so that only a new log has no room.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+
+from jobvisor.jobs.store.checkpoint import DURABLE_NET_PAGES
+
+FRAME = 4120  # bytes of one page in the log, with its header
+FIRST_LOOK = (
+    16  # commits before the first look: a process that enqueues one job makes no room for it
+)
+PAGES = 256  # made at once
+BETWEEN_LOOKS = 64  # commits that so many pages are enough for
+
+
+class Room:
+    """What one store does for the log of its file."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        first: int = FIRST_LOOK,
+        pages: int = PAGES,
+        between: int = BETWEEN_LOOKS,
+    ) -> None:
+        self._log = f"{path}-wal"
+        self._bytes = pages * FRAME
+        self._between = between
+        self._left = first
+        self._size = 0
+
+    def committed(self, connection: sqlite3.Connection) -> None:
+        """After a durable commit: look, now and then, whether the log grows."""
+        self._left -= 1
+        if self._left <= 0:
+            self._left = self._between
+            with suppress(
+                OSError, sqlite3.Error
+            ):  # without it the next commits are slower, no more
+                self._look(connection)
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        size = os.stat(self._log).st_size
+        # From there on the net carries the log, and SQLite begins it anew.
+        wanted = min(self._bytes, DURABLE_NET_PAGES * FRAME - size)
+        if size > self._size and wanted > 0:
+            self._make(connection, size, wanted)
+            size += wanted
+        self._size = size
+
+    def _make(self, connection: sqlite3.Connection, size: int, wanted: int) -> None:
+        """Zeros behind the last byte: to SQLite they are no page of the log.
+
+        Each page there begins with its number, which is never 0, and with the sign of this round of the
+        log; who reads the log after a crash stops where that is not so. Nobody writes to it without the
+        writers' lock, which is held meanwhile, and what is appended lies over nothing in any case.
+        """
+        try:
+            connection.execute("BEGIN IMMEDIATE")  # waits for nobody
+            log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                os.pwrite(log, bytes(wanted), size)
+            finally:
+                os.close(log)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
