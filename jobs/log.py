@@ -175,6 +175,10 @@ LINES: dict[str, tuple[int, str]] = {
     # the database
     "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
     "database_back": (logging.INFO, "the database is back after {delay}"),
+    "migrating": (
+        logging.INFO,
+        "the tables are being brought up to this release; workers start when that is done",
+    ),
     "migrated": (logging.INFO, "database migrated to schema {version}"),
     "settled": (
         logging.INFO,

@@ -107,7 +107,7 @@ class Caretaker(Role):
             clock=self.clock,
             events=events,
         )
-        self._store.on_wait = self.beat
+        self._store.on_wait = self._store.on_migrate = self.beat
         parent = Identity.of(self.seat.parent) or Identity.mine()
         self._status = Status(self.board, self._config, self._state, self.clock, self.seat.family)
         self._lease = Lease(

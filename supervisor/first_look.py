@@ -2,7 +2,8 @@
 
 A child of its own does it, since the parent holds no connection, while the parent gets ready. A schema
 that is missing or too new is told once so, not by each child in each of its boots; a database that is
-away may come later.
+away may come later. The tables of a SQLite file are brought up to this release by this child, before
+anybody is there whom a long migration could keep waiting, and who would be judged for it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from collections.abc import Sequence
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, ConfigError, StoreError
+from jobvisor.jobs.log import say
 from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.child import kill_group, reap, spawn
 from jobvisor.supervisor.config import Config
 
 PATIENCE_SECONDS = 2.0  # then the family starts without an answer, and finds out by itself
+# For the next sign of a migration, once there was one: a sort, or the COMMIT of gigabytes, gives none.
+MIGRATION_SECONDS = 60.0
+MIGRATES = b"\0"  # a sign of a migration, before the answer
 REAP_SECONDS = 0.5
 REAP_POLL = 0.001
 ANSWER_BYTES_MAX = 4096
@@ -36,17 +41,31 @@ class FirstLook:
             self._pid = 0  # the system has no process to give; the children are tried again anyhow
         os.close(write)
 
-    def answer(self) -> None:
-        """Wait for it, not for long.
+    def answer(self, ending: Sequence[int]) -> None:
+        """Wait for it: not for long, or for as long as a migration moves.
+
+        Something to read from one of `ending` ends the wait; what had been migrated is undone then.
 
         Raises:
             ConfigError: the database cannot be used as it is, for the reason the store gives.
         """
         poll = select.poll()
-        poll.register(self._read, select.POLLIN)
-        found = b""
-        if self._pid and poll.poll(int(PATIENCE_SECONDS * 1000)):
-            found = os.read(self._read, ANSWER_BYTES_MAX)
+        for descriptor in (self._read, *ending):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        found, patience, migrates = b"", PATIENCE_SECONDS, False
+        while self._pid:
+            heard = poll.poll(int(patience * 1000))
+            if [descriptor for descriptor, _ in heard] != [self._read]:
+                break
+            read = os.read(self._read, ANSWER_BYTES_MAX)
+            found = read.lstrip(MIGRATES)
+            if found or not read:
+                break
+            patience = MIGRATION_SECONDS
+            if not migrates:
+                migrates = True
+                say("migrating")
         self.close()
         if found:
             raise ConfigError(found.decode(errors="replace"))
@@ -71,6 +90,11 @@ def _look(config: Config, write: int) -> int:
     store = open_store(
         database.url, schema=database.schema, notify=False, patience=PATIENCE_SECONDS
     )
+
+    def tell() -> None:
+        os.write(write, MIGRATES)  # where nobody reads it this fails, and ends the migration
+
+    store.on_migrate = tell
     try:
         store.open()
         store.close()

@@ -23,11 +23,15 @@ class FirstStart:
     def __init__(self, crew: Crew, clock: Clock) -> None:
         self._crew = crew
         self._clock = clock
-        self._began = clock.monotonic_ns()
+        self.begin()
         self.ever_ready = False
         """Whether a worker has ever imported its tasks."""
         self._ever_reached = False
         self._failed_boots = 0
+
+    def begin(self) -> None:
+        """From now on the database has its time to answer."""
+        self._began = self._clock.monotonic_ns()
 
     def note_death(self, post: Post, *, ready: bool) -> None:
         """A child has ended, before or after it was ready."""

@@ -122,7 +122,7 @@ class Parent:
         self._nursery.keep_from_children(own)
         try:
             if self._look is not None:
-                self._look.answer()
+                self._look.answer([self._signals.fileno(), self._leash])
         except ConfigError:
             self._close()
             raise
@@ -133,6 +133,7 @@ class Parent:
         name, database = self._config.family.name, shown_url(self._config.database.url)
         say("started", family=name, workers=self._scale.total, database=database)
         self._woke = self._clock.monotonic_ns()
+        self._first_start.begin()
         while not self._is_over():
             try:
                 self._round()

@@ -134,6 +134,7 @@ class Worker(Role):
             events=self._events,
         )
         self._store.on_wait = self._wait_for_lock
+        self._store.on_migrate = self.beat
         self._client = Client(settings=self._settings)
         use_client(self._client)
         self._lane = Lane(

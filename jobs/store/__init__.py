@@ -13,13 +13,13 @@ from jobvisor.jobs.url import parse_url
 __all__ = ["Applied", "Life", "Record", "Rest", "Store", "Turn", "load_driver", "open_store"]
 
 
-def load_driver(url: str) -> None:
+def load_driver(url: str, prefix: str = "") -> None:
     """Import and read what this database is spoken to with; a process that forks does it once for all.
 
     Raises MissingExtra where it is not installed: who has SQLite needs no driver.
     """
     kind = parse_url(url).kind
-    statements("postgres" if kind == "postgresql" else "sqlite")
+    statements("postgres" if kind == "postgresql" else "sqlite", prefix)
     if kind == "postgresql":
         try:
             import jobvisor.jobs.store.postgres  # noqa: F401, PLC0415
@@ -57,7 +57,7 @@ def open_store(
     target = parse_url(url)
     told = events or Events()
     if target.kind == "postgresql":
-        load_driver(url)
+        load_driver(url, prefix)
         from jobvisor.jobs.store.postgres import PostgresStore  # noqa: PLC0415
 
         return PostgresStore(

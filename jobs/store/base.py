@@ -245,6 +245,8 @@ class Store(ABC):
     one_machine: ClassVar[bool]
     #: Called between two tries while somebody else holds the database, so that a beat can move.
     on_wait: Callable[[], None]
+    #: Called again and again while the tables are brought up to this release, by this process or another.
+    on_migrate: Callable[[], None]
     #: How arguments and results are read for people.
     payload: Payload
 

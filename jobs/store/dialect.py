@@ -23,7 +23,7 @@ class Dialect(Store):
     def __init__(self, clock: Clock, events: Events) -> None:
         self.clock = clock
         self.events = events
-        self.on_wait = _nothing
+        self.on_wait = self.on_migrate = _nothing
         self.payload = Payload()
         self._pending_made = False
         self._events: list[Event] = []
@@ -76,4 +76,4 @@ class Dialect(Store):
 
 
 def _nothing() -> None:
-    """Nobody wants to know that the store waits."""
+    """Nobody wants to know that the store waits, or migrates."""

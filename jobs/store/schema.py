@@ -17,12 +17,13 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import SchemaError, StoreUnavailable, shown
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store.fault import NAME_ANOTHER, NamedFaults
-from jobvisor.jobs.store.patience import LOCK_SECONDS, Patience
+from jobvisor.jobs.store.patience import BEAT_NS, LOCK_SECONDS, Patience
 from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import made
 
 SCHEMA = 3  # the number of the newest migration this release knows
+STEPS_BETWEEN = 10_000  # of SQLite's machine, between two looks at the clock: some milliseconds
 
 _OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"
 _NUMBER = "SELECT value FROM meta WHERE key = 'schema'"
@@ -40,7 +41,9 @@ class Schema:
         faults: NamedFaults,
         *,
         beat: Callable[[], None],
+        show: Callable[[], None],
     ) -> None:
+        """`beat` is called while a lock is waited for, `show` during a migration, ours or another's."""
         self._path = path
         self._prefix = prefix
         self._ours = prefixed(_OURS, prefix)
@@ -50,6 +53,7 @@ class Schema:
         self._patience = patience
         self._faults = faults
         self._beat = beat
+        self._show = show
 
     def number(self, connection: sqlite3.Connection) -> int:
         """The number of the newest migration that the database has."""
@@ -125,10 +129,30 @@ class Schema:
             with self._faults:
                 self._patience.take(lambda: connection.execute("PRAGMA journal_mode = WAL"))
                 if self._number(connection) < SCHEMA:
-                    self._patience.take(lambda: _apply_migrations(connection, self._prefix))
+                    self._patience.take(lambda: self._apply_migrations(connection))
                     say("migrated", version=SCHEMA)
         finally:
             os.close(gate)
+
+    def _apply_migrations(self, connection: sqlite3.Connection) -> None:
+        connection.set_progress_handler(self._shown(), STEPS_BETWEEN)
+        try:
+            _apply_migrations(connection, self._prefix)
+        finally:
+            connection.set_progress_handler(None, 0)
+
+    def _shown(self) -> Callable[[], None]:
+        """For SQLite to call every so many steps of its machine; it calls `show` about every 100 ms."""
+        told = 0
+
+        def show() -> None:
+            nonlocal told
+            now = self._clock.monotonic_ns()
+            if now - told > BEAT_NS:
+                told = now
+                self._show()
+
+        return show
 
     def _wait_for(self, gate: int) -> None:
         deadline = self._clock.monotonic_ns() + int(LOCK_SECONDS * 1e9)
@@ -142,6 +166,7 @@ class Schema:
                         f"{LOCK_SECONDS:.0f} s; look who holds {self._path}-wake"
                     ) from error
                 self._beat()
+                self._show()
                 self._clock.sleep(0.01)
             else:
                 return

@@ -56,7 +56,13 @@ class SqliteStore(RelationalStore):
         self._named_errors = NamedFaults(self.path, self._drop)
         self._patience = Patience(clock, self._beat)
         self._schema = Schema(
-            self.path, prefix, clock, self._patience, self._named_errors, beat=self._beat
+            self.path,
+            prefix,
+            clock,
+            self._patience,
+            self._named_errors,
+            beat=self._beat,
+            show=self._show_migration,
         )
         self._checkpoint = Checkpoint(self.path, clock)
         self._room = Room(self.path) if durable and not self.in_memory else None
@@ -136,6 +142,9 @@ class SqliteStore(RelationalStore):
 
     def _beat(self) -> None:
         self.on_wait()  # whoever uses the store says what that is
+
+    def _show_migration(self) -> None:
+        self.on_migrate()
 
     # -- statements
 

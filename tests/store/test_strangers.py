@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-import sqlite_utils
 
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import JobsError, RowRefused
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store, postgres, schema, tables
 from jobvisor.jobs.store.base import Death
+from tests.older import SLOW, make_old, scripts
 from tests.postgres import Stranger, shared
 from tests.store.database import Database, PostgresDatabase
 from tests.store.making import GONE, claim, enqueue, life, new, record
@@ -200,20 +197,8 @@ INSERT INTO owners VALUES (1, 1, 'theirs', 'h', 'b', 1, {least}, 1, {early});
 """
 
 
-def scripts(dialect: str) -> dict[str, str]:
-    """The migrations of the release before, by name."""
-    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", dialect)
-    files = sorted((each for each in folder.iterdir()), key=lambda each: each.name)
-    return {each.name.removesuffix(".sql"): each.read_text("utf-8") for each in files[:-1]}
-
-
 def old_sqlite(path: Path) -> Store:
-    with closing(sqlite3.connect(path)) as connection:
-        migrations = sqlite_utils.Migrations("jobvisor")
-        for name, script in scripts("sqlite").items():
-            migrations(name=name)(schema._migration(script))
-        migrations.apply(sqlite_utils.Database(connection))
-        connection.executescript(BEFORE.format(most=MOST, least=LEAST, late=MOST, early=LEAST))
+    make_old(path, BEFORE.format(most=MOST, least=LEAST, late=MOST, early=LEAST))
     return open_store(f"sqlite:///{path}", durable=False)
 
 
@@ -255,6 +240,18 @@ def test_a_migration_brings_the_worst_rows_within_bounds(before: Store) -> None:
     jobs = claim(before, life())
     assert {job.task for job in jobs} == {"app:f", "app:good"}
     assert enqueue(before) > max(job.id for job in seen)
+
+
+def test_a_migration_that_takes_long_shows_again_and_again_that_it_goes_on(tmp_path: Path) -> None:
+    make_old(tmp_path / "jobs.db", SLOW.format(steps=1_000_000))
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    signs: list[None] = []
+    store.on_migrate = lambda: signs.append(None)
+    assert store.migrate() == (schema.SCHEMA - 1, schema.SCHEMA)
+    assert signs
+    signs.clear()
+    store.counts()
+    assert not signs
 
 
 def test_a_migration_lets_a_turn_that_has_begun_end_first() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.store.schema import SCHEMA
+from tests.older import SLOW, make_old
 from tests.system.harness import MARK, Build, House, alive, open_files, traced
 from tests.waiting import eventually
 
@@ -309,6 +311,27 @@ def test_a_database_locked_for_ever_ends_the_first_start_with_69(build: Build) -
     finally:
         locker.close()
     assert house.said("no child could reach")
+
+
+def test_a_migration_may_take_longer_than_a_database_has_to_answer(build: Build) -> None:
+    house = build(TASKS, config={"database": {"connect_timeout": "1s"}})
+    make_old(house.folder / "jobs.db", SLOW.format(steps=12_000_000))  # two seconds at the least
+    house.query("INSERT INTO jobs (task, args) VALUES ('app:quick', '[1]')")
+    family = house.start(ready=False)
+    eventually(lambda: house.lines("quick"), limit=60, what="the job has run")
+    assert house.said("the tables are being brought up to this release")
+    assert house.stop(family) == 0
+
+
+def test_a_family_that_migrates_stops_when_it_is_asked_to(build: Build) -> None:
+    house = build(TASKS)
+    make_old(house.folder / "jobs.db", SLOW.format(steps=10_000_000_000))
+    family = house.start(ready=False)
+    eventually(lambda: house.said("the tables are being brought up"), what="it migrates")
+    family.terminate()
+    assert family.wait(20) == 0
+    (number,) = house.query("PRAGMA user_version")[0]
+    assert number == SCHEMA - 1
 
 
 def test_a_database_that_cannot_be_opened_ends_the_first_start_with_69(build: Build) -> None:

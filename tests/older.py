@@ -1,0 +1,43 @@
+"""A SQLite file as the release before left it, and one whose migration takes as long as a test needs."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+
+import sqlite_utils
+
+from jobvisor.jobs.store import schema
+
+#: The last migration removes this family, and counts to `steps` for it.
+SLOW = """
+CREATE TABLE counted (number INTEGER);
+CREATE VIEW counting AS
+    WITH RECURSIVE to_here (number) AS (
+        SELECT 1 UNION ALL SELECT number + 1 FROM to_here WHERE number < {steps}
+    )
+    SELECT count(*) AS number FROM to_here;
+CREATE TRIGGER counts BEFORE DELETE ON families WHEN old.id = 1 BEGIN
+    INSERT INTO counted SELECT number FROM counting;
+END;
+INSERT INTO families VALUES (1, 'theirs', 'h', 'b', 1, -1, 1, 'v', 's', 1, 1, 1, NULL);
+"""
+
+
+def scripts(dialect: str) -> dict[str, str]:
+    """The migrations of the release before, by name."""
+    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", dialect)
+    files = sorted((each for each in folder.iterdir()), key=lambda each: each.name)
+    return {each.name.removesuffix(".sql"): each.read_text("utf-8") for each in files[:-1]}
+
+
+def make_old(path: Path, rows: str = "") -> None:
+    """Make the file, then run this SQL in it."""
+    with closing(sqlite3.connect(path)) as connection:
+        migrations = sqlite_utils.Migrations("jobvisor")
+        for name, script in scripts("sqlite").items():
+            migrations(name=name)(schema._migration(script))
+        migrations.apply(sqlite_utils.Database(connection))
+        connection.executescript(rows)
