@@ -14,11 +14,12 @@ import click
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SYSTEM, from_datetime
-from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.errors import InvalidOption, JobsError
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.units import duration_ms
 from jobvisor.supervisor.cli import say
+from jobvisor.supervisor.cli.site import find_site
 
 __all__ = [
     "PAGE",
@@ -73,7 +74,10 @@ def selection_options(states: Iterable[State]) -> Callable[[_Command], _Command]
         click.option("--state", type=click.Choice([state.value for state in states])),
         click.option("--queue", metavar="NAME", help="Only of this queue."),
         click.option(
-            "--task", metavar="NAME", help="Only of this task; the end of its name is enough."
+            "--task",
+            metavar="NAME",
+            help="Only of this task; the end of its name is enough.",
+            shell_complete=_complete_task,
         ),
         click.option("--error", metavar="TEXT", help="Only with this in their error."),
         click.option(
@@ -89,6 +93,18 @@ def selection_options(states: Iterable[State]) -> Callable[[_Command], _Command]
         return command
 
     return add
+
+
+def _complete_task(context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    """The tasks of the newest jobs whose name, or its end, begins so: a Tab must not read a whole table."""
+    try:
+        with find_site(context.params.get("config")).client() as client:
+            names = {job.task for job in client.list(limit=PAGE)}
+    except JobsError:
+        return []  # a shell has no place for what is wrong
+    found = [name for name in names if name.startswith(begun)]
+    ends = {re.split("[:.]", name)[-1] for name in names}
+    return sorted(found or [end for end in ends if end.startswith(begun)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -572,3 +572,27 @@ def test_without_modules_a_job_is_enqueued_with_default_options_and_a_warning(
     result = run("enqueue", "app:f")
     assert (result.exit_code, result.stdout) == (0, "1\n")
     assert "no [tasks] modules: the options of app:f are not known" in result.stderr
+
+
+def completed(run: Run, *words: str) -> list[str]:
+    """What Tab offers after these words, in bash."""
+    env = {
+        "_JOBVISOR_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(("jobvisor", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    result = run(env=env)
+    assert result.stderr == ""
+    return [line.partition(",")[2] for line in result.stdout.splitlines() if line]
+
+
+def test_the_tasks_of_jobs_are_completed_by_their_names_or_the_ends_of_these(
+    run: Run, client: Client
+) -> None:
+    assert completed(run, "list", "--task", "a") == [], "there is no database, and none is made"
+    assert not Path("jobs.db").exists()
+    for task in (ADD, SEND, ADD):
+        client.enqueue(task, 1)
+    assert completed(run, "list", "--task", "tests") == [ADD, SEND]
+    assert completed(run, "cancel", "--task", "se") == ["send"]
+    assert completed(run, "list", "-c", "elsewhere.toml", "--task", "se") == []
