@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.generators import send
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
@@ -80,17 +81,25 @@ class PatientConnection(psycopg.Connection[TupleRow]):
 
 
 class _Pipeline(psycopg.Pipeline):
-    """One that ends with a Sync alone.
+    """One that sends all its statements at its end, together, and after them a Sync alone.
 
-    psycopg 3.3 lets a Flush follow, which stops the clock of idle_in_transaction_session_timeout until
-    the next answer (PostgreSQL 15 and 16, measured): the locks of a client that stood still then would
-    be held for as long as its kernel answers.
+    psycopg 3.3 sends each by itself, which wakes the server for each (two polls and a send here, a
+    switch of processes there), and between two of them a client that stops would hold its locks. It
+    also lets a Flush follow the Sync, which stops the clock of idle_in_transaction_session_timeout
+    until the next answer (PostgreSQL 15 and 16, measured): the locks of a client that stood still then
+    would be held for as long as its kernel answers.
     """
+
+    def _communicate_gen(self) -> PQGen[None]:
+        """Called after each statement: it stays queued."""
+        yield from ()
 
     def _exit_gen(self) -> PQGen[None]:
         try:
             self._enqueue_sync()
-            yield from self._communicate_gen()
+            while self.command_queue:
+                self.command_queue.popleft()()  # into libpq's buffer, which grows as it has to
+            yield from send(self.pgconn)
         finally:
             yield from self._fetch_gen(flush=False)
 
