@@ -269,7 +269,7 @@ class Worker(Role):
         self.pause(LEASE_SOON if self._lease_awaited <= LEASE_SOON_TRIES else RETRY_FIRST)
         return 0
 
-    def _turn(self, limit: int) -> list[Claimed]:
+    def _turn(self, limit: int, *, woken: bool = False) -> list[Claimed]:
         if self._failures or not self._registered:
             self._store.open()  # in no transaction, so nobody judges how long it takes
         self.beat()  # before the state: a turn with an old beat is taken for a stuck one
@@ -293,6 +293,7 @@ class Worker(Role):
             rest=Rest() if unsure else None,
             register=not self._registered,
             forget_succeeded=self._forget,
+            woken=woken,
         )
         self._unsure = False
         self._registered = True
@@ -341,6 +342,10 @@ class Worker(Role):
             self.beat()
             try:
                 hint = self._waker.drain()
+                if self._waker.heard:
+                    if self._turn_when_woken():
+                        return 0
+                    hint = self._waker.drain()  # when to look once more
                 if hint is not None:
                     look_at = min(look_at, now + int(hint * SECOND))
                 if now >= look_at:
@@ -366,6 +371,19 @@ class Worker(Role):
             if now >= look_at:
                 asks = self.seat.owner
         return 0
+
+    def _turn_when_woken(self) -> bool:
+        """Claim without a look, and run; whether something was claimed."""
+        if self._leased_out():
+            return False
+        self._trust_descriptors()
+        jobs = self._turn(self._pace.batch, woken=True)
+        if not jobs:
+            self.slot[STATE] = IDLE
+            return False
+        self._in_vain = 0
+        self._run(jobs)
+        return True
 
     def _wait_in_vain(self) -> None:
         """Rows that can be seen and not be claimed: others were quicker, or a trigger skips the change."""

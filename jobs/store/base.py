@@ -218,6 +218,9 @@ NOTHING = Applied(0, [], [])
 class Waker(ABC):
     """How a sleeper learns that a row may have become claimable: a hint, never the only way."""
 
+    #: Whether the last `drain` heard of a row to claim, and a look before the claim is a detour.
+    heard = False
+
     @abstractmethod
     def fileno(self) -> int | None:
         """What to poll for reading, or None where only polling the table helps."""
@@ -468,8 +471,13 @@ class Store(ABC):
         rest: Rest | None = None,
         register: bool = False,
         forget_succeeded: bool = False,
+        woken: bool = False,
     ) -> Turn:
-        """One transaction: settle the journal, release the rest (if any), promote, claim."""
+        """One transaction: settle the journal, release the rest (if any), promote, claim.
+
+        `woken`: a waker has just heard of a row. Others may be quicker, so that a store may promote
+        nothing, and claim nothing where there is a doubt.
+        """
 
     @abstractmethod
     def look(self, queues: Sequence[str], owner: int = 0) -> Sight:

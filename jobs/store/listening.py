@@ -29,7 +29,7 @@ class Listener(Protocol):
 
 
 class ListenWaker(Waker):
-    """LISTEN on the store's own connection, begun with each rest and ended with the turn after it."""
+    """LISTEN on the store's own connection, begun with each rest and ended with what is claimed after it."""
 
     def __init__(self, store: Listener) -> None:
         self._store = store
@@ -40,9 +40,11 @@ class ListenWaker(Waker):
 
     def drain(self) -> float | None:
         now = self._store.clock.monotonic_ns()
+        self.heard = False
         if self._store.listen():
             return 0.0  # what was enqueued before is not told
         if self._store.listens() and self._store.heard():
+            self.heard = True
             # Others who enqueue within the next milliseconds do not notify again.
             self._again_ns = now + LOOK_AGAIN_NS
             return 0.0

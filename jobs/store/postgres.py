@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.generators import fetch_many
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8Dumper
 
@@ -109,6 +110,7 @@ class PostgresStore(RelationalStore):
         self._local = b""  # what each transaction sets for itself where the session is not ours
         self._listening = False
         self._heard = False
+        self._answer_left = False  # to an UNLISTEN
         self._lock = threading.RLock()
         self._front = Front(clock)
         self._entered = 0  # the owner that has a row, as this store has seen to
@@ -134,12 +136,33 @@ class PostgresStore(RelationalStore):
         # Under the lock: another thread may be in the middle of a transaction.
         with self._lock:
             connection, self._connection = self._connection, None
-            self._listening = self._heard = False
+            self._listening = self._heard = self._answer_left = False
             if connection is not None:
                 connection.close()
 
     def step_aside(self) -> None:
-        """A function of a user cannot break a socket of ours but by closing it; see `descriptors`."""
+        """Stop listening, without a wait for the answer: it comes while the function runs.
+
+        Nobody reads this connection then; what is not read would pile up at the server. Else a function
+        of a user cannot break a socket of ours but by closing it; see `descriptors`.
+        """
+        if not self.listens():
+            return
+        connection = self._connected()
+        self._listening = False
+        try:
+            connection.pgconn.send_query(b"UNLISTEN *")
+            self._answer_left = True
+        except psycopg.OperationalError:
+            connection.close()  # the next turn makes another
+
+    def _take_left_answer(self, connection: PatientConnection) -> None:
+        self._answer_left = False
+        try:
+            connection.wait(fetch_many(connection.pgconn))
+        except psycopg.Error:
+            connection.close()  # nothing depends on it
+        self._heard = False
 
     def descriptors(self) -> list[int]:
         connection = self._connection
@@ -156,6 +179,8 @@ class PostgresStore(RelationalStore):
     def _connected(self) -> PatientConnection:
         self._refuse_copy()
         connection = self._connection
+        if self._answer_left and connection is not None:
+            self._take_left_answer(connection)
         if connection is not None and not connection.closed:
             return connection
         if self._begun:
@@ -575,6 +600,7 @@ class PostgresStore(RelationalStore):
         rest: Rest | None = None,
         register: bool = False,
         forget_succeeded: bool = False,
+        woken: bool = False,
     ) -> Turn:
         asked: dict[str, Any] = {
             "queues": queues, "limit": limit, "journal": journal, "rest": rest,
@@ -584,6 +610,8 @@ class PostgresStore(RelationalStore):
             try:
                 if self._depth:
                     break
+                if woken and self._entered == life.owner and not (journal or rest):
+                    return self._turn_when_woken(life, claim, queues, limit)
                 return self._turn_at_once(life, claim, **asked)
             except (RowRefused, OverflowError, UnicodeError):
                 # Of what was sent behind the refused statement psycopg may believe that it is prepared.
@@ -598,6 +626,35 @@ class PostgresStore(RelationalStore):
             known = self._entered != life.owner or self._rows(hold, {"owner": life.owner})
             asked |= {} if known else {"limit": 0}
             return self._turn(life, claim, careful=True, **asked)
+
+    def _turn_when_woken(self, life: Life, claim: int, queues: Sequence[str], limit: int) -> Turn:
+        """A claim without a look before it, and still listening: of all who were woken few find a row.
+
+        Where there is none that others have not taken, nothing is written: the one who has it would
+        wait for the disk behind those who have nothing.
+        """
+        self._refuse_copy()
+        expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
+        told: psycopg.Cursor[TupleRow] | None = None
+        wanted: dict[str, Any] = {
+            "owner": life.owner, "claim": claim, "limit": limit, "entered": True, "woken": True,
+        }  # fmt: skip
+        jobs: list[Claimed] = []
+        with self._lock, self._named_errors():
+            with self._connected().pipeline():  # one transaction, which ends with it
+                self._ask("hold_owner_woken", {"owner": life.owner, "queues": list(queues)})
+                claims = [
+                    self._ask("claim", {**wanted, "queue": queue, "first": number == 0})
+                    for number, queue in enumerate(queues)
+                ]
+                if expected:
+                    told = self._ask("tell_turn", {"jobs": "", "owner": life.owner, "claim": claim})
+            for cursor in claims:
+                jobs += in_order(cursor.fetchall())
+            if told is not None:
+                self._heard_of(asked_ns, told)
+            self._front.note(jobs, limit, 0)
+        return Turn(jobs, NOTHING)
 
     def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
         with self._lock, self._named_errors():
@@ -673,7 +730,7 @@ class PostgresStore(RelationalStore):
                     for number, queue in enumerate(queues):
                         wanted = {
                             "owner": life.owner, "claim": claim, "queue": queue, "limit": limit,
-                            "first": number == 0, "entered": entered,
+                            "first": number == 0, "entered": entered, "woken": False,
                         }  # fmt: skip
                         name, where = self._front.start(queue)
                         claims.append(self._ask(name, wanted | where))

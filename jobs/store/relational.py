@@ -256,6 +256,7 @@ class RelationalStore(Settlement, Transfer, Following):
         rest: Rest | None = None,
         register: bool = False,
         forget_succeeded: bool = False,
+        woken: bool = False,  # noqa: ARG002 -- a look costs nothing that a claim could save here
     ) -> Turn:
         asked: dict[str, Any] = {
             "queues": queues, "limit": limit, "journal": journal, "rest": rest,
@@ -305,6 +306,7 @@ class RelationalStore(Settlement, Transfer, Following):
             "owner": owner, "claim": claim, "queue": queue, "limit": limit,
             "first": True,  # what other queues gave is off the limit already
             "entered": False,  # of a life that works job by job under locks of its own
+            "woken": False,
         }  # fmt: skip
         if not careful:
             return self._claimed(self._rows("claim", parameters))

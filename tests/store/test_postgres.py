@@ -24,9 +24,10 @@ import pytest
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError, RowRefused, SchemaError, StoreRefused, StoreUnavailable
 from jobvisor.jobs.events import Event, Events
-from jobvisor.jobs.job import State
+from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.store import Rest, Store, fate, open_store
+from jobvisor.jobs.store.base import Life
 from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, PostgresStore
 from jobvisor.jobs.store.tables import SCHEMA
 from tests.clock import MovableClock
@@ -1492,6 +1493,134 @@ def test_a_turn_that_went_row_by_row_does_not_listen_either(
     assert waker.fileno() is None
     channels = store._connected().execute(b"SELECT pg_listening_channels()").fetchall()
     assert channels == []
+
+
+def woken(store: PostgresStore, who: Life, number: int = 2) -> list[Claimed]:
+    """What a worker claims that was woken."""
+    return store.turn(who, number, queues=["default"], limit=1, woken=True).jobs
+
+
+def writes_when_woken(store: PostgresStore, who: Life) -> bool:
+    """Whether a woken turn would lock its owner's row, and so write."""
+    connection = store._connected()
+    with connection.pipeline():
+        connection.execute(b"BEGIN")
+        held = store._ask("hold_owner_woken", {"owner": who.owner, "queues": ["default"]})
+        number = connection.execute(b"SELECT pg_current_xact_id_if_assigned()")
+        connection.execute(b"ROLLBACK")
+    writes = number.fetchall() != [(None,)]
+    assert writes == bool(held.fetchall())
+    return writes
+
+
+def entered(store: PostgresStore) -> Life:
+    """A life that has registered and holds nothing."""
+    who = life()
+    assert not store.turn(who, 1, queues=["default"], limit=1, register=True).jobs
+    return who
+
+
+def test_a_woken_worker_claims_the_first_row_and_listens_until_it_runs(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who, waker = entered(store), store.waker()
+    waker.drain()
+    first, second = (enqueue(database.open(), priority=priority) for priority in (1, 0))
+    assert [job.id for job in woken(store, who)] == [first]
+    assert waker.fileno() is not None
+    store.step_aside()
+    assert waker.fileno() is None
+    channels = store._connected().execute(b"SELECT pg_listening_channels()").fetchall()
+    assert channels == []
+    assert [job.id for job in claim(store, who, 3)] == [second]
+
+
+def test_a_woken_worker_that_finds_nothing_writes_nothing_and_listens_on(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who, waker = entered(store), store.waker()
+    waker.drain()
+    woken(store, who)
+    enqueue(database.open(), queue="of others")
+    assert woken(store, who, 3) == []
+    assert not writes_when_woken(store, who)
+    assert waker.fileno() is not None
+
+
+def test_a_woken_worker_leaves_a_row_that_another_takes_and_writes_nothing(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who, other = entered(store), opened(database)
+    woken(store, who)
+    job = enqueue(other)
+    with other.transaction():
+        assert [each.id for each in claim(other, life())] == [job]
+        assert woken(store, who, 3) == []
+        assert not writes_when_woken(store, who)
+
+
+def test_a_woken_worker_whose_life_was_settled_claims_nothing(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who = entered(store)
+    enqueue(store)
+    opened(database).remove_owner(who.owner)
+    assert woken(store, who) == []
+    assert store.counts() == {"default": {"pending": 1}}
+
+
+def test_a_settling_waits_for_a_woken_workers_claim(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    # Else it would look for the rows of its owner before the claim is seen, and nobody after it.
+    who = entered(store)
+    enqueue(store)
+    with store._connected().pipeline():
+        store._connected().execute(b"BEGIN")
+        held = {"owner": who.owner, "queues": ["default"]}
+        cursor = store._ask("hold_owner_woken", held)
+    assert cursor.fetchall() == [(1,)]
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        # As the deletion would lock it.
+        database.sql("SELECT 1 FROM owners WHERE owner = ? FOR UPDATE NOWAIT", who.owner)
+
+
+def test_a_woken_worker_of_several_queues_fills_its_claim_in_their_order(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who = entered(store)
+    for queue in ("second", "first", "second"):
+        enqueue(store, queue=queue)
+    queues = ["none", "first", "second"]
+    jobs = store.turn(who, 2, queues=queues, limit=2, woken=True).jobs
+    assert [job.queue for job in jobs] == ["first", "second"]
+
+
+def test_a_connection_that_died_while_a_job_ran_is_replaced_after_it(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    who = entered(store)
+    store.waker().drain()
+    enqueue(store)
+    (job,) = woken(store, who)
+    store.step_aside()  # whose answer is not read before the end
+    end_connection(database, store)
+    journal = [record(who, 2, job)]
+    try:
+        turn = store.turn(who, 3, queues=["default"], limit=1, journal=journal)
+    except StoreUnavailable:
+        turn = store.turn(who, 4, queues=["default"], limit=1, journal=journal, rest=Rest())
+    assert turn.applied.changed == 1
+
+
+def test_a_worker_steps_aside_from_a_dead_connection_in_silence(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    store.waker().drain()
+    end_connection(database, store)
+    store.step_aside()
+    store.step_aside()
+    assert store.waker().fileno() is None
 
 
 # -- other versions

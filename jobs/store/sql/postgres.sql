@@ -73,7 +73,8 @@ RETURNING id;
 -- name: claim
 -- The first pending rows of one queue become running under this owner and claim. What the queues before
 -- it have filled of this claim is taken off the limit, so that all queues are asked in one round trip.
--- An owner that entered and is gone was settled: what it had sent before its death claims nothing.
+-- An owner that entered and is gone was settled: what it had sent before its death claims nothing. Nor does
+-- one that was woken and has not locked its row of `owners`, and so has written nothing yet.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
@@ -83,6 +84,7 @@ WHERE ctid = ANY (ARRAY(
     ORDER BY priority DESC, id
     LIMIT CASE
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
+        WHEN %(woken)s AND pg_current_xact_id_if_assigned() IS NULL THEN 0
         WHEN %(first)s THEN %(limit)s
         ELSE %(limit)s - (SELECT count(*) FROM {schema}.jobs
             WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s) END
@@ -589,6 +591,16 @@ SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR KEY SHARE;
 -- The same for a turn that releases what it does not hold: one before it, whose answer was lost and that
 -- is still under way, ends before this one looks.
 SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
+
+-- name: hold_owner_woken
+-- The same for a turn of a worker that was woken, where a row is pending that nobody has locked (or had, and
+-- rolled back: that is found by the look to come). Else nothing is locked, and so nothing written.
+SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s AND EXISTS (
+    SELECT 1 FROM unnest(%(queues)s::text[]) AS listed (queue), LATERAL (
+        SELECT 1 FROM {schema}.jobs
+        WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0
+        ORDER BY priority DESC, id LIMIT 1) AS found)
+FOR KEY SHARE;
 
 -- name: claim_further
 -- The pending rows of one queue behind the last claim, of the same priority: while somebody's old snapshot
