@@ -34,6 +34,7 @@ from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options, OptionValues, Task
 from jobvisor.jobs.units import Duration, duration_ms
+from jobvisor.jobs.values import check_prefix
 from jobvisor.jobs.watch import Watch
 
 P = ParamSpec("P")
@@ -110,6 +111,7 @@ class Client:
         defaults: Defaults | None = None,
         durability: str | None = None,
         schema: str | None = None,
+        prefix: str | None = None,
         notify: bool | None = None,
         settings: Settings | None = None,
         registry: Registry = registry,
@@ -118,8 +120,9 @@ class Client:
         """What is not given here is found by one rule: environment, then the file, then the default.
 
         `durability` is "full" (an acknowledged job survives a power cut) or "normal", on SQLite;
-        `schema` and `notify` are PostgreSQL's. `codec` encrypts what is stored; where the family is
-        to read it, `[database] codec` names it for both. `hold=False` connects for each call and
+        `schema` and `notify` are PostgreSQL's. `prefix` begins the names of our tables, beside those
+        of an application; the family has the same. `codec` encrypts what is stored; where the family
+        is to read it, `[database] codec` names it for both. `hold=False` connects for each call and
         leaves nothing open in between, as a client made in a worker does by itself on SQLite.
         `settings` are what a `Config` says (`config.settings`), in place of all that is found.
         """
@@ -127,6 +130,7 @@ class Client:
         self._settings: Settings = found
         self._durable = _is_durable(durability or found.durability)
         self._schema = found.schema if schema is None else schema
+        self._prefix = found.prefix if prefix is None else check_prefix(prefix)
         self._notify = found.notify if notify is None else notify
         self._defaults = defaults or found.defaults
         self._payload = Payload(codec or named_codec(found.codec, found.path))
@@ -497,6 +501,7 @@ class Client:
                     self.url,
                     durable=self._durable,
                     schema=self._schema,
+                    prefix=self._prefix,
                     notify=self._notify,
                     clock=self._clock,
                     events=self._events,

@@ -14,7 +14,9 @@ from typing import Any
 
 from jobvisor.jobs.task import RETRIES_MAX, check_queue
 from jobvisor.jobs.values import (
+    PREFIX_HELP,
     Form,
+    check_prefix,
     check_schema,
     choice,
     count,
@@ -119,6 +121,12 @@ TABLES: tuple[Table, ...] = (
                 ),
                 SCHEMA_NAME,
                 "the PostgreSQL schema that holds the tables",
+            ),
+            Key(
+                "prefix",
+                word(check_prefix, PREFIX_HELP),
+                "",
+                'begins the names of our tables, as "jobvisor_", beside others',
             ),
             Key(
                 "durability",

@@ -52,6 +52,8 @@ class Settings:
     """A folder where the codec's module may be found: `[tasks] path`."""
     hold: bool = True
     """Whether a connection stays open between two calls."""
+    prefix: str = ""
+    """What the names of all our tables begin with."""
 
 
 class _Process:
@@ -127,6 +129,7 @@ def _settings(source: Source, url: str | None) -> Settings:
         database["notify"],
         database["codec"],
         source.one("tasks")["path"],
+        prefix=database["prefix"],
     )
 
 
@@ -190,6 +193,7 @@ def environment(settings: Settings, path: str | None) -> dict[str, str]:
     values: dict[str, Any] = {
         "DATABASE_URL": settings.url,
         "DATABASE_SCHEMA": settings.schema,
+        "DATABASE_PREFIX": settings.prefix,
         "DATABASE_DURABILITY": settings.durability,
         "DATABASE_NOTIFY": str(settings.notify).lower(),
         "DATABASE_CODEC": settings.codec,

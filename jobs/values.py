@@ -14,6 +14,10 @@ from jobvisor.jobs.task import MEMORY_MIN
 from jobvisor.jobs.units import duration_ms, size_bytes
 from jobvisor.jobs.url import absolute_url
 
+PREFIX_HELP = (
+    'at most 20 lower-case letters, digits and _, the first a letter, such as "jobvisor_"; '
+    'not beginning with sqlite_; "" for none'
+)
 _YEAR_MS = 365 * 86_400_000
 
 
@@ -193,6 +197,23 @@ def _plain(value: Any, *types: type) -> Any:
     """The value itself when it is of one of these types; `true` is no number here."""
     if isinstance(value, bool) or not isinstance(value, types):
         raise ValueError(value)  # noqa: TRY004 - one error for every wrong value
+    return value
+
+
+def check_prefix(value: Any) -> str:
+    """What begins the names of our tables, "" for nothing; InvalidOption where it could not.
+
+    >>> check_prefix("shop_")
+    'shop_'
+    """
+    if (
+        not isinstance(value, str)
+        or not re.fullmatch("|[a-z][a-z0-9_]{0,19}", value)
+        or value.startswith("sqlite_")
+    ):
+        raise InvalidOption(
+            f"prefix={shown(value)} cannot begin the names of tables: write {PREFIX_HELP}"
+        )
     return value
 
 

@@ -100,6 +100,7 @@ class Caretaker(Role):
             database.url,
             durable=False,
             schema=database.schema,
+            prefix=database.prefix,
             notify=database.notify,
             patience=min(max(family.dead_after_ms / 3000, PATIENCE_LEAST), PATIENCE_MOST),
             idle=self.idle_seconds,

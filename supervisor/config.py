@@ -28,6 +28,7 @@ class Database:
 
     url: str
     schema: str
+    prefix: str
     durability: str
     poll_ms: int
     notify: bool
@@ -149,6 +150,7 @@ class Config:
             database.notify,
             database.codec,
             self.tasks.path,
+            prefix=database.prefix,
         )
 
     def check_tasks(self, registry: Registry) -> None:

@@ -88,7 +88,11 @@ def _look(config: Config, write: int) -> int:
     """In the child: an empty answer is a good one."""
     database = config.database
     store = open_store(
-        database.url, schema=database.schema, notify=False, patience=PATIENCE_SECONDS
+        database.url,
+        schema=database.schema,
+        prefix=database.prefix,
+        notify=False,
+        patience=PATIENCE_SECONDS,
     )
 
     def tell() -> None:

@@ -118,5 +118,10 @@ def _check_unchangeable(old: Config, new: Config) -> None:
             f"[supervisor] state_dir changed from {old.family.state_dir} to "
             f"{new.family.state_dir}; that needs a stop and a start"
         )
-    if (new.database.url, new.database.schema) != (old.database.url, old.database.schema):
-        raise ConfigError("[database] url or schema changed; that needs a stop and a start")
+    if _tables_of(new) != _tables_of(old):
+        raise ConfigError("[database] url, schema or prefix changed; that needs a stop and a start")
+
+
+def _tables_of(config: Config) -> tuple[str, str, str]:
+    database = config.database
+    return database.url, database.schema, database.prefix

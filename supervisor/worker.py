@@ -127,6 +127,7 @@ class Worker(Role):
             database.url,
             durable=False,
             schema=database.schema,
+            prefix=database.prefix,
             notify=database.notify,
             idle=self.idle_seconds,
             application=f"jobvisor {self._config.family.name} {self.seat.name}",

@@ -9,6 +9,7 @@ from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Store, Turn
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.url import parse_url
+from jobvisor.jobs.values import check_prefix
 
 __all__ = ["Applied", "Life", "Record", "Rest", "Store", "Turn", "load_driver", "open_store"]
 
@@ -55,6 +56,7 @@ def open_store(
     Raises MissingExtra where the driver is not installed.
     """
     target = parse_url(url)
+    check_prefix(prefix)  # it becomes part of every statement
     told = events or Events()
     if target.kind == "postgresql":
         load_driver(url, prefix)

@@ -32,7 +32,7 @@ PURPOSES: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def grants(role: str, purpose: str, schema: str) -> str:
+def grants(role: str, purpose: str, schema: str, prefix: str = "") -> str:
     """The statements that let a role enqueue, work or read, and nothing else."""
     if not role or "\0" in role:
         raise InvalidOption(f"role={role!r} must be the name of a role of the server")
@@ -41,7 +41,7 @@ def grants(role: str, purpose: str, schema: str) -> str:
     for privilege, objects in PURPOSES[purpose]:
         kind = SEQUENCE if objects.startswith(SEQUENCE) else ""
         names = objects.removeprefix(kind).split(", ")
-        told = ", ".join(f"{where}.{name}" for name in names)
+        told = ", ".join(f"{where}.{prefix}{name}" for name in names)
         lines.append(f"GRANT {privilege} ON {kind}{told} TO {who};")
     return "\n".join(lines)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-_TABLES = "jobs|attempts|families|owners|meta|changes"
+TABLES = ("jobs", "attempts", "families", "owners", "meta", "changes")
+_TABLES = "|".join(TABLES)
 #: Views, indexes, triggers and constraints; sequences and functions are only named within a schema.
 _BESIDE = (
     "jobs_(?:readable|pending|scheduled|retrying|running|cancelling|finished|unique|deferred|blocked"

@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -46,9 +47,8 @@ class Schema:
         """`beat` is called while a lock is waited for, `show` during a migration, ours or another's."""
         self._path = path
         self._prefix = prefix
-        self._ours = prefixed(_OURS, prefix)
         #: Of the newest migration that the database has; asked in each turn.
-        self._number: Callable[[sqlite3.Connection], int] = self._told if prefix else _header
+        self._number = header_number if not prefix else partial(told_number, path, prefix)
         self._clock = clock
         self._patience = patience
         self._faults = faults
@@ -70,8 +70,8 @@ class Schema:
             oldest = int(row[0])
         except (TypeError, ValueError):
             raise SchemaError(
-                f"{self._path} has schema {number}, and its table meta names no oldest_schema that "
-                f"may still work on it; restore that row, or a backup"
+                f"{self._path} has schema {number}, and its table {self._prefix}meta names no "
+                f"oldest_schema that may still work on it; restore that row, or a backup, or {NAME_ANOTHER}"
             ) from None
         if oldest > SCHEMA:
             raise SchemaError(
@@ -97,26 +97,8 @@ class Schema:
                 f"{self._path} has schema {number}, this release needs {SCHEMA}, and you may only "
                 f"read it; run `jobvisor migrate` as the owner of the file"
             )
-        if number and not self._has_meta(connection):
+        if number and not has_meta(connection, self._prefix):
             raise SchemaError(f"{self._path}: its tables are another program's; {NAME_ANOTHER}")
-
-    def _told(self, connection: sqlite3.Connection) -> int:
-        try:
-            row = connection.execute(prefixed(_NUMBER, self._prefix)).fetchone()
-        except sqlite3.OperationalError:
-            if self._has_meta(connection):
-                raise
-            return 0
-        try:
-            return int(row[0]) if row else 0
-        except ValueError:
-            raise SchemaError(
-                f"{self._path}: its table {self._prefix}meta says schema = {shown(row[0])}, which is no "
-                f"number of a migration; restore that row from a backup, or {NAME_ANOTHER}"
-            ) from None
-
-    def _has_meta(self, connection: sqlite3.Connection) -> bool:
-        return bool(connection.execute(self._ours).fetchone()[0])
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self._path == ":memory:":
@@ -172,8 +154,31 @@ class Schema:
                 return
 
 
-def _header(connection: sqlite3.Connection) -> int:
+def header_number(connection: sqlite3.Connection) -> int:
+    """The number of the newest migration where the file is ours alone; 0 where there was none."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def told_number(path: str, prefix: str, connection: sqlite3.Connection) -> int:
+    """The same where the file is another program's too."""
+    try:
+        row = connection.execute(prefixed(_NUMBER, prefix)).fetchone()
+    except sqlite3.OperationalError:
+        if has_meta(connection, prefix):
+            raise
+        return 0
+    try:
+        return int(row[0]) if row else 0
+    except ValueError:
+        raise SchemaError(
+            f"{path}: its table {prefix}meta says schema = {shown(row[0])}, which is no number of a "
+            f"migration; restore that row from a backup, or {NAME_ANOTHER}"
+        ) from None
+
+
+def has_meta(connection: sqlite3.Connection, prefix: str) -> bool:
+    """Whether there is a table of that name, be it ours or not."""
+    return bool(connection.execute(prefixed(_OURS, prefix)).fetchone()[0])
 
 
 def _apply_migrations(connection: sqlite3.Connection, prefix: str) -> None:

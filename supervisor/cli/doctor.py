@@ -16,9 +16,11 @@ import click
 from jobvisor.jobs.clock import SYSTEM, iso, to_datetime
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.fault import NAME_ANOTHER
 from jobvisor.jobs.store.file import OLDEST_SQLITE
 from jobvisor.jobs.store.filesystem import file_system, is_network
-from jobvisor.jobs.store.schema import SCHEMA
+from jobvisor.jobs.store.prefix import TABLES, prefixed
+from jobvisor.jobs.store.schema import SCHEMA, header_number, told_number
 from jobvisor.jobs.store.wake import FileWaker
 from jobvisor.jobs.units import size_text
 from jobvisor.jobs.url import parse_url
@@ -248,10 +250,16 @@ def _family(config: Config) -> Iterator[Finding]:
 
 def _database(config: Config) -> Iterator[Finding]:
     database = config.database
-    store = open_store(database.url, schema=database.schema, notify=False, patience=PATIENCE_S)
+    store = open_store(
+        database.url,
+        schema=database.schema,
+        prefix=database.prefix,
+        notify=False,
+        patience=PATIENCE_S,
+    )
     with contextlib.closing(store):
         if _is_sqlite(config):
-            usable = yield from _file(parse_url(database.url).path)
+            usable = yield from _file(parse_url(database.url).path, database.prefix)
             if usable:
                 yield from _jobs(config, store)
                 yield _clock(store)
@@ -264,7 +272,7 @@ def _database(config: Config) -> Iterator[Finding]:
             yield from _jobs(config, store)
 
 
-def _file(path: str) -> Generator[Finding, None, bool]:
+def _file(path: str, prefix: str) -> Generator[Finding, None, bool]:
     """The file itself; returns whether the store may open it."""
     obstacle = _file_obstacle(path)
     if obstacle is not None:
@@ -281,8 +289,7 @@ def _file(path: str) -> Generator[Finding, None, bool]:
     quoted = urllib.parse.quote(path)
     with contextlib.closing(sqlite3.connect(f"file:{quoted}?mode=ro", uri=True)) as connection:
         yield _integrity(connection)
-        schema = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        finding = _schema(schema, _oldest_schema(connection))
+        finding = _schema(path, prefix, connection)
         yield finding
     return finding.status == "ok"
 
@@ -291,13 +298,18 @@ def _file_obstacle(path: str) -> str | None:
     return file_obstacle(path) or folder_obstacle(os.path.dirname(path))
 
 
-def _oldest_schema(connection: sqlite3.Connection) -> int | None:
+def _oldest_schema(connection: sqlite3.Connection, prefix: str) -> str | None:
     """The oldest schema whose releases may still work on this one, as a newer one says of itself."""
-    try:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'oldest_schema'").fetchone()
-        return int(row[0]) if row else None
-    except (sqlite3.Error, ValueError):
-        return None
+    asked = prefixed("SELECT value FROM meta WHERE key = 'oldest_schema'", prefix)
+    row = connection.execute(asked).fetchone()
+    return row and str(row[0])
+
+
+def _in_our_place(connection: sqlite3.Connection, prefix: str) -> str:
+    """A table that has a name of ours."""
+    names = {f"{prefix}{name}" for name in TABLES}
+    rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    return next((name for (name,) in rows if name in names), "")
 
 
 def _integrity(connection: sqlite3.Connection) -> Finding:
@@ -317,10 +329,20 @@ def _integrity(connection: sqlite3.Connection) -> Finding:
     return Finding("integrity", "ok", "quick_check found nothing")
 
 
-def _schema(number: int, oldest: int | None) -> Finding:
+def _schema(path: str, prefix: str, connection: sqlite3.Connection) -> Finding:
+    number = told_number(path, prefix, connection) if prefix else header_number(connection)
+    theirs = "" if number else _in_our_place(connection, prefix)
+    oldest = None
+    try:
+        oldest = _oldest_schema(connection, prefix) if number else None
+    except sqlite3.OperationalError:  # no such table, or no such column
+        theirs = f"{prefix}meta"
+    if theirs:
+        text = f"the table {theirs} in {path} is another program's; {NAME_ANOTHER}"
+        return Finding("schema", "fail", text)
     if number == SCHEMA:
         return Finding("schema", "ok", f"{number}")
-    if number > SCHEMA and oldest is not None and oldest <= SCHEMA:
+    if number > SCHEMA and (oldest or "").isdecimal() and int(oldest or 0) <= SCHEMA:
         text = f"{number} is of a newer release, beside which this one ({SCHEMA}) may still work"
         return Finding("schema", "ok", text)
     if number > SCHEMA:

@@ -35,4 +35,4 @@ def grants(role: str, purpose: str | None, config: str | None) -> None:
             f"{shown_url(database.url)} has no roles: on SQLite the file's own permissions say who may "
             f"do what; grants are for a postgresql:// URL"
         )
-    click.echo(statements(role, purpose, database.schema))
+    click.echo(statements(role, purpose, database.schema, database.prefix))

@@ -18,6 +18,7 @@ from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
 from jobvisor.jobs.store.grants import PURPOSES, SEQUENCE
 from jobvisor.jobs.store.postgres import OLDEST_SERVER
+from jobvisor.jobs.store.sqlstate import NAME_ANOTHER
 from jobvisor.jobs.store.tables import SCHEMA
 from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.cli import brief
@@ -174,7 +175,8 @@ def _examine_server(
             yield from look()
         except psycopg.Error as error:
             yield Finding(name, "warn", f"cannot be looked at: {_error_text(error)}")
-    return (yield from _schema(server, facts, config.database.schema))
+    database = config.database
+    return (yield from _schema(server, facts, database.schema, database.prefix))
 
 
 def _writable(facts: Facts) -> Finding:
@@ -293,20 +295,22 @@ def _prepared(server: Server, long_ms: int) -> Iterator[Finding]:
             yield Finding("prepared", "warn", text)
 
 
-def _schema(server: Server, facts: Facts, name: str) -> Findings:
+def _schema(server: Server, facts: Facts, name: str, prefix: str) -> Findings:
     """The tables: there, allowed, of this release, kept in order."""
     rows = server.rows(
         """
         SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE'),
-            EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'meta')
+            EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = pg_namespace.oid
+                AND relname = %(meta)s)
         FROM pg_namespace WHERE nspname = %(schema)s
         """,
         schema=name,
+        meta=f"{prefix}meta",
     )
     if not rows or not rows[0][2]:
-        yield _unmigrated(server, facts, name, may_create=bool(rows and rows[0][1]))
+        yield _unmigrated(server, facts, name, prefix, may_create=bool(rows and rows[0][1]))
         return False
-    denied = _denied(server, name) if rows[0][0] else [f"USAGE on schema {name}"]
+    denied = _denied(server, name, prefix) if rows[0][0] else [f"USAGE on schema {name}"]
     if denied:
         text = (
             f"{facts.user} lacks {', '.join(denied)}; the owner of the tables runs what "
@@ -315,24 +319,27 @@ def _schema(server: Server, facts: Facts, name: str) -> Findings:
         yield Finding("rights", "fail", text)
         return False
     yield Finding("rights", "ok", f"{facts.user} may read and write {name}")
-    fits = _number(server, name)
+    fits = _number(server, name, prefix)
     yield fits
-    yield from _vacuum(server, name)
+    yield from _vacuum(server, name, prefix)
     return fits.status != "fail"
 
 
-def _unmigrated(server: Server, facts: Facts, name: str, *, may_create: bool) -> Finding:
-    text = f"{name} has no tables yet; `jobvisor migrate` makes them"
+def _unmigrated(
+    server: Server, facts: Facts, name: str, prefix: str, *, may_create: bool
+) -> Finding:
+    which = f" with the prefix {prefix}" if prefix else ""
+    text = f"{name} has no tables{which} yet; `jobvisor migrate` makes them"
     ((may_add,),) = server.rows("SELECT has_database_privilege(current_database(), 'CREATE')")
     if not may_create and not may_add:
         text += f", but {facts.user} may not: GRANT CREATE ON DATABASE {facts.database} first"
     return Finding("schema", "fail", text)
 
 
-def _denied(server: Server, name: str) -> list[str]:
+def _denied(server: Server, name: str, prefix: str) -> list[str]:
     """What `jobvisor grants --work` would give this role and it has not."""
     asked = [
-        (right, relation, objects.startswith(SEQUENCE))
+        (right, f"{prefix}{relation}", objects.startswith(SEQUENCE))
         for rights, objects in PURPOSES["work"]
         for right in rights.split(", ")
         for relation in objects.removeprefix(SEQUENCE).split(", ")
@@ -356,12 +363,19 @@ def _denied(server: Server, name: str) -> list[str]:
     return [f"{right} on {tables} in {name}" for right, tables in rows]
 
 
-def _number(server: Server, name: str) -> Finding:
+def _number(server: Server, name: str, prefix: str) -> Finding:
+    table = f"{prefix}meta"
     statement = sql.SQL("SELECT key, value FROM {} WHERE key IN ('schema', 'oldest_schema')")
-    meta = dict(server.rows(statement.format(sql.Identifier(name, "meta"))))
+    try:
+        meta = dict(server.rows(statement.format(sql.Identifier(name, table))))
+    except psycopg.errors.UndefinedColumn:
+        text = f"the table {table} of {name} is another program's; {NAME_ANOTHER}"
+        return Finding("schema", "fail", text)
     odd = [text for text in meta.values() if not (text.isascii() and text.isdigit())]
     if odd or "schema" not in meta:
-        text = f"the table meta of {name} has no number of a migration, but {odd}; restore its rows"
+        text = (
+            f"the table {table} of {name} has no number of a migration, but {odd}; restore its rows"
+        )
         return Finding("schema", "fail", text)
     number, oldest = int(meta["schema"]), int(meta.get("oldest_schema", 1))
     if oldest > SCHEMA:
@@ -376,7 +390,8 @@ def _number(server: Server, name: str) -> Finding:
     return Finding("schema", "ok", f"{number}, in {name}")
 
 
-def _vacuum(server: Server, name: str) -> Iterator[Finding]:
+def _vacuum(server: Server, name: str, prefix: str) -> Iterator[Finding]:
+    table = f"{prefix}jobs"
     ((on, own, live, dead, since_ms),) = server.rows(
         """
         SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on',
@@ -385,22 +400,23 @@ def _vacuum(server: Server, name: str) -> Iterator[Finding]:
                 clock_timestamp() - greatest(last_vacuum, last_autovacuum)) * 1000)::bigint
         FROM pg_class LEFT JOIN pg_stat_all_tables ON relid = pg_class.oid
         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
-            AND pg_class.relname = 'jobs'
+            AND pg_class.relname = %(jobs)s
         """,
         schema=name,
+        jobs=table,
     )
     if not on:
         text = "off for the server; set autovacuum and track_counts on, or claims grow slow"
         yield Finding("autovacuum", "warn", text)
     elif not own:
-        text = f"off for {name}.jobs; ALTER TABLE {name}.jobs RESET (autovacuum_enabled)"
+        text = f"off for {name}.{table}; ALTER TABLE {name}.{table} RESET (autovacuum_enabled)"
         yield Finding("autovacuum", "warn", text)
     else:
         last = "not vacuumed yet" if since_ms is None else f"vacuumed {brief(since_ms)} ago"
-        yield Finding("autovacuum", "ok", f"on; {name}.jobs was {last}")
-    text = f"{dead} beside {live} living ones in {name}.jobs"
+        yield Finding("autovacuum", "ok", f"on; {name}.{table} was {last}")
+    text = f"{dead} beside {live} living ones in {name}.{table}"
     if dead > DEAD_LEAST and dead > live:
-        text += f"; see what keeps vacuum from them, then VACUUM {name}.jobs"
+        text += f"; see what keeps vacuum from them, then VACUUM {name}.{table}"
         yield Finding("dead rows", "warn", text)
     else:
         yield Finding("dead rows", "ok", text)

@@ -20,7 +20,7 @@ from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.keys import render
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.source import strange_variables
-from jobvisor.jobs.store import open_store
+from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.units import duration_text
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import (
@@ -85,7 +85,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     loaded = load_config(config)
     loaded.check_tasks(Registry())
     # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
-    open_store(loaded.database.url, schema=loaded.database.schema).close()
+    _store(loaded).close()
     tasks = _import_tasks(loaded)
     warnings = _check_warnings(loaded, tasks)
     if as_json:
@@ -118,9 +118,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
 def migrate(config: str | None) -> None:
     """Create the tables, or bring them up to this release."""
     loaded = load_config(config)
-    with contextlib.closing(
-        open_store(loaded.database.url, schema=loaded.database.schema)
-    ) as store:
+    with contextlib.closing(_store(loaded)) as store:
         before, after = store.migrate()
     if before == after:
         click.echo(f"schema {after}: nothing to do")
@@ -275,6 +273,11 @@ def _unwritable(config: Config) -> list[str]:
     if config.log.file and (obstacle := file_obstacle(config.log.file)):
         warnings.append(f"[log] file: {obstacle}; `jobvisor start` would refuse it")
     return warnings
+
+
+def _store(config: Config) -> Store:
+    database = config.database
+    return open_store(database.url, schema=database.schema, prefix=database.prefix)
 
 
 def _timeout(timeout_ms: int) -> str:

@@ -173,7 +173,13 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
         return None  # to ask would create it
     try:
         with contextlib.closing(
-            open_store(database.url, schema=database.schema, notify=False, patience=ASK_S)
+            open_store(
+                database.url,
+                schema=database.schema,
+                prefix=database.prefix,
+                notify=False,
+                patience=ASK_S,
+            )
         ) as store:
             oldest = store.oldest_pending()
             counted = store.counts() if counts else {}

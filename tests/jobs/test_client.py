@@ -72,6 +72,16 @@ def file_client(tmp_path: Path, registry: Registry) -> Iterator[Client]:
         yield made
 
 
+def test_clients_of_two_prefixes_have_two_queues_in_one_file(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    with Client(url, prefix="our_") as ours, Client(url) as plain:
+        assert ours.enqueue("app:f", 1).id == plain.enqueue("app:f", 2).id
+        assert [job.args for job in ours.list()] == [[1]]
+        assert [job.args for job in plain.list()] == [[2]]
+    with pytest.raises(InvalidOption, match="prefix='Our-' cannot begin"):
+        Client(url, prefix="Our-")
+
+
 # -- enqueue
 
 

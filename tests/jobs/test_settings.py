@@ -20,6 +20,7 @@ FILE = """
 url = "sqlite:///data/jobs.db"
 durability = "normal"
 schema = "shop"
+prefix = "our_"
 notify = false
 codec = "app.crypto:codec"
 [tasks]
@@ -41,7 +42,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def told_by_file(here: Path, url: str) -> Settings:
     defaults = Defaults("mail", 5, 30_000)
-    return Settings(url, "normal", defaults, "shop", False, "app.crypto:codec", f"{here}/code")
+    path = f"{here}/code"
+    return Settings(url, "normal", defaults, "shop", False, "app.crypto:codec", path, prefix="our_")
 
 
 def test_the_file_gives_all_that_a_client_needs(here: Path) -> None:
@@ -209,7 +211,14 @@ def test_a_postgresql_url_is_kept_as_it_is_given() -> None:
 
 
 MINE = Settings(
-    "postgresql://h/db", "normal", Defaults("mail", 1, 5_000), "shop", False, "a.b:c", "/code"
+    "postgresql://h/db",
+    "normal",
+    Defaults("mail", 1, 5_000),
+    "shop",
+    False,
+    "a.b:c",
+    "/code",
+    prefix="our_",
 )
 
 

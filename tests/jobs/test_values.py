@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobvisor.jobs.errors import InvalidOption
-from jobvisor.jobs.values import check_schema, flag, retention, size
+from jobvisor.jobs.values import check_prefix, check_schema, flag, retention, size
 
 
 @pytest.mark.parametrize("name", ["jobvisor", "_", "a1", "x" * 63, "public"])
@@ -60,3 +60,17 @@ def test_a_flag_in_a_variable_is_a_word_or_a_digit() -> None:
     for text in ("yes", ""):
         with pytest.raises(ValueError):
             flag().from_text(text)
+
+
+@pytest.mark.parametrize("name", ["", "a", "jobvisor_", "shop2_", "x" * 20])
+def test_a_prefix_is_a_short_plain_lower_case_word(name: str) -> None:
+    assert check_prefix(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["J_", "1a", "_a", "a-", "a b", 'a"', "a;", "a.", "x" * 21, "sqlite_", "ä", "a\n", 5, None],
+)
+def test_another_prefix_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"prefix=.*at most 20 lower-case letters"):
+        check_prefix(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
-from typing import LiteralString, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -26,11 +26,13 @@ class Guarded(NamedTuple):
     role: str
     schema: str
     owner: Store
+    prefix: str
 
     def store(self, purpose: str) -> Store:
         """One of the role, after its grants."""
-        shared().sql(grants(self.role, purpose, self.schema), database=self.url.rpartition("/")[2])
-        return open_store(self.role_url, schema=self.schema)
+        told = grants(self.role, purpose, self.schema, self.prefix)
+        shared().sql(told, database=self.url.rpartition("/")[2])
+        return open_store(self.role_url, schema=self.schema, prefix=self.prefix)
 
     @property
     def role_url(self) -> str:
@@ -39,15 +41,16 @@ class Guarded(NamedTuple):
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
+def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    prefix = getattr(request, "param", "")
     if isinstance(shared(), Given):
         pytest.skip("a role would outlive the test on somebody's server")
     url, role = shared().new_database(), f"role_{uuid.uuid4().hex[:8]}"
     shared().sql(f"CREATE ROLE {role} LOGIN")
-    owner = open_store(url, schema="the queue")
+    owner = open_store(url, schema="the queue", prefix=prefix)
     owner.migrate()
     enqueue(owner)
-    yield Guarded(url, role, "the queue", owner)
+    yield Guarded(url, role, "the queue", owner, prefix)
     owner.close()
     shared().drop_database(url)
     shared().sql(f"DROP ROLE {role}")
@@ -126,7 +129,7 @@ REFUSED: dict[str, list[Deed]] = {
     ],
     "work": [],
 }
-CHANGES: list[LiteralString] = [
+CHANGES: list[str] = [
     'UPDATE "the queue".meta SET value = 9',
     'ALTER TABLE "the queue".jobs ADD COLUMN n int',
     'DROP TABLE "the queue".attempts',
@@ -135,7 +138,11 @@ CHANGES: list[LiteralString] = [
 ALLOWED: dict[str, Deed] = {"read": _read, "enqueue": _enqueue, "work": _work}
 
 
-@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize(
+    ("purpose", "guarded"),
+    [*((purpose, "") for purpose in PURPOSES), ("work", "our_")],
+    indirect=["guarded"],
+)
 def test_a_role_can_do_what_its_grants_are_for_and_nothing_else(
     guarded: Guarded, purpose: str
 ) -> None:
@@ -148,7 +155,7 @@ def test_a_role_can_do_what_its_grants_are_for_and_nothing_else(
     with psycopg.connect(guarded.role_url, autocommit=True) as plain:
         for change in CHANGES:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                plain.execute(change)
+                plain.execute(change.replace('".', f'".{guarded.prefix}').encode())
 
 
 def test_a_role_under_row_security_enqueues_many_where_copy_is_refused(guarded: Guarded) -> None:

@@ -20,6 +20,7 @@ from jobvisor.jobs.source import Source, strange_variables
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.values import count, word
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.reload import _check_unchangeable
 
 ROOT = Path(__file__).parents[2]
 KEYS = [(table, key) for table in TABLES for key in table.keys]
@@ -109,6 +110,11 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"database": {"url": "postgresql://h/a b"}}, "[database] url: the database URL holds a"),
         ({"database": {"schema": "Jobs"}}, '[database] schema = "Jobs" is not valid: write a name'),
         ({"database": {"schema": "pg_jobs"}}, "not beginning with pg_"),
+        (
+            {"database": {"prefix": "Shop-"}},
+            '[database] prefix = "Shop-" is not valid: write at most 20 lower-case letters',
+        ),
+        ({"database": {"prefix": "sqlite_"}}, "not beginning with sqlite_"),
         ({"database": {"notify": "true"}}, '[database] notify = "true" is not valid: write true'),
         ({"database": {"notify": 1}}, "write true or false"),
         ({"supervisor": {"stop_timeout": "banana"}}, 'stop_timeout = "banana"'),
@@ -160,10 +166,12 @@ def test_a_postgresql_url_is_kept_as_it_is_given() -> None:
         assert Config.of({"database": {"url": url}}).database.url == url
 
 
-def test_schema_and_notify_have_twins() -> None:
+def test_schema_prefix_and_notify_have_twins() -> None:
     environ = {"JOBVISOR_DATABASE_SCHEMA": "shop", "JOBVISOR_DATABASE_NOTIFY": "0"}
-    database = Config.of({}, environ=environ).database
-    assert (database.schema, database.notify) == ("shop", False)
+    config = Config.of({}, environ=environ | {"JOBVISOR_DATABASE_PREFIX": "our_"})
+    database = config.database
+    assert (database.schema, database.prefix, database.notify) == ("shop", "our_", False)
+    assert config.settings.prefix == "our_"
 
 
 def test_a_long_value_is_cut() -> None:
@@ -392,3 +400,11 @@ def test_a_family_without_any_task_is_refused_and_a_script_with_its_own_is_not()
 def test_what_is_kept_for_ever_has_no_age() -> None:
     kept = Config.of({"retention": {"succeeded": "forever", "failed": "0s"}}).retention
     assert (kept.succeeded_ms, kept.cancelled_ms, kept.failed_ms) == (None, 604_800_000, 0)
+
+
+@pytest.mark.parametrize("changed", [{"url": "sqlite:///b.db"}, {"schema": "b"}, {"prefix": "b_"}])
+def test_a_reload_does_not_change_where_the_tables_are(changed: dict[str, str]) -> None:
+    old, new = Config.of({}), Config.of({"database": changed})
+    _check_unchangeable(old, old)
+    with pytest.raises(ConfigError, match="url, schema or prefix changed; that needs a stop"):
+        _check_unchangeable(old, new)

@@ -84,6 +84,35 @@ print(first, Supervisor(config).run(drain=True))
     assert house.lines("quick") == ["1", "2"]
 
 
+def test_a_family_and_its_tasks_work_in_the_database_of_an_application(build: Build) -> None:
+    house = build(TASKS)
+    process = script(
+        house,
+        """
+import sqlite3
+from jobvisor import Client, Config, Supervisor
+app = sqlite3.connect("app.db", isolation_level=None)
+app.executescript("CREATE TABLE jobs (title); CREATE TABLE meta (x); PRAGMA user_version = 7")
+with open("more.py", "w") as file:
+    print("from jobvisor import Client, task", file=file)
+    print("@task", "def again(n):", "    Client().enqueue('app:quick', n)", sep="\\n", file=file)
+config = Config.of({
+    "database": {"url": "sqlite:///app.db", "prefix": "our_"},
+    "tasks": {"modules": ["app", "more"]},
+    "workers": [{"processes": 1}],
+})
+with Client(settings=config.settings) as client:
+    client.enqueue("more:again", 3)
+code = Supervisor(config).run(drain=True)
+(done,) = app.execute("SELECT count(*) FROM our_jobs WHERE state = 'succeeded'").fetchone()
+print(code, done, *app.execute("PRAGMA user_version").fetchone())
+""",
+    )
+    told, _ = process.communicate(timeout=30)
+    assert told == "0 2 7\n"
+    assert house.lines("quick") == ["3"]
+
+
 def test_a_script_with_threads_is_refused_with_the_way_out(build: Build) -> None:
     house = build(TASKS)
     process = script(

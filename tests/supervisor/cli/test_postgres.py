@@ -41,8 +41,9 @@ def url() -> Iterator[str]:
 def configure(folder: Path, url: str) -> Configure:
     """Write the configuration of a family on this database, or on another URL."""
 
-    def write(url: str = url, schema: str = "jobvisor") -> None:
-        text = f'[database]\nurl = "{url}"\nschema = "{schema}"\n{CONFIG}'
+    def write(url: str = url, schema: str = "jobvisor", prefix: str = "") -> None:
+        named = f'url = "{url}"\nschema = "{schema}"\nprefix = "{prefix}"'
+        text = f"[database]\n{named}\n{CONFIG}"
         (folder / "config.toml").write_text(text)
 
     write()
@@ -325,6 +326,26 @@ def test_doctor_finds_the_primary_among_several_hosts(
     user, _, host = parts.netloc.rpartition("@")
     configure(parts._replace(netloc=f"{user}@127.0.0.1:1,{host}").geturl())
     assert findings(run)[1]["writable"] == ("ok", "a primary")
+
+
+def test_the_commands_work_in_the_schema_of_an_application(
+    run: Run, configure: Configure, url: str, sql: Sql, role: str
+) -> None:
+    sql("CREATE SCHEMA jobvisor CREATE TABLE jobs (title text) CREATE TABLE meta (page text)")
+    refused = run("migrate")
+    assert refused.exit_code == 78
+    assert "by another [database] prefix" in refused.stderr
+    assert "the table meta of jobvisor is another program's" in findings(run)[1]["schema"][1]
+    configure(prefix="our_")
+    assert "jobvisor has no tables with the prefix our_ yet" in findings(run)[1]["schema"][1]
+    assert run("migrate").stdout == f"schema 0 -> {SCHEMA}\n"
+    for statement in run("grants", role, "--work").stdout.splitlines():
+        sql(statement)
+    configure(of_role(url, role), prefix="our_")
+    assert run("enqueue", "tests.supervisor.cli.sample:add", "1", "2").exit_code == 0
+    found = findings(run)[1]
+    assert found["rights"][0] == found["schema"][0] == "ok"
+    assert "jobvisor.our_jobs" in found["dead rows"][1]
 
 
 def test_doctor_names_the_rights_that_a_role_lacks(

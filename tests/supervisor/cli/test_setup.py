@@ -396,6 +396,52 @@ def test_doctor_fails_on_the_schema_of_a_newer_release(run: Run, folder: Path) -
     assert "install a newer jobvisor" in found["schema"][1]
 
 
+@pytest.fixture
+def app(folder: Path) -> Path:
+    """The database of an application, with tables and a number of its own."""
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(f'{text}[database]\nurl = "sqlite:///app.db"\n')
+    with sqlite3.connect(folder / "app.db") as connection:
+        connection.execute("CREATE TABLE jobs (title TEXT)")
+        connection.execute("CREATE TABLE meta (page TEXT)")
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    return folder / "app.db"
+
+
+def test_the_commands_work_in_the_database_of_an_application(
+    run: Run, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = run("migrate")
+    assert refused.exit_code == 78
+    assert "another program's" in refused.stderr
+    assert "by another [database] prefix" in refused.stderr
+    assert "by another [database] prefix" in findings(run)[1]["schema"][1]
+    monkeypatch.setenv("JOBVISOR_DATABASE_PREFIX", "our_")
+    assert findings(run)[1]["schema"][0] == "warn"
+    assert run("migrate").stdout == f"schema 0 -> {SCHEMA}\n"
+    assert run("migrate").stdout == f"schema {SCHEMA}: nothing to do\n"
+    assert run("enqueue", "tests.supervisor.cli.sample:add", "1", "2").exit_code == 0
+    assert findings(run)[1]["schema"] == ("ok", f"{SCHEMA}")
+    jobs = run("export").stdout
+    monkeypatch.setenv("JOBVISOR_DATABASE_PREFIX", "other_")
+    assert run("import", "-", stdin=jobs).exit_code == 0
+    assert run("cancel", "1").exit_code == 0
+    with sqlite3.connect(app) as connection:
+        asked = "SELECT our.state, other.state FROM our_jobs AS our, other_jobs AS other"
+        assert connection.execute(asked).fetchall() == [("pending", "cancelled")]
+        assert connection.execute("PRAGMA user_version").fetchone() == (7,)
+    connection.close()
+
+
+def test_doctor_knows_a_table_of_theirs_in_the_place_of_ours(run: Run, folder: Path) -> None:
+    sqlite3.connect(folder / "jobs.db").execute("CREATE TABLE jobs (x)").connection.close()
+    code, found = findings(run)
+    assert (code, found["schema"][0]) == (1, "fail")
+    assert "the table jobs in" in found["schema"][1]
+    assert "[database] prefix" in found["schema"][1]
+
+
 @pytest.mark.parametrize(
     ("kind", "free_mib", "status", "words"),
     [
