@@ -1,4 +1,4 @@
-"""What holds for every test process: where bytecode goes, and how many examples Hypothesis tries."""
+"""What holds for every test process: where files go, and how many examples Hypothesis tries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 from hypothesis import settings
+
+from tests.places import quick_folder
+
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(quick_folder()))  # the folders of `tmp_path`
 
 # The suite starts hundreds of interpreters. Where they may leave no bytecode beside the sources each of
 # them would compile all of them, so it goes where pytest keeps what it remembers.

@@ -28,6 +28,7 @@ import pytest
 
 from jobvisor.jobs.clock import from_datetime
 from tests.leftovers import Leftovers
+from tests.places import quick_folder
 from tests.waiting import eventually
 
 URL_VARIABLE = "JOBVISOR_TEST_POSTGRES_URL"
@@ -148,12 +149,13 @@ class Server(Databases):
         self.listen = listen
         self.host = "127.0.0.1" if listen in EVERYWHERE else listen
         self.port = 0
-        self.folder = Path(tempfile.mkdtemp(prefix="jobvisor-postgres-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="jobvisor-postgres-", dir=quick_folder()))
         self.log = self.folder / "log.txt"
         self._binaries = binaries or found()
         self._settings = {
             "max_connections": "200",
             "unix_socket_directories": "''",
+            "max_wal_size": "256MB",  # what it keeps may be memory
             **({} if fsync else {"fsync": "off", "full_page_writes": "off"}),
             **(settings or {}),
         }
