@@ -31,8 +31,7 @@ class DatabaseFile:
         connection = sqlite3.connect(
             self._uri(), uri=True, timeout=0, isolation_level=None, check_same_thread=False
         )
-        # What a stranger wrote must not stop a queue: bytes that are no UTF-8 are replaced.
-        connection.text_factory = _text
+        connection.text_factory = readable
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             for setting in log_settings(durable=self._durable):
@@ -97,7 +96,8 @@ class DatabaseFile:
         return f"{place}?mode=ro&immutable=1"
 
 
-def _text(data: bytes) -> str:
+def readable(data: bytes) -> str:
+    """What a stranger wrote must not stop a queue: bytes that are no UTF-8 are replaced."""
     return data.decode("utf-8", "replace")
 
 

@@ -16,7 +16,7 @@ from jobvisor.jobs.errors import (
     UniqueTaken,
     shown,
 )
-from jobvisor.jobs.job import FINISHED, Attempt, Claimed, Job, NewJob, State
+from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State
 from jobvisor.jobs.store.base import (
     NOTHING,
     FamilyRow,
@@ -281,7 +281,7 @@ class RelationalStore(Settlement, Transfer, Following):
         forget_succeeded: bool,
     ) -> Turn:
         """`careful`: the database has refused a row of this turn, and one of them stops no other."""
-        jobs: list[Claimed] = []
+        found: list[list[Row]] = []
         with self.transaction():
             if register:
                 self._change("add_owner", life._asdict())
@@ -293,15 +293,14 @@ class RelationalStore(Settlement, Transfer, Following):
             if limit:
                 self._promote(careful=careful)
                 for queue in queues:
-                    wanted = limit - len(jobs)
-                    jobs += self._claim(life.owner, claim, queue, wanted, careful=careful)
-                    if len(jobs) >= limit:
+                    found.append(self._claim(life.owner, claim, queue, limit, careful=careful))
+                    limit -= len(found[-1])
+                    if limit <= 0:
                         break
-        return Turn(jobs, applied)
+        # After the commit: on SQLite the other workers wait for it.
+        return Turn([job for rows in found for job in in_order(rows)], applied)
 
-    def _claim(
-        self, owner: int, claim: int, queue: str, limit: int, *, careful: bool
-    ) -> list[Claimed]:
+    def _claim(self, owner: int, claim: int, queue: str, limit: int, *, careful: bool) -> list[Row]:
         parameters: dict[str, Any] = {
             "owner": owner, "claim": claim, "queue": queue, "limit": limit,
             "first": True,  # what other queues gave is off the limit already
@@ -309,17 +308,16 @@ class RelationalStore(Settlement, Transfer, Following):
             "woken": False,
         }  # fmt: skip
         if not careful:
-            return self._claimed(self._rows("claim", parameters))
+            rows = self._rows("claim", parameters)
+            self._audience.note_all(row[0] for row in rows)
+            return rows
         rows, refused = self._attempted(self._rows, "claim", parameters)
         if refused is not None:
             parameters |= {"limit": min(limit, EACH_AT_ONCE), **self._but_left()}
             ids = [{"job": row[0]} for row in self._rows("claimable", parameters)]
             rows = [row for _, row in self._each("claim_row", parameters, ids)]
-        return self._claimed(rows)
-
-    def _claimed(self, rows: list[Row]) -> list[Claimed]:
         self._audience.note_all(row[0] for row in rows)
-        return in_order(rows)
+        return rows
 
     def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
         owned = bool(owner and self._rows("owned", {"owner": owner})[0][0])

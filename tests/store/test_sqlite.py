@@ -724,3 +724,25 @@ def test_the_ids_of_a_batch_are_its_own_where_a_trigger_enqueues_too(
     stored = [store.get(number) for number, _created in found]
     assert [(job.task, job.priority) for job in stored] == [("app:f", job.priority) for job in jobs]
     assert len(store.find(task="audit", limit=1000)) == len(jobs)
+
+
+# -- a turn
+
+
+def test_a_job_of_bytes_that_are_no_text_is_claimed_with_the_others(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    store.enqueue([new(task="app:first")])
+    file.sql("INSERT INTO jobs (task) VALUES (CAST(x'61ff' AS TEXT))")
+    store.enqueue([new(task="app:last")])
+    jobs = claim(store, life())
+    assert [job.task for job in jobs] == ["app:first", "a\N{REPLACEMENT CHARACTER}", "app:last"]
+
+
+def test_what_a_turn_may_have_to_undo_stays_in_memory(
+    file: SqliteDatabase, store: SqliteStore
+) -> None:
+    store.close()
+    claim(store, life())
+    assert pragma(store, "temp_store") == 2
+    assert pragma(file.open(), "temp_store") == 0  # a migration may have more than the memory holds
