@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -71,7 +71,7 @@ class Supervisor:
             raise JobsError("the family has no pipe to this process")
         # The pipe stays open: its end is how the family learns that this process has ended.
         try:
-            self._process.stdin.write(pickle.dumps((self.config, drain)))
+            self._process.stdin.write(pickle.dumps((self.config, drain, os.getpid())))
             self._process.stdin.flush()
         except BrokenPipeError:
             with suppress(BrokenPipeError):
@@ -154,9 +154,12 @@ def _all_ready(workers: list[dict[str, Any]]) -> bool:
 
 
 def run_family(
-    config: Config, *, drain: bool = False, leash: int = -1, ends_here: bool = False
+    config: Config, *, drain: bool = False, leashes: Sequence[int] = (), ends_here: bool = False
 ) -> int:
-    """Make this process the parent of a family; `ends_here` where it does nothing after that."""
+    """Make this process the parent of a family; `ends_here` where it does nothing after that.
+
+    A leash is a descriptor that becomes readable when the family is to stop.
+    """
     config.check_tasks(registry)
     _refuse_threads()
     fill_streams()
@@ -169,12 +172,14 @@ def run_family(
     from jobvisor.supervisor.first_look import FirstLook  # noqa: PLC0415
 
     load_driver(config.database.url)
-    look = FirstLook(config, [leash] if leash >= 0 else [], SYSTEM)
+    look = FirstLook(config, leashes, SYSTEM)
     try:
         # While that child looks: the largest import.
         from jobvisor.supervisor.parent import Parent  # noqa: PLC0415
 
-        parent = Parent(config, drain_and_stop=drain, leash=leash, ends_here=ends_here, look=look)
+        parent = Parent(
+            config, drain_and_stop=drain, leashes=leashes, ends_here=ends_here, look=look
+        )
         return parent.run()
     finally:
         look.close()
@@ -217,14 +222,29 @@ def _count_threads() -> int:
         return 0
 
 
+def _end_of(script: int) -> list[int]:
+    """A descriptor that tells of the script's own end: a process that it forked may hold the pipe open."""
+    if not hasattr(os, "pidfd_open"):
+        return []
+    try:
+        descriptor = os.pidfd_open(script)
+    except OSError:
+        return []
+    if os.getppid() == script:
+        return [descriptor]
+    os.close(descriptor)  # the number may be a stranger's by now
+    return []
+
+
 def main() -> None:
     """The fresh interpreter of `start`: its configuration comes down the leash."""
     leash = os.dup(0)
     # Buffered, so that it waits for all of a configuration that is longer than a pipe is.
     with os.fdopen(os.dup(0), "rb") as pipe:
-        config, drain = pickle.load(pipe)  # noqa: S301 -- from the script that started us, by pipe
+        config, drain, script = pickle.load(pipe)  # noqa: S301 -- from the script that started us
+    leashes = [leash, *_end_of(script)]
     try:
-        code = run_family(config, drain=drain, leash=leash, ends_here=True)
+        code = run_family(config, drain=drain, leashes=leashes, ends_here=True)
     except JobsError as error:
         sys.stderr.write(f"jobvisor: {error}\n")
         code = error.exit_code

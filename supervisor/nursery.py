@@ -47,7 +47,7 @@ class Nursery:
             role_class(row)  # so that all children of the role share its memory
 
     def keep_from_children(self, descriptors: Iterable[int]) -> None:
-        """Descriptors of the parent that a child closes first: the lock, its signals, the leash."""
+        """Descriptors of the parent that a child closes first: the lock, its signals, the leashes."""
         self._parents_own += descriptors
 
     def fileno(self) -> int:

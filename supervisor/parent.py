@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
@@ -75,12 +75,12 @@ class Parent:
         config: Config,
         *,
         drain_and_stop: bool = False,
-        leash: int = -1,
+        leashes: Sequence[int] = (),
         ends_here: bool = False,
         look: FirstLook | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`leash` is a descriptor whose end of file stops the family, for a script that embeds it.
+        """`leashes` are descriptors that stop the family when one is readable, for a script that embeds it.
 
         `ends_here` says that the process has nothing to do after `run`; `look` is answered before the
         first fork.
@@ -88,7 +88,7 @@ class Parent:
         self._look = look
         self._config = config
         self._clock = clock
-        self._leash = leash
+        self._leashes = leashes
         self._ends_here = ends_here
         self._board = Board()
         self._board[DRAINING] = int(drain_and_stop)
@@ -116,10 +116,8 @@ class Parent:
         self._wishes.clear()  # what an earlier family did not live to see
         set_role("parent")
         self._signals = Signals(HANDLED)
-        own = [self._lock, self._leash, *self._signals.descriptors()]
-        own = [descriptor for descriptor in own if descriptor >= 0]
         self.prepare()
-        self._nursery.keep_from_children(own)
+        self._nursery.keep_from_children([self._lock, *self._leashes, *self._signals.descriptors()])
         try:
             if self._look is not None:
                 self._look.answer([self._signals.fileno(), self._leash])
@@ -127,9 +125,8 @@ class Parent:
             self._close()
             raise
         self._poll = select.poll()
-        for descriptor in (self._signals.fileno(), self._nursery.fileno(), self._leash):
-            if descriptor >= 0:
-                self._poll.register(descriptor, select.POLLIN)
+        for descriptor in (self._signals.fileno(), self._nursery.fileno(), *self._leashes):
+            self._poll.register(descriptor, select.POLLIN)
         name, database = self._config.family.name, shown_url(self._config.database.url)
         say("started", family=name, workers=self._scale.total, database=database)
         self._woke = self._clock.monotonic_ns()
@@ -373,7 +370,7 @@ class Parent:
     def _heard(self, descriptor: int) -> None:
         if descriptor == self._nursery.fileno():
             self._nursery.drain()
-        elif descriptor == self._leash:
+        elif descriptor in self._leashes:
             self._poll.unregister(descriptor)
             self._begin_stop()
 

@@ -165,15 +165,20 @@ print(heard, pid is not None, family.pid, family.join())
     assert len(house.lines("quick")) == 20
 
 
-def test_a_family_drains_and_leaves_when_its_script_is_killed(build: Build) -> None:
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a process of its own"])
+def test_a_family_drains_and_leaves_when_its_script_is_killed(build: Build, forks: bool) -> None:
     house = build(TASKS, processes=2)
     job = house.enqueue("gated", 1, retries=0)
     process = script(
         house,
-        """
-import time
+        f"""
+import os, time
 from jobvisor import Config, Supervisor
 with Supervisor(Config.load("config.toml")).running() as family:
+    if {forks} and os.fork() == 0:  # as multiprocessing does; it holds all that the script had open
+        while not os.path.exists("over"):
+            time.sleep(0.01)  # task body
+        os._exit(0)
     print(family.pid, flush=True)
     time.sleep(600)  # task body
 """,
@@ -191,6 +196,7 @@ with Supervisor(Config.load("config.toml")).running() as family:
     found = house.client.get(job)
     assert (found.state, found.attempt) == ("succeeded", 1)
     assert house.query("SELECT count(*) FROM owners") == [(0,)]
+    house.touch("over")
 
 
 def test_a_script_that_raises_stops_its_family(build: Build) -> None:
