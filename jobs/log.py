@@ -114,6 +114,7 @@ LINES: dict[str, tuple[int, str]] = {
     "child_backoff": (logging.WARNING, "{role} keeps dying; next start in {delay}"),
     "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; its job is {job}"),
     "fork_failed": (logging.ERROR, "cannot fork a {role}: {error}; next try in {delay}"),
+    "trial_failed": (logging.ERROR, "the new code cannot be taken up: {error}"),
     "boot_failed": (logging.ERROR, "{role} cannot start: {error}"),
     "dirty": (
         logging.WARNING,

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.signals import PASSED_ON, forget_all
+
+REAP_SECONDS = 0.5
+REAP_POLL = 0.001
 
 #: Exit codes of a worker that ends itself, in words.
 _REASONS = {
@@ -154,6 +158,14 @@ def reap(pid: int) -> Exit | None:
         # Somebody else in this process reaped it (a script that embeds us and waits for any child).
         return Exit(pid, EX_SOFTWARE)
     return Exit(pid, os.waitstatus_to_exitcode(status)) if found else None
+
+
+def end(pid: int, clock: Clock) -> None:
+    """Kill a child and reap it; one that the kernel does not let go is not waited for."""
+    kill_group(pid)
+    deadline = clock.monotonic_ns() + int(REAP_SECONDS * SECOND)
+    while reap(pid) is None and clock.monotonic_ns() < deadline:
+        clock.sleep(REAP_POLL)
 
 
 def reap_strangers(ours: Iterable[int]) -> int:

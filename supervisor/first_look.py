@@ -16,15 +16,13 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, ConfigError, StoreError
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import open_store
-from jobvisor.supervisor.child import kill_group, reap, spawn
+from jobvisor.supervisor.child import end, spawn
 from jobvisor.supervisor.config import Config
 
 PATIENCE_SECONDS = 2.0  # then the family starts without an answer, and finds out by itself
 # For the next sign of a migration, once there was one: a sort, or the COMMIT of gigabytes, gives none.
 MIGRATION_SECONDS = 60.0
 MIGRATES = b"\0"  # a sign of a migration, before the answer
-REAP_SECONDS = 0.5
-REAP_POLL = 0.001
 ANSWER_BYTES_MAX = 4096
 
 
@@ -78,10 +76,7 @@ class FirstLook:
         self._read = -1
         if not self._pid:
             return
-        kill_group(self._pid)
-        deadline = self._clock.monotonic_ns() + int(REAP_SECONDS * 1e9)
-        while reap(self._pid) is None and self._clock.monotonic_ns() < deadline:
-            self._clock.sleep(REAP_POLL)
+        end(self._pid, self._clock)
 
 
 def _look(config: Config, write: int) -> int:

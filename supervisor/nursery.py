@@ -86,7 +86,7 @@ class Nursery:
         slot[BORN] = self._clock.monotonic_ns()
         slot[SLOT_STATE] = FILLED
         try:
-            post.pid = spawn(lambda: self._made(post, config, family).run(), self._closed_by(post))
+            post.pid = spawn(lambda: self._made(post, config, family).run(), self.closed_by(post))
         except OSError as error:
             post.failures += 1
             slot[SLOT_STATE] = BACKOFF
@@ -117,9 +117,11 @@ class Nursery:
         )
         return role_class(post.role)(seat)
 
-    def _closed_by(self, post: Post) -> list[int]:
+    def closed_by(self, post: Post | None = None) -> list[int]:
+        """What the child of a post closes first; without a post what any other child does."""
+        own = post.role.number if post is not None else None
         closed = [*self._parents_own, self._lifeline_write, self._poke_read]
-        closed += [read for number, (read, _) in self._wakes.items() if number != post.role.number]
+        closed += [read for number, (read, _) in self._wakes.items() if number != own]
         return [descriptor for descriptor in closed if descriptor >= 0]
 
     def close(self) -> None:

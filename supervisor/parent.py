@@ -120,7 +120,7 @@ class Parent:
         self._nursery.keep_from_children([self._lock, *self._leashes, *self._signals.descriptors()])
         try:
             if self._look is not None:
-                self._look.answer([self._signals.fileno(), self._leash])
+                self._look.answer([self._signals.fileno(), *self._leashes])
         except ConfigError:
             self._close()
             raise
@@ -195,13 +195,8 @@ class Parent:
         self._stop.force("force")
 
     def _on_hangup(self) -> None:
-        if self._stop.stage != RUN:
-            return
-        config = self._reload.read(self._config)
-        if config is not None:
-            self._config = config
-            self._scale.follow(config)
-            self._reload.begin()
+        if self._stop.stage == RUN:
+            self._reload.read(self._config)
 
     def _on_more(self) -> None:
         if self._stop.stage == RUN:
@@ -310,12 +305,21 @@ class Parent:
         if self._stop.stage == RUN:
             self._code = self._first_start.exit_code(self._config)
             self._come_back_as_another()
+            self._take_up(self._reload.tried())
             self._reload.go_on(self._config.family.stop_timeout_ms)
             # Nothing may be left to do because nobody can do anything: that is told first.
             if self._code or (self._board[DRAINED] and self._first_start.ever_ready):
                 self._begin_stop()
+        else:
+            self._reload.give_up()
         self._board[DEGRADED] = sum(1 for post in self._crew if post.failures)
         self._stop.go_on()
+
+    def _take_up(self, config: Config | None) -> None:
+        if config is not None:
+            self._config = config
+            self._scale.follow(config)
+            self._reload.begin()
 
     def _come_back_as_another(self) -> None:
         """Declared dead by somebody: all children finish what they run and leave; a new family follows."""

@@ -1,4 +1,4 @@
-"""A reload: another configuration read and taken up, then the children replaced one by one.
+"""A reload: another configuration read, tried and taken up, then the children replaced one by one.
 
 How it ended stands on the board, for whoever asked for it: done, or refused and why.
 """
@@ -23,6 +23,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.nursery import Nursery
+from jobvisor.supervisor.trial import Trial
 
 
 class Reload:
@@ -36,26 +37,52 @@ class Reload:
         self._waiting: list[Post] = []
         self._going_on = False  # not all are replaced
         self._cannot_start = False  # one of the new children could not
+        self._trial: Trial | None = None
 
-    def read(self, old: Config) -> Config | None:
-        """The configuration as its file has it now; None where it is refused and the old one stays."""
+    def read(self, old: Config) -> None:
+        """Read the configuration as its file has it now, and try its code; `tried` tells the outcome."""
+        self.give_up()
         self._board[RELOAD_STATE] = GOING_ON
         self._board[RELOADS] += 1
         path = old.path
         say("reloading", path=path or "without a file: the children alone")
-        if path is None:
-            return old
         try:
-            new = Config.load(path)
+            new = old if path is None else Config.load(path)
             _check_unchangeable(old, new)
             new.check_tasks(registry)
-            configure(new.log.level, new.log.format, file=new.log.file)
         except ConfigError as error:
-            say("reload_refused", error=str(error))
-            self._cannot_start = False
-            self._refuse(str(error))
+            self._keep_old(str(error))
+        else:
+            self._trial = Trial(new, self._nursery.closed_by(), self._clock)
+
+    def tried(self) -> Config | None:
+        """The configuration to take up, once; None while it is tried, and where the old one stays."""
+        trial = self._trial
+        refused = trial.outcome() if trial is not None else None
+        if trial is None or refused is None:
+            return None
+        self.give_up()
+        new = trial.config
+        try:
+            if not refused and new.path is not None:
+                configure(new.log.level, new.log.format, file=new.log.file)
+        except ConfigError as error:
+            refused = str(error)
+        if refused:
+            self._keep_old(refused)
             return None
         return new
+
+    def give_up(self) -> None:
+        """Try no longer: there is an outcome, a later file, or a stop."""
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
+
+    def _keep_old(self, reason: str) -> None:
+        say("reload_refused", error=reason)
+        self._cannot_start = False
+        self._refuse(reason)
 
     def begin(self) -> None:
         """Every child that is there is to be replaced; what kept dying may do so no longer."""
@@ -96,7 +123,8 @@ class Reload:
 
     def _finish(self) -> None:
         """All are replaced. Where a later file was refused meanwhile, that is the answer that stays."""
-        if self._board[RELOAD_STATE] == GOING_ON or self._cannot_start:
+        is_last = self._trial is None
+        if is_last and (self._board[RELOAD_STATE] == GOING_ON or self._cannot_start):
             self._board[RELOAD_STATE] = DONE
             self._nursery.wake_caretaker()
         self._going_on = self._cannot_start = False

@@ -10,12 +10,10 @@ import io
 import os
 import random
 import sys
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from jobvisor.jobs.client import Client, use_client
 from jobvisor.jobs.clock import SECOND
-from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, StoreError
 from jobvisor.jobs.events import Event, Events, event_of
 from jobvisor.jobs.execution import Execution
@@ -25,10 +23,10 @@ from jobvisor.jobs.log import log_event, say
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
-from jobvisor.jobs.settings import environment, use_settings
 from jobvisor.jobs.store import Applied, Record, Rest, open_store
 from jobvisor.jobs.units import duration_text
 from jobvisor.jobs.url import parse_url
+from jobvisor.supervisor.application import application_settings, load_application
 from jobvisor.supervisor.board import (
     BATCH,
     BUSY,
@@ -87,8 +85,6 @@ class Worker(Role):
         self._ledger: Ledger | None = None
         database = parse_url(seat.config.database.url)
         self._database = os.path.realpath(database.path)
-        # What a task's client is told. A connection to SQLite must not be open while a task runs.
-        self._settings = replace(seat.config.settings, hold=database.kind == "postgresql")
         self._locked_since = self._locked_seen = 0
         self._claim = 0
         self._pace = Pace(self._pool.batch_max)
@@ -110,16 +106,9 @@ class Worker(Role):
         if isinstance(sys.stdout, io.TextIOWrapper):
             # What a task prints is seen when it prints it, and not lost with a killed worker.
             sys.stdout.reconfigure(line_buffering=True)
-        # First: a module may make its Client() while it is imported.
-        use_settings(self._settings)
-        os.environ |= environment(self._settings, self._config.path)
-        os.environ[MARK] = str(
-            self.seat.owner
-        )  # by which what a task starts is known as this life's
-        registry.load(tasks.modules, tasks.path)
-        codec = named_codec(self._settings.codec, tasks.path)
-        if codec is not None:
-            codec.load()
+        # By which what a task starts is known as this life's.
+        os.environ[MARK] = str(self.seat.owner)
+        codec = load_application(self._config)
         self._events = Events(waits=True)
         self._events.subscribe(log_event)
         database = self._config.database
@@ -136,7 +125,7 @@ class Worker(Role):
         )
         self._store.on_wait = self._wait_for_lock
         self._store.on_migrate = self.beat
-        self._client = Client(settings=self._settings)
+        self._client = Client(settings=application_settings(self._config))
         use_client(self._client)
         self._lane = Lane(
             self.board,

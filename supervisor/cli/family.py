@@ -136,9 +136,10 @@ def reload(config: str | None, timeout: str | None) -> None:
     """
     loaded = load_config(config)
     family = loaded.family
-    # Each child may take its time to leave and to start, one after another.
+    # The trial of the new code, then each child may take its time to leave and to start.
     children = 1 + sum(pool.processes for pool in loaded.workers)
-    patience_ms = children * (family.stop_timeout_ms + family.boot_timeout_ms)
+    patience_ms = family.boot_timeout_ms
+    patience_ms += children * (family.stop_timeout_ms + family.boot_timeout_ms)
     if timeout is not None:
         patience_ms = _duration("--timeout", timeout)
     state = StateDir(family.state_dir)

@@ -1,0 +1,33 @@
+"""The user's modules in a process of ours: what they are told of the family, and their import."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from jobvisor.jobs.codec import NamedCodec, named_codec
+from jobvisor.jobs.registry import registry
+from jobvisor.jobs.settings import Settings, environment, use_settings
+from jobvisor.jobs.url import parse_url
+from jobvisor.supervisor.config import Config
+
+
+def application_settings(config: Config) -> Settings:
+    """What a task's client is told. A connection to SQLite must not be open while a task runs."""
+    return replace(config.settings, hold=parse_url(config.database.url).kind == "postgresql")
+
+
+def load_application(config: Config) -> NamedCodec | None:
+    """Import the modules of `[tasks]` and the codec of `[database]`, which is returned.
+
+    Raises JobsError where one of them cannot be imported.
+    """
+    settings = application_settings(config)
+    # First: a module may make its Client() while it is imported.
+    use_settings(settings)
+    os.environ |= environment(settings, config.path)
+    registry.load(config.tasks.modules, config.tasks.path)
+    codec = named_codec(settings.codec, config.tasks.path)
+    if codec is not None:
+        codec.load()
+    return codec
