@@ -93,8 +93,9 @@ class Schema:
         self, connection: sqlite3.Connection, number: int, *, writable: bool
     ) -> None:
         if not writable:
+            which = f" with the prefix {self._prefix}" if self._prefix else ""
             raise SchemaError(
-                f"{self._path} has schema {number}, this release needs {SCHEMA}, and you may only "
+                f"{self._path} has schema {number}{which}, this release needs {SCHEMA}, and you may only "
                 f"read it; run `jobvisor migrate` as the owner of the file"
             )
         if number and not has_meta(connection, self._prefix):

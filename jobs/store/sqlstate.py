@@ -37,10 +37,6 @@ _REFUSALS = {
     "3D": r"database \".*\" does not exist|no such database",
 }
 _FOREIGN = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
-_TAKEN = ("42P07", "42710", "42723")  # a table, another object, a function of that name is there
-NAME_ANOTHER = (
-    "name another [database] schema, or give ours names of their own by another [database] prefix"
-)
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -63,10 +59,6 @@ def named(error: psycopg.Error, place: str, *, connected: bool, broken: bool) ->
         return StoreRefused(told(never))
     if code in _FOREIGN:
         return SchemaError(told("its tables are not those of this release; run `jobvisor migrate`"))
-    if code in _TAKEN:
-        return SchemaError(
-            told(f"what has this name in its schema is another program's; {NAME_ANOTHER}")
-        )
     later = _LATER.get(code) or _LATER.get(code[:2])
     if code == "0A000" and "cached plan" in str(error):
         later = "a plan went stale"

@@ -15,10 +15,12 @@ from jobvisor.jobs.log import say
 from jobvisor.jobs.store.connection import PatientConnection
 from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.session import set_all
-from jobvisor.jobs.store.sqlstate import NAME_ANOTHER
 
 SCHEMA = 2  # the number of the newest migration this release knows
 CHANNEL_BYTES = 63  # PostgreSQL knows no longer name
+NAME_ANOTHER = (
+    "name another [database] schema, or give ours names of their own by another [database] prefix"
+)
 MIGRATION_SECONDS = 3600  # a large table may be written anew, behind another migration
 
 
@@ -61,13 +63,14 @@ class Tables:
     def _facts(self, connection: PatientConnection) -> dict[str, str]:
         try:
             return dict(connection.execute(self._worded(_META).encode()).fetchall())
-        except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction) as error:
-            raise self._anothers() from error
+        except _FOREIGN as error:
+            raise self._anothers(error) from error
 
-    def _anothers(self) -> SchemaError:
+    def _anothers(self, error: psycopg.Error | None = None) -> SchemaError:
+        why = error or f"the table {self._meta} has no number of a migration"
         return SchemaError(
-            f"{self._place}: the schema {self._schema} has a table {self._meta} that is another "
-            f"program's; {NAME_ANOTHER}"
+            f"{self._place}: tables in the schema {self._schema} are another program's "
+            f"({' '.join(str(why).split())[:200]}); {NAME_ANOTHER}"
         )
 
     def migrate(self, connection: PatientConnection) -> tuple[int, int]:
@@ -88,7 +91,10 @@ class Tables:
                 return number  # somebody else was first
             if not self._prefix:
                 connection.execute(self._worded("CREATE SCHEMA IF NOT EXISTS {schema}").encode())
-            connection.execute(self._worded(file.read_text("utf-8")).encode())
+            try:
+                connection.execute(self._worded(file.read_text("utf-8")).encode())
+            except _TAKEN as error:
+                raise self._anothers(error) from error
             told = {"number": str(number)}
             connection.execute(self._worded(_MIGRATED).encode(), told)
         say("migrated", version=number)
@@ -152,6 +158,19 @@ def lock_key(schema: str, prefix: str) -> str:
     return f"{prefix}:{schema}" if prefix else schema
 
 
+#: Another program's table `meta` has other columns, or of other types.
+_FOREIGN = (
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidTextRepresentation,
+)
+#: And what it calls by a name of ours is in the way of a migration.
+_TAKEN = (
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateFunction,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.WrongObjectType,
+)
 _HAS_SCHEMA = b"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s"
 _KNOWN = """
 SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

@@ -427,6 +427,8 @@ def test_who_may_only_read_an_old_database_does_not_migrate_it(public: Path) -> 
     assert as_a_stranger(lambda: open_store(f"sqlite:///{path}").find()).startswith(
         f"SchemaError: {path} has schema 0, this release needs {SCHEMA}, and you may only read it"
     )
+    told = as_a_stranger(lambda: open_store(f"sqlite:///{path}", prefix="our_").find())
+    assert told.startswith(f"SchemaError: {path} has schema 0 with the prefix our_, this release")
 
 
 # -- the schema
