@@ -1,0 +1,174 @@
+"""A client's way to its database: settings found once, one connection for all threads, anew after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self
+
+from jobvisor.jobs.clock import SYSTEM, Clock
+from jobvisor.jobs.codec import NamedCodec, named_codec
+from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.job import Job, State
+from jobvisor.jobs.keys import DURABILITIES
+from jobvisor.jobs.log import log_event
+from jobvisor.jobs.payload import Codec, Payload
+from jobvisor.jobs.registry import Registry, registry
+from jobvisor.jobs.settings import Settings, find
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.task import Defaults
+from jobvisor.jobs.values import check_prefix
+
+__all__ = ["Door", "Stage", "id_of", "state_of"]
+
+
+class Stage(Protocol):
+    """A database for a test, in place of the one that a client names."""
+
+    store: Store
+
+    def enqueued(self, payload: Payload, /) -> None:
+        """Called when one job or many have been stored, encoded by this."""
+
+
+class Door:
+    """Settings, codec and connection of a client; its verbs are in the classes made of it."""
+
+    stage: ClassVar[Stage | None] = None
+    """Where every client of this process plays instead of its own database: `jobvisor.testing`."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        codec: Codec | None = None,
+        hold: bool | None = None,
+        defaults: Defaults | None = None,
+        durability: str | None = None,
+        schema: str | None = None,
+        prefix: str | None = None,
+        notify: bool | None = None,
+        settings: Settings | None = None,
+        registry: Registry = registry,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        """What is not given here is found by one rule: environment, then the file, then the default.
+
+        `durability` is "full" (an acknowledged job survives a power cut) or "normal", on SQLite;
+        `schema` and `notify` are PostgreSQL's. `prefix` begins the names of our tables, beside those
+        of an application; the family has the same. `codec` encrypts what is stored; where the family
+        is to read it, `[database] codec` names it for both. `hold=False` connects for each call and
+        leaves nothing open in between, as a client made in a worker does by itself on SQLite.
+        `settings` are what a `Config` says (`config.settings`), in place of all that is found.
+        """
+        found = settings or find(url)
+        self._settings: Settings = found
+        self._durable = _is_durable(durability or found.durability)
+        self._schema = found.schema if schema is None else schema
+        self._prefix = found.prefix if prefix is None else check_prefix(prefix)
+        self._notify = found.notify if notify is None else notify
+        self._defaults = defaults or found.defaults
+        self._payload = Payload(codec or named_codec(found.codec, found.path))
+        self._registry = registry
+        self._hold = found.hold if hold is None else hold
+        self._clock = clock
+        self._events = Events()
+        self._events.subscribe(log_event)
+        self._exports = 0
+        self._lock = threading.Lock()
+        self._store_of: tuple[int, Store] | None = None
+
+    @property
+    def url(self) -> str:
+        """The database this client speaks to."""
+        return self._settings.url
+
+    @contextmanager
+    def _store(self) -> Iterator[Store]:
+        store = self._own_store()
+        try:
+            yield store
+        finally:
+            self._rest()
+
+    def _own_store(self) -> Store:
+        if self.stage is not None:
+            self.stage.store.payload = self._payload
+            return self.stage.store
+        with self._lock:
+            if self._store_of is None or self._store_of[0] != os.getpid():
+                if self._store_of is not None:
+                    self._store_of[1].close()  # of the process we were forked from: only forgotten
+                store = open_store(
+                    self.url,
+                    durable=self._durable,
+                    schema=self._schema,
+                    prefix=self._prefix,
+                    notify=self._notify,
+                    clock=self._clock,
+                    events=self._events,
+                )
+                store.payload = self._payload
+                self._store_of = (os.getpid(), store)
+            return self._store_of[1]
+
+    def _rest(self) -> None:
+        """No connection stays open in between where none is to be held."""
+        store_of = self._store_of  # once: another thread may close this client
+        if not self._hold and not self._exports and self.stage is None and store_of is not None:
+            store_of[1].close()
+
+    def _load_codec(self) -> None:
+        """A codec that cannot be imported is the configuration's fault, and not a payload's."""
+        if isinstance(self._payload.codec, NamedCodec):
+            self._payload.codec.load()
+
+    def close(self) -> None:
+        """Disconnect; a later call connects again."""
+        with self._lock:
+            store_of, self._store_of = self._store_of, None
+        # Outside the lock: it waits for another thread's transaction, and a fork meanwhile must
+        # not leave the copy with a lock that nobody opens.
+        if store_of is not None:
+            store_of[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def id_of(job: Any) -> int:
+    """The id where a job is meant; the next call would say less well what is wrong with it."""
+    if isinstance(job, Job):
+        return job.id
+    if isinstance(job, bool) or not isinstance(job, int):
+        raise InvalidOption(
+            f"{shown(job)} is no job; give its id, which is a whole number, or the Job that "
+            "enqueue returned"
+        )
+    return job
+
+
+def state_of(name: str) -> State:
+    """The state of this name; InvalidOption names those there are."""
+    try:
+        return State(name)
+    except ValueError:
+        raise InvalidOption(f"{name!r} is no state; it must be one of {', '.join(State)}") from None
+
+
+def _is_durable(durability: str) -> bool:
+    if durability not in DURABILITIES:
+        raise InvalidOption(f"durability={durability!r} must be one of {', '.join(DURABILITIES)}")
+    return durability == "full"
