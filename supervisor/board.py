@@ -44,8 +44,11 @@ DIRTY_AT, DIRTY_WORDS = 32, 32
     STATE, OWNER, CLAIM, CURRENT, SINCE, DEADLINE, MEMORY, PROGRESS, BEAT, BATCH, STARTED, REACHED,
     LACKS_LEDGER, TICKS,
 ) = range(14)  # fmt: skip
-# parent (LEAVE: this child alone is to leave, where its role is told by a word):
-PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE = range(16, 25)
+# parent (LEAVE: this child alone is to leave, where its role is told by a word; FAILURES: deaths in a row
+# at its post before it):
+PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE, FAILURES = range(
+    16, 26
+)
 # caretaker:
 RECALL, CANCEL_JOB, CANCEL_CLAIM = range(32, 35)
 
@@ -114,6 +117,12 @@ class Slot:
         """For the parent, between two lives."""
         for word in range(_SLOT_WORDS):
             self._words[self._at + word] = 0
+
+
+def state_name(slot: Slot) -> str:
+    """What its child says that it does; "?" where a child has written what is no state."""
+    state = slot[STATE]
+    return STATES[state] if 0 <= state < len(STATES) else "?"
 
 
 class Board:

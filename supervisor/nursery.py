@@ -14,6 +14,7 @@ from jobvisor.supervisor.backoff import schedule
 from jobvisor.supervisor.board import (
     BACKOFF,
     BORN,
+    FAILURES,
     FILLED,
     LEAVE,
     PID,
@@ -84,6 +85,7 @@ class Nursery:
         post.owner = secrets.randbits(62) + 1
         slot[ROLE], slot[POOL] = post.role.number, post.pool
         slot[BORN] = self._clock.monotonic_ns()
+        slot[FAILURES] = post.failures
         slot[SLOT_STATE] = FILLED
         try:
             post.pid = spawn(lambda: self._made(post, config, family).run(), self.closed_by(post))

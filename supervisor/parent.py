@@ -39,12 +39,12 @@ from jobvisor.supervisor.board import (
     SLOT_STATE,
     STARTED_AT,
     STATE,
-    STATES,
     VERDICT,
     VERDICT_CLAIM,
     VERDICT_JOB,
     Board,
     Grave,
+    state_name,
 )
 from jobvisor.supervisor.child import Exit, reap, reap_strangers, send
 from jobvisor.supervisor.config import Config
@@ -231,7 +231,7 @@ class Parent:
     def _on_dump(self) -> None:
         for post in self._crew:
             slot = post.slot
-            state, job = STATES[slot[STATE]], slot[CURRENT] or "none"
+            state, job = state_name(slot), slot[CURRENT] or "none"
             say("dump", name=post.name, pid=post.pid or "none", state=state, job=job)
         self._nursery.stacks.ask(self._crew)
 

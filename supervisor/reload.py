@@ -50,10 +50,11 @@ class Reload:
             new = old if path is None else Config.load(path)
             _check_unchangeable(old, new)
             new.check_tasks(registry)
+            self._trial = Trial(new, self._nursery.closed_by(), self._clock)
         except ConfigError as error:
             self._keep_old(str(error))
-        else:
-            self._trial = Trial(new, self._nursery.closed_by(), self._clock)
+        except OSError as error:
+            self._keep_old(f"the new code cannot be tried now: {error.strerror}; ask again later")
 
     def tried(self) -> Config | None:
         """The configuration to take up, once; None while it is tried, and where the old one stays."""

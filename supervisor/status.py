@@ -21,11 +21,13 @@ from jobvisor.jobs.store.base import Death, Unknown
 from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.board import (
     BACKOFF,
+    BOOTING,
     BORN,
     CLAIM,
     CURRENT,
     DEGRADED,
     EMPTY,
+    FAILURES,
     IDLE,
     LACKS_LEDGER,
     PARENT_NOTE,
@@ -43,11 +45,11 @@ from jobvisor.supervisor.board import (
     STARTED,
     STARTED_AT,
     STATE,
-    STATES,
     STOP,
     Board,
     Grave,
     Slot,
+    state_name,
 )
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
@@ -208,14 +210,15 @@ class Status:
         told = ["the database cannot be used"] if waiting else []
         for slot, row in self._seats():
             name = row.name(slot.index)
-            if slot[SLOT_STATE] == BACKOFF:
+            # Also while it is tried again, or the family would be well for a moment each time.
+            again = slot[FAILURES] and slot[STATE] == BOOTING
+            if slot[SLOT_STATE] == BACKOFF or again:
                 told.append(f"{name} keeps dying and is started again with growing delay")
             elif slot[LACKS_LEDGER]:
                 told.append(f"{name} has no ledger file and runs one job at a time")
         return told
 
     def _slot(self, slot: Slot, row: RoleRow) -> dict[str, Any]:
-        state = slot[STATE]
         backoff = slot[SLOT_STATE] == BACKOFF
         job = slot[CURRENT]
         now = self._clock.monotonic_ns()
@@ -226,7 +229,7 @@ class Status:
             "role": row.word,
             "pool": pools[pool].name if row.runs_jobs and pool < len(pools) else None,
             "pid": None if backoff else slot[PID],
-            "state": "backoff" if backoff else STATES[state] if state < len(STATES) else "?",
+            "state": "backoff" if backoff else state_name(slot),
             "job": job or None,
             "job_seconds": round((now - slot[SINCE]) / 1e9, 3) if job else None,
             "claim": slot[CLAIM],

@@ -27,19 +27,22 @@ class Trial:
     """The child that imports, from its fork to its answer."""
 
     def __init__(self, config: Config, closing: Sequence[int], clock: Clock) -> None:
-        """`closing` are the descriptors that are the parent's alone."""
+        """`closing` are the descriptors that are the parent's alone.
+
+        Raises OSError where the system has no process or descriptor to give.
+        """
         self.config = config
         self._clock = clock
         self._limit_ms = config.family.boot_timeout_ms
         self._until = clock.monotonic_ns() + self._limit_ms * 1_000_000
         self._late = False
         self._read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._refused = ""
         try:
             self._pid = spawn(lambda: _import(config, write), [*closing, self._read])
-            self._refused = ""
-        except OSError as error:
-            self._pid = 0
-            self._refused = f"the system gives no process to try the new code in: {error.strerror}"
+        except OSError:
+            os.close(self._read)
+            raise
         finally:
             os.close(write)
 

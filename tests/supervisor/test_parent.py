@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,20 @@ import pytest
 
 from jobvisor.jobs.errors import EX_CONFIG
 from jobvisor.jobs.keys import PROCESSES_MAX
-from jobvisor.supervisor.board import DRAIN, DRAINED, GRAVES, NOW, SLOTS, STOP, VERDICT_CODES, Grave
+from jobvisor.supervisor.board import (
+    DRAIN,
+    DRAINED,
+    GRAVES,
+    NOW,
+    PARENT_NOTE,
+    REFUSED,
+    RELOAD_STATE,
+    SLOTS,
+    STATE,
+    STOP,
+    VERDICT_CODES,
+    Grave,
+)
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.evidence import read_ledger_of
@@ -28,7 +42,7 @@ NOBODY = Grave(1, 1, 1, 0, 0, 0, 0, 0, 0, 0, WORKER.number)
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return Config.of({}, folder=str(tmp_path))
+    return Config.of({"tasks": {"modules": ["app"]}}, folder=str(tmp_path))
 
 
 @pytest.fixture
@@ -177,3 +191,22 @@ def test_workers_that_a_reload_wants_get_the_places_of_those_that_leave_for_it(
     assert [len(crew.staying(pool)) for pool in (0, 1)] == [1, 200]
     assert parent._board.scales()[:2] == [1, 200]
     parent._nursery.close()
+
+
+def test_a_child_that_writes_nonsense_on_the_board_keeps_no_signal_from_the_parent(
+    parent: Parent,
+) -> None:
+    parent._board.slots[1][STATE] = 99
+    parent._obey([signal.SIGUSR2, signal.SIGTERM])
+    assert parent._board[STOP] == DRAIN
+
+
+def test_a_reload_for_which_the_system_has_nothing_left_is_refused(parent: Parent) -> None:
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        parent._on_hangup()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    assert parent._board[RELOAD_STATE] == REFUSED
+    assert "Too many open files" in parent._board.read_note(PARENT_NOTE)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.supervisor.board import BUSY, FILLED, IDLE, PID, ROLE, SLOT_STATE, STATE, Board
+from jobvisor.supervisor.board import (
+    BOOTING,
+    BUSY,
+    FAILURES,
+    FILLED,
+    IDLE,
+    PID,
+    ROLE,
+    SLOT_STATE,
+    STATE,
+    Board,
+)
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.roster import WORKER
@@ -40,3 +51,17 @@ def test_a_worker_at_rest_is_shown_so_within_a_second_of_its_last_job(tmp_path: 
     found = state.status()
     assert found is not None
     assert found["workers"][0]["state"] == "idle"
+
+
+def test_a_worker_that_keeps_dying_is_told_while_it_is_tried_again(tmp_path: Path) -> None:
+    config = Config.of({}, folder=str(tmp_path))
+    board, state = Board(), StateDir(config.family.state_dir)
+    state.create()
+    worker = board.slots[1]
+    worker[SLOT_STATE], worker[ROLE], worker[FAILURES] = FILLED, WORKER.number, 3
+    status = Status(board, config, state, SYSTEM, 1)
+    told = []
+    for worker[STATE] in (BOOTING, IDLE):
+        status.write(waiting=False)
+        told.append((state.status() or {})["degraded"])
+    assert told == [["worker 1 keeps dying and is started again with growing delay"], []]
