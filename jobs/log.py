@@ -66,11 +66,11 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "lost_claim": (
         logging.WARNING,
-        "job {job}: the outcome {verb} of claim {claim} came too late, another has the job",
+        "job {job}: its outcome ({verb}, of claim {claim}) came too late, another worker has the job",
     ),
     "rejected": (
         logging.ERROR,
-        "job {job}: the database refuses its outcome ({error}); see {path}",
+        "job {job}: the database refuses its outcome ({error}); it is kept in {path}",
     ),
     "claims_in_vain": (
         logging.WARNING,
@@ -118,11 +118,14 @@ LINES: dict[str, tuple[int, str]] = {
     "boot_failed": (logging.ERROR, "{role} cannot start: {error}"),
     "dirty": (
         logging.WARNING,
-        "job {job} {task} left the process changed ({what}); it is replaced",
+        "job {job} {task} left the process changed ({what}); this worker is replaced",
     ),
     "dirty_among": (
         logging.WARNING,
-        "one of the last {count} jobs ({tasks}) left the process changed ({what}); it is replaced",
+        (
+            "one of the last {count} jobs ({tasks}) left the process changed ({what}); "
+            "this worker is replaced"
+        ),
     ),
     "unsound": (logging.WARNING, "this process ends at once and is replaced: {what}"),
     "recycled": (logging.INFO, "leaving after its job, to be replaced: {reason}"),
@@ -132,27 +135,33 @@ LINES: dict[str, tuple[int, str]] = {
         logging.DEBUG,
         "job {job} runs long: {settled} of its batch are settled, {count} handed to others",
     ),
-    "settle_left": (logging.WARNING, "not settled: {error}; it stays in {path}"),
-    "stack": (logging.INFO, "{name} pid {pid} stands here"),
-    "broken": (logging.ERROR, "an error nobody foresaw, this process ends: {error}"),
+    "settle_left": (
+        logging.WARNING,
+        "the last outcomes could not be stored: {error}; they stay in {path} and are stored from there",
+    ),
+    "stack": (logging.INFO, "the stack of {name} pid {pid}"),
+    "broken": (logging.ERROR, "unexpected error, this process ends: {error}"),
     "dump": (logging.INFO, "{name} pid {pid} is in state {state}, job {job}"),
     "hopeless": (
         logging.ERROR,
-        "no child became ready in {boots} boots; the configuration is wrong, as said above",
+        "nothing could start in {boots} tries, for the errors above: the configuration is wrong; giving up",
     ),
     "unreachable": (logging.ERROR, "no child could reach {database} in time; giving up"),
-    "surprised": (logging.ERROR, "an error nobody foresaw, the family goes on: {error}"),
+    "surprised": (logging.ERROR, "unexpected error, the family goes on: {error}"),
     "buried": (
         logging.WARNING,
         "family {family} on {host} is declared dead: no heartbeat for {silent} s",
     ),
     "expelled": (
         logging.WARNING,
-        "family {family} was declared dead; its children leave and it comes back as another",
+        (
+            "family {family} was declared dead by another one, its heartbeats did not arrive: its "
+            "children finish what they run, and new ones take their places"
+        ),
     ),
     "unsettled": (
         logging.ERROR,
-        "the death of {name} pid {pid} cannot be settled now: {error}; its ledger is looked at later",
+        "the jobs of {name} pid {pid}, which died, cannot be settled now: {error}; tried again later",
     ),
     "remains_ended": (
         logging.WARNING,
@@ -160,11 +169,11 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "ledger_unsettled": (
         logging.ERROR,
-        "{path} cannot be settled: {error}; it stays as it is, is tried again, and not told again",
+        "the outcomes in {path} cannot be stored: {error}; they are kept and tried again, without a line",
     ),
     "overslept": (
         logging.WARNING,
-        "the parent was stopped for {seconds} s; nobody is judged for the next second",
+        "the parent was stopped for {seconds} s; it enforces no timeout for the next second",
     ),
     "config_passed_over": (
         logging.WARNING,
@@ -183,7 +192,7 @@ LINES: dict[str, tuple[int, str]] = {
     "migrated": (logging.INFO, "database migrated to schema {version}"),
     "settled": (
         logging.INFO,
-        "settled {name} pid {pid}: {applied} outcomes applied; {cause}",
+        "settled {name} pid {pid}: {applied} outcomes stored; {cause}",
     ),
     "pruned": (logging.INFO, "pruned {count} finished jobs"),
     "ledger_unknown": (
@@ -197,7 +206,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "a ledger holds {count} records of kinds {kinds}, which a later release wrote; see {path}",
     ),
-    "ledger_refused": (logging.WARNING, "no ledger file in {path}: {error}; one job at a time"),
+    "ledger_refused": (
+        logging.WARNING,
+        "no ledger file in {path}: {error}; this worker runs one job at a time",
+    ),
 }
 
 _LOGGER = logging.getLogger("jobvisor")

@@ -217,7 +217,7 @@ def check_variables(
         close = _closest(variable, known)
         if section or close:
             near = f'did you mean "{close}"?' if close else "`jobvisor init` writes every key"
-            raise ConfigError(f"the variable {variable} is the twin of no key; {near}")
+            raise ConfigError(f"the variable {variable} sets no key that there is; {near}")
 
 
 def strange_variables(environ: Mapping[str, str]) -> list[str]:

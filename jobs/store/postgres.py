@@ -422,7 +422,7 @@ class PostgresStore(RelationalStore):
         if told != "committed":
             raise StoreUnavailable(
                 f"{self.place}: the connection broke at the commit, "
-                f"{fate.FATES.get(told, fate.UNKNOWN)}; look, then try again"
+                f"{fate.FATES.get(told, fate.UNKNOWN)}; look what there is, then try again"
             ) from error
 
     def _undo(self) -> None:
@@ -540,7 +540,7 @@ class PostgresStore(RelationalStore):
         if not number:
             told = fate.UNKNOWN if number is None else fate.NOT_THERE
             raise StoreUnavailable(
-                f"{self.place}: the connection broke at the commit, {told}; look, then try again"
+                f"{self.place}: the connection broke at the commit, {told}; look for the job, then try again"
             ) from error
         return number
 

@@ -176,8 +176,8 @@ def test_a_file_that_is_a_folder_is_refused() -> None:
         ({"JOBVISOR_DATABASE_SCHEMA": "pg_jobs"}, 'JOBVISOR_DATABASE_SCHEMA = "pg_jobs"'),
         ({"JOBVISOR_DATABSE_URL": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"'),
         ({"JOBVISOR_DB_URL": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"'),
-        ({"JOBVISOR_CONFIG_FILE": "x"}, "is the twin of no key"),
-        ({"JOBVISOR_DATABASE": "x"}, "is the twin of no key"),
+        ({"JOBVISOR_CONFIG_FILE": "x"}, "sets no key that there is"),
+        ({"JOBVISOR_DATABASE": "x"}, "sets no key that there is"),
     ],
 )
 def test_a_bad_variable_is_named(environ: dict[str, str], told: str) -> None:

@@ -219,7 +219,7 @@ def test_an_empty_variable_is_not_set() -> None:
         ({"JOBVISOR_DATABSE_URL": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"?'),
         ({"JOBVISOR_STATE_DIR": "x"}, 'did you mean "JOBVISOR_SUPERVISOR_STATE_DIR"?'),
         ({"JOBVISOR_DATABASE_URI": "x"}, 'did you mean "JOBVISOR_DATABASE_URL"?'),
-        ({"JOBVISOR_WORKERS_MAIL_PROCESSES": "2"}, "is the twin of no key"),
+        ({"JOBVISOR_WORKERS_MAIL_PROCESSES": "2"}, "sets no key that there is"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(
@@ -369,7 +369,7 @@ def test_named_tables_have_their_values_by_name_and_twins_of_their_own() -> None
             r'\[limits.a\] "rat" is not a key; did you mean "rate"',
         ),
         ({"limits": {"a-b": {}, "A_B": {}}}, {}, 'name = "A_B" is taken by "a-b"'),
-        ({"limits": {"a": {}}}, {"JOBVISOR_LIMITS_B_RATE": "2"}, "is the twin of no key"),
+        ({"limits": {"a": {}}}, {"JOBVISOR_LIMITS_B_RATE": "2"}, "sets no key that there is"),
     ],
 )
 def test_a_mistake_in_a_named_table_is_named(

@@ -212,7 +212,7 @@ def test_a_family_that_was_stopped_for_seconds_goes_on_as_if_nothing_had_been(
         os.kill(pid, signal.SIGCONT)
     house.wait_finished(ids)
     assert all(map(alive, pids))
-    assert house.said("nobody is judged for the next second")
+    assert house.said("no timeout for the next second")
     assert house.stop(family) == 0
     check_each_succeeded(house, ids)
     never_overlapped(marks(house), lambda _mark: False)

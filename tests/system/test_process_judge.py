@@ -44,7 +44,7 @@ def test_a_parent_that_slept_over_a_deadline_judges_again_a_second_later(build: 
     family.send_signal(signal.SIGCONT)
     eventually(lambda: house.client.get(job).finished, what="the job is killed")
     assert house.history(job) == ["timeout"]
-    assert len(house.said("nobody is judged for the next second")) == 1
+    assert len(house.said("no timeout for the next second")) == 1
     assert house.stop(family) == 0
 
 
@@ -66,7 +66,7 @@ def test_a_parent_without_a_free_descriptor_lives_and_judges_memory_later(build:
     large = house.enqueue("hog", memory="100MB", retries=0)
     house.wait_state(large, "failed")
     assert house.history(large) == ["memory"]
-    assert not house.said("an error nobody foresaw")
+    assert not house.said("unexpected error")
     assert house.stop(family) == 0
 
 

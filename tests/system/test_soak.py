@@ -162,7 +162,7 @@ class Soak:
         excused = Counter(mark.job for mark in last if mark is not None and mark.word == "end")
         repeated = {job: count - 1 for job, count in ends.items() if count > 1}
         assert not [job for job, count in repeated.items() if count > excused[job]], repeated
-        assert not self.house.said("an error nobody foresaw")
+        assert not self.house.said("unexpected error")
         check_nothing_left(self.house)
 
 
