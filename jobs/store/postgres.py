@@ -500,7 +500,8 @@ class PostgresStore(RelationalStore):
             return None
         nonce = secrets.randbits(63)
         try:
-            cursor = self._ask("enqueue_alone", {**job._asdict(), "nonce": nonce})
+            name = "enqueue_alone_ordinary" if is_ordinary(job) else "enqueue_alone"
+            cursor = self._ask(name, {**job._asdict(), "nonce": nonce})
         except psycopg.Error as error:
             if not connection.closed:
                 raise

@@ -821,29 +821,33 @@ def test_after_a_crash_was_found_the_next_lost_commit_can_be_looked_up_again(pla
     assert enqueue(store) == 2
 
 
-INSERTING = b"unique_key, expires_at, nonce, created_at"
+INSERTING = b".jobs (task, args, kwargs, queue, priority,"
 
 
-def test_a_job_enqueued_by_one_statement_whose_answer_was_lost_is_found(place: Place) -> None:
+@pytest.mark.parametrize("key", [None, "held"], ids=["ordinary", "with a key"])
+def test_a_job_enqueued_by_one_statement_whose_answer_was_lost_is_found(
+    place: Place, key: str | None
+) -> None:
     events = Events()
     seen: list[Event] = []
     events.subscribe(seen.append)
     store = place.open(events=events)
     place.proxy.drop_after(INSERTING)
-    job = store.enqueue_one(new(args='["x"]'))
+    job = store.enqueue_one(new(args='["x"]', unique_key=key))
     assert place.proxy.met == 1
     assert (job.id, job.created, job.args) == (1, True, ["x"])
     assert place.states() == ["pending"]
     assert [(event.verb, event.job) for event in seen] == [("enqueue", 1)]
 
 
+@pytest.mark.parametrize("key", [None, "held"], ids=["ordinary", "with a key"])
 def test_a_job_enqueued_by_one_statement_that_never_arrived_is_told_as_not_there(
-    place: Place,
+    place: Place, key: str | None
 ) -> None:
     store = place.open()
     place.proxy.drop_before(INSERTING)
     with pytest.raises(StoreUnavailable, match="the job is not there"):
-        store.enqueue_one(new())
+        store.enqueue_one(new(unique_key=key))
     assert place.proxy.met == 1
     assert place.states() == []
     assert store.enqueue_one(new()).id

@@ -701,6 +701,15 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
 RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), {schema}.ms(expires_at);
 
+-- name: enqueue_alone_ordinary
+-- The same of a job without a key, a time or an end: without ON CONFLICT, which inserts provisionally and
+-- writes a second record to the server's log to confirm it. The defaults of the table say the rest.
+INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, attempts_max, policy, timeout_ms,
+    memory_bytes, nonce)
+VALUES (%(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s, %(attempts_max)s,
+    %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(nonce)s)
+RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), NULL;
+
 -- name: enqueued_alone
 -- The job that was enqueued under a nonce, among the newest: nobody looks for an old one.
 SELECT id FROM (SELECT id, nonce FROM {schema}.jobs ORDER BY id DESC LIMIT 1000000) AS newest
