@@ -15,7 +15,7 @@ from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.keys import DURABILITIES
-from jobvisor.jobs.log import log_event
+from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.payload import Codec, Payload
 from jobvisor.jobs.registry import Registry, registry
 from jobvisor.jobs.settings import Settings, find
@@ -77,7 +77,7 @@ class Door:
         self._hold = found.hold if hold is None else hold
         self._clock = clock
         self._events = Events()
-        self._events.subscribe(log_event)
+        self._events.subscribe(log_event, hears=is_logged)
         self._exports = 0
         self._lock = threading.Lock()
         self._store_of: tuple[int, Store] | None = None

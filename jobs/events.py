@@ -38,6 +38,10 @@ class Event:
 Subscriber = Callable[[Event], None]
 
 
+def _any_verb(_verb: str) -> bool:
+    return True
+
+
 class Events:
     """Who wants to know. Subscribers are called in their order, in the thread that changed the row.
 
@@ -49,7 +53,7 @@ class Events:
     (['retry'], False)
     """
 
-    __slots__ = ("_broken", "_subscribers", "_waiting")
+    __slots__ = ("_broken", "_hearing", "_subscribers", "_waiting")
 
     def __init__(self, *, waits: bool = False) -> None:
         """`waits`: those who subscribed for the whole process are told at the next `tell`.
@@ -58,6 +62,7 @@ class Events:
         """
         # Replaced, never changed, so that emit needs no lock while another thread subscribes.
         self._subscribers: tuple[Subscriber, ...] = ()
+        self._hearing: tuple[tuple[Subscriber, Callable[[str], bool]], ...] = ()
         self._broken: set[int] = set()
         self._waiting: deque[Event] | None = deque(maxlen=WAITING_MAX) if waits else None
 
@@ -71,12 +76,24 @@ class Events:
         """Whether somebody listens who is told of each claim and each success, too."""
         return bool(_process.subscribers)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call it with each event from now on; returns what ends that."""
+    def is_heard(self, verb: str) -> bool:
+        """Whether somebody does something with an event of this verb: a log may be too high for it."""
+        return bool(_process.subscribers) or any(hears(verb) for _one, hears in self._hearing)
+
+    def subscribe(
+        self, subscriber: Subscriber, *, hears: Callable[[str], bool] = _any_verb
+    ) -> Callable[[], None]:
+        """Call it with each event from now on; returns what ends that.
+
+        `hears` says of a verb whether the subscriber does anything with it just now: of the many events
+        of a bulk none is made that nobody wants.
+        """
         self._subscribers = (*self._subscribers, subscriber)
+        self._hearing = (*self._hearing, (subscriber, hears))
 
         def unsubscribe() -> None:
             self._subscribers = tuple(one for one in self._subscribers if one is not subscriber)
+            self._hearing = tuple(each for each in self._hearing if each[0] is not subscriber)
 
         return unsubscribe
 

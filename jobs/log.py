@@ -294,13 +294,18 @@ _VERB_LINES = {
 }
 
 
+def is_logged(verb: str) -> bool:
+    """Whether an event of this verb has a line, at a level that is logged just now."""
+    name = _VERB_LINES.get(verb)
+    return name is not None and _LOGGER.isEnabledFor(LINES[name][0])
+
+
 def log_event(event: Event) -> None:
     """The subscriber that logs: successes at debug, retries and failures at warning."""
-    name = _VERB_LINES.get(event.verb)
-    if name is None or not _LOGGER.isEnabledFor(LINES[name][0]):
+    if not is_logged(event.verb):
         return
     say(
-        name,
+        _VERB_LINES[event.verb],
         job=event.job,
         task=event.task,
         queue=event.queue,

@@ -15,7 +15,7 @@ from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.identity import Identity, boot_id, pid_namespace
 from jobvisor.jobs.job import State
-from jobvisor.jobs.log import log_event, say
+from jobvisor.jobs.log import is_logged, log_event, say
 from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.board import (
     BUSY,
@@ -94,7 +94,7 @@ class Caretaker(Role):
     def boot(self) -> None:
         """Ready at once: the database may come later."""
         events = Events()
-        events.subscribe(log_event)
+        events.subscribe(log_event, hears=is_logged)
         database, family = self._config.database, self._config.family
         self._store = open_store(
             database.url,

@@ -19,7 +19,7 @@ from jobvisor.jobs.events import Event, Events, event_of
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
-from jobvisor.jobs.log import log_event, say
+from jobvisor.jobs.log import is_logged, log_event, say
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
@@ -110,7 +110,7 @@ class Worker(Role):
         os.environ[MARK] = str(self.seat.owner)
         codec = load_application(self._config)
         self._events = Events(waits=True)
-        self._events.subscribe(log_event)
+        self._events.subscribe(log_event, hears=is_logged)
         database = self._config.database
         self._store = open_store(
             database.url,

@@ -68,7 +68,7 @@ class RelationalStore(Settlement, Transfer, Following):
 
     def _enqueued(self, number: int, job: NewJob) -> None:
         self._pending_made = True
-        if self.events.active:
+        if self.events.is_heard("enqueue"):
             self._moved("enqueue", number, Changed("", job.task, job.queue, 0, job.attempts_max))
 
     def get(self, job: int) -> Job:

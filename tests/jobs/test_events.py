@@ -8,6 +8,7 @@ import pytest
 
 from jobvisor import Client, Fail, subscribe
 from jobvisor.jobs.events import WAITING_MAX, Event, Events
+from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.registry import Registry
 
 EVENT = Event("succeed", 1, "app:f", "default")
@@ -30,6 +31,17 @@ def test_leaving_twice_is_harmless_and_nobody_left_means_inactive() -> None:
     leave()
     leave()
     assert not events.active
+
+
+def test_a_verb_is_heard_by_a_log_only_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
+    events = Events()
+    leave = events.subscribe(log_event, hears=is_logged)
+    with caplog.at_level(logging.WARNING, "jobvisor"):
+        assert (events.is_heard("enqueue"), events.is_heard("fail")) == (False, True)
+    with caplog.at_level(logging.DEBUG, "jobvisor"):
+        assert events.is_heard("enqueue")
+    leave()
+    assert not events.is_heard("fail")
 
 
 def test_a_subscriber_that_raises_is_logged_once_and_the_others_are_told(
