@@ -92,7 +92,7 @@ def test_three_machines_share_jobs_though_one_is_cut_off_and_one_is_lost(
 
     network.mend(hosts["cut"])
     mended_at = SYSTEM.boottime_ns()
-    eventually(lambda: cut.said("comes back as another"), what="it learns of its death")
+    eventually(lambda: cut.said("new ones take their places"), what="it learns of its death")
     eventually(lambda: "cut" in site.families(), what="it is in again")
     assert site.families()["cut"] != families["cut"]
     assert site.families()["left"] == families["left"]

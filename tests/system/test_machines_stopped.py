@@ -86,7 +86,7 @@ def test_a_machine_that_slept_past_its_death_changes_nothing_and_comes_back_as_a
     for job in begun:
         site.touch(f"open {job}")
     slept.resume()
-    eventually(lambda: slept.said("comes back as another"), what="it learns of its death")
+    eventually(lambda: slept.said("new ones take their places"), what="it learns of its death")
     eventually(lambda: "slept" in site.families(), what="it is in again")
     assert site.families()["slept"] != family
     more = site.calls("here", 40)
