@@ -85,7 +85,7 @@ def _said(path: Path) -> Iterator[str]:
         yield from (line for line in LINES if text.count(f'"{line}"') > (path.name == "log.py"))
     elif "jobvisor.jobs.log import" in text:
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("say", "self._leave"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("say", ".leave")):
                 yield from _names(node)
             elif isinstance(node, ast.Assign) and "line" in ast.unparse(node.targets[0]):
                 yield from (c for c in LINES if f"'{c}'" in ast.unparse(node.value))

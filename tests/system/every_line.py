@@ -67,7 +67,17 @@ STORE = (
     "jobs/store/patience.py", "jobs/store/schema.py", "jobs/store/sqlite.py",
     "jobs/store/postgres.py",
 )  # fmt: skip
-WORKER_FILES = ("supervisor/worker.py", "supervisor/lane.py", "supervisor/ledger.py")
+WORKER_FILES = (
+    "supervisor/worker.py",
+    "supervisor/turns.py",
+    "supervisor/batch.py",
+    "supervisor/resting.py",
+    "supervisor/absence.py",
+    "supervisor/fitness.py",
+    "supervisor/successes.py",
+    "supervisor/lane.py",
+    "supervisor/ledger.py",
+)
 CARETAKER_FILES = (
     "supervisor/caretaker.py",
     "supervisor/burial.py",
