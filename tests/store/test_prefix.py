@@ -87,7 +87,8 @@ def test_all_that_is_made_in_a_file_begins_with_the_prefix(tmp_path: Path) -> No
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"{THEIRS}; PRAGMA user_version = 7")
-        open_store(f"sqlite:///{path}", prefix="our_").migrate()
+        with closing(open_store(f"sqlite:///{path}", prefix="our_")) as store:
+            store.migrate()
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema")]
         theirs = [row[0] for row in connection.execute("PRAGMA user_version")]
     known = set(re.findall(r"CREATE TABLE (\w+)", THEIRS)) | {"sqlite_sequence"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -219,12 +220,12 @@ def old_postgres(url: str) -> Store:
 def before(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store on a database of the release before, with the worst rows it let in."""
     if request.param == "sqlite":
-        yield old_sqlite(tmp_path / "jobs.db")
+        with closing(old_sqlite(tmp_path / "jobs.db")) as store:
+            yield store
         return
     url = shared().new_database()
-    store = old_postgres(url)
-    yield store
-    store.close()
+    with closing(old_postgres(url)) as store:
+        yield store
     shared().drop_database(url)
 
 
