@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sysconfig
 import tempfile
@@ -36,6 +37,8 @@ KILLS = (0.3, 0.5, 0.7)
 HURTING = {"segfault": tasks.segfault, "hang": tasks.hang}
 LOOK_S = 0.05
 TELL_NS = 1_000_000_000
+REMOVED_NS = 10_000_000_000
+"""So long the removal of the folder is tried: a worker ends its job of a file in a tenth of it."""
 STALLED_S = 30.0
 """No job takes a tenth of it: where nothing moves for so long, nothing will."""
 
@@ -99,8 +102,11 @@ def library() -> dict[str, str]:
 def _folder(keep: str | None) -> Iterator[str]:
     """The folder to work in; where it is not kept, it goes at the end."""
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="jobvisor-demo-") as folder:
+        folder = tempfile.mkdtemp(prefix="jobvisor-demo-")
+        try:
             yield folder
+        finally:
+            _remove(folder)
         return
     folder = os.path.abspath(keep)
     try:
@@ -110,6 +116,19 @@ def _folder(keep: str | None) -> Iterator[str]:
     except OSError as error:
         raise InvalidOption(f"--keep {keep} cannot be used: {error.strerror}") from error
     yield folder
+
+
+def _remove(folder: str) -> None:
+    """Away with it, though what is left of a family that was killed may still be writing there."""
+    ends = SYSTEM.monotonic_ns() + REMOVED_NS
+    while os.path.exists(folder):
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            if SYSTEM.monotonic_ns() > ends:
+                say(f"{folder} cannot be removed ({error.strerror}); remove it by hand")
+                return
+            SYSTEM.sleep(LOOK_S)
 
 
 # -- the play

@@ -20,7 +20,7 @@ import pytest
 from jobvisor import Client, Job, State
 from jobvisor.jobs import demo as tasks
 from jobvisor.supervisor.cli.demo import Run as OneRun
-from jobvisor.supervisor.cli.demo import broken, library, play, runs_of
+from jobvisor.supervisor.cli.demo import _folder, broken, library, play, runs_of
 from jobvisor.supervisor.config import Config
 from tests.supervisor.cli.conftest import ROOT, Run
 from tests.waiting import eventually
@@ -270,6 +270,21 @@ def test_a_family_that_is_gone_is_an_error_that_shows_its_log(start: Start) -> N
     assert "family demo started: " in stderr
     assert stderr.splitlines()[-1].startswith("jobvisor: the family has ended before its jobs")
     assert show.left_behind() == []
+
+
+def test_the_folder_goes_though_somebody_still_writes_there() -> None:
+    written: list[str] = []
+
+    def write_once(event: str, arguments: tuple[Any, ...]) -> None:
+        """As the last of a family that was killed: between the emptying and the removal."""
+        if event == "os.rmdir" and arguments[0] == folder and not written:
+            written.append(os.path.join(folder, "late"))
+            Path(written[0]).touch()
+
+    with _folder(None) as folder:
+        sys.addaudithook(write_once)  # for good; it looks at this folder alone
+    assert written
+    assert not os.path.exists(folder)
 
 
 def test_a_demo_that_is_killed_takes_its_family_along(start: Start) -> None:
