@@ -1,0 +1,117 @@
+"""When a claim is taken back: by a clock that a test moves, on a real board, ledger and store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from jobvisor.jobs.job import Claimed, State
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.base import Life
+from jobvisor.jobs.store.sqlite import SqliteStore
+from jobvisor.supervisor.board import (
+    BATCH,
+    BUSY,
+    CLAIM,
+    CURRENT,
+    FILLED,
+    OWNER,
+    RECALL,
+    ROLE,
+    SINCE,
+    SLOT_STATE,
+    STATE,
+    Board,
+)
+from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.recall import Recall
+from jobvisor.supervisor.roster import WORKER
+from tests.clock import StandingClock
+from tests.store.making import claim, enqueue, life
+
+
+class Scene:
+    """A worker that has ended the first of its jobs and is in the second."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self.clock = StandingClock()
+        self.clock.move(1_000)
+        self.board = Board()
+        state = StateDir(str(folder / "state"))
+        state.create()
+        self.store: Store = open_store(
+            f"sqlite:///{folder}/jobs.db", durable=False, clock=self.clock
+        )
+        for _ in range(jobs):
+            enqueue(self.store)
+        self.who: Life = life()
+        self.jobs: list[Claimed] = claim(self.store, self.who, 1, limit=jobs)
+        self.slot = self.board.slots[1]
+        self.slot[SLOT_STATE], self.slot[ROLE], self.slot[STATE] = FILLED, WORKER.number, BUSY
+        self.slot[OWNER], self.slot[CLAIM], self.slot[BATCH] = self.who.owner, 1, jobs
+        assert isinstance(self.store, SqliteStore)
+        header = Header(
+            self.who.owner, 0, 0, 0, 1, 1, 1, 1, "boot", self.store.database_id(), "here"
+        )
+        self.ledger = Ledger(state.ledgers, header, self.clock)
+        self.ledger.claimed(1)
+        self._begin(self.jobs[0])
+        self.ledger.record(
+            Entry(1, self.jobs[0].id, 1, 1, self.clock.boottime_ns(), 0, 0, b"", b"")
+        )
+        self.ledger.withdraw()
+        if jobs > 1:
+            self._begin(self.jobs[1])
+        self.recall = Recall(self.store, state, self.board, self.clock, family=1, forget=False)
+
+    def _begin(self, job: Claimed) -> None:
+        self.slot[SINCE], self.slot[CURRENT] = self.clock.monotonic_ns(), job.id
+        self.ledger.publish(job.id, 0)
+
+    def states(self) -> list[State]:
+        return [self.store.get(job.id).state for job in self.jobs]
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.store.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with closing(Scene(tmp_path, 4)) as made:
+        yield made
+
+
+RUNS, WAITS, DONE = State.RUNNING, State.PENDING, State.SUCCEEDED
+
+
+def test_a_claim_is_taken_back_when_its_job_has_run_for_fifty_milliseconds_and_not_before(
+    scene: Scene,
+) -> None:
+    scene.clock.move(49)
+    scene.recall.behind_long_jobs()
+    assert (scene.slot[RECALL], scene.states()) == (0, [RUNS] * 4)
+    scene.clock.move(1)
+    scene.recall.behind_long_jobs()
+    assert (scene.slot[RECALL], scene.states()) == (1, [DONE, RUNS, WAITS, WAITS])
+
+
+def test_a_claim_is_taken_back_once(scene: Scene) -> None:
+    scene.clock.move(50)
+    scene.recall.behind_long_jobs()
+    again = claim(scene.store, life(), 1)[0]
+    scene.slot[RECALL] = 0
+    scene.recall.behind_long_jobs()
+    assert scene.slot[RECALL] == 0
+    assert scene.store.get(again.id).state == RUNS
+
+
+def test_a_worker_that_has_but_one_job_is_left_alone(tmp_path: Path) -> None:
+    with closing(Scene(tmp_path, 1)) as scene:
+        scene.clock.move(60_000)
+        scene.recall.behind_long_jobs()
+        assert (scene.slot[RECALL], scene.states()) == (0, [RUNS])

@@ -1,0 +1,42 @@
+"""What the caretaker of a family tidies up, a page at a time, while the family runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobvisor.jobs.store.following import TRIMMED_AT_ONCE
+from tests.system.harness import MARK, Build
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.system
+
+TASKS = f"""{MARK}
+@task
+def gated():
+    mark("began")
+    gate("go")
+"""
+
+PAGES = 5  # by one page every ten seconds the limit of a wait would be passed
+
+_OLD = """
+WITH RECURSIVE series (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM series WHERE number < {last})
+INSERT INTO changes (number, jobs, at) SELECT number, '1', 0 FROM series
+"""
+
+
+def test_old_changes_are_trimmed_by_the_family_page_after_page(build: Build) -> None:
+    house = build(TASKS, processes=1)
+    house.client.counts()  # the tables are there
+    last = PAGES * TRIMMED_AT_ONCE
+    house.query(_OLD.format(last=last))
+    job = house.enqueue("gated")  # while one runs the caretaker has no long pauses
+    family = house.start(ready=False)
+    house.wait_lines("began")
+    eventually(
+        lambda: house.query("SELECT number FROM changes LIMIT 2") == [(last,)],
+        what="the newest alone is left",
+    )
+    house.touch("go")
+    house.wait_finished([job])
+    assert house.stop(family) == 0
