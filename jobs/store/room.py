@@ -18,7 +18,9 @@ FIRST_LOOK = (
     16  # commits before the first look: a process that enqueues one job makes no room for it
 )
 PAGES = 256  # made at once
-BETWEEN_LOOKS = 64  # commits that so many pages are enough for
+BETWEEN_LOOKS = (
+    8  # commits: a look takes two microseconds, a commit that makes the file longer sixty
+)
 
 
 class Room:
