@@ -17,7 +17,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow
 from jobvisor.jobs.store.grants import PURPOSES, SEQUENCE
-from jobvisor.jobs.store.postgres import OLDEST_SERVER
+from jobvisor.jobs.store.server import OLDEST_SERVER
 from jobvisor.jobs.store.tables import NAME_ANOTHER, SCHEMA
 from jobvisor.jobs.url import shown_url
 from jobvisor.supervisor.cli import brief

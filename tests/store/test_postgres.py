@@ -28,7 +28,8 @@ from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.store import Rest, Store, fate, open_store
 from jobvisor.jobs.store.base import Life
-from jobvisor.jobs.store.postgres import ROWS_AT_ONCE, PostgresStore
+from jobvisor.jobs.store.inserts import ROWS_AT_ONCE
+from jobvisor.jobs.store.postgres import PostgresStore
 from jobvisor.jobs.store.tables import SCHEMA
 from tests.clock import MovableClock
 from tests.postgres import Server, Stranger, debian, shared, wheel
