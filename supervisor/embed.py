@@ -171,7 +171,7 @@ def run_family(
     from jobvisor.jobs.store import load_driver  # noqa: PLC0415
     from jobvisor.supervisor.first_look import FirstLook  # noqa: PLC0415
 
-    load_driver(config.database.url)
+    load_driver(config.database.url, config.database.prefix)
     look = FirstLook(config, leashes, SYSTEM)
     try:
         # While that child looks: the largest import.

@@ -110,7 +110,8 @@ class Parent:
 
     def run(self) -> int:
         """Fork, watch and stop; the exit code (0, 69, 75, 78)."""
-        load_driver(self._config.database.url)  # before the forks, so that they share its memory
+        # Before the forks, so that they share its memory.
+        load_driver(self._config.database.url, self._config.database.prefix)
         self._state.create()
         self._lock = self._state.lock()
         self._wishes.clear()  # what an earlier family did not live to see
