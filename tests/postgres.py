@@ -44,6 +44,14 @@ RECOVERING = (
     "crash of another server process",
     "server closed the connection unexpectedly",
 )
+#: Where it need not survive the machine. Each database and table that is dropped costs it a look at
+#: all its buffers, and what it keeps of its log may be memory.
+QUICK = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "16MB",
+    "max_wal_size": "256MB",
+}
 STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 _CLEAR = """
@@ -155,8 +163,7 @@ class Server(Databases):
         self._settings = {
             "max_connections": "200",
             "unix_socket_directories": "''",
-            "max_wal_size": "256MB",  # what it keeps may be memory
-            **({} if fsync else {"fsync": "off", "full_page_writes": "off"}),
+            **({} if fsync else QUICK),
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
