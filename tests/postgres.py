@@ -157,7 +157,8 @@ class Server(Databases):
         self.listen = listen
         self.host = "127.0.0.1" if listen in EVERYWHERE else listen
         self.port = 0
-        self.folder = Path(tempfile.mkdtemp(prefix="jobvisor-postgres-", dir=quick_folder()))
+        place = "/tmp" if fsync else quick_folder()  # nothing is durable in memory
+        self.folder = Path(tempfile.mkdtemp(prefix="jobvisor-postgres-", dir=place))
         self.log = self.folder / "log.txt"
         self._binaries = binaries or found()
         self._settings = {
