@@ -65,7 +65,7 @@ from tests.waiting import eventually
 STORE = (
     "jobs/store/relational.py", "jobs/store/settlement.py", "jobs/store/file.py",
     "jobs/store/patience.py", "jobs/store/schema.py", "jobs/store/sqlite.py",
-    "jobs/store/postgres.py",
+    "jobs/store/server.py", "jobs/store/inserts.py", "jobs/store/postgres.py",
 )  # fmt: skip
 WORKER_FILES = (
     "supervisor/worker.py",
