@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hypothesis import settings
 
-from tests.places import quick_folder
+from tests.places import in_memory
 
-os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(quick_folder()))  # the folders of `tmp_path`
+if folder := in_memory():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))  # the folders of `tmp_path`
 
 # The suite starts hundreds of interpreters. Where they may leave no bytecode beside the sources each of
 # them would compile all of them, so it goes where pytest keeps what it remembers.

@@ -8,7 +8,6 @@ PYTEST_DEBUG_TEMPROOT) uses that one.
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -17,11 +16,10 @@ ROOM = 4 << 30  # bytes free; six test processes, each with a PostgreSQL, were s
 
 
 @cache
-def quick_folder() -> Path:
-    """A folder of everybody's in memory, else the usual one for temporary files."""
-    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and _has_room():
-        return MEMORY
-    return Path(tempfile.gettempdir())
+def in_memory() -> Path | None:
+    """The folder of everybody's in memory, where there is one that will do."""
+    usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and _has_room()
+    return MEMORY if usable else None
 
 
 def _has_room() -> bool:

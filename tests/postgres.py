@@ -28,7 +28,7 @@ import pytest
 
 from jobvisor.jobs.clock import from_datetime
 from tests.leftovers import Leftovers
-from tests.places import quick_folder
+from tests.places import in_memory
 from tests.waiting import eventually
 
 URL_VARIABLE = "JOBVISOR_TEST_POSTGRES_URL"
@@ -157,8 +157,8 @@ class Server(Databases):
         self.listen = listen
         self.host = "127.0.0.1" if listen in EVERYWHERE else listen
         self.port = 0
-        place = "/tmp" if fsync else quick_folder()  # nothing is durable in memory
-        self.folder = Path(tempfile.mkdtemp(prefix="jobvisor-postgres-", dir=place))
+        place = None if fsync else in_memory()  # nothing is durable there
+        self.folder = Path(tempfile.mkdtemp(prefix="jobvisor-postgres-", dir=place or "/tmp"))
         self.log = self.folder / "log.txt"
         self._binaries = binaries or found()
         self._settings = {
