@@ -20,8 +20,10 @@ def load_driver(url: str, prefix: str = "") -> None:
     Raises MissingExtra where it is not installed: who has SQLite needs no driver.
     """
     kind = parse_url(url).kind
-    statements("postgres" if kind == "postgresql" else "sqlite", prefix)
-    if kind == "postgresql":
+    if kind != "postgresql":
+        statements("sqlite", prefix)
+    else:
+        statements("postgres")  # their prefix comes with the name of the schema
         try:
             import jobvisor.jobs.store.postgres  # noqa: F401, PLC0415
         except ImportError as error:

@@ -8,9 +8,14 @@ from importlib import resources
 from jobvisor.jobs.store.prefix import prefixed
 
 
-@cache
 def statements(dialect: str, prefix: str = "") -> dict[str, str]:
-    """The statements of one dialect by name, in the order of its file; about tables with this prefix.
+    """The statements of one dialect by name, in the order of its file; about tables with this prefix."""
+    return _read(dialect, prefix)  # however the caller names them, they are kept once
+
+
+@cache
+def _read(dialect: str, prefix: str) -> dict[str, str]:
+    """What stands in the file, read once.
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
     wherever a statement says `{NAME}`, so that a new column is written once.

@@ -66,3 +66,8 @@ def test_no_other_statement_lists_the_columns_of_a_job(dialect: str) -> None:
 def test_both_dialects_name_the_same_statements_in_the_same_order() -> None:
     ours, theirs = list(statements("postgres")), list(statements("sqlite"))
     assert [name for name in ours if name in theirs] == theirs
+
+
+def test_statements_that_a_parent_has_read_are_those_that_its_children_use() -> None:
+    for dialect in ("sqlite", "postgres"):
+        assert statements(dialect) is statements(dialect, "")
