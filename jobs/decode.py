@@ -146,7 +146,7 @@ def _class(name: str) -> Any:
     module, _, qualname = name.partition(":")
     try:
         return attrgetter(qualname)(import_module(module))
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SystemExit) as error:
         raise PayloadError(f"stored text needs the class {name}: {error_text(error)}") from error
 
 

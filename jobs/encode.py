@@ -78,6 +78,8 @@ def encode(value: Any, *, path: str = "result", limit: int = LIMIT) -> str:
         plain_value = _Walk(limit).plain(value, 0)
     except _RefusedError as refused:
         raise refused.as_error(path) from refused.__cause__
+    except Exception as error:  # of a property, a timezone or a class of the user's
+        raise PayloadError(f"{path}: cannot be read: {error_text(error)}") from error
     return _checked_size(_to_text(plain_value, path), path, limit)
 
 

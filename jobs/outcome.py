@@ -115,8 +115,10 @@ class Failure:
 
 def reason_of(error: BaseException) -> BaseException:
     """The error that a `raise Retry(...)` or `Fail()` without a reason was raised for; else itself."""
+    if type(error) not in _CHOSEN:  # asked first: the `reason` of a user's own may raise
+        return error
     reason: str = getattr(error, "reason", "")
-    if type(error) not in _CHOSEN or reason:
+    if reason:
         return error
     hidden = None if error.__suppress_context__ else error.__context__
     return error.__cause__ or hidden or error

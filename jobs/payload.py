@@ -64,8 +64,13 @@ class Payload:
     def _decoded(self, codec: Codec, text: str) -> str:
         stored = decode_plain(text)
         try:
-            return codec.decode(stored["$codec"])
+            found = codec.decode(stored["$codec"])
         except Exception as error:
             raise PayloadError(
                 f"the codec cannot read {shown(text)}: {error_text(error)}"
             ) from error
+        if type(found) is not str:  # decrypted bytes, most likely
+            raise PayloadError(
+                f"the codec read {shown(text)} as {type(found).__name__}; its decode must return str"
+            )
+        return found

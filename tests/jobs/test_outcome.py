@@ -71,6 +71,16 @@ def test_an_exception_whose_str_raises_is_described(answer: object) -> None:
     assert "cannot be read" in failure.message
 
 
+class Closed(Exception):  # noqa: N818 -- of some library
+    @property
+    def reason(self) -> str:
+        raise RuntimeError("there was no answer")
+
+
+def test_an_exception_whose_own_reason_raises_is_described() -> None:
+    assert Failure.of(caught(Closed("shut"))).message == "shut"
+
+
 def test_a_huge_message_is_cut_and_its_traceback_keeps_head_and_tail() -> None:
     failure = Failure.of(caught(ValueError("x" * 5_000_000 + "the end")))
     assert len(failure.message) == MESSAGE_MAX

@@ -12,7 +12,7 @@ import sys
 from collections import OrderedDict, namedtuple
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -409,6 +409,42 @@ def test_a_codec_that_fails_is_a_payload_error(codec: Failing) -> None:
         Payload(codec).encode(1)
     with pytest.raises(PayloadError, match="codec"):
         Payload(codec).decode('{"$codec":"x"}')
+
+
+class Undecided(Reversed):
+    def decode(self, text: str) -> str:
+        return super().decode(text).encode()  # type: ignore[return-value]
+
+
+def test_a_codec_that_gives_bytes_back_is_a_payload_error_that_says_so() -> None:
+    payload = Payload(Undecided())
+    with pytest.raises(PayloadError, match=r"as bytes; its decode must return str"):
+        payload.decode(payload.encode("secret"))
+
+
+class Nowhere(tzinfo):
+    def utcoffset(self, _moment: datetime | None) -> timedelta:
+        raise RuntimeError("no such place")
+
+    dst = utcoffset
+
+    def tzname(self, _moment: datetime | None) -> str:
+        return "nowhere"
+
+
+def test_a_value_whose_own_code_raises_is_refused() -> None:
+    moment = datetime(2026, 11, 22, tzinfo=Nowhere())
+    with pytest.raises(PayloadError, match=r"^args: cannot be read: RuntimeError: 'no such place'"):
+        Payload().encode_call([moment], {})
+
+
+def test_a_class_of_a_module_that_exits_at_its_import_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves_at_import.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PayloadError, match="needs the class leaves_at_import:Point: SystemExit"):
+        decode('{"$dataclass":["leaves_at_import:Point",{}]}')
 
 
 def test_the_limit_counts_for_the_coded_text_too() -> None:
