@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Nobody
-from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.identity import HOST, Identity
@@ -18,7 +17,7 @@ from jobvisor.jobs.store import Life, Record, Store
 
 
 class Step:
-    """What `run_one` does, and what it still owes to a database that went away meanwhile."""
+    """What `run_one` does, and what it still owes where that was broken off."""
 
     def __init__(
         self,
@@ -49,8 +48,9 @@ class Step:
                 if store.apply([record], life).changed and record.verb == VERB_CODES["succeed"]:
                     self._tell("succeed", claimed)
             store.remove_owner(life.owner)
-        except StoreError:
-            # What is not settled would stay `running` for as long as this process lives.
+        except BaseException:
+            # Of the database, or of a signal handler of the application's: what is not settled would
+            # stay `running` for as long as this process lives.
             self._owed[life.owner] = (life, record)
             raise
         return store.get(turn.jobs[0].id) if turn.jobs else None
@@ -60,7 +60,7 @@ class Step:
             self._events.emit(event_of(verb, claimed))
 
     def _settle_owed(self, store: Store) -> None:
-        """Jobs that an absent database kept from being settled when they had run."""
+        """Jobs that were not settled when they had run: the database was away, or a signal came."""
         for owner, (life, record) in list(self._owed.items()):
             with store.transaction():
                 store.remove_owner(owner)

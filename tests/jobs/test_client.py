@@ -538,6 +538,40 @@ def test_a_step_that_raises_anything_is_settled_and_not_raised(
     assert job.state is State.FAILED
 
 
+class Interrupted(MovableClock):
+    """A clock at whose next asking somebody presses Ctrl-C, once it is told so."""
+
+    pressed = False
+
+    def now_ms(self) -> int:
+        if self.pressed:
+            self.pressed = False
+            raise KeyboardInterrupt
+        return super().now_ms()
+
+
+def test_a_step_that_is_interrupted_at_its_settling_is_settled_by_the_next(
+    tmp_path: Path, registry: Registry
+) -> None:
+    clock = Interrupted()
+    runs: list[int] = []
+
+    def function() -> int:
+        runs.append(1)
+        clock.pressed = True
+        return 7
+
+    with Client(f"sqlite:///{tmp_path}/jobs.db", registry=registry, clock=clock) as client:
+        job = client.enqueue(registry.task(function, name="app:interrupted"))
+        with pytest.raises(KeyboardInterrupt):
+            client.run_one()
+        assert client.get(job.id).state is State.RUNNING
+        assert client.run_one() is None
+        assert client.get(job.id).result == 7
+        assert runs == [1]
+        assert client._own_store().strays() == []
+
+
 def test_a_snoozed_step_keeps_its_attempts(
     client: Client, registry: Registry, clock: MovableClock
 ) -> None:
