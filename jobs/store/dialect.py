@@ -60,7 +60,13 @@ class Dialect(Store):
         kind: str | None = None,
         delay_ms: int = 0,
     ) -> None:
-        """After a statement moved a row: who may claim it wakes, who listens or follows hears of it."""
+        """After a statement moved a row: who may claim it wakes, who listens or follows hears of it.
+
+        Where the job was asked to end its row is cancelled by whatever verb ended its run, and that is
+        what is told: no retry will follow.
+        """
+        if row.state == "cancelled":
+            verb, delay_ms = "cancel", 0
         if verb != "enqueue":  # a follower finds new jobs by their ids
             self._audience.note(job)
         if row.state in ("pending", "scheduled"):

@@ -127,6 +127,17 @@ def test_a_request_makes_whatever_ends_the_run_end_the_job(
     assert [again.id for again in claim(store, life())] != [job.id]
 
 
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+def test_whatever_ends_a_run_that_was_asked_to_end_a_cancel_is_told(
+    store: Store, told: list[Event], end: End
+) -> None:
+    who, job = running(store)
+    store.cancel(job.id)
+    told.clear()
+    end(store, who, job)
+    assert [(event.verb, event.job, event.delay_ms) for event in told] == [("cancel", job.id, 0)]
+
+
 @pytest.mark.parametrize("forget", [False, True])
 def test_a_success_wins_over_a_request(store: Store, forget: bool) -> None:
     who, job = running(store)
