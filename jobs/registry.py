@@ -35,6 +35,8 @@ class Decorator:
     ) -> None:
         self._registry = registry
         self._name = name
+        if isinstance(aliases, str):  # would be taken by its letters
+            raise InvalidOption(f"aliases={aliases!r} must be a list of names: [{aliases!r}]")
         self._aliases = [check_name(alias) for alias in aliases]
         self._options = options
 

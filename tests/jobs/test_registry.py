@@ -180,6 +180,15 @@ def test_an_alias_is_a_name_that_no_other_function_may_have() -> None:
         registry.task(lambda: 2, name="third:f", aliases=[""])
 
 
+def test_one_alias_without_a_list_is_not_taken_by_its_letters() -> None:
+    registry = Registry()
+    with pytest.raises(
+        InvalidOption, match=r"aliases='old:f' must be a list of names: \['old:f'\]"
+    ):
+        registry.task(lambda: 1, name="new:f", aliases="old:f")
+    assert registry.names() == []
+
+
 def loaded(tmp_path: Path, files: dict[str, str], *modules: str) -> str:
     """What a fresh interpreter says when it loads these modules from this folder."""
     for name, text in files.items():
