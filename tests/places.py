@@ -1,6 +1,6 @@
 """Where the tests keep their files: in memory where the system has a folder of enough room there.
 
-Nothing that is tested asks for a disk: half the system's time of the suite went into the files of
+Nothing that is tested asks for a disk: a third of the system time of the suite went into the files of
 databases that are made, filled and removed. Who is told a folder (`--basetemp`,
 PYTEST_DEBUG_TEMPROOT) uses that one.
 """
