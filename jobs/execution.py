@@ -67,7 +67,7 @@ class Execution:
         `ends_ns` is its deadline by the monotonic clock, 0 for none.
         """
         if job.expires_in_ms is not None and waited_ns > job.expires_in_ms * 1_000_000:
-            return _failed("expired", "it was not started before it expired")
+            return _failed("expired", "it expired before this run could begin")
         task = self._registry.get(job.task)
         if task is None:
             return self._unknown(job)
