@@ -63,15 +63,14 @@ class Change(Door):
         return self._move_many(jobs, _requeued)
 
     def _move_many(self, jobs: Iterable[int | Job], move: Callable[[Store, int], str]) -> Moves:
-        moved: Moves = []
         numbers = [id_of(job) for job in jobs]
+        moved: dict[int, Moved] = {}
         with self._store() as store, store.transaction():
-            for job in numbers:
-                try:
-                    moved.append(Moved(job, move(store, job)))
-                except (IllegalMove, JobNotFound) as error:
-                    moved.append(Moved(job, "refused", error))
-        return moved
+            # Rows are locked in id order, as everybody does it: else two of these, or one and a
+            # worker's turn, stand in each other's way on PostgreSQL.
+            for place in sorted(range(len(numbers)), key=numbers.__getitem__):
+                moved[place] = _moved(store, numbers[place], move)
+        return [moved[place] for place in range(len(numbers))]
 
     def prune(self, older_than_ms: Mapping[str, int], *, dry_run: bool = False) -> dict[str, int]:
         """Remove finished jobs older than their state's time; how many, by state."""
@@ -87,6 +86,13 @@ class Change(Door):
         """Create or update the schema; its number before and after."""
         with self._store() as store:
             return store.migrate()
+
+
+def _moved(store: Store, job: int, move: Callable[[Store, int], str]) -> Moved:
+    try:
+        return Moved(job, move(store, job))
+    except (IllegalMove, JobNotFound) as error:
+        return Moved(job, "refused", error)
 
 
 def _requeued(store: Store, job: int) -> str:

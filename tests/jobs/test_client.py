@@ -300,6 +300,20 @@ def test_a_job_may_be_given_where_an_id_is_meant(client: Client, sending: Task[.
     assert client.wait(job, timeout=0).result == 7
 
 
+def test_many_jobs_are_moved_in_the_order_of_their_ids_and_told_in_the_order_given(
+    client: Client,
+) -> None:
+    first, second = (client.enqueue("app:f").id for _ in range(2))
+    order: list[tuple[str, int]] = []
+    client._events.subscribe(lambda event: order.append((event.verb, event.job)))
+    told = client.cancel_many([second, 77, first, second])
+    assert [(each.id, each.outcome) for each in told] == [
+        (second, "cancelled"), (77, "refused"), (first, "cancelled"), (second, "refused"),
+    ]  # fmt: skip
+    assert [each.id for each in client.requeue_many([second, first])] == [second, first]
+    assert order == [(verb, job) for verb in ("cancel", "requeue") for job in (first, second)]
+
+
 @pytest.mark.parametrize("job", ["1", None, 1.0, True, b"1", [1]])
 def test_what_is_no_job_is_refused_with_a_sentence(client: Client, job: Any) -> None:
     for ask in (client.get, client.attempts, client.cancel, client.requeue, client.wait):
@@ -743,6 +757,19 @@ def test_a_copy_of_a_process_that_holds_a_client_connects_by_itself(file_client:
     assert in_a_copy(use) == f"[{before.id + 1}, {before.id}]"
     after = file_client.enqueue("app:send")
     assert [job.id for job in file_client.list()] == [after.id, before.id + 1, before.id]
+
+
+def test_a_copy_made_while_a_thread_makes_its_store_or_connects_does_so_by_itself(
+    file_client: Client,
+) -> None:
+    # A thread that imports a driver has the one lock, one that waits for a server the other.
+    with file_client._lock:
+        assert in_a_copy(file_client.counts) == "{}"
+    store = file_client._own_store()
+    assert isinstance(store, SqliteStore)
+    with store._lock:
+        assert in_a_copy(file_client.counts) == "{}"
+    assert file_client.counts() == {}
 
 
 def test_a_copy_made_while_a_thread_enqueues_connects_by_itself(file_client: Client) -> None:
