@@ -79,7 +79,7 @@ class Door:
         self._events = Events()
         self._events.subscribe(log_event, hears=is_logged)
         self._exports = 0
-        self._lock = threading.Lock()
+        self._lock_of = (os.getpid(), threading.Lock())
         self._store_of: tuple[int, Store] | None = None
 
     @property
@@ -115,6 +115,13 @@ class Door:
                 store.payload = self._payload
                 self._store_of = (os.getpid(), store)
             return self._store_of[1]
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """This process's own: a thread that held it at a fork is not in the copy to open it."""
+        if self._lock_of[0] != os.getpid():
+            self._lock_of = (os.getpid(), threading.Lock())
+        return self._lock_of[1]
 
     def _rest(self) -> None:
         """No connection stays open in between where none is to be held."""

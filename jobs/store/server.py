@@ -84,7 +84,7 @@ class ServerStore(RelationalStore):
             name: self._worded(text).encode() for name, text in statements("postgres").items()
         }
         self._connection: PatientConnection | None = None
-        self._pid = 0
+        self._pid = os.getpid()
         self._depth = 0
         self._begun = False
         self._reading = False
@@ -112,10 +112,12 @@ class ServerStore(RelationalStore):
             self._connected()
 
     def close(self) -> None:
-        if self._connection is not None and self._pid != os.getpid():
+        if self._pid != os.getpid():
             # A copied handle is the same conversation with the server: only forgotten.
-            _abandoned.append(self._connection)
-            self._connection = None
+            # And without the lock: a thread that held it at the fork is not in the copy.
+            if self._connection is not None:
+                _abandoned.append(self._connection)
+                self._connection = None
             return
         # Under the lock: another thread may be in the middle of a transaction.
         with self._lock:

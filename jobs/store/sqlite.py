@@ -50,7 +50,7 @@ class SqliteStore(RelationalStore):
         self._statements = statements("sqlite", prefix)
         self._prefix = prefix
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        self._pid = os.getpid()
         self._depth = 0
         self._lock = threading.RLock()
         self._named_errors = NamedFaults(self.path, self._drop)
@@ -75,10 +75,12 @@ class SqliteStore(RelationalStore):
             self._connected()
 
     def close(self) -> None:
-        if self._connection is not None and self._pid != os.getpid():
+        if self._pid != os.getpid():
             # A copied handle shares the log and its index with the process it was copied from.
-            _abandoned.append(self._connection)
-            self._connection = None
+            # And without the lock: a thread that held it at the fork is not in the copy.
+            if self._connection is not None:
+                _abandoned.append(self._connection)
+                self._connection = None
             return
         # Under the lock: another thread may be in the middle of a transaction.
         with self._lock:

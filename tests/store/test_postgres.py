@@ -192,6 +192,24 @@ def test_a_copy_that_closes_its_parents_store_may_open_it_anew(store: PostgresSt
     assert backend(store) == connected, "the copy has ended its parent's connection"
 
 
+def test_a_copy_made_while_a_thread_connects_may_close_the_store(store: PostgresStore) -> None:
+    store.close()
+    connecting, go_on = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        connecting.set()
+        go_on.wait(30)
+
+    store.on_wait = beat
+    thread = threading.Thread(target=store.find)
+    thread.start()
+    connecting.wait(30)
+    answer = in_a_copy(store.close)
+    go_on.set()
+    thread.join(30)
+    assert answer == "None"
+
+
 HANGING: dict[str, Callable[[PostgresStore], object]] = {
     "get": lambda store: store.find(),
     "enqueue": enqueue,
