@@ -19,7 +19,10 @@ from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.child import end, spawn
 from jobvisor.supervisor.config import Config
 
-PATIENCE_SECONDS = 2.0  # then the family starts without an answer, and finds out by itself
+PATIENCE_SECONDS = 2.0  # for the database
+ANSWER_SECONDS = (
+    6.0  # for the child, which may be starved beside others: then the family starts without
+)
 # For the next sign of a migration, once there was one: a sort, or the COMMIT of gigabytes, gives none.
 MIGRATION_SECONDS = 60.0
 MIGRATES = b"\0"  # a sign of a migration, before the answer
@@ -51,14 +54,15 @@ class FirstLook:
         for descriptor in (self._read, *ending):
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
-        found, patience, migrates = b"", PATIENCE_SECONDS, False
+        found, patience, migrates = b"", ANSWER_SECONDS, False
         while self._pid:
-            heard = poll.poll(int(patience * 1000))
-            if [descriptor for descriptor, _ in heard] != [self._read]:
+            heard = {descriptor for descriptor, _ in poll.poll(int(patience * 1000))}
+            if self._read not in heard:
                 break
+            # Read whatever else is heard: the end of the child that has answered is a signal, too.
             read = os.read(self._read, ANSWER_BYTES_MAX)
             found = read.lstrip(MIGRATES)
-            if found or not read:
+            if found or not read or len(heard) > 1:
                 break
             patience = MIGRATION_SECONDS
             if not migrates:
