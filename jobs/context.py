@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from jobvisor.jobs.clock import SYSTEM, Clock, to_datetime
-from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.outcome import Cancelled, Release
 from jobvisor.jobs.task import Injected
 from jobvisor.jobs.units import Duration, duration_ms
@@ -179,9 +179,10 @@ class Context(Injected):
             told["note"] = note[:NOTE_MAX]
         try:
             text = _short(told)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InvalidOption(
-                f"progress: {done!r} of {total!r} is not a finite number"
+                f"progress: {shown(done)} of {shown(total)} is not a finite number that JSON has; "
+                "give an int or a float"
             ) from error
         self._port.progress(self.job, text)
 

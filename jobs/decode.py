@@ -14,8 +14,8 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from jobvisor.jobs.encode import Unreadable, error_text, loaded
-from jobvisor.jobs.errors import PayloadError, shown
+from jobvisor.jobs.encode import Unreadable, loaded
+from jobvisor.jobs.errors import PayloadError, error_text, shown
 
 
 def decode(text: str, *, lenient: bool = False) -> Any:

@@ -38,7 +38,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from jobvisor.jobs.errors import PayloadError, shown
+from jobvisor.jobs.errors import PayloadError, error_text, shown
 
 LIMIT = 1024 * 1024
 """Bytes of UTF-8 that one result, or all arguments of one call, may take."""
@@ -426,11 +426,6 @@ def _too_large(path: str, size: int, limit: int) -> PayloadError:
     return PayloadError(
         f"{path}: {size} bytes of JSON, the limit is {limit}; store it elsewhere and send its name"
     )
-
-
-def error_text(error: BaseException) -> str:
-    """An error of somebody else's, in one line."""
-    return f"{type(error).__name__}: {shown(str(error))}"
 
 
 def _article(noun: str) -> str:

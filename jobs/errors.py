@@ -79,6 +79,14 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def error_text(error: BaseException) -> str:
+    """An error of somebody else's in one line, whatever its own __str__ does."""
+    try:
+        return f"{type(error).__name__}: {shown(str(error))}"
+    except Exception:  # noqa: BLE001 -- a user's __str__ may raise anything
+        return type(error).__name__
+
+
 class ConfigError(JobsError):
     """The configuration is wrong.
 

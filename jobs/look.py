@@ -81,7 +81,7 @@ class Look(Door):
 
         It reads from the newest on until it has enough. Where few match a task, a queue or an error,
         that is the whole table, or with a `state` all of that state: of a million finished jobs 0.3 s
-        on SQLite and 1 s on PostgreSQL. Nobody waits for it.
+        on SQLite and 1 s on PostgreSQL. No other process waits for it.
         """
         wanted = None if state is None else state_of(state)
         within_ms = None if within is None else duration_ms(within)
@@ -149,15 +149,16 @@ class Look(Door):
             return {queue: max(0, ms) / 1000 for queue, ms in store.oldest_pending().items()}
 
     @overload
-    def wait(self, job: Job[R], timeout: float | None = None) -> Job[R]: ...
+    def wait(self, job: Job[R], timeout: Duration | None = None) -> Job[R]: ...
     @overload
-    def wait(self, job: int, timeout: float | None = None) -> Job: ...
-    def wait(self, job: int | Job, timeout: float | None = None) -> Job:
-        """The job once it is finished; WaitTimeout after `timeout` seconds (None: for ever).
+    def wait(self, job: int, timeout: Duration | None = None) -> Job: ...
+    def wait(self, job: int | Job, timeout: Duration | None = None) -> Job:
+        """The job once it is finished; WaitTimeout after `timeout`, "30s" or seconds (None: for ever).
 
         Finished may be failed or cancelled: look at its `state` before you use its `result`.
         """
         job = id_of(job)
+        longest = _seconds(timeout)
         began = self._clock.monotonic_ns()
         with self._store() as store, self._own_watch().waiting(store.watcher):
             while True:
@@ -166,10 +167,10 @@ class Look(Door):
                 if found.finished:
                     return found
                 waited = (self._clock.monotonic_ns() - began) / 1e9
-                left = WAIT_LONGEST if timeout is None else timeout - waited
+                left = WAIT_LONGEST if longest is None else longest - waited
                 if left <= 0:
                     raise WaitTimeout(
-                        f"job {job} is still {found.state} after {timeout} s; it goes on"
+                        f"job {job} is still {found.state} after {longest:g} s; it goes on"
                     )
                 self._rest()
                 self._own_watch().sleep(seen, waited, left)
@@ -179,3 +180,10 @@ class Look(Door):
             if self._watch_of is None or self._watch_of[0] != os.getpid():
                 self._watch_of = (os.getpid(), Watch(self._clock))
             return self._watch_of[1]
+
+
+def _seconds(timeout: Duration | None) -> float | None:
+    """A number is taken as it is: what is left of somebody's own time may be below zero, or infinite."""
+    if timeout is None or isinstance(timeout, int | float):
+        return timeout
+    return duration_ms(timeout) / 1000

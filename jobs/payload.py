@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from jobvisor.jobs.decode import decode, decode_plain
-from jobvisor.jobs.encode import LIMIT, encode, encode_call, error_text
-from jobvisor.jobs.errors import PayloadError, shown
+from jobvisor.jobs.encode import LIMIT, encode, encode_call
+from jobvisor.jobs.errors import PayloadError, error_text, shown
 
 
 class Codec(Protocol):

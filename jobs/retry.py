@@ -17,7 +17,7 @@ from functools import lru_cache
 from random import Random, uniform
 from typing import Any, TypeGuard
 
-from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.errors import InvalidOption, error_text
 from jobvisor.jobs.units import DURATION_MAX_MS, Duration, duration_ms, duration_text
 
 # After so many steps the distribution no longer changes: the cap or the largest double is reached.
@@ -138,7 +138,7 @@ class Asked:
         except Exception as broken:  # noqa: BLE001 -- a broken policy must not lose the job
             name = getattr(self.function, "__qualname__", type(self.function).__name__)
             error.add_note(
-                f"the retry policy {name} failed, so the fallback decided: {_error_text(broken)}"
+                f"the retry policy {name} failed, so the fallback decided: {error_text(broken)}"
             )
             return self.fallback.delay_ms(attempt, error, random)
 
@@ -248,13 +248,6 @@ def _power(first: int, factor: float, exponent: int) -> float:
     if exponent >= math.log(DURATION_MAX_MS / first, factor):
         return DURATION_MAX_MS
     return float(first * factor**exponent)
-
-
-def _error_text(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 -- a user's __str__ may raise anything
-        return type(error).__name__
 
 
 def _drawn(random: Random | None, low: float, high: float) -> float:

@@ -139,8 +139,9 @@ class RelationalStore(Settlement, Transfer, Following):
     def attempts_of(self, jobs: Iterable[int]) -> dict[int, list[Attempt]]:
         ids = list(dict.fromkeys(jobs))
         found: dict[int, list[Attempt]] = {job: [] for job in ids}
-        for start in range(0, len(ids), ATTEMPTS_AT_ONCE):
-            page = {"jobs": json.dumps(ids[start : start + ATTEMPTS_AT_ONCE])}
+        asked = [job for job in ids if 0 < job <= ID_MAX]
+        for start in range(0, len(asked), ATTEMPTS_AT_ONCE):
+            page = {"jobs": json.dumps(asked[start : start + ATTEMPTS_AT_ONCE])}
             for row in self._rows("export_attempts", page):
                 found[row[0]].append(attempt_of(row))
         return found
@@ -418,7 +419,7 @@ def _wanted(*, limit: int, within: int | None, **texts: str | None) -> dict[str,
         raise InvalidOption(f"limit={limit} must be 0 or more")
     if not all(_is_text(text or "") for text in texts.values()):
         return None
-    return {**texts, "within": within, "limit": limit}
+    return {**texts, "within": within, "limit": min(limit, ID_MAX)}
 
 
 def _is_text(text: str) -> bool:

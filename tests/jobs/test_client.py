@@ -34,6 +34,7 @@ from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.store.schema import SCHEMA
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.task import Call, Defaults, Task
+from jobvisor.jobs.units import Duration
 from tests.clock import MovableClock
 from tests.store.processes import held_by_another, in_a_copy
 
@@ -396,14 +397,19 @@ def _watches() -> int:
     return sum(os.path.islink(link) and "inotify" in os.readlink(link) for link in links)
 
 
-@pytest.mark.parametrize("timeout", [0, 0.03])
+@pytest.mark.parametrize(("timeout", "told"), [(0, "0"), (0.03, "0.03"), ("30ms", "0.03")])
 def test_a_wait_that_takes_too_long_ends_and_the_job_goes_on(
-    client: Client, timeout: float
+    client: Client, timeout: Duration, told: str
 ) -> None:
     job = client.enqueue("app:send")
-    with pytest.raises(WaitTimeout, match=f"job {job.id} is still pending after {timeout} s"):
+    with pytest.raises(WaitTimeout, match=f"job {job.id} is still pending after {told} s"):
         client.wait(job.id, timeout=timeout)
     assert client.get(job.id).state is State.PENDING
+
+
+def test_a_wait_for_no_time_is_refused_with_a_sentence(client: Client) -> None:
+    with pytest.raises(InvalidOption, match="'soon' is not a duration"):
+        client.wait(client.enqueue("app:send"), timeout="soon")
 
 
 # -- change

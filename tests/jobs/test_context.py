@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -133,6 +134,14 @@ def test_progress_that_is_no_finite_number_is_refused(number: float) -> None:
     with pytest.raises(InvalidOption, match="not a finite number"):
         context(family).progress(1, total=number)
     assert family.told == []
+
+
+@pytest.mark.parametrize(
+    "number", [Decimal(1), 10**5_000, object()], ids=["Decimal", "huge", "object"]
+)
+def test_progress_in_a_number_that_json_has_not_is_refused_with_what_it_takes(number: Any) -> None:
+    with pytest.raises(InvalidOption, match="give an int or a float"):
+        context(Family()).progress(number)
 
 
 def test_nobody_is_asked_outside_of_a_family() -> None:

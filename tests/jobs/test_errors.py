@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from jobvisor import errors as public
 from jobvisor.jobs import errors
 from jobvisor.jobs.errors import JobsError, UniqueTaken, shown
 
@@ -35,6 +36,14 @@ def test_the_drawing_shows_every_error_with_its_exit_code(error: type[JobsError]
         or f"{error.__name__} (" in line
     ]
     assert str(error.exit_code) in line.split()
+
+
+def test_the_public_module_draws_the_same_tree_and_has_every_error() -> None:
+    def drawing(text: str | None) -> list[str]:
+        return [line for line in (text or "").splitlines() if line.startswith("    ")]
+
+    assert drawing(public.__doc__) == drawing(errors.__doc__)
+    assert {one.__name__ for one in EVERY} == set(public.__all__)
 
 
 def test_an_error_keeps_its_holder_when_it_is_pickled() -> None:

@@ -411,6 +411,21 @@ def test_a_codec_that_fails_is_a_payload_error(codec: Failing) -> None:
         Payload(codec).decode('{"$codec":"x"}')
 
 
+class Mute(Exception):  # noqa: N818 -- of some library
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
+class Muted(Failing):
+    def encode(self, text: str) -> str:
+        raise Mute(text)
+
+
+def test_a_codec_whose_error_cannot_be_told_is_a_payload_error() -> None:
+    with pytest.raises(PayloadError, match=r"args: the codec failed: Mute$"):
+        Payload(Muted()).encode_call([1], {})
+
+
 class Undecided(Reversed):
     def decode(self, text: str) -> str:
         return super().decode(text).encode()  # type: ignore[return-value]

@@ -167,6 +167,7 @@ def test_a_retried_job_keeps_its_unique_key(store: Store) -> None:
 def test_jobs_are_found_newest_first_and_paged_by_id(store: Store) -> None:
     ids = [enqueue(store) for _ in range(5)]
     assert [job.id for job in store.find(limit=2)] == [ids[4], ids[3]]
+    assert store.find(limit=2**63) == store.find(limit=9)
     assert [job.id for job in store.find(limit=2, before=ids[3])] == [ids[2], ids[1]]
 
 

@@ -54,6 +54,7 @@ def test_the_histories_of_many_jobs_come_in_one_call(store: Store) -> None:
     ids.append(enqueue(store))
     found = store.attempts_of([*ids, ids[0]])
     assert list(found) == ids
+    assert store.attempts_of([2**63, 0, -1]) == {2**63: [], 0: [], -1: []}
     assert found == {job: store.attempts(job) for job in ids}
     assert [len(runs) for runs in found.values()] == [1, 1, 1, 0]
 
