@@ -46,7 +46,12 @@ def enqueueing(job: NewJob) -> Steps:
         if holder:
             return Enqueued(holder[0][0], None)
         # Whoever held the key finished between the two statements: it is free again.
-    raise StoreUnavailable(
+    raise never_still(job)
+
+
+def never_still(job: NewJob) -> StoreUnavailable:
+    """What is raised where others took and freed a unique key again and again meanwhile."""
+    return StoreUnavailable(
         f"the unique key {job.unique_key!r} was taken and freed {MOVES_MET} times while "
         f"this job was enqueued; try again"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from jobvisor.jobs.store.base import (
     Turn,
     Unknown,
 )
-from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing
+from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of, sight_of
@@ -53,12 +54,14 @@ class RelationalStore(Settlement, Transfer, Following):
 
     def enqueue_one(self, job: NewJob) -> Job:
         with self.transaction():
-            number, row = self._enqueue(job)
-            return (
-                replace(self.get(number), created=False)
-                if row is None
-                else job_of(row, self.payload)
-            )
+            for _ in range(MOVES_MET):
+                number, row = self._enqueue(job)
+                if row is not None:
+                    return job_of(row, self.payload)
+                # Between two statements a holder may be done, and not kept: then the key is free.
+                with suppress(JobNotFound):
+                    return replace(self.get(number), created=False)
+        raise never_still(job)
 
     def _enqueue(self, job: NewJob) -> Enqueued:
         made = carried_out(enqueueing(job), self._rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -190,6 +191,34 @@ def test_a_copy_that_closes_its_parents_store_may_open_it_anew(store: PostgresSt
     number = int(in_a_copy(close_and_use))
     assert store.get(number).state is State.PENDING
     assert backend(store) == connected, "the copy has ended its parent's connection"
+
+
+def test_an_enqueue_whose_key_is_held_by_a_job_that_is_done_and_gone_meanwhile_is_stored(
+    database: PostgresDatabase, store: PostgresStore
+) -> None:
+    worker, who, done = database.open(), life(), threading.Event()
+
+    def work() -> None:
+        ended: list[Claimed] = []
+        for number in itertools.count(1):
+            leaving = done.is_set()
+            journal = [record(who, number - 1, job) for job in ended]
+            ended = worker.turn(
+                who, number, queues=["default"], limit=5, journal=journal,
+                register=number == 1, forget_succeeded=True,
+            ).jobs  # fmt: skip
+            if leaving and not ended:
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        made = [store.enqueue_one(new(unique_key="k")).created for _ in range(300)]
+    finally:
+        done.set()
+        thread.join(30)
+    assert any(made)
+    assert store.find() == []
 
 
 def test_a_copy_made_while_a_thread_connects_may_close_the_store(store: PostgresStore) -> None:
