@@ -11,9 +11,9 @@ from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.job import Claimed, Job
-from jobvisor.jobs.log import log_lost
+from jobvisor.jobs.log import log_lost, say
 from jobvisor.jobs.outcome import VERB_CODES
-from jobvisor.jobs.store import Life, Record, Store
+from jobvisor.jobs.store import Applied, Life, Record, Store
 
 
 class Step:
@@ -45,7 +45,9 @@ class Step:
             for claimed in turn.jobs:
                 self._tell("claim", claimed)
                 record = self._run(life, claimed)
-                if store.apply([record], life).changed and record.verb == VERB_CODES["succeed"]:
+                applied = store.apply([record], life)
+                _say_rejected(applied)
+                if applied.changed and record.verb == VERB_CODES["succeed"]:
                     self._tell("succeed", claimed)
             store.remove_owner(life.owner)
         except BaseException:
@@ -64,7 +66,9 @@ class Step:
         for owner, (life, record) in list(self._owed.items()):
             with store.transaction():
                 store.remove_owner(owner)
-                log_lost(store.apply([record] if record is not None else [], life).lost)
+                applied = store.apply([record] if record is not None else [], life)
+                log_lost(applied.lost)
+                _say_rejected(applied)
                 store.release_rest(owner)
             self._owed.pop(owner, None)
 
@@ -79,3 +83,9 @@ class Step:
             life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
             outcome.delay_ms, outcome.body(), port.last,
         )  # fmt: skip
+
+
+def _say_rejected(applied: Applied) -> None:
+    """One line for each job that stays `running`, because the database refuses any end of it."""
+    for record, refused in applied.rejected:
+        say("row_refused", job=record.job, error=refused)

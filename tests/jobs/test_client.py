@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -590,6 +591,27 @@ def test_a_step_that_is_interrupted_at_its_settling_is_settled_by_the_next(
         assert client.get(job.id).result == 7
         assert runs == [1]
         assert client._own_store().strays() == []
+
+
+def test_a_step_whose_every_end_is_refused_says_so(
+    file_client: Client, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = file_client.enqueue(registry.task(lambda: 7, name="app:f"))
+    with closing(sqlite3.connect(file_client.url.removeprefix("sqlite:///"))) as stranger:
+        stranger.execute(
+            "CREATE TRIGGER no_end BEFORE UPDATE ON jobs WHEN new.state IN ('succeeded', 'failed') "
+            "BEGIN SELECT RAISE(ABORT, 'there is no end'); END"
+        )
+    logger = logging.getLogger("jobvisor")
+    logger.addHandler(caplog.handler)
+    try:
+        ran = file_client.run_one()
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert ran is not None
+    assert ran.state is State.RUNNING
+    assert f"job {job.id} stays as it is, the database refuses every change of it" in caplog.text
+    assert "there is no end" in caplog.text
 
 
 def test_a_snoozed_step_keeps_its_attempts(
