@@ -46,9 +46,11 @@ class Change(Door):
     def requeue(self, job: int | Job) -> Job:
         """Start a finished job over at attempt 0, its history kept; UniqueTaken names a holder."""
         number = id_of(job)
-        with self._store() as store:
+        with self._store() as store, store.transaction():
             store.requeue(number)
-            return store.get(number)
+            return store.get(
+                number
+            )  # before the commit: soon after it the job may be done and gone
 
     def cancel_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`cancel` of each in one transaction; what became of each, in order.

@@ -29,6 +29,7 @@ from jobvisor.jobs.errors import (
     UniqueTaken,
     WaitTimeout,
 )
+from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import Retry, Snooze
 from jobvisor.jobs.registry import Registry
@@ -300,6 +301,22 @@ def test_a_job_may_be_given_where_an_id_is_meant(client: Client, sending: Task[.
     assert [moved.outcome for moved in client.requeue_many([job])] == ["pending"]
     client.run_one()
     assert client.wait(job, timeout=0).result == 7
+
+
+def test_a_requeued_job_that_is_done_and_gone_at_once_is_answered_as_it_was_requeued(
+    client: Client, sending: Task[..., int]
+) -> None:
+    job = client.enqueue(sending, "abc")
+    client.cancel(job)
+
+    def run_and_prune(event: Event) -> None:
+        if event.verb == "requeue":  # told right after the commit
+            client.run_one()
+            client.prune({"succeeded": 0})
+
+    client._events.subscribe(run_and_prune)
+    assert client.requeue(job).state is State.PENDING
+    assert client.list() == []
 
 
 def test_many_jobs_are_moved_in_the_order_of_their_ids_and_told_in_the_order_given(
