@@ -52,7 +52,7 @@ def named(error: psycopg.Error, place: str, *, connected: bool, broken: bool) ->
         code = _said(error)
 
     def told(what: str) -> str:
-        return f"{place}: {what} ({' '.join(str(error).split())[:500]})"
+        return f"{place}: {what} ({_one_line(error)})"
 
     never = _NEVER.get(code) or _NEVER.get(code[:2])
     if never:
@@ -64,7 +64,14 @@ def named(error: psycopg.Error, place: str, *, connected: bool, broken: bool) ->
         later = "a plan went stale"
     if later:
         return StoreUnavailable(told(later))
-    return RowRefused(told("it refuses a row"))
+    # Not the details: they hold the whole row, and what a user's arguments are is nobody's to log.
+    return RowRefused(
+        f"{place}: it refuses a row ({error.diag.message_primary or _one_line(error)})"
+    )
+
+
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def _said(error: psycopg.Error) -> str:

@@ -221,6 +221,14 @@ def test_an_enqueue_whose_key_is_held_by_a_job_that_is_done_and_gone_meanwhile_i
     assert store.find() == []
 
 
+def test_a_refusal_names_the_rule_and_not_what_is_in_the_row(store: PostgresStore) -> None:
+    late = new(args='["secret"]', run_at_ms=253_402_300_799_000, expires_in_ms=10_000)
+    for act in (store.enqueue_one, lambda job: store.enqueue([job, job])):
+        with pytest.raises(RowRefused, match="jobs_expires_at_check") as refused:
+            act(late)
+        assert "secret" not in str(refused.value)
+
+
 def test_a_copy_made_while_a_thread_connects_may_close_the_store(store: PostgresStore) -> None:
     store.close()
     connecting, go_on = threading.Event(), threading.Event()
