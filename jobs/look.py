@@ -76,8 +76,8 @@ class Look(Door):
     ) -> Jobs:
         """The newest jobs, at most `limit`; `before` an id shows the page after it.
 
-        `error` is a part of the error's text, in any case. `within="1h"` leaves out what ended (of
-        a running job: began; of another: was due) longer ago.
+        `error` is a part of the error's text, in any case (on SQLite of the letters a to z).
+        `within="1h"` leaves out what ended (of a running job: began; of another: was due) longer ago.
 
         It reads from the newest on until it has enough. Where few match a task, a queue or an error,
         that is the whole table, or with a `state` all of that state: of a million finished jobs 0.3 s

@@ -265,7 +265,10 @@ class Store(ABC):
 
     @abstractmethod
     def step_aside(self) -> None:
-        """Let go of what a user's function could break, before it runs; the next verb takes it up."""
+        """Before a user's function runs: close the connection it could break, or end listening on it.
+
+        The next verb connects again.
+        """
 
     @abstractmethod
     def descriptors(self) -> list[int]:
@@ -331,8 +334,9 @@ class Store(ABC):
     ) -> list[Job]:
         """Newest first, at most `limit`; `before` an id pages on.
 
-        `error` is a part of the error, in any case. `within_ms`: not longer ago than this, counted
-        from the end of a finished job, the beginning of a running one, else from when it is due.
+        `error` is a part of the error, in any case (on SQLite of the letters a to z).
+        `within_ms`: not longer ago than this, counted from the end of a finished job, the beginning of
+        a running one, else from when it is due.
         Reads from the newest on until there are enough: with a rare task, queue or error the whole
         table, or all of the state. It locks nothing.
         """
