@@ -5,7 +5,7 @@ from __future__ import annotations
 AHEAD_NS = 20_000_000  # of work in a batch: what a neighbour may have to wait
 AHEAD_MOST_NS = 40_000_000  # below what a claim is recalled for
 OVERRUN_NS = 100_000_000  # of work in one batch: what it has not begun by then is others' as well
-TURNS_COST = 16  # where a turn is slow, a batch is this many times as long
+TURNS_COST = 24  # where a turn is slow, a batch is this many times as long: 4 % between batches
 GROWTH = 4  # at most, so that one quick job does not fetch five hundred slow ones
 
 

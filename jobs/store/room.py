@@ -2,7 +2,8 @@
 
 A durable commit that writes over bytes of its file waits for these bytes alone; one that makes the file
 longer waits for the file system's own log as well (half as long again, measured). SQLite writes over
-its log from the beginning once that is in the database, so that only a new log has no room.
+its log from the beginning once that is in the database, so that only a new log has no room, and one
+that a reader keeps from being begun anew (0.6 of the rate of before; with room 0.9, measured).
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import suppress
-
-from jobvisor.jobs.store.checkpoint import DURABLE_NET_PAGES
 
 FRAME = 4120  # bytes of one page in the log, with its header
 FIRST_LOOK = (
@@ -52,14 +51,22 @@ class Room:
 
     def _look(self, connection: sqlite3.Connection) -> None:
         size = os.stat(self._log).st_size
-        # From there on the net carries the log, and SQLite begins it anew.
-        wanted = min(self._bytes, DURABLE_NET_PAGES * FRAME - size)
-        if size > self._size and wanted > 0:
-            self._make(connection, size, wanted)
-            size += wanted
+        if size > self._size:
+            log = os.open(self._log, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                if not self._has_room(log, size):
+                    self._make(connection, log)
+                    size += self._bytes
+            finally:
+                os.close(log)
         self._size = size
 
-    def _make(self, connection: sqlite3.Connection, size: int, wanted: int) -> None:
+    def _has_room(self, log: int, size: int) -> bool:
+        """Whether half of what is made at once is still there: it may be another process that made it."""
+        at = size - self._bytes // 2
+        return at > 0 and not any(os.pread(log, FRAME, at))
+
+    def _make(self, connection: sqlite3.Connection, log: int) -> None:
         """Zeros behind the last byte: to SQLite they are no page of the log.
 
         Each page there begins with its number, which is never 0, and with the sign of this round of the
@@ -68,11 +75,7 @@ class Room:
         """
         try:
             connection.execute("BEGIN IMMEDIATE")  # waits for nobody
-            log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            try:
-                os.pwrite(log, bytes(wanted), size)
-            finally:
-                os.close(log)
+            os.write(log, bytes(self._bytes))
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

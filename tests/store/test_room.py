@@ -86,6 +86,36 @@ def test_a_log_that_is_written_over_is_given_no_more_room(
     assert log_size(path) == size
 
 
+def test_a_log_that_a_reader_keeps_grows_by_rooms(
+    path: Path, connection: sqlite3.Connection
+) -> None:
+    room = Room(str(path), first=1, pages=MUCH, between=1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        commit(connection, room, 1)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        grown = 0
+        for _ in range(2 * DURABLE_NET_PAGES):
+            size = log_size(path)
+            connection.execute("INSERT INTO t VALUES (0)")
+            grown += log_size(path) > size
+            room.committed(connection)
+    assert grown <= 2 * DURABLE_NET_PAGES // MUCH + 1  # once for each room
+    assert log_size(path) < 2 * (2 * DURABLE_NET_PAGES + MUCH) * FRAME
+
+
+def test_two_that_make_room_do_not_make_it_for_each_other(
+    path: Path, connection: sqlite3.Connection
+) -> None:
+    rooms = [Room(str(path), first=1, pages=MUCH, between=1) for _ in range(2)]
+    commit(connection, rooms[0], 1)
+    size = log_size(path)
+    for _ in range(MUCH // 4):
+        for room in rooms:
+            commit(connection, room, 1)
+    assert log_size(path) == size
+
+
 def test_no_room_is_made_while_somebody_writes(path: Path, connection: sqlite3.Connection) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         commit(connection, Room(str(path), first=2), 1)

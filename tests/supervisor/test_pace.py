@@ -41,7 +41,7 @@ def test_one_endless_job_does_not_keep_the_batches_of_short_ones_small_for_long(
 
 def test_a_batch_grows_with_the_cost_of_a_turn_up_to_its_most() -> None:
     assert after(Pace(500), 2 * MS, turn_ns=MS // 2) == AHEAD_NS // (2 * MS)
-    assert after(Pace(500), 2 * MS, turn_ns=2 * MS) == 16
+    assert after(Pace(500), 2 * MS, turn_ns=MS) == 12
     assert after(Pace(500), 2 * MS, turn_ns=500 * MS) == AHEAD_MOST_NS // (2 * MS)
 
 

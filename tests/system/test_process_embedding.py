@@ -175,16 +175,17 @@ def test_a_family_drains_and_leaves_when_its_script_is_killed(build: Build, fork
 import os, time
 from jobvisor import Config, Supervisor
 with Supervisor(Config.load("config.toml")).running() as family:
-    if {forks} and os.fork() == 0:  # as multiprocessing does; it holds all that the script had open
-        while not os.path.exists("over"):
-            time.sleep(0.01)  # task body
-        os._exit(0)
-    print(family.pid, flush=True)
+    copy = os.fork() if {forks} else 0  # as multiprocessing does; it holds all that the script had open
+    while {forks} and copy == 0:
+        if os.path.exists("over"):
+            os._exit(0)
+        time.sleep(0.01)  # task body
+    print(family.pid, copy, flush=True)
     time.sleep(600)  # task body
 """,
     )
     assert process.stdout is not None
-    parent = int(process.stdout.readline())
+    parent, copy = map(int, process.stdout.readline().split())
     house.wait_lines("began")
     pids = [parent, *house.children(parent)]
     process.kill()
@@ -197,6 +198,7 @@ with Supervisor(Config.load("config.toml")).running() as family:
     assert (found.state, found.attempt) == ("succeeded", 1)
     assert house.query("SELECT count(*) FROM owners") == [(0,)]
     house.touch("over")
+    eventually(lambda: not copy or not alive(copy), what="the copy has left")
 
 
 def test_a_script_that_raises_stops_its_family(build: Build) -> None:
