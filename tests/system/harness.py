@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -135,8 +135,11 @@ class House:
         def is_ready() -> bool:
             assert process.poll() is None, f"the family ended: {self.log.read_text()}"
             status = self.status()
-            return status.get("pid") == process.pid and all(
-                worker["reached_database"] for worker in status["workers"]
+            if status.get("pid") != process.pid:
+                return False
+            workers = status["workers"]  # none at first, when only the caretaker was forked
+            return len(workers) >= status["scale"] and all(
+                worker["reached_database"] for worker in workers
             )
 
         eventually(is_ready, what="the family is ready")
@@ -159,6 +162,26 @@ class House:
     def caretaker(self) -> int:
         """The pid of the caretaker."""
         return int(self.status()["caretaker"]["pid"])
+
+    def hang_caretaker(self) -> int:
+        """SIGSTOP to the caretaker, and not in the middle of a write, for which all others would wait."""
+        caretaker = self.caretaker()
+
+        def hangs() -> bool:
+            os.kill(caretaker, signal.SIGSTOP)
+            if self.database:
+                return True  # its locks are those of the rows it changes
+            path = self.folder / "jobs.db"
+            with closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    os.kill(caretaker, signal.SIGCONT)
+                    return False
+            return True
+
+        eventually(hangs, what="the caretaker hangs")
+        return caretaker
 
     def stop(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
         """Send a signal to the parent and wait for its exit code."""

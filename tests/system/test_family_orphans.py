@@ -164,12 +164,12 @@ def test_an_orphaned_caretaker_keeps_its_hands_off_the_next_familys_dead(build: 
     job = house.enqueue("endless", retry=Fixed(0))
     wait_begun(house, 2)
     victim = marks(house)[1].pid
-    os.kill(house.caretaker(), signal.SIGSTOP)
+    caretaker = house.hang_caretaker()
     os.kill(victim, signal.SIGKILL)
     # The orphan looks every tenth of a second; this takes five of them.
     house.wait_finished([house.enqueue("half_a_second")])
     assert house.client.get(job).state == "running"
-    os.kill(house.caretaker(), signal.SIGCONT)
+    os.kill(caretaker, signal.SIGCONT)
     house.wait_state(job, "succeeded")
     (attempt,) = house.client.attempts(job)
     assert (attempt.pid, attempt.signal) == (victim, "SIGKILL")
@@ -184,11 +184,11 @@ def test_an_orphaned_caretaker_does_not_speak_for_the_next_family(build: Build) 
     wait_begun(house)
     kill_parent(family)
     second = house.start()
-    os.kill(house.caretaker(), signal.SIGSTOP)
+    caretaker = house.hang_caretaker()
     house.wait_finished([house.enqueue("half_a_second")])
     house.touch("gate")
     wait_gone([marks(house)[0].pid], limit=20.0)
     house.wait_finished([house.enqueue("half_a_second")])
     assert (house.status()["pid"], house.status()["state"]) == (second.pid, "running")
-    os.kill(house.caretaker(), signal.SIGCONT)
+    os.kill(caretaker, signal.SIGCONT)
     assert house.stop(second) == 0

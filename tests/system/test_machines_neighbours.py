@@ -60,7 +60,7 @@ def kill_in_a_batch(house: House, family: subprocess.Popen[bytes]) -> Batch:
 
     The caretaker is stopped first, or it would settle the batch behind that job.
     """
-    os.kill(house.caretaker(), signal.SIGSTOP)
+    house.hang_caretaker()
     doors = range(400, 1200, 50)
     for door in doors:
         house.touch(f"door {door}")
@@ -137,8 +137,7 @@ def test_a_dead_family_whose_directory_is_held_by_somebody_is_rescued_after_dead
     dying, caring = neighbours(build, "4s")
     family, neighbour = dying.start(), caring.start()
     eventually(lambda: caring.query("SELECT count(*) FROM families") == [(2,)], what="both are in")
-    caretaker = caring.caretaker()
-    os.kill(caretaker, signal.SIGSTOP)  # until the directory is held
+    caretaker = caring.hang_caretaker()  # until the directory is held
     batch = kill_in_a_batch(dying, family)
     killed_at = SYSTEM.monotonic_ns()
     with open(dying.state_dir / "lock", "rb") as lock:
