@@ -931,7 +931,7 @@ def test_a_lost_enqueue_that_is_still_under_way_is_waited_for(place: Place) -> N
         # The lock is waited for while the statement is parsed: the cut may have come before the rest.
         told = str(error)
     cut.join(30)
-    assert len(waits) >= 3
+    assert told or len(waits) >= 3
     assert place.states() == ([] if told else ["pending"])
     assert not told or fate.NOT_THERE in told
 

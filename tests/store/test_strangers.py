@@ -245,14 +245,14 @@ def test_a_migration_brings_the_worst_rows_within_bounds(before: Store) -> None:
 
 def test_a_migration_that_takes_long_shows_again_and_again_that_it_goes_on(tmp_path: Path) -> None:
     make_old(tmp_path / "jobs.db", SLOW.format(steps=1_000_000))
-    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
     signs: list[None] = []
-    store.on_migrate = lambda: signs.append(None)
-    assert store.migrate() == (schema.SCHEMA - 1, schema.SCHEMA)
-    assert signs
-    signs.clear()
-    store.counts()
-    assert not signs
+    with closing(open_store(f"sqlite:///{tmp_path}/jobs.db")) as store:
+        store.on_migrate = lambda: signs.append(None)
+        assert store.migrate() == (schema.SCHEMA - 1, schema.SCHEMA)
+        assert signs
+        signs.clear()
+        store.counts()
+        assert not signs
 
 
 def test_a_migration_lets_a_turn_that_has_begun_end_first() -> None:
