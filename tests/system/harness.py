@@ -246,10 +246,9 @@ class House:
         """Plain SQL beside everything else, in words that both stores take."""
         if self._stranger:
             return self._stranger.sql(sql, *parameters)
-        with sqlite3.connect(self.folder / "jobs.db", timeout=30) as connection:
-            rows = connection.execute(sql, parameters).fetchall()
-        connection.close()
-        return rows
+        path = self.folder / "jobs.db"
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            return connection.execute(sql, parameters).fetchall()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
