@@ -155,6 +155,12 @@ def test_a_job_that_nobody_enqueued_is_named() -> None:
 # -- as a command
 
 
+def _hear() -> None:
+    """Whoever started the tests behind a shell's `&`, or under nohup, has these ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Demo:
     """The command in a process of its own, with a place for temporary files that can be searched."""
 
@@ -174,6 +180,7 @@ class Demo:
                 "FORCE_COLOR": "1",
                 "TERM": "xterm",
             },
+            preexec_fn=_hear,  # noqa: PLW1509 -- the tests have no threads
             **streams,
         )
 
