@@ -33,7 +33,7 @@ def gated(ctx: Context):
 def test_a_claim_that_commits_after_its_worker_was_settled_keeps_no_job(build: Build) -> None:
     house = build(TASKS, processes=1)
     house.enqueue("gated")
-    family = house.start(ready=False)
+    family = house.start()
     wait_begun(house)
     (worker,) = house.workers()
     ((backend,),) = house.query(
