@@ -77,8 +77,8 @@ def check_after_kills(house: House, kills: int, jobs: int, *, with_caretaker: bo
     assert house.stop(family) == 0
     check_each_succeeded(house, ids)
     between = check_charges(house, killed)
-    # Some tens of microseconds of three milliseconds; a busy machine makes them longer.
-    assert between <= 2 + kills // 10, f"{between} of {kills} kills fell between job and record"
+    # Some tens of microseconds of three milliseconds. Of a few kills two or three may fall there by luck.
+    assert between <= max(3, 1 + kills // 20), f"{between} of {kills} fell between job and record"
     check_nothing_left(house)
     report_delays(house, killed)
 
