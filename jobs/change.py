@@ -48,9 +48,8 @@ class Change(Door):
         number = id_of(job)
         with self._store() as store, store.transaction():
             store.requeue(number)
-            return store.get(
-                number
-            )  # before the commit: soon after it the job may be done and gone
+            # Before the commit: soon after it the job may be done and gone.
+            return store.get(number)
 
     def cancel_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`cancel` of each in one transaction; what became of each, in order.

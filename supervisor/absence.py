@@ -15,9 +15,8 @@ from jobvisor.supervisor.role import Role
 
 RETRY_FIRST, RETRY_CAP = 0.1, 5.0  # seconds between tries while the database is away
 LOCKED_NS = 2 * SECOND  # no other process of ours writes for so long
-LOCKED_GAP_NS = (
-    SECOND // 2
-)  # a wait for the lock is told every 100 ms; after a longer gap it is new
+# A wait for the lock is told every 100 ms; after a longer gap it is new.
+LOCKED_GAP_NS = SECOND // 2
 TOLD_AGAIN_NS = 30 * SECOND  # between two lines about a database that stays away
 
 
@@ -43,9 +42,8 @@ class Absence:
         if self.failures == 1 or now - self._told_at > TOLD_AGAIN_NS:
             self._told_at = now
             say("database_lost", error=str(error))
-        self._role.watch(
-            None
-        )  # what it watched is closed now, and its number may be another file's
+        # What it watched is closed now, and its number may be another file's.
+        self._role.watch(None)
         self._store.close()
         delay = min(RETRY_FIRST * 2 ** min(self.failures, 10), RETRY_CAP)
         self._role.pause(delay * random.uniform(0.5, 1.0))

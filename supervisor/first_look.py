@@ -20,9 +20,7 @@ from jobvisor.supervisor.child import end, spawn
 from jobvisor.supervisor.config import Config
 
 PATIENCE_SECONDS = 2.0  # for the database
-ANSWER_SECONDS = (
-    6.0  # for the child, which may be starved beside others: then the family starts without
-)
+ANSWER_SECONDS = 6.0  # for the child, which may be starved: then the family starts without
 # For the next sign of a migration, once there was one: a sort, or the COMMIT of gigabytes, gives none.
 MIGRATION_SECONDS = 60.0
 MIGRATES = b"\0"  # a sign of a migration, before the answer

@@ -21,9 +21,8 @@ class Scale:
         self._board = board
         self._clock = clock
         self._published = 0  # pools whose number stands on the board
-        self._owed: dict[
-            int, int
-        ] = {}  # workers of a pool that wait for places of those that leave
+        #: Workers of a pool that wait for the places of those that leave.
+        self._owed: dict[int, int] = {}
 
     def furnish(self, config: Config) -> None:
         """A post for each child of a configuration, before the first fork."""

@@ -75,7 +75,12 @@ class Checkpoint:
         self._again_ns = self._clock.monotonic_ns() + int(self._pause * 1e9)
 
     def _size(self) -> int:
-        try:
-            return os.stat(self._log).st_size
-        except FileNotFoundError:
-            return 0
+        return log_size(self._log)
+
+
+def log_size(path: str) -> int:
+    """Bytes of a log; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -8,7 +8,7 @@ from contextlib import suppress
 from urllib.parse import quote
 
 from jobvisor.jobs.errors import StoreRefused, StoreUnavailable
-from jobvisor.jobs.store.checkpoint import log_settings
+from jobvisor.jobs.store.checkpoint import log_settings, log_size
 from jobvisor.jobs.store.filesystem import file_system, is_network
 
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
@@ -87,7 +87,7 @@ class DatabaseFile:
         # as it stands: for one look, since whoever begins to write then does not know of us.
         if os.path.exists(f"{self.path}-shm"):
             return f"{place}?mode=ro&readonly_shm=1"
-        if _size(f"{self.path}-wal"):
+        if log_size(f"{self.path}-wal"):
             raise StoreUnavailable(
                 f"{self.path} was left with a log that only somebody who may write can carry into "
                 f"it; run any command as the owner of the file"
@@ -99,10 +99,3 @@ class DatabaseFile:
 def readable(data: bytes) -> str:
     """What a stranger wrote must not stop a queue: bytes that are no UTF-8 are replaced."""
     return data.decode("utf-8", "replace")
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -8,10 +8,7 @@ from collections.abc import Container, Sequence
 
 import psycopg
 
-from jobvisor.jobs.errors import (
-    RowRefused,
-    StoreUnavailable,
-)
+from jobvisor.jobs.errors import RowRefused, StoreUnavailable
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.arrays import columns

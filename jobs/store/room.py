@@ -1,4 +1,4 @@
-"""Room in a new write-ahead log: written before it is needed, so that no commit makes the file longer.
+"""Room in a write-ahead log that grows: written before it is needed, so that no commit makes the file longer.
 
 A durable commit that writes over bytes of its file waits for these bytes alone; one that makes the file
 longer waits for the file system's own log as well (half as long again, measured). SQLite writes over
@@ -13,13 +13,10 @@ import sqlite3
 from contextlib import suppress
 
 FRAME = 4120  # bytes of one page in the log, with its header
-FIRST_LOOK = (
-    16  # commits before the first look: a process that enqueues one job makes no room for it
-)
 PAGES = 256  # made at once
-BETWEEN_LOOKS = (
-    8  # commits: a look takes two microseconds, a commit that makes the file longer sixty
-)
+# In commits. A process that enqueues one job makes no room for it; later a look takes two microseconds,
+# and a commit that makes the file longer sixty.
+FIRST_LOOK, BETWEEN_LOOKS = 16, 8
 
 
 class Room:
@@ -44,9 +41,8 @@ class Room:
         self._left -= 1
         if self._left <= 0:
             self._left = self._between
-            with suppress(
-                OSError, sqlite3.Error
-            ):  # without it the next commits are slower, no more
+            # Without it the next commits are slower, no more.
+            with suppress(OSError, sqlite3.Error):
                 self._look(connection)
 
     def _look(self, connection: sqlite3.Connection) -> None:
