@@ -195,11 +195,20 @@ class House:
         ).wait(100)
 
     def kill_family(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGKILL to the parent and all its children, the parent first."""
+        """SIGKILL to the parent and all its children, the parent first.
+
+        All stand still before: a worker that saw its parent die would finish, settle and leave before
+        its own kill, where this process waits for a core in between.
+        """
+        os.kill(process.pid, signal.SIGSTOP)
         children = self.children(process.pid)
-        for pid in (process.pid, *children):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for number, pids in (
+            (signal.SIGSTOP, children),
+            (signal.SIGKILL, [process.pid, *children]),
+        ):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
         process.wait(10)
         for pid in children:
             eventually(partial(is_gone, pid), what=f"{pid} is gone")

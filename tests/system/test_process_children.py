@@ -471,8 +471,9 @@ def orphan():
     family = house.start(ready=False, prefix=unshare)
     house.wait_finished([house.enqueue("orphan") for _ in range(10)])
     (first,) = house.children(family.pid)
+    eventually(lambda: len(house.lines("orphans")) == 10, what="the orphans have run")
     eventually(lambda: not zombies_of(first, house), what="no zombie is left")
-    assert len(house.children(first)) == 3
+    eventually(lambda: len(house.children(first)) == 3, what="the family's own are left")
     assert house.status()["pid"] == 1
     assert house.status()["restarts"] == 0
     os.kill(first, signal.SIGTERM)

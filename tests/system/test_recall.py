@@ -82,7 +82,8 @@ def test_the_short_jobs_of_a_batch_are_done_by_others_while_the_long_one_runs(
     # Those behind it were claimed with it, and run by somebody else.
     behind = {mark.pid for mark in marks(house) if mark.job > long}
     assert start.pid not in behind
-    told = house.said(f"job {long} runs long")
+    # Said after the transaction, by whose commit the others had them.
+    told = eventually(lambda: house.said(f"job {long} runs long"), what="the recall is said")
     assert len(told) == 1
     settled, handed = map(int, re.findall(r"(\d+) (?:of its|handed)", told[0]))
     # How many of a batch stand before and behind the long one depends on how fast they ran; the
@@ -151,7 +152,7 @@ def test_all_before_a_long_job_is_settled_and_all_behind_it_handed_on(build: Bui
     long, before, behind = map(int, house.lines("long")[0].split())
     house.wait_finished(set(ids) - {long})
     assert house.client.get(long).state == "running"
-    (told,) = house.said(f"job {long} runs long")
+    (told,) = eventually(lambda: house.said(f"job {long} runs long"), what="the recall is said")
     settled, handed = map(int, re.findall(r"(\d+) (?:of its|handed)", told))
     assert (settled, handed) == (before, behind)
     house.touch("go")
