@@ -1,27 +1,36 @@
-"""The shared memory of the living: stop, slots, verdicts, and the graves of lives not yet settled.
+"""The shared memory of the living: stop, slots, lanes, verdicts, and the graves of lives not yet settled.
 
 Anonymous memory made before the first fork: 8-byte aligned words, each with one writer. A single
 aligned word is never seen torn (12 million reads, measured); two words may be (2.6 %), so no fact
 is spread over two words without the order of their writing being said.
+
+What belongs to a process is a word of its slot, what belongs to a job a word of the lane it runs in.
+A slot has a range of lanes, given by the parent before the fork. In a range each word of the lanes is a
+column, so that who judges a worker reads the deadlines of all its lanes at once.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import compress
+from typing import NamedTuple, NewType
 
 from jobvisor.supervisor.roster import ROSTER
 
 SLOTS = 256
 GRAVES = 1024
+LANES = 16_384
+"""Of the whole family."""
 
 _HEADER_WORDS = 64
 _SLOT_WORDS = 40
 _GRAVE_WORDS = 16
+_LANE_WORDS = 16
 _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
 _POOLS_AT = _GRAVES_AT + GRAVES * _GRAVE_WORDS
-_WORDS = _POOLS_AT + SLOTS
+_LANES_AT = _POOLS_AT + SLOTS
+_WORDS = _LANES_AT + LANES * _LANE_WORDS
 NOTE_BYTES = 512
 _NOTES_AT = _WORDS * 8
 _BYTES = _NOTES_AT + (SLOTS + 1) * NOTE_BYTES
@@ -39,22 +48,35 @@ PARENT_NOTE = SLOTS
 # Any worker: numbers of tasks that left their process changed (inspection.py), only a hint.
 DIRTY_AT, DIRTY_WORDS = 32, 32
 
-# A slot, by writer and cache line. Child:
+SlotWord = NewType("SlotWord", int)
+LaneWord = NewType("LaneWord", int)
+
+# A slot, by writer and cache line. Child (CLAIM: its last committed one; TURN: when the turn that it is in
+# last moved, 0 while it is in none; LOOP_BEAT: of the loop that its async jobs run on):
 (
-    STATE, OWNER, CLAIM, CURRENT, SINCE, DEADLINE, MEMORY, PROGRESS, BEAT, BATCH, STARTED, REACHED,
-    LACKS_LEDGER, TICKS,
-) = range(14)  # fmt: skip
+    STATE, OWNER, CLAIM, BEAT, TURN, BATCH, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT,
+) = map(SlotWord, range(10))  # fmt: skip
 # parent (LEAVE: this child alone is to leave, where its role is told by a word; FAILURES: deaths in a row
-# at its post before it):
-PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE, FAILURES = range(
-    16, 26
-)
+# at its post before it; FIRST_LANE, LANE_COUNT: its range of lanes):
+(
+    PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE, FAILURES,
+    FIRST_LANE, LANE_COUNT,
+) = map(SlotWord, range(16, 28))  # fmt: skip
+# caretaker (RECALL: the claim up to which nothing may start that has not begun):
+RECALL = SlotWord(32)
+
+# A lane, by writer and cache line. Child (CURRENT_CLAIM and DEADLINE are written before CURRENT; PROGRESS:
+# the number of what its job said last; STARTED: how many jobs it has started; CPU: what its process or
+# thread had used when the job began, in ns):
+(
+    CURRENT, CURRENT_CLAIM, SINCE, DEADLINE, MEMORY, PROGRESS, STARTED, CPU,
+) = map(LaneWord, range(8))  # fmt: skip
 # caretaker:
-RECALL, CANCEL_JOB, CANCEL_CLAIM = range(32, 35)
+CANCEL_JOB, CANCEL_CLAIM = map(LaneWord, range(8, 10))
 
 # States of a child, as it writes them.
-BOOTING, WAITING_STATE, IDLE, TURN, BUSY = range(5)
-STATES = ("booting", "waiting", "idle", "turn", "busy")
+BOOTING, WAITING_STATE, IDLE, BUSY = range(4)
+STATES = ("booting", "waiting", "idle", "busy")
 # States of a slot, as the parent writes them.
 EMPTY, FILLED, BACKOFF = range(3)
 
@@ -88,13 +110,26 @@ class Grave(NamedTuple):
     verdict: int
     at: int
     current: int
-    """The job the board showed, for a life that had no ledger; its claim follows."""
+    """The job the board showed, for a life that had no ledger and thus one lane; its claim follows."""
     claim: int
     role: int
 
 
+class Running(NamedTuple):
+    """A job that runs, or ran when its process died."""
+
+    job: int
+    claim: int
+    lane: int = 0
+    """Its number within the range of its worker."""
+    deadline: int = 0
+    """By CLOCK_MONOTONIC; 0 for none."""
+    progress: str | None = None
+    """How far it last said that it had come (JSON), where a ledger tells it."""
+
+
 class Slot:
-    """One place for a child on the board."""
+    """One place for a child on the board, with the lanes it was given."""
 
     __slots__ = ("_at", "_words", "index")
 
@@ -103,25 +138,80 @@ class Slot:
         self._words = words
         self._at = _HEADER_WORDS + index * _SLOT_WORDS
 
-    def __getitem__(self, word: int) -> int:
+    def __getitem__(self, word: SlotWord) -> int:
         return self._words[self._at + word]
 
-    def __setitem__(self, word: int, value: int) -> None:
+    def __setitem__(self, word: SlotWord, value: int) -> None:
         self._words[self._at + word] = value
 
-    def view(self) -> tuple[memoryview[int], int]:
-        """The memory itself and where the slot begins, for who writes several words for each job."""
-        return self._words, self._at
+    def view(self) -> memoryview[int]:
+        """The words of the slot itself, for who reads or writes them for each job."""
+        return self._words[self._at : self._at + _SLOT_WORDS]
 
     def clear(self) -> None:
-        """For the parent, between two lives."""
-        for word in range(_SLOT_WORDS):
-            self._words[self._at + word] = 0
+        """For the parent, between two lives: all but its range of lanes."""
+        first, count = self._range()
+        _zero(self._words, self._at, _SLOT_WORDS)
+        self.give_lanes(first, count)
+
+    # -- its lanes
+
+    def give_lanes(self, first: int, count: int) -> None:
+        """For the parent, before the fork: a range of the board's lanes, empty ones."""
+        _zero(self._words, _LANES_AT + first * _LANE_WORDS, count * _LANE_WORDS)
+        self[FIRST_LANE], self[LANE_COUNT] = first, count
+
+    def lane(self, number: int) -> memoryview[int]:
+        """The words of one of its lanes, for its child: `slot.lane(0)[CURRENT]`. Raises IndexError."""
+        return self.lanes()[number]
+
+    def lanes(self) -> list[memoryview[int]]:
+        """The words of each of its lanes; fewer, or none, while its parent gives it up."""
+        first, count = self._range()
+        at = _LANES_AT + first * _LANE_WORDS
+        end = at + count * _LANE_WORDS
+        return [self._words[at + number : end : count] for number in range(count)]
+
+    def column(self, word: LaneWord) -> list[int]:
+        """One word of each of its lanes."""
+        first, count = self._range()
+        at = _LANES_AT + first * _LANE_WORDS + word * count
+        return self._words[at : at + count].tolist()
+
+    def running(self) -> list[Running]:
+        """The jobs that run in its lanes."""
+        currents = self.column(CURRENT)
+        if not any(currents):
+            return []
+        claims, deadlines = self.column(CURRENT_CLAIM), self.column(DEADLINE)
+        rows = zip(currents, claims, range(len(currents)), deadlines, strict=False)
+        return [Running(*row) for row in rows if row[0]]
+
+    def first_deadline(self) -> int:
+        """The earliest one of its running jobs, 0 where none has one."""
+        currents = self.column(CURRENT)
+        if not any(currents):
+            return 0
+        return min(filter(None, compress(self.column(DEADLINE), currents)), default=0)
+
+    @property
+    def started(self) -> int:
+        """How many jobs its child has started."""
+        return sum(self.column(STARTED))
+
+    def _range(self) -> tuple[int, int]:
+        return self[FIRST_LANE], self[LANE_COUNT]
+
+
+def _zero(words: memoryview[int], at: int, count: int) -> None:
+    words[at : at + count] = memoryview(bytes(count * 8)).cast("q")
 
 
 def state_name(slot: Slot) -> str:
     """What its child says that it does; "?" where a child has written what is no state."""
     state = slot[STATE]
+    if slot[TURN] and not any(slot.column(CURRENT)):
+        return "turn"
     return STATES[state] if 0 <= state < len(STATES) else "?"
 
 
@@ -145,8 +235,8 @@ class Board:
         return [slot for slot in self.slots if slot[SLOT_STATE] == FILLED]
 
     def busy(self) -> list[Slot]:
-        """The workers that are in a turn or a job."""
-        return [slot for slot in self.workers() if slot[STATE] >= TURN]
+        """The workers that are in a turn, or hold jobs."""
+        return [slot for slot in self.workers() if slot[STATE] == BUSY or slot[TURN]]
 
     def workers(self) -> list[Slot]:
         """The slots that have a child which runs jobs."""
