@@ -33,6 +33,10 @@ from jobvisor.jobs.values import (
 )
 
 PROCESSES_MAX = 240
+CONCURRENCY_MAX = 1000
+"""Lanes of one worker."""
+LANES_MAX = 16_384
+"""Of one family."""
 """Workers of one family: the board has 256 slots, and the rest is kept for the other roles."""
 
 SCHEMA_NAME = "jobvisor"

@@ -113,6 +113,10 @@ LINES: dict[str, tuple[int, str]] = {
     "child_died": (logging.ERROR, "{role} pid {pid} died: {cause}; its job was {job}"),
     "child_backoff": (logging.WARNING, "{role} keeps dying; next start in {delay}"),
     "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; its job is {job}"),
+    "lanes_short": (
+        logging.WARNING,
+        "{name} gets {count} lanes and not {wanted}: no more are free side by side",
+    ),
     "fork_failed": (logging.ERROR, "cannot fork a {role}: {error}; next try in {delay}"),
     "trial_failed": (logging.ERROR, "the new code cannot be taken up: {error}"),
     "boot_failed": (logging.ERROR, "{role} cannot start: {error}"),

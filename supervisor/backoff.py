@@ -6,7 +6,7 @@ import random
 
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.log import say
-from jobvisor.supervisor.board import BORN, STARTED
+from jobvisor.supervisor.board import BORN
 from jobvisor.supervisor.crew import Post
 
 USEFUL_NS = 10 * SECOND  # a ready child that lived this long is replaced at once
@@ -16,7 +16,7 @@ DOUBLINGS_MAX = 20
 
 def was_useful(post: Post, now: int, *, ready: bool) -> bool:
     """Whether the life that ends here ran a job, or was there long enough to have run one."""
-    return bool(post.slot[STARTED]) or (ready and now - post.slot[BORN] > USEFUL_NS)
+    return bool(post.slot.started) or (ready and now - post.slot[BORN] > USEFUL_NS)
 
 
 def schedule(post: Post, now: int) -> None:

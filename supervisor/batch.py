@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.store import Store
-from jobvisor.supervisor.board import BATCH, BUSY, STARTED, STATE
+from jobvisor.supervisor.board import AHEAD
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.lane import Lane
@@ -46,9 +46,7 @@ class Batch:
         self._store.step_aside()
         self._events.tell()
         self._clean.hold(self._store.descriptors())
-        slot = self._slot
-        slot[BATCH] = len(jobs)
-        slot[STATE] = BUSY
+        self._slot[AHEAD] = len(jobs) - 1
         self._turns.wake_watchers()
         began = self._clock.monotonic_ns()
         self._pace.began(began)
@@ -75,8 +73,7 @@ class Batch:
         took = self._lane.run(job)
         if took is None:
             return False
-        started = self._slot[STARTED]
-        if self._max_jobs and started >= self._max_jobs:
+        if self._max_jobs and (started := self._slot.started) >= self._max_jobs:
             self._fitness.leave("recycled", reason=f"it has run {started} jobs")
         if self._inspection.is_due(job.task, took):
             self._fitness.look_over(job)

@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from itertools import compress
 from typing import NamedTuple, NewType
 
+from jobvisor.jobs.keys import LANES_MAX
 from jobvisor.supervisor.roster import ROSTER
 
 SLOTS = 256
 GRAVES = 1024
-LANES = 16_384
-"""Of the whole family."""
 
 _HEADER_WORDS = 64
 _SLOT_WORDS = 40
@@ -30,7 +29,7 @@ _LANE_WORDS = 16
 _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
 _POOLS_AT = _GRAVES_AT + GRAVES * _GRAVE_WORDS
 _LANES_AT = _POOLS_AT + SLOTS
-_WORDS = _LANES_AT + LANES * _LANE_WORDS
+_WORDS = _LANES_AT + LANES_MAX * _LANE_WORDS
 NOTE_BYTES = 512
 _NOTES_AT = _WORDS * 8
 _BYTES = _NOTES_AT + (SLOTS + 1) * NOTE_BYTES
@@ -52,9 +51,10 @@ SlotWord = NewType("SlotWord", int)
 LaneWord = NewType("LaneWord", int)
 
 # A slot, by writer and cache line. Child (CLAIM: its last committed one; TURN: when the turn that it is in
-# last moved, 0 while it is in none; LOOP_BEAT: of the loop that its async jobs run on):
+# last moved, 0 while it is in none; AHEAD: how many jobs it has claimed and not begun, or some more;
+# LOOP_BEAT: of the loop that its async jobs run on):
 (
-    STATE, OWNER, CLAIM, BEAT, TURN, BATCH, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT,
+    STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT,
 ) = map(SlotWord, range(10))  # fmt: skip
 # parent (LEAVE: this child alone is to leave, where its role is told by a word; FAILURES: deaths in a row
 # at its post before it; FIRST_LANE, LANE_COUNT: its range of lanes):
@@ -94,6 +94,7 @@ VERDICTS = (
 VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
 
 FOREVER = 2**63 - 1
+JOBS_TOLD = 10
 
 _RUNS_JOBS = frozenset(row.number for row in ROSTER.values() if row.runs_jobs)
 
@@ -213,6 +214,12 @@ def state_name(slot: Slot) -> str:
     if slot[TURN] and not any(slot.column(CURRENT)):
         return "turn"
     return STATES[state] if 0 <= state < len(STATES) else "?"
+
+
+def jobs_text(slot: Slot) -> str:
+    """The jobs that run there, for a line of a log: of many the first few."""
+    jobs = [str(job) for job in slot.column(CURRENT) if job]
+    return ", ".join([*jobs[:JOBS_TOLD], *(["..."] if jobs[JOBS_TOLD:] else [])]) or "none"
 
 
 class Board:

@@ -8,14 +8,15 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Life, Store
-from jobvisor.supervisor.board import Board, Grave
+from jobvisor.supervisor.board import Board, Grave, Running
 from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.guilt import seen
 from jobvisor.supervisor.layout import find_file
-from jobvisor.supervisor.ledger import retire
 from jobvisor.supervisor.oom import OomWatch
 from jobvisor.supervisor.roster import role_name
-from jobvisor.supervisor.settle import death_of, is_of_one_life, settle, tell, tell_strange
+from jobvisor.supervisor.settle import is_of_one_life, settle, tell, tell_strange
+from jobvisor.supervisor.spares import retire
 from jobvisor.supervisor.status import Status
 
 
@@ -70,22 +71,23 @@ class Burial:
         found = read_ledger_of(self._state.ledgers, grave.owner, self._clock)
         name = role_name(grave.role, grave.slot)
         life = Life(grave.owner, self._family, name, HOST, boot_id(), pid_namespace(), grave.pid, 0)
-        # The board knows as well, for a worker that had no file to write to.
-        current = found.header.current if found else grave.current
-        claim = found.header.claim if found else grave.claim
-        held = self._store.held(current, grave.owner, claim) if current else None
-        oom = bool(grave.status) and self._oom.killed_at(grave.at)
-        death = death_of(grave, held, current, claim, oom=oom)
+        # The board knows as well, for a worker that had no file to write to: it ran one lane.
+        running = found.running if found else _shown(grave)
+        cause = seen(grave, oom=bool(grave.status) and self._oom.killed_at(grave.at))
         records = found.records if found else []
-        applied = settle(
-            self._store, life, records, (current, claim), death, forget=self._forget,
-            progress=found.progress if found else None,
-        )  # fmt: skip
-        tell(applied, self._state.rejected)
+        settled = settle(self._store, life, records, running, cause, forget=self._forget)
+        tell(settled.applied, self._state.rejected)
         tell_strange(found, self._state.rejected)
+        job, death = settled.foremost or (0, None)
         if grave.status:
-            say("settled", name=name, pid=grave.pid, applied=applied.changed, cause=death.text)
-        if grave.status or held:  # who left by itself has not died
-            self._status.note_death(grave, death if held else None, current if held else 0)
+            told = death.text if death else cause.text
+            applied = settled.applied.changed
+            say("settled", name=name, pid=grave.pid, applied=applied, cause=told)
+        if grave.status or settled.ended:  # who left by itself has not died
+            self._status.note_death(grave, death, job)
         if found is not None and path is not None:
             retire(self._state.ledgers, path)
+
+
+def _shown(grave: Grave) -> tuple[Running, ...]:
+    return (Running(grave.current, grave.claim),) if grave.current else ()

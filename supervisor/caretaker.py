@@ -20,12 +20,10 @@ from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.board import (
     BUSY,
     CARETAKER_WATCHES,
-    CLAIM,
-    CURRENT,
-    DEADLINE,
     DRAINED,
     DRAINING,
     IDLE,
+    LANE_COUNT,
     LEAVE,
     OWNER,
     PID,
@@ -37,11 +35,13 @@ from jobvisor.supervisor.board import (
     TICKS,
     TURN,
     WAITING_STATE,
+    Running,
     Slot,
 )
 from jobvisor.supervisor.burial import Burial
-from jobvisor.supervisor.evidence import read_progress_of
+from jobvisor.supervisor.evidence import read_running
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.layout import find_file
 from jobvisor.supervisor.lease import Lease
 from jobvisor.supervisor.oom import READ_EVERY
 from jobvisor.supervisor.recall import Recall
@@ -73,7 +73,8 @@ class Caretaker(Role):
         self._config = config
         self._state = StateDir(config.family.state_dir)
         self._forget = config.retention.succeeded_ms == 0
-        self._progress_seen: dict[int, int] = {}
+        self._progress_seen: dict[int, list[int]] = {}
+        self._progress_after = -1  # the lane whose job was told of last
         self._waiting = False
         self._failures = 0
         self._try_at = 0  # when an absent database is tried again
@@ -271,20 +272,49 @@ class Caretaker(Role):
 
     def _carry_progress(self) -> float | None:
         for slot in self.board.busy():
-            seen, owner, current, claim = slot[PROGRESS], slot[OWNER], slot[CURRENT], slot[CLAIM]
-            if current and seen and self._progress_seen.get(owner) != seen:
-                told = read_progress_of(self._state.ledgers, owner)
-                if told is not None and told.job == current and slot[CURRENT] == current:
-                    self._progress_seen[owner] = seen
-                    self._store.progress(current, owner, claim, told.text)
+            owner, said = slot[OWNER], slot.column(PROGRESS)
+            if (
+                len(said) == slot[LANE_COUNT]
+                and any(said)
+                and self._progress_seen.get(owner) != said
+            ):
+                self._carry_progress_of(owner, said)
         if len(self._progress_seen) > 1000:
             self._progress_seen.clear()  # owners come and go; written once more at the worst
         return None
 
+    def _carry_progress_of(self, owner: int, said: list[int]) -> None:
+        """Of each lane where something was said since the last look; after a while the rest waits."""
+        seen = self._progress_seen.setdefault(owner, [0] * len(said))
+        until = self.clock.monotonic_ns() + int(TICK * SECOND)
+        for run in self._said_since(owner, said, seen):
+            # The board first: what is said in between is told once more.
+            seen[run.lane] = said[run.lane]
+            self._store.progress(run.job, owner, run.claim, run.progress or "")
+            self._progress_after = run.lane
+            if self.clock.monotonic_ns() > until:
+                return
+
+    def _said_since(self, owner: int, said: list[int], seen: list[int]) -> list[Running]:
+        """What was said in these lanes, beginning behind the one that was told last."""
+        path = find_file(self._state.ledgers, owner)
+        found = (
+            []
+            if path is None
+            else [
+                run
+                for run in read_running(path, owner)
+                if run.progress is not None and said[run.lane] != seen[run.lane]
+            ]
+        )
+        after = self._progress_after
+        return sorted(found, key=lambda run: (run.lane <= after, run.lane))
+
     def _promote(self) -> float | None:
         """A claim promotes; while all workers are busy nobody claims."""
         workers = self.board.workers()
-        if all(slot[STATE] == BUSY for slot in workers) and self._store.look(()).due_ms == 0:
+        claims = any(slot[STATE] != BUSY or slot[TURN] for slot in workers)
+        if not claims and self._store.look(()).due_ms == 0:
             self._store.promote()
         return None
 
@@ -309,9 +339,8 @@ class Caretaker(Role):
     def _look_drained(self) -> float | None:
         if not self.board[DRAINING] or self.board[DRAINED]:
             return None
-        workers = self.board.workers()
         # A journal may hold a retry that no row shows yet: only resting workers tell the truth.
-        if any(slot[STATE] in (BUSY, TURN) for slot in workers):
+        if self.board.busy():
             return None
         if not self._store.has_work(self._config.queues, self.seat.family):
             self.board[DRAINED] = 1
@@ -346,12 +375,10 @@ class Caretaker(Role):
     def _stand_in_for_parent(self) -> None:
         """Kill what is past its deadline, settle what has died, until the last has left."""
         for slot in self.board.busy():
-            deadline, current = slot[DEADLINE], slot[CURRENT]
+            late = self._rescue.first_overdue(slot.running())
             identity = self._identity_of(slot)
-            if identity is None or not current or current != slot[CURRENT]:
-                continue
-            if deadline and self.clock.monotonic_ns() > deadline and identity.alive():
-                self._rescue.kill_overdue(slot[OWNER], identity.pid, current)
+            if late is not None and identity is not None and identity.alive():
+                self._rescue.kill_overdue(slot[OWNER], identity.pid, late)
         self._rescue.scan_ledgers(self._state.ledgers)
 
     # -- the end

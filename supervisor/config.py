@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobvisor.jobs.errors import ConfigError
-from jobvisor.jobs.keys import PROCESSES_MAX
+from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.settings import Settings
 from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
@@ -68,6 +68,8 @@ class Workers:
     batch_max: int
     max_jobs: int
     max_memory: int
+    concurrency: int = 1
+    """Its lanes. Not to be configured yet: a worker runs one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ def _build(source: Source, path: str | None) -> Config:
     source.check_names()
     _check_memory(source.name, database["url"])
     _check_total(source.name, workers)
+    check_lanes(source.name, workers)
     return Config(
         database=Database(**_in_ms(database, "poll", "connect_timeout")),
         tasks=Tasks(**tasks),
@@ -203,4 +206,15 @@ def _check_total(source: str, pools: tuple[Workers, ...]) -> None:
         raise ConfigError(
             f"{source}: [workers] processes add up to {total} over {len(pools)} pools; "
             f"one family has at most {PROCESSES_MAX}"
+        )
+
+
+def check_lanes(source: str, pools: tuple[Workers, ...]) -> None:
+    """ConfigError where the board has not enough lanes for all workers and those that a reload adds."""
+    lanes = sum(pool.processes * pool.concurrency for pool in pools)
+    if 2 * lanes > LANES_MAX:
+        raise ConfigError(
+            f"{source}: [workers] processes times concurrency adds up to {lanes} over {len(pools)} pools; "
+            f"one family has at most {LANES_MAX // 2}, which is half of what there is: in a reload old and "
+            "new workers run beside each other"
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import SLOTS, Board, Slot
+from jobvisor.supervisor.ranges import NONE, Range, Ranges
 from jobvisor.supervisor.roster import RoleRow
 
 
@@ -16,6 +18,7 @@ class Post:
     slot: Slot
     role: RoleRow
     pool: int = 0
+    lanes: Range = NONE
     pid: int = 0  # 0: nobody is here
     owner: int = 0
     failures: int = 0  # deaths and failed forks in a row
@@ -24,8 +27,8 @@ class Post:
     leaving: str = ""  # why it was asked to leave: stop, reload, scale
     leave_by: int = 0
     killed: bool = False
-    cancel_since: int = 0
-    cancel_of: tuple[int, int] = field(default=(0, 0))
+    cancels: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Jobs (and claims) that were asked to end, and since when."""
 
     @property
     def name(self) -> str:
@@ -35,7 +38,8 @@ class Post:
     def vacate(self) -> None:
         """Its child has ended and is buried."""
         self.pid = 0
-        self.leaving, self.leave_by, self.killed, self.cancel_of = "", 0, False, (0, 0)
+        self.leaving, self.leave_by, self.killed = "", 0, False
+        self.cancels.clear()
 
 
 class Crew:
@@ -45,6 +49,7 @@ class Crew:
         self._board = board
         self._posts: list[Post] = []
         self._free = list(range(SLOTS - 1, -1, -1))
+        self._ranges = Ranges()
 
     def __iter__(self) -> Iterator[Post]:
         """The posts as of now; one may be removed while they are gone through."""
@@ -62,9 +67,23 @@ class Crew:
         self._posts.append(post)
         return post
 
+    def give_lanes(self, post: Post, lanes: int) -> None:
+        """Before the fork of its child: so many lanes, the same as before where the number is the same.
+
+        Where no piece of the board has so many free it is the largest one: said, and less than asked for.
+        """
+        if post.lanes.length != lanes:
+            self._ranges.give_back(post.lanes)
+            post.lanes = self._ranges.take(lanes)
+            if post.lanes.length < lanes:
+                say("lanes_short", name=post.name, count=post.lanes.length, wanted=lanes)
+        post.slot.give_lanes(*post.lanes)
+
     def remove(self, post: Post) -> None:
-        """A post that nobody holds is given up, and its slot is free."""
+        """A post that nobody holds is given up, and its slot and its lanes are free."""
         post.slot.clear()
+        post.slot.give_lanes(*NONE)
+        self._ranges.give_back(post.lanes)
         self._posts.remove(post)
         self._free.append(post.slot.index)
         self._free.sort(reverse=True)

@@ -17,29 +17,43 @@ from typing import Any, NamedTuple
 
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.identity import boot_id
+from jobvisor.jobs.keys import CONCURRENCY_MAX
 from jobvisor.jobs.store import Record
-from jobvisor.supervisor.board import Grave
+from jobvisor.supervisor.board import Grave, Running
 from jobvisor.supervisor.layout import (
     BOOT_AT,
     CHECKED,
     CHECKED_1,
+    CURRENT_AT,
     DATABASE_AT,
+    DEADLINE_AT,
     DEATH,
     DEATH_AT,
+    FIRST_LANE_AT,
     HEAD,
+    HEAD_AT,
     HOST_AT,
-    JOURNAL_AT,
+    LANE,
+    LANE_BYTES,
+    LANE_CLAIM,
+    LANE_CURRENT,
+    LANE_DEADLINE,
     LAYOUTS,
     MAGIC,
+    OLD_JOURNAL_AT,
+    OLD_PROGRESS_AT,
+    OLD_SIZE,
     OUTCOME,
     PREFIX,
     PROGRESS,
-    PROGRESS_AT,
-    SIZE,
+    PROGRESS_MAX,
+    SECOND_TAIL_AT,
     TAIL_AT,
+    Plan,
     find_file,
     padded,
     parse_name,
+    plan,
 )
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.roster import WORKER
@@ -62,19 +76,13 @@ class Strange(NamedTuple):
     body: bytes
 
 
-class Progress(NamedTuple):
-    """How far a job last said that it had come (JSON)."""
-
-    job: int
-    text: str
-
-
 class Read(NamedTuple):
     """A ledger as somebody else found it."""
 
     header: Header
     records: list[Record]
-    progress: Progress | None = None
+    running: tuple[Running, ...] = ()
+    """The jobs that its lanes were in."""
     strange: tuple[Strange, ...] = ()
     grave: Grave | None = None
     """How its parent saw it end, where that family left before it was settled."""
@@ -99,7 +107,7 @@ def read_ledger(
 ) -> Read | Unread | None:
     """Read the ledger of a life; None if the file is gone.
 
-    `current` is read before the journal: a job that ended in between is then in both, never in
+    What runs is read before the journal: a job that ended in between is then in both, never in
     neither. Records of an earlier boot have no age, since that boot's clock is gone.
     """
     try:
@@ -107,83 +115,145 @@ def read_ledger(
     except FileNotFoundError:
         return None
     try:
-        header, layout = _read_header(descriptor)
-        if isinstance(header, Unread):
-            return header
+        file = _opened(descriptor)
+        if isinstance(file, Unread):
+            return file
+        header = file.header
         if header.owner != owner:
             return Unread.FOREIGN
-        words = HEAD.unpack(os.pread(descriptor, HEAD.size, 0))
-        tail, head = words[TAIL_AT], words[-1] if layout > 1 else JOURNAL_AT
-        journal = b""
-        if JOURNAL_AT <= head < tail <= SIZE:
-            journal = os.pread(descriptor, tail - head, head)
-        progress = _read_progress(descriptor)
-        grave = _read_grave(descriptor, header)
+        running = tuple(file.running())
+        journals = file.journals()
+        grave = _read_grave(descriptor, header, running)
     finally:
         os.close(descriptor)
     now = clock.boottime_ns() if header.boot_id == (boot or boot_id()) else None
     records: list[Record] = []
     strange: list[Strange] = []
-    for found in _parse(journal, layout, owner, now):
-        (records if isinstance(found, Record) else strange).append(found)  # type: ignore[arg-type]
-    return Read(header, records, progress, tuple(strange), grave)
+    for journal in journals:
+        for found in _parse(journal, file.layout, owner, now):
+            (records if isinstance(found, Record) else strange).append(found)  # type: ignore[arg-type]
+    return Read(header, records, running, tuple(strange), grave)
 
 
-def read_progress_of(folder: str, owner: int) -> Progress | None:
-    """How far the job of a life last said that it had come."""
-    path = find_file(folder, owner)
+def read_running(path: str, owner: int) -> list[Running]:
+    """The jobs that a life is in, with how far each last said that it had come."""
     try:
-        descriptor = os.open(path or "", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None  # its worker has just left
+        return []  # its worker has just left
     try:
-        return _read_progress(descriptor)
+        file = _opened(descriptor)
+        return [] if isinstance(file, Unread) or file.header.owner != owner else file.running()
     finally:
         os.close(descriptor)
 
 
-def _read_header(descriptor: int) -> tuple[Header | Unread, int]:
-    data = os.pread(descriptor, PROGRESS_AT, 0)
-    if len(data) < PROGRESS_AT:
-        return Unread.NOT_BEGUN, 0
-    magic, layout, owner, claim, current, deadline, _tail, pid, ticks, namespace, family, _head = (
-        HEAD.unpack_from(data)
+def _opened(descriptor: int) -> _File | Unread:
+    data = os.pread(descriptor, FIRST_LANE_AT, 0)
+    if len(data) < FIRST_LANE_AT:
+        return Unread.NOT_BEGUN
+    magic, layout, owner, claim, lanes, _, _, pid, ticks, namespace, family, _ = HEAD.unpack_from(
+        data
     )
     if magic == 0:
-        return Unread.NOT_BEGUN, 0
+        return Unread.NOT_BEGUN
     if magic != MAGIC or layout not in LAYOUTS:
-        return Unread.UNKNOWN, 0
+        return Unread.UNKNOWN
     boot, database, host = (
         data[at : at + size].rstrip(b"\0").decode(errors="replace")
         for at, size in (BOOT_AT, DATABASE_AT, HOST_AT)
     )
+    if layout < _WITH_LANES:
+        lanes = 1
+    elif not 0 < lanes <= CONCURRENCY_MAX or os.fstat(descriptor).st_size != plan(lanes).size:
+        return Unread.UNKNOWN  # nothing that this release writes
     header = Header(
-        owner, claim, current, deadline, pid, ticks, namespace, family, boot, database, host
+        owner, pid, ticks, namespace, family, boot, database, host, lanes=lanes, claim=claim
     )
-    return header, layout
+    return (_File if layout == _WITH_LANES else _OldFile)(descriptor, header, layout)
 
 
-def _read_grave(descriptor: int, header: Header) -> Grave | None:
+_WITH_LANES = 3
+
+
+class _File:
+    """An open ledger of the layout that this release writes."""
+
+    def __init__(self, descriptor: int, header: Header, layout: int) -> None:
+        self._descriptor = descriptor
+        self.header = header
+        self.layout = layout
+        self._plan: Plan = plan(header.lanes)
+
+    def running(self) -> list[Running]:
+        """What stands on the sheets of its lanes."""
+        data = os.pread(self._descriptor, self.header.lanes * LANE_BYTES, FIRST_LANE_AT)
+        found = []
+        for lane, at in enumerate(range(0, len(data), LANE_BYTES)):
+            words = LANE.unpack_from(data, at)
+            job = words[LANE_CURRENT]
+            if job:
+                told = data[at + LANE.size : at + LANE_BYTES]
+                text = _progress_of(job, told, self._descriptor, FIRST_LANE_AT + at + LANE.size)
+                found.append(Running(job, words[LANE_CLAIM], lane, words[LANE_DEADLINE], text))
+        return found
+
+    def journals(self) -> list[bytes]:
+        """What is recorded: with several lanes in two halves, of which the second has no head."""
+        words = self._words(SECOND_TAIL_AT + 1)
+        (begin, end), *second = self._plan.journals
+        found = [(max(begin, words[HEAD_AT]), words[TAIL_AT], end)]
+        found += [(begin, words[SECOND_TAIL_AT], end) for begin, end in second]
+        return [self._between(*each) for each in found]
+
+    def _words(self, count: int) -> list[int]:
+        return memoryview(os.pread(self._descriptor, count * 8, 0)).cast("q").tolist()
+
+    def _between(self, head: int, tail: int, end: int) -> bytes:
+        return os.pread(self._descriptor, tail - head, head) if head < tail <= end else b""
+
+
+class _OldFile(_File):
+    """One of a release before 0.4."""
+
+    def running(self) -> list[Running]:
+        """The one job that its header tells."""
+        words = self._words(HEAD_AT + 1)
+        job = words[CURRENT_AT]
+        if not job:
+            return []
+        size = PROGRESS.size + PROGRESS_MAX
+        told = os.pread(self._descriptor, size, OLD_PROGRESS_AT)
+        text = _progress_of(job, told, self._descriptor, OLD_PROGRESS_AT)
+        return [Running(job, self.header.claim, 0, words[DEADLINE_AT], text)]
+
+    def journals(self) -> list[bytes]:
+        """One, which in layout 1 has no head."""
+        words = self._words(HEAD_AT + 1)
+        head = words[HEAD_AT] if self.layout > 1 else OLD_JOURNAL_AT
+        return [self._between(max(head, OLD_JOURNAL_AT), words[TAIL_AT], OLD_SIZE)]
+
+
+def _read_grave(descriptor: int, header: Header, running: tuple[Running, ...]) -> Grave | None:
     owner, status, verdict, job, claim = DEATH.unpack(os.pread(descriptor, DEATH.size, DEATH_AT))
     if owner != header.owner:
         return None
+    current = running[0] if running else Running(0, header.claim)
     return Grave(
         owner=owner, pid=header.pid, slot=-1, status=status, verdict_job=job, verdict_claim=claim,
-        verdict=verdict, at=0, current=header.current, claim=header.claim, role=WORKER.number,
+        verdict=verdict, at=0, current=current.job, claim=current.claim, role=WORKER.number,
     )  # fmt: skip
 
 
-def _read_progress(descriptor: int) -> Progress | None:
-    """None while it is being written or is unset, and where it is not what we write."""
-    data = os.pread(descriptor, JOURNAL_AT - PROGRESS_AT, PROGRESS_AT)
-    if len(data) < PROGRESS.size:
+def _progress_of(job: int, told: bytes, descriptor: int, at: int) -> str | None:
+    """What a job said; None while it is being written, of another job, or not what we write."""
+    sequence, length, of = PROGRESS.unpack_from(told)
+    if of != job or sequence == 0 or sequence % 2:
         return None
-    sequence, length, job = PROGRESS.unpack_from(data)
-    again, _, _ = PROGRESS.unpack(os.pread(descriptor, PROGRESS.size, PROGRESS_AT))
-    if sequence == 0 or sequence % 2 or sequence != again:
+    again, _, _ = PROGRESS.unpack(os.pread(descriptor, PROGRESS.size, at))
+    if sequence != again:
         return None
-    text = _progress_text(data[PROGRESS.size : PROGRESS.size + length])
-    return None if text is None else Progress(job, text)
+    return _progress_text(told[PROGRESS.size : PROGRESS.size + length])
 
 
 def _progress_text(data: bytes) -> str | None:

@@ -12,10 +12,11 @@ from jobvisor.supervisor.board import (
     BEAT,
     BOOTING,
     BORN,
+    BUSY,
     CANCEL_CLAIM,
     CANCEL_JOB,
-    CLAIM,
     CURRENT,
+    CURRENT_CLAIM,
     DEADLINE,
     MEMORY,
     STATE,
@@ -24,6 +25,7 @@ from jobvisor.supervisor.board import (
     VERDICT_CLAIM,
     VERDICT_CODES,
     VERDICT_JOB,
+    jobs_text,
 )
 from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.config import Supervision
@@ -82,7 +84,7 @@ class Judge:
         post.killed = True
         say(
             "child_verdict", role=post.name, pid=post.pid, reason=reason,
-            job=job or slot[CURRENT] or "none",
+            job=job or jobs_text(slot),
         )  # fmt: skip
         kill_group(post.pid)
 
@@ -98,34 +100,54 @@ class Judge:
 
     def _judge_turn(self, post: Post, now: int) -> None:
         slot = post.slot
-        if slot[STATE] == TURN and slot[BEAT] and now - slot[BEAT] > STUCK_NS:
+        if slot[TURN] and now - slot[TURN] > STUCK_NS:
             self.condemn(post, "stuck")
 
     def _judge_job(self, post: Post, family: Supervision, now: int) -> None:
         slot = post.slot
-        # The deadline was written before `current`, and the next one comes after it is 0 again:
-        # read between two equal looks at `current` it is this job's.
-        current, claim = slot[CURRENT], slot[CLAIM]
-        deadline = slot[DEADLINE]
-        if not current or slot[CURRENT] != current or slot[CLAIM] != claim:
+        if slot[STATE] != BUSY:
             return
-        if deadline and now >= deadline:
-            self.condemn(post, "timeout", current, claim)
-        elif (slot[CANCEL_JOB], slot[CANCEL_CLAIM]) == (current, claim):
-            if post.cancel_of != (current, claim):
-                post.cancel_of, post.cancel_since = (current, claim), now
-            elif now - post.cancel_since > family.cancel_grace_ms * 1_000_000:
-                self.condemn(post, "cancel", current, claim)
+        first = slot.first_deadline()
+        if first and now >= first:
+            self._judge_deadlines(post, now)
+        if post.cancels or any(slot.column(CANCEL_JOB)):
+            self._judge_cancels(post, family.cancel_grace_ms * 1_000_000, now)
+
+    def _judge_deadlines(self, post: Post, now: int) -> None:
+        for words in post.slot.lanes():
+            # The deadline was written before `current`, and the next one comes after it is 0 again:
+            # read between two equal looks at `current` it is this job's.
+            run = _run_of(words)
+            deadline = words[DEADLINE]
+            if run[0] and deadline and now >= deadline and _run_of(words) == run:
+                self.condemn(post, "timeout", *run)
+                return
+
+    def _judge_cancels(self, post: Post, grace: int, now: int) -> None:
+        words = (CURRENT, CURRENT_CLAIM, CANCEL_JOB, CANCEL_CLAIM)
+        rows = zip(*(post.slot.column(word) for word in words), strict=False)
+        asked = [row[:2] for row in rows if row[0] and row[:2] == row[2:]]
+        post.cancels = {run: post.cancels.get(run, now) for run in asked}
+        for run, since in post.cancels.items():
+            if now - since > grace:
+                self.condemn(post, "cancel", *run)
+                return
 
     def _judge_memory(self) -> None:
         """One look at all processes for all jobs that have a limit."""
         limited = [
-            (post, post.slot[CURRENT], post.slot[CLAIM], post.slot[MEMORY])
+            (post, words, _run_of(words), words[MEMORY])
             for post in self._crew.living()
-            if Check.JOB in post.role.checks and post.slot[MEMORY] and post.slot[CURRENT]
+            if Check.JOB in post.role.checks and any(post.slot.column(MEMORY))
+            for words in post.slot.lanes()
+            if words[MEMORY] and words[CURRENT]
         ]
         resident = resident_of({post.pid for post, *_ in limited}) if limited else {}
-        for post, current, claim, limit in limited:
-            same = (post.slot[CURRENT], post.slot[CLAIM]) == (current, claim)
-            if same and resident[post.pid] > limit:
-                self.condemn(post, "memory", current, claim)
+        for post, words, run, limit in limited:
+            if run[0] and _run_of(words) == run and resident[post.pid] > limit:
+                self.condemn(post, "memory", *run)
+
+
+def _run_of(words: memoryview[int]) -> tuple[int, int]:
+    """The job that runs in a lane, and its claim."""
+    return words[CURRENT], words[CURRENT_CLAIM]

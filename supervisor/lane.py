@@ -18,6 +18,7 @@ from jobvisor.supervisor.board import (
     CANCEL_CLAIM,
     CANCEL_JOB,
     CURRENT,
+    CURRENT_CLAIM,
     DEADLINE,
     FOREVER,
     LEASE_UNTIL,
@@ -33,6 +34,7 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.layout import INLINE
 from jobvisor.supervisor.ledger import Entry, Ledger
+from jobvisor.supervisor.sheet import Sheet
 
 
 class Lane:
@@ -54,14 +56,15 @@ class Lane:
     ) -> None:
         """`leaving` is asked before each job, `stopping` by a job; `commit` keeps what no ledger takes."""
         self._board = board
-        self._slot = slot
-        self._words, self._at = slot.view()
+        self._slot = slot.view()
+        self._words = slot.lane(0)
         self._clock = clock
         self._leaving = leaving
         self._stopping = stopping
         self._recorded = recorded
         self._commit = commit
-        self.ledger: Ledger | None = None
+        self._ledger: Ledger | None = None
+        self._sheet: Sheet | None = None
         self.claim = 0
         self.claimed_ns = 0
         self.ended_ns = 0
@@ -70,23 +73,32 @@ class Lane:
         """The job that runs, or has run and is not recorded yet."""
         self._progress = (0, b"")  # a job, and how far it last said that it had come
 
+    def use(self, ledger: Ledger) -> None:
+        """Keep what runs, and how it ends, in this ledger from now on."""
+        self._ledger, self._sheet = ledger, ledger.sheets[0]
+
+    def claimed(self, claim: int) -> None:
+        """After the COMMIT of a turn: what runs from now on is of this claim."""
+        self._words[CURRENT_CLAIM] = claim
+        if self._sheet is not None:
+            self._sheet.claimed(claim)
+
     def run(self, job: Claimed) -> int | None:
         """Run one job and record its outcome: how many ns it took, None where it must not start."""
-        # Straight into the words of the slot: half a microsecond less for each job.
-        words, at, ledger = self._words, self._at, self.ledger
+        words, sheet = self._words, self._sheet
         began = self._clock.monotonic_ns()
         ends = began + min(job.timeout_ms, DURATION_MAX_MS) * 1_000_000 if job.timeout_ms else 0
         # Publish, then look. The other order ran 1.8 % of recalled jobs twice (simulated).
-        words[at + MEMORY] = job.memory_bytes
-        words[at + DEADLINE] = ends
-        words[at + SINCE] = began
-        if ledger is not None:
-            ledger.publish(job.id, ends)
-        words[at + CURRENT] = job.id
+        words[MEMORY] = job.memory_bytes
+        words[DEADLINE] = ends
+        words[SINCE] = began
+        if sheet is not None:
+            sheet.publish(job.id, ends)
+        words[CURRENT] = job.id
         if self._must_withdraw(job):
             self.withdraw()
             return None
-        words[at + STARTED] += 1
+        words[STARTED] += 1
         self.current = job
         self._progress = (0, b"")
         outcome = self.execution.run(job, ends, waited_ns=began - self.claimed_ns)
@@ -94,27 +106,33 @@ class Lane:
         took = ended - began
         self._record(job, outcome, took)
         self.current = None
-        words[at + CURRENT] = 0
-        if ledger is not None:
-            ledger.withdraw()
+        words[CURRENT] = 0
+        if sheet is not None:
+            sheet.withdraw()
         return took
 
     def _must_withdraw(self, job: Claimed) -> bool:
-        board, words, at = self._board, self._words, self._at
+        board, words = self._board, self._words
         lease = board[LEASE_UNTIL]
         return (
             board[STOP] != RUN
-            or words[at + RECALL] == self.claim
-            or (words[at + CANCEL_JOB] == job.id and words[at + CANCEL_CLAIM] == self.claim)
+            or self._slot[RECALL] >= self.claim
+            or (words[CANCEL_JOB] == job.id and words[CANCEL_CLAIM] == self.claim)
             or (lease != FOREVER and lease < self._clock.boottime_ns())
             or self._leaving()
         )
 
     def withdraw(self) -> None:
         """Nothing runs."""
-        self._slot[CURRENT] = 0
-        if self.ledger is not None:
-            self.ledger.withdraw()
+        self._words[CURRENT] = 0
+        if self._sheet is not None:
+            self._sheet.withdraw()
+
+    def outlast(self) -> None:
+        """The function has returned: while its outcome waits for the database no limit may end it."""
+        self._words[DEADLINE] = self._words[MEMORY] = 0
+        if self._sheet is not None:
+            self._sheet.outlast()
 
     def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> None:
         """Keep an outcome: in the ledger, or in the database where the ledger has no place for it."""
@@ -131,10 +149,10 @@ class Lane:
             progress if speaker == job.id else b"",
         )
         self._recorded(job, entry, outcome)
-        if self.ledger is None or len(entry.body) > INLINE:
+        if self._ledger is None or len(entry.body) > INLINE:
             self._commit(entry)
         else:
-            self.ledger.record(entry)
+            self._ledger.record(entry)
 
     # -- the port of a running task's context
 
@@ -147,11 +165,11 @@ class Lane:
         if current is None or current.id != job:
             return
         told = text.encode()
-        if self.ledger is not None:
-            number = self.ledger.progress(job, told)
+        if self._sheet is not None:
+            number = self._sheet.progress(job, told)
             if not number:
                 return
-            self._slot[PROGRESS] = number
+            self._words[PROGRESS] = number
         self._progress = (job, told)
 
     def cancelled(self, job: int, /) -> bool:
@@ -160,8 +178,8 @@ class Lane:
         return (
             current is not None
             and current.id == job
-            and self._slot[CANCEL_JOB] == job
-            and self._slot[CANCEL_CLAIM] == self.claim
+            and self._words[CANCEL_JOB] == job
+            and self._words[CANCEL_CLAIM] == self.claim
         )
 
     def stopping(self) -> bool:

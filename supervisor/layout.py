@@ -24,8 +24,6 @@ from struct import Struct
 from typing import NamedTuple
 
 INLINE = 64 << 10  # bytes; a larger outcome is committed at once instead of being journalled
-LANES_MAX = 1000
-"""Of one worker."""
 SAID_ONE, SAID_EACH = 16 << 10, 4 << 10
 """Bytes of what a job said: of the only lane, of each of several."""
 

@@ -25,8 +25,6 @@ from jobvisor.supervisor.board import (
     BACKOFF,
     BOOTING,
     CLAIM,
-    CURRENT,
-    DEADLINE,
     DEGRADED,
     DRAINED,
     DRAINING,
@@ -44,6 +42,8 @@ from jobvisor.supervisor.board import (
     VERDICT_JOB,
     Board,
     Grave,
+    Running,
+    jobs_text,
     state_name,
 )
 from jobvisor.supervisor.child import Exit, reap, reap_strangers, send
@@ -232,7 +232,7 @@ class Parent:
     def _on_dump(self) -> None:
         for post in self._crew:
             slot = post.slot
-            state, job = state_name(slot), slot[CURRENT] or "none"
+            state, job = state_name(slot), jobs_text(slot)
             say("dump", name=post.name, pid=post.pid or "none", state=state, job=job)
         self._nursery.stacks.ask(self._crew)
 
@@ -341,6 +341,8 @@ class Parent:
         now = self._clock.monotonic_ns()
         for post in self._crew:
             if not post.pid and now >= post.spawn_at and self.may_fork(post):
+                pool = self._config.workers[post.pool] if post.role.runs_jobs else None
+                self._crew.give_lanes(post, pool.concurrency if pool is not None else 0)
                 self._nursery.fork(post, self._config, self._family)
 
     def may_fork(self, post: Post) -> bool:
@@ -387,8 +389,8 @@ class Parent:
             if not post.pid:
                 if self.may_fork(post):
                     until = min(until, max(post.spawn_at, now + TICK_NS // 20))
-            elif slot[CURRENT] and slot[DEADLINE] and not post.killed:
-                until = min(until, max(slot[DEADLINE], self._judge.judges_from, now))
+            elif not post.killed and (deadline := slot.first_deadline()):
+                until = min(until, max(deadline, self._judge.judges_from, now))
             elif slot[STATE] == BOOTING:
                 until = min(until, now + SECOND // 10)
         return until
@@ -406,6 +408,7 @@ def _new_family() -> int:
 
 def _grave(post: Post, ended: Exit, now: int) -> Grave:
     slot = post.slot
+    current = next(iter(slot.running()), Running(0, slot[CLAIM]))
     return Grave(
         owner=post.owner,
         pid=post.pid,
@@ -415,14 +418,14 @@ def _grave(post: Post, ended: Exit, now: int) -> Grave:
         verdict_claim=slot[VERDICT_CLAIM],
         verdict=slot[VERDICT],
         at=now,
-        current=slot[CURRENT],
-        claim=slot[CLAIM],
+        current=current.job,
+        claim=current.claim,
         role=post.role.number,
     )
 
 
 def _say_ended(post: Post, ended: Exit) -> None:
-    job = post.slot[CURRENT]
-    died = (ended.status or job) and not post.killed and not post.leaving
+    jobs = jobs_text(post.slot)
+    died = (ended.status or jobs != "none") and not post.killed and not post.leaving
     line = "child_died" if died else "child_ended"
-    say(line, role=post.name, pid=ended.pid, cause=ended.cause, job=job or "none")
+    say(line, role=post.name, pid=ended.pid, cause=ended.cause, job=jobs)

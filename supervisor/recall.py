@@ -7,7 +7,7 @@ from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Life, Store
 from jobvisor.supervisor.board import (
-    BATCH,
+    AHEAD,
     BUSY,
     CANCEL_CLAIM,
     CANCEL_JOB,
@@ -56,42 +56,52 @@ class Recall:
     def behind_long_jobs(self) -> None:
         """Every claim whose worker has been in one of its jobs for long, once."""
         for slot in self._board.busy():
-            current, since, claim = slot[CURRENT], slot[SINCE], slot[CLAIM]
-            if slot[STATE] != BUSY or not current or slot[BATCH] <= 1:
+            owner, claim = slot[OWNER], slot[CLAIM]
+            if slot[STATE] != BUSY or not slot[AHEAD] or not self._waits(slot):
                 continue
-            if self._clock.monotonic_ns() - since < LONG_JOB_NS:
-                continue
-            owner = slot[OWNER]
             if self._recalled.get(slot.index) != (owner, claim):
                 self.recall(slot, owner, claim)
                 self._recalled[slot.index] = (owner, claim)
+
+    def _waits(self, slot: Slot) -> bool:
+        """Whether a worker that has jobs ahead has begun none for long."""
+        began = max(slot.column(SINCE), default=0)
+        return any(slot.column(CURRENT)) and self._clock.monotonic_ns() - began >= LONG_JOB_NS
 
     def carry_cancels(self) -> float | None:
         """A duty: a job that is to be cancelled is asked where it runs, recalled where it has not begun."""
         slots = {slot[OWNER]: slot for slot in self._board.busy()}
         for job, owner, claim in self._store.cancelling(slots) if slots else ():
             slot = slots.get(owner)
-            if slot is None or slot[CLAIM] != claim:
-                continue
-            if slot[CURRENT] == job:
-                if (slot[CANCEL_JOB], slot[CANCEL_CLAIM]) != (job, claim):
-                    slot[CANCEL_JOB] = job
-                    slot[CANCEL_CLAIM] = claim
-            else:
+            if slot is not None and slot[CLAIM] >= claim and not _asked(slot, job, claim):
                 self.recall(slot, owner, claim)
         return None
 
     def recall(self, slot: Slot, owner: int, claim: int) -> None:
-        """Settle what a claim has finished and release what it has not begun."""
-        slot[RECALL] = claim
+        """Settle what a worker has finished; release what it has not begun of the claims up to this one."""
+        # Never back to an earlier one: what was released of a later one may not start either.
+        slot[RECALL] = max(slot[RECALL], claim)
         # The worker publishes, then looks; we set the word, wait, then read what is published.
         self._clock.sleep(RECALL_WAIT)
         found = read_ledger_of(self._state.ledgers, owner, self._clock)
-        if found is None or found.header.claim != claim:
+        if found is None or found.header.claim < claim:
             return
         name = role_name(slot[ROLE], slot.index)
         life = Life(owner, self._family, name, HOST, boot_id(), pid_namespace(), slot[PID], 0)
         applied, released = recall(self._store, life, found, claim, forget=self._forget)
         # The worker still has its journal: what came too late it finds out, and tells, by itself.
         tell(applied._replace(lost=[]), self._state.rejected)
-        say("recalled", count=released, job=found.header.current, settled=applied.changed)
+        job = found.running[0].job if found.running else "none"
+        say("recalled", count=released, job=job, settled=applied.changed)
+
+
+def _asked(slot: Slot, job: int, claim: int) -> bool:
+    """Ask a job to end where it runs; whether it does."""
+    lanes = slot.lanes()
+    for run in slot.running():
+        if (run.job, run.claim) == (job, claim) and run.lane < len(lanes):
+            words = lanes[run.lane]
+            if (words[CANCEL_JOB], words[CANCEL_CLAIM]) != (job, claim):
+                words[CANCEL_JOB], words[CANCEL_CLAIM] = job, claim
+            return True
+    return False

@@ -9,27 +9,26 @@ of its rows is touched, and has stopped starting jobs by then, since its lease i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.identity import HOST, Identity, boot_id
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Life, Store
-from jobvisor.jobs.store.base import Death, FamilyRow
-from jobvisor.supervisor.board import OWNER, Board
+from jobvisor.jobs.store.base import FamilyRow
+from jobvisor.supervisor.board import OWNER, Board, Running
 from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.evidence import Read, Unread, ledger_files, read_ledger, read_ledger_of
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.guilt import Cause, overdue, seen, unseen
 from jobvisor.supervisor.layout import LAYOUTS
-from jobvisor.supervisor.ledger import Header, retire
+from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.remains import end_remains
 from jobvisor.supervisor.settle import (
-    death_of,
-    died_unseen,
     is_of_one_life,
-    overdue,
     settle,
     settle_rebooted,
     settle_vanished,
@@ -37,6 +36,7 @@ from jobvisor.supervisor.settle import (
     tell_strange,
 )
 from jobvisor.supervisor.silence import Silence
+from jobvisor.supervisor.spares import retire
 
 UNSETTLED_MAX = 10_000  # ledgers that are remembered as told
 WATCH_SECONDS = 1.0  # between two looks at a heartbeat
@@ -77,7 +77,8 @@ class Rescue:
         self._strangers_left = False
         self._silence = Silence(clock)
         self._unsettled: set[str] = set()  # ledgers told to be impossible to settle
-        self._overdue: dict[int, int] = {}  # owners killed here at the timeout of a job
+        #: Owners killed here at the timeout of a job: the job and its claim.
+        self._overdue: dict[int, tuple[int, int]] = {}
 
     def database_was_away(self) -> None:
         """What was not watched did not stand still."""
@@ -260,40 +261,37 @@ class Rescue:
         if rebooted:
             applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
-            current = (last.header.current, last.header.claim)
-            death = self._death_of(last)
+            cause = self._cause_of(last)
             applied = settle(
-                self._store, life, last.records, current, death, forget=self._forget,
-                progress=last.progress,
-            )  # fmt: skip
+                self._store, life, last.records, last.running, cause, forget=self._forget
+            ).applied
         tell(applied, self._state.rejected)
         tell_strange(last, self._state.rejected)
         retire(folder, path)
 
-    def _death_of(self, found: Read) -> Death:
+    def _cause_of(self, found: Read) -> Cause:
         """As its parent left it; else nobody saw it, unless it was this caretaker's own doing."""
-        header, grave = found.header, found.grave
-        if grave is not None:
-            held = self._store.held(header.current, header.owner, header.claim)
-            return death_of(grave, held, header.current, header.claim, oom=False)
-        job = self._overdue.pop(header.owner, None)
-        if job is None:
-            return died_unseen(header)
-        return overdue(header, job, self._store.held(job, header.owner, header.claim))
+        if found.grave is not None:
+            return seen(found.grave, oom=False)
+        named = self._overdue.pop(found.header.owner, None)
+        return unseen(found.header) if named is None else overdue(found.header, *named)
 
     def _enforce_deadline(self, identity: Identity, found: Read) -> None:
         """A life without its family keeps its timeout: its caretaker is gone, so this one sees to it."""
-        header = found.header
-        overdue = (
-            header.current and header.deadline and self._clock.monotonic_ns() > header.deadline
-        )
-        if overdue and identity.alive():
-            self.kill_overdue(header.owner, header.pid, header.current)
+        late = self.first_overdue(found.running)
+        if late is not None and identity.alive():
+            self.kill_overdue(found.header.owner, found.header.pid, late)
 
-    def kill_overdue(self, owner: int, pid: int, job: int) -> None:
+    def first_overdue(self, running: Iterable[Running]) -> Running | None:
+        """Of these jobs the one whose deadline passed first."""
+        now = self._clock.monotonic_ns()
+        late = [run for run in running if run.deadline and now > run.deadline]
+        return min(late, key=attrgetter("deadline"), default=None)
+
+    def kill_overdue(self, owner: int, pid: int, late: Running) -> None:
         """As the parent would: the verdict first, so that the settling knows the cause."""
-        say("child_verdict", role="orphan", pid=pid, reason="timeout", job=job)
-        self._overdue[owner] = job
+        say("child_verdict", role="orphan", pid=pid, reason="timeout", job=late.job)
+        self._overdue[owner] = (late.job, late.claim)
         kill_group(pid)
 
     def _judge_family(self, family: FamilyRow) -> None:

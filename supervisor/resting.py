@@ -10,7 +10,7 @@ from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import Waker
 from jobvisor.supervisor.batch import Batch
-from jobvisor.supervisor.board import BATCH, IDLE, STATE
+from jobvisor.supervisor.board import AHEAD, IDLE, STATE
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.pace import Pace
 from jobvisor.supervisor.role import Role
@@ -74,7 +74,7 @@ class Resting:
             self._store.step_aside()
             self._events.tell()
         role.slot[STATE] = IDLE
-        role.slot[BATCH] = 0
+        role.slot[AHEAD] = 0
         self._pace.rested()
         if not self._store.one_machine:
             self._client.close()  # the connection that tasks enqueue with; a server has not many
@@ -124,7 +124,6 @@ class Resting:
         self._fitness.trust_descriptors()
         jobs = self._turns.take(self._pace.batch, woken=True)
         if not jobs:
-            self._role.slot[STATE] = IDLE
             return False
         self.in_vain = 0
         self._batch.run(jobs)

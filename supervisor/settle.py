@@ -1,4 +1,4 @@
-"""A ledger carried to the store: its journal applied, its current job charged, the rest released.
+"""A ledger carried to the store: its journal applied, what ran charged or given back, the rest released.
 
 All of one life in one transaction, and each statement fenced by id, state, owner and claim: settling
 a life twice, or while somebody else does, changes nothing the second time.
@@ -7,7 +7,8 @@ a life twice, or while somebody else does, changes nothing the second time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from jobvisor.jobs.errors import (
     ForkedStore,
@@ -16,91 +17,47 @@ from jobvisor.jobs.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.log import log_lost
 from jobvisor.jobs.retry import policy_from_json
 from jobvisor.jobs.store import Applied, Life, Record, Rest, Store
 from jobvisor.jobs.store.base import Death, Held
-from jobvisor.supervisor.board import VERDICTS, Grave
-from jobvisor.supervisor.child import Exit
-from jobvisor.supervisor.evidence import Progress, Read
-from jobvisor.supervisor.ledger import Header
+from jobvisor.supervisor.board import Running
+from jobvisor.supervisor.evidence import Read
+from jobvisor.supervisor.guilt import Cause, charged, death_of, vanished
 from jobvisor.supervisor.rejected import keep_rejected, keep_strange
 
-#: Verdicts that are the fault of the job they name; every other kill of ours charges nobody.
-_BLAMING = {"timeout", "memory"}
 
+class Settled(NamedTuple):
+    """What became of a dead life."""
 
-def death_of(grave: Grave, held: Held | None, current: int, claim: int, *, oom: bool) -> Death:
-    """What a death the parent saw means for the job that was current."""
-    ended = Exit(grave.pid, grave.status)
-    how = f"was killed by {ended.signal}" if ended.signal else f"ended by {ended.cause}"
-    verdict = VERDICTS[grave.verdict] if 0 <= grave.verdict < len(VERDICTS) else "force"
-    named = (grave.verdict_job, grave.verdict_claim) == (current, claim)
-    if verdict and named and verdict in (*_BLAMING, "cancel"):
-        outcome = "cancelled" if verdict == "cancel" else verdict
-        text = _sentence(verdict, held)
-    elif verdict:
-        outcome = "stopped"
-        text = f"its worker was stopped ({verdict}) for no fault of the job"
-    else:
-        outcome = "crash"
-        text = f"its worker {how}"
-        if ended.signal == "SIGKILL" and oom:
-            outcome, text = "oom", "its worker was killed by the kernel: out of memory"
-    return Death(outcome, text, HOST, grave.pid, ended.code, ended.signal, verdict or None)
+    applied: Applied
+    ended: list[tuple[Running, Death]]
+    """The jobs whose run ended with it, and what it meant for each."""
 
-
-def _sentence(verdict: str, held: Held | None) -> str:
-    if verdict == "timeout":
-        limit = f" of {held.timeout_ms / 1000:g} s" if held else ""
-        return f"killed at its timeout{limit}"
-    if verdict == "memory":
-        limit = f" of {held.memory_bytes >> 20} MiB" if held else ""
-        return f"killed over its memory limit{limit}"
-    return "killed because it did not end when its cancel was asked for"
-
-
-def died_unseen(header: Header) -> Death:
-    """A life that ended with its parent, so that nobody saw how."""
-    text = "its worker died together with its supervisor; nobody saw how"
-    return Death("crash", text, header.host, header.pid)
-
-
-def overdue(header: Header, job: int, held: Held | None) -> Death:
-    """A life without its parent, killed by a caretaker at the timeout of a job."""
-    outcome, text = "timeout", _sentence("timeout", held)
-    if header.current != job:  # it ended in the last moment, and the next one is innocent
-        outcome, text = "stopped", "its worker was stopped (timeout) for no fault of the job"
-    return Death(outcome, text, header.host, header.pid, None, "SIGKILL", "timeout")
-
-
-def vanished(life: Life) -> Death:
-    """A life that left no evidence: its machine or its ledger is gone."""
-    return Death("vanished", "its worker vanished without evidence", life.host, life.pid)
+    @property
+    def foremost(self) -> tuple[int, Death] | None:
+        """The job that pays, else the only one; None of several that do not pay."""
+        paying = [each for each in self.ended if each[1].outcome != "stopped"] or self.ended
+        return (paying[0][0].job, paying[0][1]) if len(paying) == 1 else None
 
 
 def settle(
     store: Store,
     life: Life,
     records: list[Record],
-    running: tuple[int, int],
-    death: Death,
+    running: Sequence[Running],
+    cause: Cause,
     *,
     forget: bool,
-    progress: Progress | None = None,
-) -> Applied:
-    """Settle a dead life in one transaction; `running` is its current job (0: none) and claim."""
+) -> Settled:
+    """Settle a dead life in one transaction: what it recorded, what ran, and what it had not begun."""
     with store.transaction():
         # First: a turn that this life had sent before its death ends now, or claims nothing.
         store.remove_owner(life.owner)
         applied = store.apply(records, life, forget_succeeded=forget)
-        if running[0]:
-            if progress is not None and progress.job == running[0]:
-                store.progress(running[0], life.owner, running[1], progress.text)
-            _end_current(store, life, running, death)
+        ended = _end_running(store, life, running, cause)
         store.release_rest(life.owner)
-    return applied
+    return Settled(applied, ended)
 
 
 def tell(applied: Applied, rejected: str) -> None:
@@ -151,16 +108,27 @@ def settle_vanished(store: Store, life: Life, go_on: Callable[[], bool] = lambda
     return True
 
 
-def _end_current(store: Store, life: Life, running: tuple[int, int], death: Death) -> None:
-    job, claim = running
-    # Gone from `running` means that the journal had it, or that an earlier settling did.
-    held = store.held(job, life.owner, claim)
-    if held is None:
-        return
-    if death.outcome == "stopped":
-        store.give_back(job, life.owner, held, death)
-    else:
-        store.rescue(job, life.owner, held, death, _delay(held))
+def _end_running(
+    store: Store, life: Life, running: Sequence[Running], cause: Cause
+) -> list[tuple[Running, Death]]:
+    ended = []
+    order = sorted(
+        zip(running, charged(running, cause), strict=True)
+    )  # rows are locked in id order
+    for run, pays in order:
+        # Gone from `running` means that the journal had it, or that an earlier settling did.
+        held = store.held(run.job, life.owner, run.claim)
+        if held is None:
+            continue
+        if run.progress is not None:
+            store.progress(run.job, life.owner, run.claim, run.progress)
+        death = death_of(cause, held, pays=pays, company=len(running))
+        if death.outcome == "stopped":
+            store.give_back(run.job, life.owner, held, death)
+        else:
+            store.rescue(run.job, life.owner, held, death, _delay(held))
+        ended.append((run, death))
+    return ended
 
 
 def _delay(held: Held) -> int | None:
@@ -172,12 +140,13 @@ def _delay(held: Held) -> int | None:
 def recall(
     store: Store, life: Life, found: Read, claim: int, *, forget: bool
 ) -> tuple[Applied, int]:
-    """Behind a long job: what its batch has finished is settled, what it has not begun goes back.
+    """Behind a long job: what its worker has finished is settled, what it has not begun goes back.
 
-    `found` was read after the recall word was set and the worker had time to see it: current
-    first, then the journal.
+    That is of the claims up to this one. `found` was read after the recall word was set and the worker had
+    time to see it: what runs first, then the journal.
     """
+    held = tuple(run.job for run in found.running)
     with store.transaction():
         applied = store.apply(found.records, life, forget_succeeded=forget)
-        released = store.release_rest(life.owner, Rest((claim,), (found.header.current,)))
+        released = store.release_rest(life.owner, Rest(up_to=claim, held=held))
     return applied, released

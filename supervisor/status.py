@@ -24,12 +24,12 @@ from jobvisor.supervisor.board import (
     BOOTING,
     BORN,
     CLAIM,
-    CURRENT,
     DEGRADED,
     EMPTY,
     FAILURES,
     IDLE,
     LACKS_LEDGER,
+    LANE_COUNT,
     PARENT_NOTE,
     PID,
     POOL,
@@ -42,7 +42,6 @@ from jobvisor.supervisor.board import (
     ROLE,
     SINCE,
     SLOT_STATE,
-    STARTED,
     STARTED_AT,
     STATE,
     STOP,
@@ -60,6 +59,7 @@ from jobvisor.supervisor.roster import ROSTER, RoleRow
 EVERY_NS = 1_000_000_000
 QUIET_NS = 5 * EVERY_NS  # while nothing moves: to replace a file waits for the disk
 DEATHS_KEPT = 20
+JOBS_SHOWN = 100  # of one worker, the longest
 
 
 class Status:
@@ -220,7 +220,6 @@ class Status:
 
     def _slot(self, slot: Slot, row: RoleRow) -> dict[str, Any]:
         backoff = slot[SLOT_STATE] == BACKOFF
-        job = slot[CURRENT]
         now = self._clock.monotonic_ns()
         pools = self._config.workers
         pool = slot[POOL]
@@ -230,11 +229,27 @@ class Status:
             "pool": pools[pool].name if row.runs_jobs and pool < len(pools) else None,
             "pid": None if backoff else slot[PID],
             "state": "backoff" if backoff else state_name(slot),
-            "job": job or None,
-            "job_seconds": round((now - slot[SINCE]) / 1e9, 3) if job else None,
+            **_running(slot, now),
             "claim": slot[CLAIM],
-            "started": slot[STARTED],
+            "started": slot.started,
             "reached_database": bool(slot[REACHED]),
             "rss": resident(slot[PID]),
             "up_seconds": round((now - slot[BORN]) / 1e9, 1),
         }
+
+
+def _running(slot: Slot, now: int) -> dict[str, Any]:
+    """The job that has run longest; of a worker with several lanes how many run, and each."""
+    since = slot.column(SINCE)
+    seconds = {
+        run.job: round((now - since[run.lane]) / 1e9, 3)
+        for run in slot.running()
+        if run.lane < len(since)
+    }
+    told = sorted(seconds.items(), key=lambda each: -each[1])
+    job, longest = told[0] if told else (None, None)
+    one: dict[str, Any] = {"job": job, "job_seconds": longest}
+    if slot[LANE_COUNT] <= 1:
+        return one
+    jobs = [{"job": job, "job_seconds": seconds} for job, seconds in told[:JOBS_SHOWN]]
+    return {**one, "running": len(told), "lanes": slot[LANE_COUNT], "jobs": jobs}

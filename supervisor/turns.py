@@ -7,6 +7,9 @@ any two of these leaves a state from which `settle` finds out what had happened.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events, event_of
@@ -19,10 +22,8 @@ from jobvisor.supervisor.board import (
     BUSY,
     CARETAKER_WATCHES,
     CLAIM,
-    DEADLINE,
     LACKS_LEDGER,
     LEASE_UNTIL,
-    MEMORY,
     PARENT_WATCHES,
     REACHED,
     STATE,
@@ -88,8 +89,20 @@ class Turns:
         """Settle what is recorded, and claim at most so many jobs; `woken` where one was told of."""
         if self._absence.failures or not self.registered:
             self._store.open()  # in no transaction, so nobody judges how long it takes
-        self._role.beat()  # before the state: a turn with an old beat is taken for a stuck one
-        self._slot[STATE] = TURN
+        with self._in_turn():
+            return self._take(limit, woken=woken)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Until the state says what follows; a worker that hangs here is judged by when it moved last."""
+        self._slot[TURN] = self._clock.monotonic_ns()
+        self._role.beat()
+        try:
+            yield
+        finally:
+            self._slot[TURN] = 0
+
+    def _take(self, limit: int, *, woken: bool) -> list[Claimed]:
         if self.ledger is None:
             self._open_ledger()
         ledger = self.ledger
@@ -121,7 +134,10 @@ class Turns:
         if ledger is not None and journal is not None:
             ledger.settled(journal)
             ledger.claimed(claim)
+        self._lane.claimed(claim)
         self._slot[CLAIM] = claim
+        if turn.jobs:
+            self._slot[STATE] = BUSY
         tell(turn.applied, self._state.rejected)
         if self._events.of_all:
             self._successes.tell(journal.records if journal is not None else [], turn.applied)
@@ -137,17 +153,18 @@ class Turns:
         self._ledger_tried = now + LEDGER_AGAIN_NS
         life = self._role.life
         header = Header(
-            self._seat.owner, 0, 0, 0, life.pid, life.start_ticks, life.pid_namespace, life.family,
+            self._seat.owner, life.pid, life.start_ticks, life.pid_namespace, life.family,
             life.boot_id, self._store.database_id(), life.host,
         )  # fmt: skip
         try:
-            self.ledger = self._lane.ledger = Ledger(self._state.ledgers, header, self._clock)
+            self.ledger = Ledger(self._state.ledgers, header, self._clock)
         except OSError as error:
             # Exactness needs no file where every job is its own transaction; speed does.
             if not self._slot[LACKS_LEDGER]:
                 say("ledger_refused", path=self._state.ledgers, error=str(error))
             self._slot[LACKS_LEDGER] = 1
         else:
+            self._lane.use(self.ledger)
             self._slot[LACKS_LEDGER] = 0
 
     def wait_for_database(self, error: StoreError) -> None:
@@ -170,10 +187,7 @@ class Turns:
 
         A parent would kill in the end, at the stop_timeout; an orphan ends its wait by itself then.
         """
-        # The function has returned: while the database is away no deadline may end what is done.
-        self._slot[DEADLINE] = self._slot[MEMORY] = 0
-        if self.ledger is not None:
-            self.ledger.publish(entry.job, 0)
+        self._lane.outlast()
         record = entry.record(self._seat.owner, entry.moment_ns)
         alone_since = 0
         while True:
@@ -216,10 +230,9 @@ class Turns:
     def _settle(self, records: list[Record]) -> None:
         """Outside of a turn, in the middle of a claim."""
         self._fitness.trust_descriptors()
-        self._role.beat()
-        self._slot[STATE] = TURN
-        applied = self._store.apply(records, self._role.life, forget_succeeded=self._forget)
-        self._store.step_aside()
+        with self._in_turn():
+            applied = self._store.apply(records, self._role.life, forget_succeeded=self._forget)
+            self._store.step_aside()
         self._clean.hold(self._store.descriptors())
         tell(applied, self._state.rejected)
         self._successes.tell(records, applied)
@@ -249,10 +262,8 @@ class Turns:
 
     def _settle_all(self) -> None:
         ledger = self.ledger
-        records = ledger.journal().records if ledger is not None else []
-        self._role.beat()
-        self._slot[STATE] = TURN
-        with self._store.transaction():
+        records = ledger.whole().records if ledger is not None else []
+        with self._in_turn(), self._store.transaction():
             # First: a turn of ours whose answer was lost ends now, or claims nothing.
             self._store.remove_owner(self._seat.owner)
             applied = self._store.apply(

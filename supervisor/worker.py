@@ -23,7 +23,7 @@ from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.application import application_settings, load_application
 from jobvisor.supervisor.batch import Batch
-from jobvisor.supervisor.board import RUN, STATE, STOP, WAITING_STATE
+from jobvisor.supervisor.board import BEAT, RUN, STATE, STOP, TURN, WAITING_STATE
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.inspection import Inspection
@@ -168,6 +168,12 @@ class Worker(Role):
 
     def _asked_to_leave(self) -> bool:
         return self.board[STOP] != RUN or self.lifeline_cut or self.told_to_leave()
+
+    def beat(self) -> None:
+        """Show that this process moves, and the turn that it is in."""
+        super().beat()
+        if self.slot[TURN]:
+            self.slot[TURN] = self.slot[BEAT]
 
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, a rest until there is."""

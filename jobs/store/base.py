@@ -52,12 +52,15 @@ class Life(NamedTuple):
 class Rest(NamedTuple):
     """What of an owner's running rows goes back: those of `claims` (None: of all) that are not held.
 
-    A turn whose answer was lost has this claim alone to give back, a recall all but what runs.
+    A turn whose answer was lost has this claim alone to give back, a recall all but what runs, of all
+    claims up to the one that it is about.
     """
 
     claims: tuple[int, ...] | None = None
     held: tuple[int, ...] = ()
     """The ids that stay."""
+    up_to: int | None = None
+    """The last claim that is meant."""
 
 
 ALL = Rest()

@@ -211,7 +211,9 @@ class Settlement(Refusals):
         fences = [
             {"job": job, "owner": owner, "claim": claim}
             for job, claim in self._owned(owner)
-            if job not in rest.held and (rest.claims is None or claim in rest.claims)
+            if job not in rest.held
+            and (rest.claims is None or claim in rest.claims)
+            and (rest.up_to is None or claim <= rest.up_to)
         ]
         return [(job, *told) for job, told in self._each("release", {}, fences)]
 
@@ -248,7 +250,9 @@ def summed(left: Applied, right: Applied) -> Applied:
 def resting(owner: int, rest: Rest) -> dict[str, Any]:
     """The parameters of the statement that releases what is not held."""
     claims = None if rest.claims is None else json.dumps(rest.claims)
-    return {"owner": owner, "claims": claims, "held": json.dumps(rest.held)}
+    return {
+        "owner": owner, "claims": claims, "held": json.dumps(rest.held), "up_to": rest.up_to,
+    }  # fmt: skip
 
 
 def _fence(record: Record) -> dict[str, Any]:

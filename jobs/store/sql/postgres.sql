@@ -200,13 +200,15 @@ WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(cla
 RETURNING {told};
 
 -- name: release_rest
--- What an owner owns (of some claims, or of all) and does not hold goes back untouched; both are JSON lists.
+-- What an owner owns (of some claims, or of all; up to one) and does not hold goes back untouched; both
+-- are JSON lists.
 UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = greatest(attempt - 1, 0), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
 WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
         AND (%(claims)s::json IS NULL
             OR claim IN (SELECT json_array_elements_text(%(claims)s::json)::bigint))
+        AND (%(up_to)s::bigint IS NULL OR claim <= %(up_to)s::bigint)
         AND id NOT IN (SELECT json_array_elements_text(%(held)s::json)::bigint)
     ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
 RETURNING id, {told};

@@ -160,12 +160,14 @@ WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
 -- name: release_rest
--- What an owner owns (of some claims, or of all) and does not hold goes back untouched; both are JSON lists.
+-- What an owner owns (of some claims, or of all; up to one) and does not hold goes back untouched; both
+-- are JSON lists.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = max(attempt - 1, 0), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 THEN :now END
 WHERE state = 'running' AND owner = :owner
     AND (:claims IS NULL OR claim IN (SELECT value FROM json_each(:claims)))
+    AND (:up_to IS NULL OR claim <= :up_to)
     AND id NOT IN (SELECT value FROM json_each(:held))
 RETURNING id, {told};
 
