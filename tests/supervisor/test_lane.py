@@ -35,6 +35,7 @@ def claimed(job: int) -> Claimed:
 def test_progress_of_a_job_that_has_ended_meanwhile_is_not_that_of_the_next_one() -> None:
     board, registry, kept = Board(), Registry(), list[Entry]()
     board[LEASE_UNTIL] = FOREVER
+    board.slots[1].give_lanes(0, 1)
     lane = Lane(
         board, board.slots[1], SYSTEM, leaving=lambda: False, stopping=lambda: False,
         recorded=lambda *_: None, commit=kept.append,
@@ -59,6 +60,7 @@ def test_progress_of_a_job_that_has_ended_meanwhile_is_not_that_of_the_next_one(
 
 def test_jobs_are_started_until_the_lease_ends_and_not_a_moment_longer() -> None:
     board, registry, clock, ran = Board(), Registry(), StandingClock(), list[int]()
+    board.slots[1].give_lanes(0, 1)
     lane = Lane(
         board, board.slots[1], clock, leaving=lambda: False, stopping=lambda: False,
         recorded=lambda *_: None, commit=lambda _entry: None,

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobvisor.supervisor import ledger
-from jobvisor.supervisor.evidence import Read, read_ledger, read_progress_of
-from jobvisor.supervisor.layout import INLINE, PROGRESS_MAX, SIZE
-from jobvisor.supervisor.ledger import SPARES, Entry, Header, Ledger
+from jobvisor.supervisor.board import Running
+from jobvisor.supervisor.evidence import Read, read_ledger, read_running
+from jobvisor.supervisor.layout import INLINE, OLD_SIZE, PROGRESS_MAX, SAID_ONE, plan
+from jobvisor.supervisor.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.spares import SPARES, retire
 from tests.clock import MovableClock
 
 BOOT = "boot-1"
 
 
-def header(owner: int = 11) -> Header:
-    return Header(owner, 0, 0, 0, 4242, 99, 7, 3, BOOT, "database-1", "höst")
+SIZE = plan(1).size
+
+
+def header(owner: int = 11, lanes: int = 1) -> Header:
+    return Header(owner, 4242, 99, 7, 3, BOOT, "database-1", "höst", lanes)
 
 
 @pytest.fixture
@@ -45,17 +50,56 @@ def found(path: str, clock: MovableClock, boot: str = BOOT, owner: int = 11) -> 
 
 def said(folder: str, owner: int = 11) -> tuple[int, str] | None:
     """The progress that a ledger shows."""
-    told = read_progress_of(folder, owner)
-    return None if told is None else (told.job, told.text)
+    told = read_running(os.path.join(folder, f"{owner}.3"), owner)
+    return None if not told or told[0].progress is None else (told[0].job, told[0].progress)
 
 
 def test_the_header_tells_whose_life_it_was(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
     life.claimed(5)
-    life.publish(77, 123)
-    assert found(life.path, clock).header == header()._replace(claim=5, current=77, deadline=123)
-    life.withdraw()
-    assert found(life.path, clock).header.current == 0
+    life.sheets[0].claimed(5)
+    life.sheets[0].publish(77, 123)
+    told = found(life.path, clock)
+    assert told.header == header()._replace(claim=5)
+    assert told.running == (Running(77, 5, deadline=123),)
+    life.sheets[0].outlast()
+    assert found(life.path, clock).running == (Running(77, 5),)
+    life.sheets[0].withdraw()
+    assert found(life.path, clock).running == ()
+    life.close()
+
+
+def test_a_ledger_with_one_lane_costs_no_more_than_before_and_what_its_job_says() -> None:
+    assert plan(1).size == OLD_SIZE + SAID_ONE
+
+
+def test_no_two_lanes_share_a_byte_of_a_ledger() -> None:
+    for lanes in (1, 2, 64, 1000):
+        made = plan(lanes)
+        pieces = [(0, made.lane_at(0))]
+        pieces += [(made.lane_at(lane), made.lane_at(lane + 1)) for lane in range(lanes)]
+        pieces += [(at, at + made.said_bytes) for at in map(made.said_at, range(lanes))]
+        pieces += made.journals
+        assert all(end == begin for (_, end), (begin, _) in pairwise(pieces))
+        assert pieces[-1][1] == made.size
+        assert all(begin % 8 == 0 for begin, _ in pieces)
+
+
+def test_each_lane_tells_its_own_job_claim_deadline_and_progress(
+    folder: str, clock: MovableClock
+) -> None:
+    life = Ledger(folder, header(lanes=3), clock)
+    for lane, claim in ((0, 4), (2, 5)):
+        sheet = life.sheets[lane]
+        sheet.claimed(claim)
+        sheet.publish(70 + lane, 100 + lane)
+        sheet.progress(70 + lane, b'{"done": %d}' % lane)
+    assert found(life.path, clock).running == (
+        Running(70, 4, 0, 100, '{"done": 0}'),
+        Running(72, 5, 2, 102, '{"done": 2}'),
+    )
+    life.sheets[2].publish(80, 0)  # which has said nothing
+    assert found(life.path, clock).running[1] == Running(80, 5, 2)
     life.close()
 
 
@@ -172,7 +216,7 @@ def test_there_is_room_until_the_largest_inline_record_would_not_fit(
     while life.has_room():
         written += 1
         life.record(entry(written, clock, b"x" * INLINE))
-    assert written == SIZE // INLINE - 1
+    assert written == OLD_SIZE // INLINE - 1
     assert len(found(life.path, clock).records) == written
     life.close()
 
@@ -180,16 +224,17 @@ def test_there_is_room_until_the_largest_inline_record_would_not_fit(
 def test_a_spare_shows_nothing_of_the_life_before(folder: str, clock: MovableClock) -> None:
     before = Ledger(folder, header(11), clock)
     before.claimed(9)
-    before.publish(5, 6)
-    before.progress(5, b"{}")
+    before.sheets[0].publish(5, 6)
+    before.sheets[0].progress(5, b"{}")
     for number in range(1, 50):
         before.record(entry(number, clock, b"of the life before"))
     before.retire()
-    assert os.listdir(folder) == ["spare-11.2"]
+    assert os.listdir(folder) == ["spare-11.3"]
     after = Ledger(folder, header(12), clock)
-    assert os.listdir(folder) == ["12.2"]
+    assert os.listdir(folder) == ["12.3"]
     told = found(after.path, clock, owner=12)
-    assert (told.header, told.records) == (header(12), [])
+    assert (told.header, told.records, told.running) == (header(12), [], ())
+    after.sheets[0].publish(5, 0)
     assert said(folder, 12) is None
     # The journal grows over the old bytes, and no old record shows behind the new ones.
     after.record(entry(1, clock, b"short"))
@@ -207,9 +252,9 @@ def test_spares_are_few(folder: str, clock: MovableClock) -> None:
 def test_retiring_a_ledger_twice_is_quiet(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
     life.close()
-    ledger.retire(folder, life.path)
-    ledger.retire(folder, life.path)
-    assert os.listdir(folder) == ["spare-11.2"]
+    retire(folder, life.path)
+    retire(folder, life.path)
+    assert os.listdir(folder) == ["spare-11.3"]
 
 
 def test_a_ledger_that_cannot_be_allocated_leaves_nothing_behind(
@@ -224,14 +269,19 @@ def test_a_ledger_that_cannot_be_allocated_leaves_nothing_behind(
 def test_progress_is_the_last_one_said_and_bounded(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
     assert said(folder) is None
-    life.progress(7, b'{"done": 1}')
-    life.progress(8, b'{"done": 2}')
+    sheet = life.sheets[0]
+    sheet.publish(7, 0)
+    sheet.progress(7, b'{"done": 1}')
+    assert said(folder) == (7, '{"done": 1}')
+    sheet.publish(8, 0)
+    assert said(folder) is None
+    sheet.progress(8, b'{"done": 2}')
     assert said(folder) == (8, '{"done": 2}')
     life.record(entry(1, clock, b"body"))
     longest = '{"note": "%s"}' % ("x" * (PROGRESS_MAX - 12))
-    life.progress(8, longest.encode() + b" ")
+    sheet.progress(8, longest.encode() + b" ")
     assert said(folder) == (8, '{"done": 2}')
-    life.progress(8, longest.encode())
+    sheet.progress(8, longest.encode())
     assert said(folder) == (8, longest)
     assert [record.body for record in found(life.path, clock).records] == [b"body"]
     life.close()
@@ -239,12 +289,14 @@ def test_progress_is_the_last_one_said_and_bounded(folder: str, clock: MovableCl
 
 def test_threads_that_tell_progress_at_once_tear_nothing(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
+    sheet = life.sheets[0]
+    sheet.publish(7, 0)
     texts = [b'{"done": %d}' % 10**n for n in range(1, 60, 7)]
     stop = threading.Event()
 
     def tell(text: bytes) -> None:
         while not stop.is_set():
-            life.progress(7, text)
+            sheet.progress(7, text)
 
     threads = [threading.Thread(target=tell, args=(text,)) for text in texts]
     for thread in threads:
@@ -260,13 +312,15 @@ def test_threads_that_tell_progress_at_once_tear_nothing(folder: str, clock: Mov
 
 def test_a_copy_of_the_process_tells_no_progress(folder: str, clock: MovableClock) -> None:
     life = Ledger(folder, header(), clock)
-    assert life.progress(7, b'{"done": 1}') == 2
+    sheet = life.sheets[0]
+    sheet.publish(7, 0)
+    assert sheet.progress(7, b'{"done": 1}') == 2
     pid = os.fork()
     if pid == 0:
-        os._exit(life.progress(7, b'{"done": 2}'))
+        os._exit(sheet.progress(7, b'{"done": 2}'))
     assert os.waitpid(pid, 0)[1] == 0
     assert said(folder) == (7, '{"done": 1}')
-    assert life.progress(7, b'{"done": 3}') == 4
+    assert sheet.progress(7, b'{"done": 3}') == 4
     life.close()
 
 
@@ -275,7 +329,8 @@ def test_progress_that_is_no_json_object_is_not_told(
     folder: str, clock: MovableClock, text: bytes
 ) -> None:
     life = Ledger(folder, header(), clock)
-    life.progress(7, text)
+    life.sheets[0].publish(7, 0)
+    life.sheets[0].progress(7, text)
     assert said(folder) is None
     life.record(entry(1, clock, b"body")._replace(progress=text))
     (record,) = found(life.path, clock).records
@@ -299,15 +354,15 @@ def test_what_was_recorded_survives_a_kill_of_the_writer(folder: str, clock: Mov
         life = Ledger(folder, header(), clock)
         life.claimed(2)
         life.record(entry(1, clock, b"kept"))
-        life.publish(2, 0)
+        life.sheets[0].publish(2, 0)
         os.kill(os.getpid(), 9)
     os.waitpid(pid, 0)
-    told = found(os.path.join(folder, "11.2"), clock)
-    assert (told.header.claim, told.header.current) == (2, 2)
+    told = found(os.path.join(folder, "11.3"), clock)
+    assert (told.header.claim, told.running) == (2, (Running(2, 0),))
     assert [record.body for record in told.records] == [b"kept"]
 
 
-@pytest.mark.parametrize("size", [0, 100, SIZE])
+@pytest.mark.parametrize("size", [0, 100, SIZE, 3 * SIZE])
 def test_a_spare_that_was_never_filled_is_filled_before_its_use(
     folder: str, clock: MovableClock, size: int
 ) -> None:
@@ -316,10 +371,25 @@ def test_a_spare_that_was_never_filled_is_filled_before_its_use(
     with open(spare, "wb") as file:
         file.truncate(size)  # of holes alone: to store into one on a full disk is a SIGBUS
     life = Ledger(folder, header(), clock)
-    assert os.listdir(folder) == ["11.2"]
+    assert os.listdir(folder) == ["11.3"]
     told = os.stat(life.path)
     assert told.st_size == SIZE
     assert told.st_blocks * 512 >= SIZE
     life.record(entry(1, clock, b"body"))
     assert [record.body for record in found(life.path, clock).records] == [b"body"]
     life.close()
+
+
+def test_a_spare_of_the_right_size_is_taken_first_then_a_larger_one(
+    folder: str, clock: MovableClock
+) -> None:
+    os.mkdir(folder)
+    for name, size in (("spare-1", 100), ("spare-2", plan(64).size), ("spare-3", SIZE)):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.truncate(size)
+    left = []
+    for owner in (11, 12, 13):
+        Ledger(folder, header(owner), clock).close()
+        left.append({name for name in os.listdir(folder) if name.startswith("spare-")})
+    assert left == [{"spare-1", "spare-2"}, {"spare-1"}, set()]
+    assert {os.stat(os.path.join(folder, name)).st_size for name in os.listdir(folder)} == {SIZE}

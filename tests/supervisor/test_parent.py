@@ -156,7 +156,7 @@ def test_a_death_that_nobody_could_settle_is_left_in_its_ledger(
     parent: Parent, config: Config
 ) -> None:
     folder = StateDir(config.family.state_dir).ledgers
-    Ledger(folder, Header(7, 0, 0, 0, 4242, 1, 1, 1, "boot", "database", "here")).close()
+    Ledger(folder, Header(7, 4242, 1, 1, 1, "boot", "database", "here")).close()
     parent._board.bury(
         Grave(7, 4242, 1, -9, 3, 2, VERDICT_CODES["timeout"], 0, 3, 2, WORKER.number)
     )

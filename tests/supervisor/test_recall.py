@@ -13,10 +13,11 @@ from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.base import Life
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.board import (
-    BATCH,
+    AHEAD,
     BUSY,
     CLAIM,
     CURRENT,
+    CURRENT_CLAIM,
     FILLED,
     OWNER,
     RECALL,
@@ -52,25 +53,27 @@ class Scene:
         self.jobs: list[Claimed] = claim(self.store, self.who, 1, limit=jobs)
         self.slot = self.board.slots[1]
         self.slot[SLOT_STATE], self.slot[ROLE], self.slot[STATE] = FILLED, WORKER.number, BUSY
-        self.slot[OWNER], self.slot[CLAIM], self.slot[BATCH] = self.who.owner, 1, jobs
+        self.slot[OWNER], self.slot[CLAIM], self.slot[AHEAD] = self.who.owner, 1, jobs - 1
+        self.slot.give_lanes(3, 1)
+        self.words = self.slot.lane(0)
+        self.words[CURRENT_CLAIM] = 1
         assert isinstance(self.store, SqliteStore)
-        header = Header(
-            self.who.owner, 0, 0, 0, 1, 1, 1, 1, "boot", self.store.database_id(), "here"
-        )
+        header = Header(self.who.owner, 1, 1, 1, 1, "boot", self.store.database_id(), "here")
         self.ledger = Ledger(state.ledgers, header, self.clock)
         self.ledger.claimed(1)
+        self.ledger.sheets[0].claimed(1)
         self._begin(self.jobs[0])
         self.ledger.record(
             Entry(1, self.jobs[0].id, 1, 1, self.clock.boottime_ns(), 0, 0, b"", b"")
         )
-        self.ledger.withdraw()
+        self.ledger.sheets[0].withdraw()
         if jobs > 1:
             self._begin(self.jobs[1])
         self.recall = Recall(self.store, state, self.board, self.clock, family=1, forget=False)
 
     def _begin(self, job: Claimed) -> None:
-        self.slot[SINCE], self.slot[CURRENT] = self.clock.monotonic_ns(), job.id
-        self.ledger.publish(job.id, 0)
+        self.words[SINCE], self.words[CURRENT] = self.clock.monotonic_ns(), job.id
+        self.ledger.sheets[0].publish(job.id, 0)
 
     def states(self) -> list[State]:
         return [self.store.get(job.id).state for job in self.jobs]

@@ -52,7 +52,7 @@ class Scene:
 
     def ledger(self, life: Life) -> Ledger:
         header = Header(
-            life.owner, 1, 0, 0, life.pid, life.start_ticks, life.pid_namespace, life.family,
+            life.owner, life.pid, life.start_ticks, life.pid_namespace, life.family,
             life.boot_id, self.store.database_id(), HOST,
         )  # fmt: skip
         return Ledger(self.state.ledgers, header)

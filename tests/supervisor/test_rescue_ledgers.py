@@ -16,9 +16,10 @@ from jobvisor.jobs.store import Store, open_store
 from jobvisor.supervisor.board import VERDICT_CODES, Board, Grave
 from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import Entry, Header, Ledger, leave_grave, retire
+from jobvisor.supervisor.ledger import Entry, Header, Ledger, leave_grave
 from jobvisor.supervisor.rescue import Rescue
 from jobvisor.supervisor.roster import WORKER
+from jobvisor.supervisor.spares import retire
 from tests.clock import MovableClock
 from tests.store import making
 
@@ -65,16 +66,16 @@ def test_the_ledger_of_a_dead_life_is_settled_and_becomes_a_spare(
     making.enqueue(store)
     who = making.life()
     (job,) = making.claim(store, who)
-    header = Header(who.owner, 1, 0, 0, 4242, 1, 1, 1, "earlier boot", store.database_id(), "here")
+    header = Header(who.owner, 4242, 1, 1, 1, "earlier boot", store.database_id(), "here")
     ledger = Ledger(str(folder), header, clock)
     ledger.record(Entry(1, job.id, 1, 1, 0, 5, 0, b"", b'{"done": 3}'))
     ledger.close()
     rescue.scan_ledgers(str(folder))
     assert (store.get(job.id).state, store.get(job.id).progress) == (State.SUCCEEDED, {"done": 3})
-    assert os.listdir(folder) == [f"spare-{who.owner}.2"]
+    assert os.listdir(folder) == [f"spare-{who.owner}.3"]
 
 
-@pytest.mark.parametrize("name", ["11.2", "11", "11.7"])
+@pytest.mark.parametrize("name", ["11.3", "11.2", "11", "11.7"])
 def test_what_this_release_cannot_read_is_kept_and_said_once(
     folder: Path, rescue: Rescue, caplog: pytest.LogCaptureFixture, clock: MovableClock, name: str
 ) -> None:
@@ -92,12 +93,12 @@ def test_what_this_release_cannot_read_is_kept_and_said_once(
 def test_a_file_that_no_life_begins_is_dropped_in_time_and_never_a_spare(
     folder: Path, rescue: Rescue, clock: MovableClock, content: bytes
 ) -> None:
-    path = folder / "11.2"
+    path = folder / "11.3"
     path.write_bytes(content)
     written_ms = os.stat(path).st_ctime_ns // 1_000_000
     clock.move(written_ms - clock.now_ms() + DEAD_AFTER_MS - 1)
     rescue.scan_ledgers(str(folder))
-    assert os.listdir(folder) == ["11.2"]
+    assert os.listdir(folder) == ["11.3"]
     clock.move(2)
     rescue.scan_ledgers(str(folder))
     assert os.listdir(folder) == []
@@ -109,12 +110,10 @@ def test_a_death_that_its_family_left_unsettled_is_told_as_its_parent_saw_it(
     making.enqueue(store, attempts_max=1)
     who = making.life()
     (job,) = making.claim(store, who)
-    header = Header(
-        who.owner, 0, 0, 0, 4242, 1, pid_namespace(), 1, boot_id(), store.database_id(), "here"
-    )
+    header = Header(who.owner, 4242, 1, pid_namespace(), 1, boot_id(), store.database_id(), "here")
     ledger = Ledger(str(folder), header, clock)
-    ledger.claimed(1)
-    ledger.publish(job.id, 0)
+    ledger.sheets[0].claimed(1)
+    ledger.sheets[0].publish(job.id, 0)
     ledger.close()
     stopped = Grave(
         who.owner, 4242, 1, -9, 0, 0, VERDICT_CODES["stop"], 0, job.id, 1, WORKER.number
@@ -131,7 +130,7 @@ def test_the_death_of_an_earlier_life_of_a_file_is_not_that_of_the_next_one(
     store: Store, folder: Path, clock: MovableClock
 ) -> None:
     def life(owner: int) -> Ledger:
-        header = Header(owner, 0, 0, 0, 4242, 1, 1, 1, "boot", store.database_id(), "here")
+        header = Header(owner, 4242, 1, 1, 1, "boot", store.database_id(), "here")
         return Ledger(str(folder), header, clock)
 
     first = life(11)

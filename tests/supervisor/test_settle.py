@@ -10,13 +10,13 @@ import pytest
 
 from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.store import Life, Record, Store, open_store
-from jobvisor.jobs.store.base import Death
-from jobvisor.supervisor.board import VERDICT_CODES, Grave
-from jobvisor.supervisor.evidence import Progress, Read, Strange
+from jobvisor.jobs.store.base import Death, Held
+from jobvisor.supervisor.board import VERDICT_CODES, Grave, Running
+from jobvisor.supervisor.evidence import Read, Strange
+from jobvisor.supervisor.guilt import Cause, charged, death_of, overdue, seen
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.settle import (
-    death_of,
-    overdue,
+    Settled,
     recall,
     settle,
     settle_rebooted,
@@ -38,7 +38,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def claimed(store: Store, count: int, **values: object) -> tuple[Life, list[Claimed]]:
+HELD = Held(1, 4, None, 1, 30_000, 64 << 20)
+
+
+def jobs_of(store: Store, count: int, **values: object) -> tuple[Life, list[Claimed]]:
     """A life that holds this many jobs."""
     for _ in range(count):
         making.enqueue(store, **values)
@@ -51,16 +54,26 @@ def grave(status: int, verdict: str = "", named: tuple[int, int] = (0, 0)) -> Gr
     return Grave(1, 4242, 3, status, *named, VERDICT_CODES[verdict], 0, 0, 0, 1)
 
 
-def death(status: int, verdict: str = "", named: tuple[int, int] = (5, 1)) -> Death:
-    return death_of(grave(status, verdict, named), None, 5, 1, oom=False)
+def cause(status: int, verdict: str = "", named: tuple[int, int] = (0, 0)) -> Cause:
+    return seen(grave(status, verdict, named), oom=False)
 
 
-def header(who: Life, current: int = 0) -> Header:
-    return Header(who.owner, 1, current, 0, who.pid, 1, 1, 1, "boot", "database", "here")
+def death(
+    status: int, verdict: str = "", named: tuple[int, int] = (5, 1), *, oom: bool = False
+) -> Death:
+    """What it means for job 5 of claim 1, which ran alone."""
+    found = seen(grave(status, verdict, named), oom=oom)
+    (pays,) = charged([Running(5, 1)], found)
+    return death_of(found, HELD, pays=pays, company=1)
 
 
-def end(store: Store, who: Life, current: int, how: Death, *records: Record) -> None:
-    settle(store, who, list(records), (current, 1), how, forget=False)
+def header(who: Life) -> Header:
+    return Header(who.owner, who.pid, 1, 1, 1, "boot", "database", "here")
+
+
+def end(store: Store, who: Life, current: int, how: Cause, *records: Record) -> Settled:
+    running = [Running(current, 1)] if current else []
+    return settle(store, who, list(records), running, how, forget=False)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +102,17 @@ def test_a_death_is_called_by_its_cause_and_its_verdict_only_hits_the_job_it_nam
 
 
 def test_only_a_kill_is_taken_for_the_work_of_the_oom_killer() -> None:
-    assert death_of(grave(-9), None, 5, 1, oom=True).outcome == "oom"
-    assert death_of(grave(-11), None, 5, 1, oom=True).outcome == "crash"
-    assert death_of(grave(-9, "timeout", (5, 1)), None, 5, 1, oom=True).outcome == "timeout"
+    assert death(-9, oom=True).outcome == "oom"
+    assert death(-11, oom=True).outcome == "crash"
+    assert death(-9, "timeout", oom=True).outcome == "timeout"
 
 
 def test_the_current_job_is_charged_the_finished_kept_and_the_rest_given_back(
     store: Store,
 ) -> None:
-    who, jobs = claimed(store, 4)
+    who, jobs = jobs_of(store, 4)
     done = making.record(who, 1, jobs[0])
-    end(store, who, jobs[1].id, death(-9), done)
+    end(store, who, jobs[1].id, cause(-9), done)
     found = [store.get(job.id) for job in jobs]
     assert [job.state for job in found] == [
         State.SUCCEEDED, State.SCHEDULED, State.PENDING, State.PENDING,
@@ -111,57 +124,57 @@ def test_the_current_job_is_charged_the_finished_kept_and_the_rest_given_back(
 
 
 def test_the_last_attempt_of_the_current_job_fails_it(store: Store) -> None:
-    who, (job,) = claimed(store, 1, attempts_max=1)
-    end(store, who, job.id, death(-9))
+    who, (job,) = jobs_of(store, 1, attempts_max=1)
+    end(store, who, job.id, cause(-9))
     assert store.get(job.id).state is State.FAILED
     assert "SIGKILL" in (store.get(job.id).error or "")
 
 
 def test_a_current_job_that_the_journal_has_is_not_charged(store: Store) -> None:
-    who, (job,) = claimed(store, 1)
-    end(store, who, job.id, death(-9), making.record(who, 1, job))
+    who, (job,) = jobs_of(store, 1)
+    end(store, who, job.id, cause(-9), making.record(who, 1, job))
     assert store.get(job.id).state is State.SUCCEEDED
     assert store.attempts(job.id) == []
 
 
 def test_a_kill_of_ours_gives_the_current_job_back_with_its_history(store: Store) -> None:
-    who, (job,) = claimed(store, 1, attempts_max=1)
-    end(store, who, job.id, death(-9, "stop"))
+    who, (job,) = jobs_of(store, 1, attempts_max=1)
+    end(store, who, job.id, cause(-9, "stop"))
     found = store.get(job.id)
     assert (found.state, found.attempt, found.losses) == (State.PENDING, 0, 0)
     assert [(a.outcome, a.verdict) for a in store.attempts(job.id)] == [("stopped", "stop")]
 
 
 def test_a_job_that_was_to_be_cancelled_is_cancelled_whatever_killed_it(store: Store) -> None:
-    who, jobs = claimed(store, 3)
+    who, jobs = jobs_of(store, 3)
     for job in jobs:
         assert store.cancel(job.id) == "requested"
-    end(store, who, jobs[0].id, death(-9))
+    end(store, who, jobs[0].id, cause(-9))
     assert {store.get(job.id).state for job in jobs} == {State.CANCELLED}
 
 
 def test_settling_a_life_twice_changes_nothing_the_second_time(store: Store) -> None:
-    who, jobs = claimed(store, 3)
+    who, jobs = jobs_of(store, 3)
     done = making.record(who, 1, jobs[0])
-    end(store, who, jobs[1].id, death(-9), done)
+    end(store, who, jobs[1].id, cause(-9), done)
     before = [store.get(job.id) for job in jobs]
-    end(store, who, jobs[1].id, death(-9), done)
+    end(store, who, jobs[1].id, cause(-9), done)
     assert [store.get(job.id) for job in jobs] == before
     assert len(store.attempts(jobs[1].id)) == 1
 
 
 def test_settling_late_leaves_alone_what_another_has_claimed_since(store: Store) -> None:
-    who, jobs = claimed(store, 2)
-    end(store, who, 0, death(-9))
+    who, jobs = jobs_of(store, 2)
+    end(store, who, 0, cause(-9))
     other = making.life()
     assert len(making.claim(store, other)) == 2
-    end(store, who, jobs[0].id, death(-9), making.record(who, 1, jobs[1]))
+    end(store, who, jobs[0].id, cause(-9), making.record(who, 1, jobs[1]))
     assert {store.get(job.id).state for job in jobs} == {State.RUNNING}
     assert {store.get(job.id).owner for job in jobs} == {other.owner}
 
 
 def test_a_life_without_evidence_gives_all_back_and_the_fourth_loss_fails(store: Store) -> None:
-    who, (job,) = claimed(store, 1)
+    who, (job,) = jobs_of(store, 1)
     for losses in (1, 2, 3):
         settle_vanished(store, who)
         found = store.get(job.id)
@@ -174,9 +187,9 @@ def test_a_life_without_evidence_gives_all_back_and_the_fourth_loss_fails(store:
 
 
 def test_after_a_reboot_records_count_and_the_current_job_is_not_charged(store: Store) -> None:
-    who, jobs = claimed(store, 2)
+    who, jobs = jobs_of(store, 2)
     done = making.record(who, 1, jobs[0])
-    settle_rebooted(store, who, Read(header(who, jobs[1].id), [done]), forget=False)
+    settle_rebooted(store, who, Read(header(who), [done], (Running(jobs[1].id, 1),)), forget=False)
     found = [store.get(job.id) for job in jobs]
     assert [job.state for job in found] == [State.SUCCEEDED, State.PENDING]
     assert [job.losses for job in found] == [0, 1]
@@ -185,9 +198,11 @@ def test_after_a_reboot_records_count_and_the_current_job_is_not_charged(store: 
 def test_a_recall_settles_the_finished_keeps_the_current_and_gives_back_the_rest(
     store: Store,
 ) -> None:
-    who, jobs = claimed(store, 3)
+    who, jobs = jobs_of(store, 3)
     done = making.record(who, 1, jobs[0])
-    applied, released = recall(store, who, Read(header(who, jobs[1].id), [done]), 1, forget=False)
+    applied, released = recall(
+        store, who, Read(header(who), [done], (Running(jobs[1].id, 1),)), 1, forget=False
+    )
     assert (applied.changed, released) == (1, 1)
     found = [store.get(job.id).state for job in jobs]
     assert found == [State.SUCCEEDED, State.RUNNING, State.PENDING]
@@ -197,31 +212,33 @@ def test_a_recall_settles_the_finished_keeps_the_current_and_gives_back_the_rest
 
 def test_a_job_that_began_after_the_look_at_an_overdue_one_is_innocent() -> None:
     who = making.life()
-    assert overdue(header(who, 5), 5, None).outcome == "timeout"
-    assert overdue(header(who, 6), 5, None).outcome == "stopped"
+    found = overdue(header(who), 5, 1)
+    assert (found.verdict, found.signal) == ("timeout", "SIGKILL")
+    assert charged([Running(5, 1)], found) == [True]
+    assert charged([Running(6, 1)], found) == [False]
 
 
 def test_a_succeeded_row_is_forgotten_where_none_is_kept(store: Store) -> None:
-    who, jobs = claimed(store, 2)
-    settle(store, who, [making.record(who, 1, jobs[0])], (0, 1), death(-9), forget=True)
+    who, jobs = jobs_of(store, 2)
+    settle(store, who, [making.record(who, 1, jobs[0])], [], cause(-9), forget=True)
     assert [job.id for job in store.find()] == [jobs[1].id]
 
 
 def test_the_last_progress_of_a_job_is_kept_whatever_ended_its_run(store: Store) -> None:
-    who, jobs = claimed(store, 4)
+    who, jobs = jobs_of(store, 4)
     told = [
         making.record(who, 1, job, verb)._replace(progress=f'{{"done": {job.id}}}')
         for job, verb in zip(jobs, ("succeed", "fail", "retry"), strict=False)
     ]
-    last = Progress(jobs[3].id, '{"done": 9}')
-    settle(store, who, told, (jobs[3].id, 1), death(-9), forget=False, progress=last)
+    last = Running(jobs[3].id, 1, progress='{"done": 9}')
+    settle(store, who, told, [last], cause(-9), forget=False)
     found = [store.get(job.id).progress for job in jobs]
     assert found == [*({"done": job.id} for job in jobs[:3]), {"done": 9}]
 
 
 def test_records_of_an_unknown_kind_are_kept_beside_the_refused(tmp_path: Path) -> None:
     who = making.life()
-    found = Read(header(who), [], None, (Strange(1, 7, 2, b"a step"),))
+    found = Read(header(who), [], (), (Strange(1, 7, 2, b"a step"),))
     tell_strange(found, str(tmp_path))
     (path,) = tmp_path.iterdir()
     assert json.loads(path.read_text()) == [
@@ -229,3 +246,74 @@ def test_records_of_an_unknown_kind_are_kept_beside_the_refused(tmp_path: Path) 
     ]
     tell_strange(Read(header(who), []), str(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
+
+
+# -- several lanes
+
+
+def lanes(jobs: list[Claimed], claim: int = 1) -> list[Running]:
+    return [Running(job.id, claim, lane) for lane, job in enumerate(jobs)]
+
+
+@pytest.mark.parametrize(
+    ("how", "pays"),
+    [
+        (cause(-9), [False, False, False]),
+        (cause(3), [False, False, False]),
+        (cause(-9, "timeout", (6, 2)), [False, True, False]),
+        (cause(-9, "memory", (6, 2)), [False, True, False]),
+        (cause(-9, "cancel", (6, 2)), [False, True, False]),
+        (cause(-9, "timeout", (6, 1)), [False, False, False]),
+        (cause(-9, "stop", (6, 2)), [False, False, False]),
+        (cause(-9, "stuck"), [False, False, False]),
+    ],
+)
+def test_in_company_only_whom_a_verdict_names_is_charged(how: Cause, pays: list[bool]) -> None:
+    assert charged([Running(5, 2), Running(6, 2), Running(6, 3)], how) == pays
+
+
+def test_one_timeout_among_several_jobs_costs_no_neighbour_an_attempt(store: Store) -> None:
+    who, jobs = jobs_of(store, 5, timeout_ms=30_000)
+    done = making.record(who, 1, jobs[0])
+    how = cause(-9, "timeout", (jobs[2].id, 1))
+    settled = settle(store, who, [done], lanes(jobs[:4]), how, forget=False)
+    found = [store.get(job.id) for job in jobs]
+    waits = State.PENDING
+    assert [job.state for job in found] == [State.SUCCEEDED, waits, State.SCHEDULED, waits, waits]
+    assert [job.attempt for job in found] == [1, 0, 1, 0, 0]
+    told = [[(a.outcome, a.verdict) for a in store.attempts(job.id)] for job in jobs]
+    stopped = [("stopped", "timeout")]
+    assert told == [[], stopped, [("timeout", "timeout")], stopped, []]
+    assert settled.foremost is not None
+    assert (settled.foremost[0], len(settled.ended)) == (jobs[2].id, 3)
+
+
+def test_a_death_in_company_that_is_nobodys_fault_says_so(store: Store) -> None:
+    who, jobs = jobs_of(store, 3)
+    settled = settle(store, who, [], lanes(jobs), cause(-11), forget=False)
+    assert settled.foremost is None
+    assert {store.get(job.id).attempt for job in jobs} == {0}
+    (attempt,) = store.attempts(jobs[1].id)
+    assert (attempt.outcome, attempt.signal, attempt.verdict) == ("stopped", "SIGSEGV", None)
+    assert "while it ran 3 jobs" in (attempt.message or "")
+
+
+def test_each_job_that_ran_keeps_what_it_said_last(store: Store) -> None:
+    who, jobs = jobs_of(store, 2)
+    told = [run._replace(progress=f'{{"done": {run.lane}}}') for run in lanes(jobs)]
+    settle(store, who, [], told, cause(-9), forget=False)
+    assert [store.get(job.id).progress for job in jobs] == [{"done": 0}, {"done": 1}]
+
+
+def test_a_recall_gives_back_what_has_not_begun_of_all_claims_up_to_the_one_it_names(
+    store: Store,
+) -> None:
+    who = making.life()
+    for _ in range(6):
+        making.enqueue(store)
+    jobs = [job for claim in (1, 2, 3) for job in making.claim(store, who, claim, limit=2)]
+    running = (Running(jobs[0].id, 1), Running(jobs[2].id, 2, 1))
+    _, released = recall(store, who, Read(header(who), [], running), 2, forget=False)
+    assert released == 2
+    runs, waits = State.RUNNING, State.PENDING
+    assert [store.get(job.id).state for job in jobs] == [runs, waits, runs, waits, runs, runs]

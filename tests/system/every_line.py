@@ -33,6 +33,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.board import (
     CLAIM,
     CURRENT,
+    CURRENT_CLAIM,
     DRAIN,
     ENTERED,
     FILLED,
@@ -76,12 +77,14 @@ WORKER_FILES = (
     "supervisor/fitness.py",
     "supervisor/successes.py",
     "supervisor/lane.py",
+    "supervisor/sheet.py",
     "supervisor/ledger.py",
 )
 CARETAKER_FILES = (
     "supervisor/caretaker.py",
     "supervisor/burial.py",
     "supervisor/settle.py",
+    "supervisor/guilt.py",
     "supervisor/evidence.py",
 )
 
@@ -277,6 +280,7 @@ class Stage:
             self._stranger.close()  # nobody inherits a conversation
         slot = self.board.slots[index]
         slot.clear()
+        slot.give_lanes(index, 1)
         owner = secrets.randbits(62) + 1
         slot[ROLE], slot[SLOT_STATE] = role.number, FILLED
         parent, (lifeline, held) = os.getpid(), os.pipe2(os.O_CLOEXEC)
@@ -346,8 +350,8 @@ class Stage:
                 verdict_claim=slot[VERDICT_CLAIM],
                 verdict=slot[VERDICT],
                 at=SYSTEM.monotonic_ns(),
-                current=slot[CURRENT],
-                claim=slot[CLAIM],
+                current=slot.lane(0)[CURRENT],
+                claim=slot.lane(0)[CURRENT_CLAIM],
                 role=slot[ROLE],
             )
         )
