@@ -113,7 +113,7 @@ class Ledger:
         self._clock = clock
         self._owner = header.owner
         self._begin_at, self._end = self.plan.journals[0]
-        self._tail = self._begin_at
+        self._tail = self._written = self._begin_at
         self._tail_at = TAIL_AT
         self._entries: list[Entry] = []
         descriptor = allocate(folder, self.path, self.plan.size)
@@ -180,11 +180,11 @@ class Ledger:
         self._memory[at:end] = b"%b%b" % (PREFIX.pack(len(body), crc), checked)
         if body:
             self._memory[end : end + len(body)] = body
+        self._written = padded(end + len(body))
 
     def write_tail(self, entry: Entry) -> None:
         """From here on the outcome is kept."""
-        self._tail += entry.size
-        self._words[self._tail_at] = self._tail
+        self._tail = self._words[self._tail_at] = self._written
         self._entries.append(entry)
 
     # -- settling
