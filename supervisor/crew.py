@@ -67,10 +67,11 @@ class Crew:
         self._posts.append(post)
         return post
 
-    def give_lanes(self, post: Post, lanes: int) -> None:
+    def give_lanes(self, post: Post, lanes: int) -> bool:
         """Before the fork of its child: so many lanes, the same as before where the number is the same.
 
-        Where no piece of the board has so many free it is the largest one: said, and less than asked for.
+        Where no piece of the board has so many free it is the largest one, and that is said. False where
+        there is none: the fork has to wait until others have left.
         """
         if post.lanes.length != lanes:
             self._ranges.give_back(post.lanes)
@@ -78,6 +79,7 @@ class Crew:
             if post.lanes.length < lanes:
                 say("lanes_short", name=post.name, count=post.lanes.length, wanted=lanes)
         post.slot.give_lanes(*post.lanes)
+        return bool(post.lanes.length or not lanes)
 
     def remove(self, post: Post) -> None:
         """A post that nobody holds is given up, and its slot and its lanes are free."""

@@ -342,7 +342,9 @@ class Parent:
         for post in self._crew:
             if not post.pid and now >= post.spawn_at and self.may_fork(post):
                 pool = self._config.workers[post.pool] if post.role.runs_jobs else None
-                self._crew.give_lanes(post, pool.concurrency if pool is not None else 0)
+                if not self._crew.give_lanes(post, pool.concurrency if pool else 0):
+                    post.spawn_at = now + SECOND
+                    continue
                 self._nursery.fork(post, self._config, self._family)
 
     def may_fork(self, post: Post) -> bool:

@@ -247,12 +247,18 @@ def _worker_row(worker: Mapping[str, Any]) -> list[Any]:
         worker.get("pool"),
         worker.get("pid"),
         worker.get("state"),
-        worker.get("job"),
+        _jobs(worker),
         _seconds(worker.get("job_seconds")),
         worker.get("started"),
         _seconds(worker.get("up_seconds")),
         size_text(rss) if isinstance(rss, int) else None,
     ]
+
+
+def _jobs(worker: Mapping[str, Any]) -> Any:
+    """The job that has run longest, and how many others run beside it in a worker with several lanes."""
+    others = (worker.get("running") or 0) - 1
+    return f"{worker.get('job')} +{others}" if others > 0 else worker.get("job")
 
 
 def _seconds(told: Any) -> str | None:

@@ -8,12 +8,15 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.board import (
     BOOTING,
     BUSY,
+    CURRENT,
     FAILURES,
     FILLED,
     IDLE,
     PID,
     ROLE,
+    SINCE,
     SLOT_STATE,
+    STARTED,
     STATE,
     Board,
 )
@@ -21,7 +24,7 @@ from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.status import Status
-from tests.clock import MovableClock
+from tests.clock import MovableClock, StandingClock
 
 
 def test_a_slot_that_is_being_cleared_is_left_out_of_the_status(tmp_path: Path) -> None:
@@ -51,6 +54,34 @@ def test_a_worker_at_rest_is_shown_so_within_a_second_of_its_last_job(tmp_path: 
     found = state.status()
     assert found is not None
     assert found["workers"][0]["state"] == "idle"
+
+
+def test_a_worker_with_several_lanes_shows_each_of_its_jobs(tmp_path: Path) -> None:
+    config = Config.of({}, folder=str(tmp_path))
+    board, state, clock = Board(), StateDir(config.family.state_dir), StandingClock()
+    state.create()
+    clock.move(10_000)
+    for index, lanes in ((1, 1), (2, 4)):
+        worker = board.slots[index]
+        worker[SLOT_STATE], worker[ROLE], worker[STATE] = FILLED, WORKER.number, BUSY
+        worker.give_lanes(index * 10, lanes)
+        for words in worker.lanes()[:2]:
+            words[CURRENT], words[STARTED] = 70 + index, 5
+            words[SINCE] = clock.monotonic_ns() - index * 1_000_000_000
+    board.slots[2].lane(3)[CURRENT] = 80
+    board.slots[2].lane(3)[SINCE] = clock.monotonic_ns() - 9_000_000_000
+    board.slots[2].lane(1)[CURRENT] = 73
+    Status(board, config, state, clock, 1).write(waiting=False)
+    one, several = (state.status() or {})["workers"]
+    assert (one["job"], one["job_seconds"], one["started"]) == (71, 1.0, 5)
+    assert "jobs" not in one
+    assert (several["job"], several["job_seconds"], several["started"]) == (80, 9.0, 10)
+    assert (several["running"], several["lanes"]) == (3, 4)
+    assert several["jobs"] == [
+        {"job": 80, "job_seconds": 9.0},
+        {"job": 72, "job_seconds": 2.0},
+        {"job": 73, "job_seconds": 2.0},
+    ]
 
 
 def test_a_worker_that_keeps_dying_is_told_while_it_is_tried_again(tmp_path: Path) -> None:

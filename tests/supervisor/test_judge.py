@@ -1,0 +1,139 @@
+"""Whom the parent kills, and what its verdict names, where a worker runs several jobs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from jobvisor.jobs.clock import SECOND
+from jobvisor.supervisor.board import (
+    BUSY,
+    CANCEL_CLAIM,
+    CANCEL_JOB,
+    CURRENT,
+    CURRENT_CLAIM,
+    DEADLINE,
+    IDLE,
+    MEMORY,
+    STATE,
+    TURN,
+    VERDICT,
+    VERDICT_CLAIM,
+    VERDICT_JOB,
+    VERDICTS,
+    Board,
+)
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.crew import Crew, Post
+from jobvisor.supervisor.judge import MEMORY_EVERY_NS, STUCK_NS, Judge
+from jobvisor.supervisor.roster import WORKER
+from tests.clock import StandingClock
+
+
+class Court:
+    """A judge over one worker with four lanes, which is a real process that only waits."""
+
+    def __init__(self) -> None:
+        self.clock = StandingClock()
+        self.clock.move(60_000)
+        self.family = Config.of({}).family
+        crew = Crew(Board())
+        self.post: Post = crew.add(WORKER)
+        crew.give_lanes(self.post, 4)
+        command = [sys.executable, "-c", "input()"]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self.post.pid = self.child.pid
+        self.slot = self.post.slot
+        self.slot[STATE] = BUSY
+        self.judge = Judge(crew, self.clock)
+        for lane in range(4):
+            self.run(lane, 70 + lane)
+
+    def run(self, lane: int, job: int, claim: int = 2, deadline_ms: int = 0) -> None:
+        words = self.slot.lane(lane)
+        ends = self.clock.monotonic_ns() + deadline_ms * 1_000_000
+        words[CURRENT_CLAIM], words[DEADLINE] = claim, ends if deadline_ms else 0
+        words[CURRENT] = job
+
+    def look(self, after_ms: int = 0) -> tuple[str, int, int]:
+        """The verdict that stands on the slot after some time."""
+        self.clock.move(after_ms)
+        self.judge.look(self.family)
+        word = VERDICTS[self.slot[VERDICT]]
+        assert self.post.killed == bool(word)
+        return word, self.slot[VERDICT_JOB], self.slot[VERDICT_CLAIM]
+
+    def close(self) -> None:
+        self.child.kill()
+        self.child.communicate()
+
+
+@pytest.fixture
+def court() -> Iterator[Court]:
+    made = Court()
+    yield made
+    made.close()
+
+
+NONE = ("", 0, 0)
+
+
+def test_a_deadline_is_that_of_the_lane_whose_job_it_is(court: Court) -> None:
+    court.run(1, 80, deadline_ms=2_000)
+    court.run(3, 81, claim=5, deadline_ms=1_000)
+    assert court.look(999) == NONE
+    assert court.look(1) == ("timeout", 81, 5)
+    assert court.child.wait() == -9
+
+
+def test_the_deadline_of_a_job_that_has_ended_judges_nobody(court: Court) -> None:
+    court.run(1, 80, deadline_ms=1_000)
+    court.slot.lane(1)[CURRENT] = 0
+    assert court.look(5_000) == NONE
+
+
+def test_who_holds_no_jobs_is_not_judged_by_deadlines(court: Court) -> None:
+    court.run(1, 80, deadline_ms=1_000)
+    court.slot[STATE] = IDLE
+    assert court.look(5_000) == NONE
+
+
+def test_a_cancel_that_a_job_does_not_react_to_names_that_job(court: Court) -> None:
+    grace_ms = court.family.cancel_grace_ms
+    words = court.slot.lane(2)
+    words[CANCEL_JOB], words[CANCEL_CLAIM] = 72, 1  # of an earlier claim
+    assert court.look() == NONE
+    assert court.look(grace_ms + 1) == NONE
+    words[CANCEL_CLAIM] = 2
+    assert court.look() == NONE
+    assert court.look(grace_ms) == NONE
+    assert court.look(1) == ("cancel", 72, 2)
+
+
+def test_the_grace_of_a_cancel_begins_anew_with_each_job(court: Court) -> None:
+    grace_ms = court.family.cancel_grace_ms
+    for lane in (0, 1):
+        words = court.slot.lane(lane)
+        words[CANCEL_JOB], words[CANCEL_CLAIM] = 70 + lane, 2
+        assert court.look(grace_ms // 2) == NONE
+    court.slot.lane(0)[CURRENT] = 0  # it has ended
+    assert court.look(grace_ms // 2 + 1) == NONE
+    assert court.look(grace_ms // 2) == ("cancel", 71, 2)
+
+
+def test_a_memory_limit_names_the_job_that_has_it(court: Court) -> None:
+    court.slot.lane(3)[MEMORY] = 1 << 40
+    assert court.look() == NONE
+    court.slot.lane(2)[MEMORY] = 1
+    assert court.look(MEMORY_EVERY_NS // 1_000_000) == ("memory", 72, 2)
+
+
+def test_a_turn_that_does_not_move_is_judged_though_the_lanes_are_busy(court: Court) -> None:
+    court.slot[TURN] = court.clock.monotonic_ns()
+    assert court.look(STUCK_NS // 1_000_000) == NONE
+    court.slot[TURN] += SECOND
+    assert court.look(1_000) == NONE
+    assert court.look(1) == ("stuck", 0, 0)
