@@ -23,11 +23,9 @@ from jobvisor.supervisor.board import (
     DRAINED,
     DRAINING,
     IDLE,
-    LANE_COUNT,
     LEAVE,
     OWNER,
     PID,
-    PROGRESS,
     REACHED,
     RUN,
     STATE,
@@ -35,15 +33,13 @@ from jobvisor.supervisor.board import (
     TICKS,
     TURN,
     WAITING_STATE,
-    Running,
     Slot,
 )
 from jobvisor.supervisor.burial import Burial
-from jobvisor.supervisor.evidence import read_running
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.layout import find_file
 from jobvisor.supervisor.lease import Lease
 from jobvisor.supervisor.oom import READ_EVERY
+from jobvisor.supervisor.progress import Progress
 from jobvisor.supervisor.recall import Recall
 from jobvisor.supervisor.rescue import Rescue
 from jobvisor.supervisor.role import Role, Seat
@@ -73,8 +69,6 @@ class Caretaker(Role):
         self._config = config
         self._state = StateDir(config.family.state_dir)
         self._forget = config.retention.succeeded_ms == 0
-        self._progress_seen: dict[int, list[int]] = {}
-        self._progress_after = -1  # the lane whose job was told of last
         self._waiting = False
         self._failures = 0
         self._try_at = 0  # when an absent database is tried again
@@ -138,6 +132,7 @@ class Caretaker(Role):
             family=self.seat.family,
             forget=self._forget,
         )
+        self._progress = Progress(self._store, self._state, self.board, self.clock)
         self._rescue = Rescue(
             self._store,
             self._state,
@@ -155,7 +150,7 @@ class Caretaker(Role):
             self._rescue.judge_families: beat,
             self._rescue.rescue: family.dead_after_ms / 1000,
             self._recall.carry_cancels: 0.25,
-            self._carry_progress: 0.25,
+            self._progress.carry: 0.25,
             self._promote: 1.0,
             self._burial.note_memory: READ_EVERY,
             self._prune: 10.0,
@@ -269,46 +264,6 @@ class Caretaker(Role):
                 self._due[duty] = now + int(sooner * SECOND)
 
     # -- duties
-
-    def _carry_progress(self) -> float | None:
-        for slot in self.board.busy():
-            owner, said = slot[OWNER], slot.column(PROGRESS)
-            if (
-                len(said) == slot[LANE_COUNT]
-                and any(said)
-                and self._progress_seen.get(owner) != said
-            ):
-                self._carry_progress_of(owner, said)
-        if len(self._progress_seen) > 1000:
-            self._progress_seen.clear()  # owners come and go; written once more at the worst
-        return None
-
-    def _carry_progress_of(self, owner: int, said: list[int]) -> None:
-        """Of each lane where something was said since the last look; after a while the rest waits."""
-        seen = self._progress_seen.setdefault(owner, [0] * len(said))
-        until = self.clock.monotonic_ns() + int(TICK * SECOND)
-        for run in self._said_since(owner, said, seen):
-            # The board first: what is said in between is told once more.
-            seen[run.lane] = said[run.lane]
-            self._store.progress(run.job, owner, run.claim, run.progress or "")
-            self._progress_after = run.lane
-            if self.clock.monotonic_ns() > until:
-                return
-
-    def _said_since(self, owner: int, said: list[int], seen: list[int]) -> list[Running]:
-        """What was said in these lanes, beginning behind the one that was told last."""
-        path = find_file(self._state.ledgers, owner)
-        found = (
-            []
-            if path is None
-            else [
-                run
-                for run in read_running(path, owner)
-                if run.progress is not None and said[run.lane] != seen[run.lane]
-            ]
-        )
-        after = self._progress_after
-        return sorted(found, key=lambda run: (run.lane <= after, run.lane))
 
     def _promote(self) -> float | None:
         """A claim promotes; while all workers are busy nobody claims."""

@@ -15,6 +15,8 @@ from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.board import (
     AHEAD,
     BUSY,
+    CANCEL_CLAIM,
+    CANCEL_JOB,
     CLAIM,
     CURRENT,
     CURRENT_CLAIM,
@@ -28,6 +30,7 @@ from jobvisor.supervisor.board import (
     Board,
 )
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.halves import HalvedLedger
 from jobvisor.supervisor.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.recall import Recall
 from jobvisor.supervisor.roster import WORKER
@@ -38,7 +41,7 @@ from tests.store.making import claim, enqueue, life
 class Scene:
     """A worker that has ended the first of its jobs and is in the second."""
 
-    def __init__(self, folder: Path, jobs: int) -> None:
+    def __init__(self, folder: Path, jobs: int, lanes: int = 1) -> None:
         self.clock = StandingClock()
         self.clock.move(1_000)
         self.board = Board()
@@ -54,26 +57,26 @@ class Scene:
         self.slot = self.board.slots[1]
         self.slot[SLOT_STATE], self.slot[ROLE], self.slot[STATE] = FILLED, WORKER.number, BUSY
         self.slot[OWNER], self.slot[CLAIM], self.slot[AHEAD] = self.who.owner, 1, jobs - 1
-        self.slot.give_lanes(3, 1)
-        self.words = self.slot.lane(0)
-        self.words[CURRENT_CLAIM] = 1
+        self.slot.give_lanes(3, lanes)
         assert isinstance(self.store, SqliteStore)
-        header = Header(self.who.owner, 1, 1, 1, 1, "boot", self.store.database_id(), "here")
-        self.ledger = Ledger(state.ledgers, header, self.clock)
+        header = Header(self.who.owner, 1, 1, 1, 1, "boot", self.store.database_id(), "here", lanes)
+        self.ledger = (Ledger if lanes == 1 else HalvedLedger)(state.ledgers, header, self.clock)
         self.ledger.claimed(1)
-        self.ledger.sheets[0].claimed(1)
-        self._begin(self.jobs[0])
+        self.begin(self.jobs[0])
         self.ledger.record(
             Entry(1, self.jobs[0].id, 1, 1, self.clock.boottime_ns(), 0, 0, b"", b"")
         )
         self.ledger.sheets[0].withdraw()
         if jobs > 1:
-            self._begin(self.jobs[1])
+            self.begin(self.jobs[1])
         self.recall = Recall(self.store, state, self.board, self.clock, family=1, forget=False)
 
-    def _begin(self, job: Claimed) -> None:
-        self.words[SINCE], self.words[CURRENT] = self.clock.monotonic_ns(), job.id
-        self.ledger.sheets[0].publish(job.id, 0)
+    def begin(self, job: Claimed, lane: int = 0, number: int = 1) -> None:
+        words, sheet = self.slot.lane(lane), self.ledger.sheets[lane]
+        sheet.claimed(number)
+        words[CURRENT_CLAIM], words[SINCE] = number, self.clock.monotonic_ns()
+        sheet.publish(job.id, 0)
+        words[CURRENT] = job.id
 
     def states(self) -> list[State]:
         return [self.store.get(job.id).state for job in self.jobs]
@@ -118,3 +121,68 @@ def test_a_worker_that_has_but_one_job_is_left_alone(tmp_path: Path) -> None:
         scene.clock.move(60_000)
         scene.recall.behind_long_jobs()
         assert (scene.slot[RECALL], scene.states()) == (0, [RUNS])
+
+
+def test_with_several_lanes_it_is_when_none_has_begun_anything_for_that_long(
+    tmp_path: Path,
+) -> None:
+    with closing(Scene(tmp_path, 5, lanes=2)) as scene:
+        scene.clock.move(40)
+        scene.begin(scene.jobs[2], lane=1)
+        scene.clock.move(49)
+        scene.recall.behind_long_jobs()
+        assert (scene.slot[RECALL], scene.states()) == (0, [RUNS] * 5)
+        scene.clock.move(1)
+        scene.recall.behind_long_jobs()
+        assert (scene.slot[RECALL], scene.states()) == (1, [DONE, RUNS, RUNS, WAITS, WAITS])
+
+
+def test_nothing_is_taken_back_where_nothing_is_ahead(tmp_path: Path) -> None:
+    with closing(Scene(tmp_path, 2, lanes=2)) as scene:
+        scene.slot[AHEAD] = 0
+        scene.clock.move(60_000)
+        scene.recall.behind_long_jobs()
+        assert (scene.slot[RECALL], scene.states()) == (0, [RUNS, RUNS])
+
+
+def test_all_claims_of_a_worker_up_to_its_last_one_are_taken_back_together(tmp_path: Path) -> None:
+    with closing(Scene(tmp_path, 3, lanes=2)) as scene:
+        for _ in range(2):
+            enqueue(scene.store)
+        scene.jobs += claim(scene.store, scene.who, 2, limit=2)
+        scene.ledger.claimed(2)
+        scene.slot[CLAIM] = 2
+        scene.begin(scene.jobs[3], lane=1, number=2)
+        scene.clock.move(50)
+        scene.recall.behind_long_jobs()
+        assert (scene.slot[RECALL], scene.states()) == (2, [DONE, RUNS, WAITS, RUNS, WAITS])
+
+
+def cancels(scene: Scene) -> list[tuple[int, int]]:
+    columns = (scene.slot.column(word) for word in (CANCEL_JOB, CANCEL_CLAIM))
+    return list(zip(*columns, strict=True))
+
+
+def test_a_cancel_is_brought_to_the_lane_that_runs_the_job(tmp_path: Path) -> None:
+    with closing(Scene(tmp_path, 4, lanes=3)) as scene:
+        scene.begin(scene.jobs[2], lane=2)
+        scene.store.cancel(scene.jobs[2].id)
+        scene.recall.carry_cancels()
+        assert cancels(scene) == [(0, 0), (0, 0), (scene.jobs[2].id, 1)]
+        assert (scene.slot[RECALL], scene.states()) == (0, [RUNS] * 4)
+
+
+def test_a_cancel_of_a_job_that_has_not_begun_takes_its_claim_back(tmp_path: Path) -> None:
+    with closing(Scene(tmp_path, 4, lanes=3)) as scene:
+        scene.store.cancel(scene.jobs[3].id)
+        scene.recall.carry_cancels()
+        assert cancels(scene) == [(0, 0)] * 3
+        assert (scene.slot[RECALL], scene.states()) == (1, [DONE, RUNS, WAITS, State.CANCELLED])
+
+
+def test_a_recall_of_an_earlier_claim_does_not_allow_what_a_later_one_forbade(
+    scene: Scene,
+) -> None:
+    scene.slot[RECALL] = 7
+    scene.recall.recall(scene.slot, scene.who.owner, 1)
+    assert scene.slot[RECALL] == 7
