@@ -19,7 +19,7 @@ from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.source import Source, strange_variables
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.values import count, word
-from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.config import Config, check_lanes
 from jobvisor.supervisor.reload import _check_unchangeable
 
 ROOT = Path(__file__).parents[2]
@@ -408,3 +408,19 @@ def test_a_reload_does_not_change_where_the_tables_are(changed: dict[str, str]) 
     _check_unchangeable(old, old)
     with pytest.raises(ConfigError, match="url, schema or prefix changed; that needs a stop"):
         _check_unchangeable(old, new)
+
+
+def test_workers_whose_lanes_the_board_cannot_hold_twice_are_refused() -> None:
+    pool = Config.of({"workers": [{"processes": 8}]}).workers[0]
+    check_lanes(
+        "config",
+        (dataclasses.replace(pool, concurrency=1000), dataclasses.replace(pool, concurrency=24)),
+    )
+    with pytest.raises(ConfigError, match=r"8200 over 2 pools; one family has at most 8192"):
+        check_lanes(
+            "config",
+            (
+                dataclasses.replace(pool, concurrency=1000),
+                dataclasses.replace(pool, concurrency=25),
+            ),
+        )
