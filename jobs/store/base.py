@@ -541,6 +541,14 @@ class Store(ABC):
         """(job, owner, claim) of these owners' running rows that were asked to end; all of them."""
 
     @abstractmethod
+    def latency(self, queues: Iterable[str]) -> int:
+        """For how many ms the longest waiting job has been due, among those that claims take first.
+
+        Of each queue a hundred are read and no more, so that a queue of a million costs what a short
+        one does. 0 where none waits.
+        """
+
+    @abstractmethod
     def has_work(self, queues: Sequence[str], family: int) -> bool:
         """Whether a draining family has something left: pending, a retry, snoozed, or running here."""
 

@@ -39,6 +39,7 @@ PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in 
 ID_MAX = 2**63 - 1
 RECENT_IDS = 20_000  # where a page of a common state is looked for, before all of it is sorted
 JOBS_AT_ONCE = 500  # by their ids in one statement; each may hold 2 MB
+LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
@@ -367,6 +368,12 @@ class RelationalStore(Settlement, Transfer, Following):
     def cancelling(self, owners: Iterable[int]) -> list[tuple[int, int, int]]:
         asked = {"owners": json.dumps(list(owners))}
         return [(job, owner, claim) for job, owner, claim in self._rows("cancelling", asked)]
+
+    def latency(self, queues: Iterable[str]) -> int:
+        found = [
+            self._rows("latency", {"queue": queue, "limit": LATENCY_OF})[0][0] for queue in queues
+        ]
+        return max([0, *(waited for waited in found if waited is not None)])
 
     def has_work(self, queues: Sequence[str], family: int) -> bool:
         # In one snapshot: between two a row could be claimed, and be missed in both.

@@ -7,7 +7,7 @@ import pytest
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import MOVES, State
 from jobvisor.jobs.store import Store
-from jobvisor.jobs.store.relational import JOBS_AT_ONCE
+from jobvisor.jobs.store.relational import JOBS_AT_ONCE, LATENCY_OF
 from jobvisor.jobs.store.settlement import HISTORY_MAX, TRIMMED_EVERY
 from tests.clock import MovableClock
 from tests.store.making import (
@@ -43,6 +43,26 @@ def test_the_queues_with_pending_jobs_are_found_however_many_jobs_they_have(stor
     enqueue(store, queue="later", run_in_ms=60_000)
     assert store.pending_queues() == ["a", "b", "c"]
     assert store.pending_queues(2) == ["a", "b"]
+
+
+def test_the_latency_of_queues_is_that_of_the_longest_waiting_of_what_is_claimed_first(
+    store: Store, clock: MovableClock
+) -> None:
+    assert store.latency(["default", "mail"]) == 0
+    enqueue(store, queue="other")
+    enqueue(store, queue="mail", run_in_ms=600_000)
+    clock.move(300)
+    enqueue(store, queue="mail")
+    clock.move(70)
+    enqueue(store)
+    assert [store.latency(queues) for queues in ([], ["default"], ["default", "mail"])] == [
+        0,
+        0,
+        70,
+    ]
+    store.enqueue([new(queue="mail", priority=1)] * LATENCY_OF)
+    clock.move(5)
+    assert store.latency(["mail"]) == 5  # claims come to the one that waits for longer after those
 
 
 def test_the_histories_of_many_jobs_come_in_one_call(store: Store) -> None:

@@ -36,7 +36,14 @@ WALKS = {
     "oldest_pending", "enqueued_alone",
 }  # page by page, or a queue  # fmt: skip
 UNPLANNED = {"copy"}
-ORDERED = ["claim", "claim_further", "promote", "next_due", "prune"]  # the index is the order
+ORDERED = [
+    "claim",
+    "claim_further",
+    "latency",
+    "promote",
+    "next_due",
+    "prune",
+]  # the index is the order
 
 VALUES: dict[str, Any] = {
     "queue": "default", "state": "succeeded", "task": "app:f", "args": "[]", "kwargs": "{}",

@@ -552,6 +552,7 @@ def test_a_migration_that_could_not_begin_is_tried_again_by_the_next_verb(
 INDEX = {
     "claim": "jobs_pending",
     "has_pending": "jobs_pending",
+    "latency": "jobs_pending",
     "promote": "jobs_scheduled",
     "next_due": "jobs_scheduled",
     "release_rest": "jobs_running",
@@ -567,7 +568,13 @@ INDEX = {
     "unknown_tasks": "jobs_unknown",
     "pending_queues": "jobs_pending",
 }
-ORDERED = ["claim", "promote", "next_due", "prune"]  # the index is the order: nothing is sorted
+ORDERED = [
+    "claim",
+    "latency",
+    "promote",
+    "next_due",
+    "prune",
+]  # the index is the order: nothing is sorted
 WHOLE = {"counts", "task_names"}  # for people, and said so
 
 

@@ -402,6 +402,12 @@ SELECT queue FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
 SELECT queue, {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM {schema}.jobs
 WHERE state = 'pending' GROUP BY queue;
 
+-- name: latency
+-- For how many milliseconds the longest waiting of the rows that a claim on one queue would take first has been due.
+SELECT {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM (
+    SELECT run_at FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    ORDER BY priority DESC, id LIMIT %(limit)s) AS first;
+
 -- name: cancelling
 -- Running rows of some owners (a JSON list) that were asked to end.
 SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1

@@ -338,6 +338,11 @@ SELECT queue FROM found WHERE queue IS NOT NULL LIMIT :limit;
 -- For how many milliseconds the oldest pending row of each queue has been due.
 SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queue;
 
+-- name: latency
+-- For how many milliseconds the longest waiting of the rows that a claim on one queue would take first has been due.
+SELECT :now - min(run_at) FROM (SELECT run_at FROM jobs WHERE state = 'pending' AND queue = :queue
+    ORDER BY priority DESC, id LIMIT :limit);
+
 -- name: cancelling
 -- Running rows of some owners (a JSON list) that were asked to end: of all of them, which are few.
 SELECT id, owner, claim FROM jobs INDEXED BY jobs_cancelling WHERE state = 'running' AND cancel_requested = 1
