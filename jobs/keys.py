@@ -33,11 +33,11 @@ from jobvisor.jobs.values import (
 )
 
 PROCESSES_MAX = 240
+"""Places for workers in one family: the board has 256 slots, and the rest is kept for the other roles."""
 CONCURRENCY_MAX = 1000
 """Lanes of one worker."""
 LANES_MAX = 16_384
 """Of one family."""
-"""Workers of one family: the board has 256 slots, and the rest is kept for the other roles."""
 
 SCHEMA_NAME = "jobvisor"
 DURABILITIES = ("full", "normal")
@@ -225,6 +225,12 @@ TABLES: tuple[Table, ...] = (
             ),
             Key("boot_timeout", _ABOVE_ZERO, "60s", "how long importing the modules may take"),
             Key(
+                "reload_timeout",
+                _ABOVE_ZERO,
+                "1h",
+                "a job may outlive a reload for so long; then it is given back",
+            ),
+            Key(
                 "cancel_grace",
                 _ABOVE_ZERO,
                 "10s",
@@ -256,6 +262,12 @@ TABLES: tuple[Table, ...] = (
                 "the queues it serves, the first one first",
             ),
             Key("processes", count(1, PROCESSES_MAX), 2, "how many workers"),
+            Key(
+                "overlap",
+                flag(),
+                True,
+                "a replaced worker may end its job beside the new one; false: before it",
+            ),
             Key(
                 "batch_max",
                 count(1, 10_000),

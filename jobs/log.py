@@ -96,6 +96,10 @@ LINES: dict[str, tuple[int, str]] = {
     "killing": (logging.WARNING, "stopping now: {count} children are killed"),
     "stopped": (logging.INFO, "family {family} stopped, exit code {code}"),
     "reloading": (logging.INFO, "reloading {path}"),
+    "reloaded": (
+        logging.INFO,
+        "reloaded: the new workers are there, and {count} old ones finish their jobs beside them",
+    ),
     "reload_refused": (logging.ERROR, "reload refused, the old configuration stays: {error}"),
     "scaled": (logging.INFO, "pool {pool} is to have {count} workers"),
     "scale_refused": (logging.WARNING, "scale refused, the workers stay as they are: {error}"),
@@ -111,6 +115,10 @@ LINES: dict[str, tuple[int, str]] = {
     "child_started": (logging.DEBUG, "{role} started as pid {pid}"),
     "child_ended": (logging.INFO, "{role} pid {pid} ended: {cause}"),
     "child_died": (logging.ERROR, "{role} pid {pid} died: {cause}; its job was {job}"),
+    "leaving_later": (
+        logging.INFO,
+        "{role} pid {pid} is to leave and finishes job {job} first, for {timeout} at most",
+    ),
     "child_backoff": (logging.WARNING, "{role} keeps dying; next start in {delay}"),
     "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; its job is {job}"),
     "lanes_short": (
@@ -118,7 +126,7 @@ LINES: dict[str, tuple[int, str]] = {
         "{name} gets {count} lanes and not {wanted}: no more are free side by side",
     ),
     "fork_failed": (logging.ERROR, "cannot fork a {role}: {error}; next try in {delay}"),
-    "trial_failed": (logging.ERROR, "the new code cannot be taken up: {error}"),
+    "trial_failed": (logging.WARNING, "the new code cannot be taken up: {error}"),
     "boot_failed": (logging.ERROR, "{role} cannot start: {error}"),
     "dirty": (
         logging.WARNING,

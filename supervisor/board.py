@@ -32,7 +32,9 @@ _LANES_AT = _POOLS_AT + SLOTS
 _WORDS = _LANES_AT + LANES_MAX * _LANE_WORDS
 NOTE_BYTES = 512
 _NOTES_AT = _WORDS * 8
-_BYTES = _NOTES_AT + (SLOTS + 1) * NOTE_BYTES
+NAME_BYTES = 56
+_NAMES_AT = _NOTES_AT + (SLOTS + 1) * NOTE_BYTES
+_BYTES = _NAMES_AT + SLOTS * NAME_BYTES
 PARENT_NOTE = SLOTS
 """The note that is the parent's; those before it belong to the slots."""
 
@@ -52,16 +54,17 @@ LaneWord = NewType("LaneWord", int)
 
 # A slot, by writer and cache line. Child (CLAIM: its last committed one; TURN: when the turn that it is in
 # last moved, 0 while it is in none; AHEAD: how many jobs it has claimed and not begun, or some more;
-# LOOP_BEAT: of the loop that its async jobs run on):
+# LOOP_BEAT: of the loop that its async jobs run on; GOING: why it leaves by itself):
 (
-    STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT,
-) = map(SlotWord, range(10))  # fmt: skip
-# parent (LEAVE: this child alone is to leave, where its role is told by a word; FAILURES: deaths in a row
-# at its post before it; FIRST_LANE, LANE_COUNT: its range of lanes):
+    STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT, GOING,
+) = map(SlotWord, range(11))  # fmt: skip
+# parent (LEAVE: why this child alone is to leave; LEAVE_BY: when it is killed where it has not, 0 is never,
+# and written first; FAILURES: deaths in a row at its post before it; FIRST_LANE, LANE_COUNT: its range of
+# lanes):
 (
     PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE, FAILURES,
-    FIRST_LANE, LANE_COUNT,
-) = map(SlotWord, range(16, 28))  # fmt: skip
+    FIRST_LANE, LANE_COUNT, LEAVE_BY,
+) = map(SlotWord, range(16, 29))  # fmt: skip
 # caretaker (RECALL: the claim up to which nothing may start that has not begun):
 RECALL = SlotWord(32)
 
@@ -92,6 +95,10 @@ VERDICTS = (
     "", "timeout", "memory", "cancel", "stop", "reload", "scale", "boot", "stuck", "force",
 )  # fmt: skip
 VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
+
+# Why one child leaves while its family goes on: told by the parent (LEAVE), or by itself (GOING).
+LEAVINGS = ("", "stop", "reload", "scale", "recycled", "dirty")
+LEAVING_CODES = {word: code for code, word in enumerate(LEAVINGS)}
 
 FOREVER = 2**63 - 1
 JOBS_TOLD = 10
@@ -222,6 +229,12 @@ def jobs_text(slot: Slot) -> str:
     return ", ".join([*jobs[:JOBS_TOLD], *(["..."] if jobs[JOBS_TOLD:] else [])]) or "none"
 
 
+def why_leaving(slot: Slot) -> str:
+    """Why its child is to leave, or leaves by itself; "" where it stays."""
+    code = slot[LEAVE] or slot[GOING]
+    return LEAVINGS[code] if 0 <= code < len(LEAVINGS) else "dirty"
+
+
 class Board:
     """Words of the whole family, its slots, and the ring of graves."""
 
@@ -275,6 +288,18 @@ class Board:
         """What it says now, an empty text where nothing was written."""
         at = _NOTES_AT + note * NOTE_BYTES
         return self._memory[at : at + NOTE_BYTES].rstrip(b"\0").decode(errors="ignore")
+
+    # -- the pool of each slot by its name: a number means another one after a reload
+
+    def write_pool_name(self, slot: int, name: str) -> None:
+        """For the parent, before the slot is filled."""
+        at = _NAMES_AT + slot * NAME_BYTES
+        self._memory[at : at + NAME_BYTES] = name.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
+
+    def pool_name(self, slot: int) -> str:
+        """As it was called when its child was forked; "" for a child that is in none."""
+        at = _NAMES_AT + slot * NAME_BYTES
+        return self._memory[at : at + NAME_BYTES].rstrip(b"\0").decode(errors="ignore")
 
     # -- graves: written by the parent, settled by the caretaker, in order
 

@@ -54,6 +54,7 @@ class Supervision:
     state_dir: str
     stop_timeout_ms: int
     boot_timeout_ms: int
+    reload_timeout_ms: int
     cancel_grace_ms: int
     dead_after_ms: int
 
@@ -65,11 +66,16 @@ class Workers:
     name: str
     queues: tuple[str, ...]
     processes: int
+    overlap: bool
     batch_max: int
     max_jobs: int
     max_memory: int
     concurrency: int = 1
     """Its lanes. Not to be configured yet: a worker runs one."""
+
+    def places(self, workers: int) -> int:
+        """How many processes so many workers may be at a time: old ones may leave beside new ones."""
+        return 2 * workers if self.overlap else workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,10 @@ class Config:
         """Every queue that some pool serves, in the order they are written."""
         return tuple(dict.fromkeys(queue for pool in self.workers for queue in pool.queues))
 
+    def pool(self, name: str) -> Workers:
+        """The pool of this name, which there must be."""
+        return next(pool for pool in self.workers if pool.name == name)
+
     @property
     def settings(self) -> Settings:
         """What a client of this family's database needs to know."""
@@ -178,7 +188,14 @@ def _build(source: Source, path: str | None) -> Config:
         tasks=Tasks(**tasks),
         defaults=Defaults(**_in_ms(defaults, "timeout")),
         family=Supervision(
-            **_in_ms(family, "stop_timeout", "boot_timeout", "cancel_grace", "dead_after")
+            **_in_ms(
+                family,
+                "stop_timeout",
+                "boot_timeout",
+                "reload_timeout",
+                "cancel_grace",
+                "dead_after",
+            )
         ),
         workers=workers,
         retention=Retention(**_in_ms(retention, "succeeded", "cancelled", "failed")),
@@ -202,19 +219,21 @@ def _check_memory(source: str, url: str) -> None:
 
 def _check_total(source: str, pools: tuple[Workers, ...]) -> None:
     total = sum(pool.processes for pool in pools)
-    if total > PROCESSES_MAX:
+    places = sum(pool.places(pool.processes) for pool in pools)
+    if places > PROCESSES_MAX:
         raise ConfigError(
-            f"{source}: [workers] processes add up to {total} over {len(pools)} pools; "
-            f"one family has at most {PROCESSES_MAX}"
+            f"{source}: [workers] processes add up to {total} over {len(pools)} pools, which need "
+            f"{places} places; one family has {PROCESSES_MAX}, and a pool with overlap needs two for "
+            "each worker: have fewer, or write overlap = false"
         )
 
 
 def check_lanes(source: str, pools: tuple[Workers, ...]) -> None:
     """ConfigError where the board has not enough lanes for all workers and those that a reload adds."""
-    lanes = sum(pool.processes * pool.concurrency for pool in pools)
-    if 2 * lanes > LANES_MAX:
+    lanes = sum(pool.places(pool.processes) * pool.concurrency for pool in pools)
+    if lanes > LANES_MAX:
         raise ConfigError(
-            f"{source}: [workers] processes times concurrency adds up to {lanes} over {len(pools)} pools; "
-            f"one family has at most {LANES_MAX // 2}, which is half of what there is: in a reload old and "
-            "new workers run beside each other"
+            f"{source}: [workers] processes times concurrency adds up to {lanes} over {len(pools)} pools, "
+            f"a pool with overlap counted twice; one family has at most {LANES_MAX}: have fewer, or write "
+            "overlap = false"
         )

@@ -17,15 +17,18 @@ class Post:
 
     slot: Slot
     role: RoleRow
-    pool: int = 0
+    pool: str = ""
     lanes: Range = NONE
     pid: int = 0  # 0: nobody is here
     owner: int = 0
+    generation: int = 0  # of the configuration and code that its child was forked with
     failures: int = 0  # deaths and failed forks in a row
     bad_boots: int = 0  # of them, those that began and did not become ready
     spawn_at: int = 0
-    leaving: str = ""  # why it was asked to leave: stop, reload, scale
-    leave_by: int = 0
+    leaving: str = ""  # why its child is to leave, a word of LEAVINGS
+    leave_by: int = 0  # when it is killed where it has not left; 0 is never
+    departs: bool = False  # the post ends with its child, which may finish its jobs first
+    on_trial: bool = False  # for a configuration that is not taken up yet
     killed: bool = False
     cancels: dict[tuple[int, int], int] = field(default_factory=dict)
     """Jobs (and claims) that were asked to end, and since when."""
@@ -47,6 +50,8 @@ class Crew:
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        self.generation = 1
+        """The number of the configuration that is taken up: a reload makes the next one."""
         self._posts: list[Post] = []
         self._free = list(range(SLOTS - 1, -1, -1))
         self._ranges = Ranges()
@@ -60,7 +65,7 @@ class Crew:
         """How many further posts have a slot."""
         return len(self._free)
 
-    def add(self, role: RoleRow, pool: int = 0) -> Post:
+    def add(self, role: RoleRow, pool: str = "") -> Post:
         """A post in the lowest free slot; its child is forked with the next look."""
         post = Post(self._board.slots[self._free.pop()], role, pool)
         post.slot.clear()
@@ -102,6 +107,18 @@ class Crew:
         """Those that run jobs."""
         return [post for post in self._posts if post.role.runs_jobs]
 
-    def staying(self, pool: int) -> list[Post]:
-        """The workers of a pool, without those that leave because there are to be fewer."""
-        return [post for post in self.workers() if post.pool == pool and post.leaving != "scale"]
+    def staying(self, pool: str) -> list[Post]:
+        """The posts of a pool: without those that end with their child, or are only on trial."""
+        return [
+            post
+            for post in self.workers()
+            if post.pool == pool and not post.departs and not post.on_trial
+        ]
+
+    def departing(self, pool: str) -> list[Post]:
+        """The workers of a pool that finish their jobs beside their successors."""
+        return [post for post in self.workers() if post.pool == pool and post.departs]
+
+    def is_old(self, post: Post) -> bool:
+        """Whether its child was forked with a configuration that another one has followed."""
+        return bool(post.pid) and post.generation < self.generation

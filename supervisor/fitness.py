@@ -9,6 +9,7 @@ from jobvisor.jobs.errors import EX_DESCRIPTORS
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import say
+from jobvisor.supervisor.board import GOING, LEAVING_CODES
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.inspection import Finding, Inspection
 from jobvisor.supervisor.lane import Lane
@@ -87,4 +88,5 @@ class Fitness:
         """Leave after this job, and say why; the first reason counts."""
         if self.reason is None:
             self.reason = line
+            self._role.slot[GOING] = LEAVING_CODES["recycled" if line == "recycled" else "dirty"]
             say(line, **fields)

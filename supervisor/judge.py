@@ -69,7 +69,8 @@ class Judge:
             if Check.JOB in post.role.checks:
                 self._judge_job(post, family, now)
             if post.leaving and post.leave_by and now > post.leave_by:
-                self.condemn(post, post.leaving)
+                # One that leaves by itself has as long as one that a reload replaces.
+                self.condemn(post, post.leaving if post.leaving in VERDICT_CODES else "reload")
         if now >= self._memory_at:
             self._memory_at = now + MEMORY_EVERY_NS
             self._judge_memory()

@@ -17,6 +17,8 @@ from jobvisor.supervisor.board import (
     FAILURES,
     FILLED,
     LEAVE,
+    LEAVE_BY,
+    LEAVING_CODES,
     PID,
     POOL,
     ROLE,
@@ -68,13 +70,19 @@ class Nursery:
         os.close(self._lifeline_write)
         self._lifeline_write = -1
 
-    def ask_to_leave(self, post: Post, why: str, leave_by: int) -> None:
-        """One child is to leave, in the manner of its role; past `leave_by` it is killed."""
-        post.leaving, post.leave_by = why, leave_by
+    def ask_to_leave(
+        self, post: Post, why: str, leave_by: int = 0, *, departs: bool = False
+    ) -> None:
+        """One child is to leave, in the manner of its role; past `leave_by` it is killed, 0 is never.
+
+        `departs`: nobody takes its place in this post, which ends with it.
+        """
+        post.leaving, post.leave_by, post.departs = why, leave_by, departs
+        post.slot[LEAVE_BY] = leave_by
+        post.slot[LEAVE] = LEAVING_CODES[why]
         if post.role.told is Told.BY_SIGNAL:
             send(post.pid, signal.SIGTERM)
         else:
-            post.slot[LEAVE] = 1
             poke(self._wakes[post.role.number][1])
 
     def fork(self, post: Post, config: Config, family: int) -> None:
@@ -83,12 +91,16 @@ class Nursery:
         slot.clear()
         self._board.write_note(slot.index, "")
         post.owner = secrets.randbits(62) + 1
-        slot[ROLE], slot[POOL] = post.role.number, post.pool
+        pool = config.workers.index(config.pool(post.pool)) if post.pool else 0
+        self._board.write_pool_name(slot.index, post.pool)
+        slot[ROLE], slot[POOL] = post.role.number, pool
         slot[BORN] = self._clock.monotonic_ns()
         slot[FAILURES] = post.failures
         slot[SLOT_STATE] = FILLED
         try:
-            post.pid = spawn(lambda: self._made(post, config, family).run(), self.closed_by(post))
+            post.pid = spawn(
+                lambda: self._made(post, pool, config, family).run(), self.closed_by(post)
+            )
         except OSError as error:
             post.failures += 1
             slot[SLOT_STATE] = BACKOFF
@@ -98,7 +110,7 @@ class Nursery:
         slot[PID] = post.pid
         say("child_started", role=post.name, pid=post.pid)
 
-    def _made(self, post: Post, config: Config, family: int) -> Role:
+    def _made(self, post: Post, pool: int, config: Config, family: int) -> Role:
         """Called in the child."""
         wake_read, _ = self._wakes.get(post.role.number, (-1, -1))
         seat = Seat(
@@ -114,7 +126,7 @@ class Nursery:
             caretaker_poke=self._wakes[CARETAKER.number][1],
             wake_read=wake_read,
             stacks=self.stacks.descriptor,
-            pool=post.pool,
+            pool=pool,
             clock=self._clock,
         )
         return role_class(post.role)(seat)

@@ -59,6 +59,7 @@ from jobvisor.supervisor.reload import Reload
 from jobvisor.supervisor.scale import Scale
 from jobvisor.supervisor.signals import HANDLED, Signals
 from jobvisor.supervisor.stop import Stop
+from jobvisor.supervisor.succession import Succession
 from jobvisor.supervisor.wishes import Wish, Wishes
 
 TICK_NS = 20_000_000  # between two looks while a worker is busy
@@ -147,8 +148,10 @@ class Parent:
     def prepare(self) -> None:
         """Posts and pipes, before the first fork."""
         self._nursery = Nursery(self._board, self._clock)
-        self._scale = Scale(self._crew, self._nursery, self._board, self._clock)
-        self._reload = Reload(self._crew, self._nursery, self._board, self._clock)
+        crew, nursery = self._crew, self._nursery
+        self._scale = Scale(crew, nursery, self._board)
+        self._succession = Succession(crew, nursery, self._clock, wanted=self._scale.wanted)
+        self._reload = Reload(crew, nursery, self._board, self._clock, self._succession)
         self._stop = Stop(self._crew, self._nursery, self._judge, self._board, self._clock)
         self._scale.furnish(self._config)
 
@@ -200,12 +203,15 @@ class Parent:
             self._reload.read(self._config)
 
     def _on_more(self) -> None:
-        if self._stop.stage == RUN:
-            self._scale.set(self._config, 0, self._scale.wanted(0) + 1)
+        self._scale_first_pool(1)
 
     def _on_fewer(self) -> None:
+        self._scale_first_pool(-1)
+
+    def _scale_first_pool(self, more: int) -> None:
+        pool = self._config.workers[0]
         if self._stop.stage == RUN:
-            self._scale.set(self._config, 0, self._scale.wanted(0) - 1)
+            self._scale.set(self._config, pool, self._scale.wanted(pool.name) + more)
 
     def _on_scale(self) -> None:
         """Commands have written how many workers they want in which pools."""
@@ -213,14 +219,14 @@ class Parent:
             self._grant(wish)
 
     def _grant(self, wish: Wish) -> None:
-        pools = {pool.name: index for index, pool in enumerate(self._config.workers)}
+        pools = {pool.name: pool for pool in self._config.workers}
         if self._stop.stage != RUN:
             wish.answer(stopping=True)
         elif wish.pool not in pools:
             wish.answer(refused=f"there is no pool {wish.pool}; the family has {', '.join(pools)}")
         else:
             pool = pools[wish.pool]
-            workers = wish.workers(self._scale.wanted(pool))
+            workers = wish.workers(self._scale.wanted(pool.name))
             refused = self._scale.set(self._config, pool, workers)
             wish.answer(**({"refused": refused} if refused else {"workers": workers}))
 
@@ -266,7 +272,7 @@ class Parent:
         _say_ended(post, ended)
         ready = slot[STATE] != BOOTING
         self._first_start.note_death(post, ready=ready)
-        self._reload.note_death(post, ready=ready)
+        self._reload.note_death(post, self._config, ready=ready)
         last = self._stop.note_death(post, ended)
         asked = bool(post.leaving) and not last
         expected = asked or (ready and ended.status == 0) or (post.killed and ready)
@@ -274,11 +280,9 @@ class Parent:
         post.failures = 0 if fine else post.failures + 1
         post.bad_boots = post.bad_boots + 1 if not ready or ended.status == EX_CONFIG else 0
         slot[SLOT_STATE] = BACKOFF if post.failures else EMPTY
-        gone = post.leaving == "scale"
         post.vacate()
-        if gone:
+        if post.departs:
             self._crew.remove(post)
-            self._scale.fill_up()
             return
         if self._stop.stage == RUN:
             self._board[RESTARTS] += 1
@@ -307,7 +311,8 @@ class Parent:
             self._code = self._first_start.exit_code(self._config)
             self._come_back_as_another()
             self._take_up(self._reload.tried())
-            self._reload.go_on(self._config.family.stop_timeout_ms)
+            self._reload.go_on(self._config)
+            self._scale.settle(self._config)
             # Nothing may be left to do because nobody can do anything: that is told first.
             if self._code or (self._board[DRAINED] and self._first_start.ever_ready):
                 self._begin_stop()
@@ -319,8 +324,8 @@ class Parent:
     def _take_up(self, config: Config | None) -> None:
         if config is not None:
             self._config = config
-            self._scale.follow(config)
             self._reload.begin()
+            self._scale.follow(config)
 
     def _come_back_as_another(self) -> None:
         """Declared dead by somebody: all children finish what they run and leave; a new family follows."""
@@ -328,7 +333,7 @@ class Parent:
             return
         say("expelled", family=self._config.family.name)
         self._family = _new_family()
-        self._reload.replace_all(self._config.family.stop_timeout_ms)
+        self._succession.replace_all(self._config.family.stop_timeout_ms)
 
     def _begin_stop(self) -> None:
         if self._stop.stage == RUN:
@@ -341,11 +346,13 @@ class Parent:
         now = self._clock.monotonic_ns()
         for post in self._crew:
             if not post.pid and now >= post.spawn_at and self.may_fork(post):
-                pool = self._config.workers[post.pool] if post.role.runs_jobs else None
-                if not self._crew.give_lanes(post, pool.concurrency if pool else 0):
+                config = self._reload.config_of(post) or self._config
+                lanes = config.pool(post.pool).concurrency if post.pool else 0
+                if not self._crew.give_lanes(post, lanes):
                     post.spawn_at = now + SECOND
                     continue
-                self._nursery.fork(post, self._config, self._family)
+                post.generation = self._crew.generation + post.on_trial
+                self._nursery.fork(post, config, self._family)
 
     def may_fork(self, post: Post) -> bool:
         """A stopping family needs no worker, and one whose dead nobody settles gets no more of them.
@@ -428,6 +435,7 @@ def _grave(post: Post, ended: Exit, now: int) -> Grave:
 
 def _say_ended(post: Post, ended: Exit) -> None:
     jobs = jobs_text(post.slot)
-    died = (ended.status or jobs != "none") and not post.killed and not post.leaving
+    unfinished = jobs != "none" and not post.leaving
+    died = (ended.status or unfinished) and not post.killed
     line = "child_died" if died else "child_ended"
     say(line, role=post.name, pid=ended.pid, cause=ended.cause, job=jobs)

@@ -1,6 +1,7 @@
-"""A reload: another configuration read, tried and taken up, then the children replaced one by one.
+"""A reload: another configuration is read, its code tried, first workers started; then it is taken up.
 
-How it ended stands on the board, for whoever asked for it: done, or refused and why.
+Until those first workers are ready all stays as it was. How it ended stands on the board, for whoever
+asked for it: done, or refused and why.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.log import configure, say
 from jobvisor.jobs.registry import registry
+from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.board import (
     BOOTING,
     DONE,
@@ -23,25 +25,31 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.nursery import Nursery
+from jobvisor.supervisor.succession import Succession
 from jobvisor.supervisor.trial import Trial
 
 
 class Reload:
-    """What is left to be replaced."""
+    """What a reload has come to."""
 
-    def __init__(self, crew: Crew, nursery: Nursery, board: Board, clock: Clock) -> None:
+    def __init__(
+        self, crew: Crew, nursery: Nursery, board: Board, clock: Clock, succession: Succession
+    ) -> None:
         self._crew = crew
         self._nursery = nursery
         self._clock = clock
         self._board = board
-        self._waiting: list[Post] = []
+        self._succession = succession
         self._going_on = False  # not all are replaced
         self._cannot_start = False  # one of the new children could not
         self._trial: Trial | None = None
+        self._next: Config | None = None  # its code can be imported
+        self._old: Config | None = None
 
     def read(self, old: Config) -> None:
         """Read the configuration as its file has it now, and try its code; `tried` tells the outcome."""
         self.give_up()
+        self._old = old
         self._board[RELOAD_STATE] = GOING_ON
         self._board[RELOADS] += 1
         path = old.path
@@ -58,75 +66,98 @@ class Reload:
 
     def tried(self) -> Config | None:
         """The configuration to take up, once; None while it is tried, and where the old one stays."""
-        trial = self._trial
-        refused = trial.outcome() if trial is not None else None
-        if trial is None or refused is None:
+        self._look_at_trial()
+        new = self._next
+        if new is None:
             return None
-        self.give_up()
-        new = trial.config
-        try:
-            if not refused and new.path is not None:
-                configure(new.log.level, new.log.format, file=new.log.file)
-        except ConfigError as error:
-            refused = str(error)
-        if refused:
-            self._keep_old(refused)
+        posts = [post for post in self._crew if post.on_trial]
+        if not posts and any(pool.overlap for pool in new.workers):
+            posts = self._succession.try_out(new)
+            if not posts:
+                return None  # as many leave as may: the next reload waits for one of them
+        if not all(post.pid and post.slot[STATE] != BOOTING for post in posts):
             return None
+        self._next = None
         return new
+
+    def config_of(self, post: Post) -> Config | None:
+        """The configuration that a post on trial is for; None for all others."""
+        return self._next if post.on_trial else None
 
     def give_up(self) -> None:
         """Try no longer: there is an outcome, a later file, or a stop."""
         if self._trial is not None:
             self._trial.close()
             self._trial = None
+        if self._next is not None and self._old is not None:
+            self._next = None
+            self._succession.give_up_trials(self._old.family.reload_timeout_ms)
+            self._log_as(self._old)
+
+    def begin(self) -> None:
+        """The configuration is taken up: every child that has the old one is to be replaced."""
+        self._going_on, self._cannot_start = True, False
+        self._succession.begin()
+
+    def go_on(self, config: Config) -> None:
+        """Tell the next ones to leave; done when nobody is left that could be told."""
+        self._succession.go_on(config)
+        if self._going_on and self._next is None and self._succession.is_done():
+            self._finish()
+
+    def note_death(self, post: Post, config: Config, *, ready: bool) -> None:
+        """A child of the new configuration that cannot start: those that are there stay."""
+        if ready or post.leaving:
+            return
+        reason = f"{post.name} cannot start: {self._why(post, config)}"
+        if post.on_trial:
+            post.on_trial, post.departs = False, True  # it has ended: nobody else is to be told
+            self._keep_old(reason)
+        elif self._going_on:
+            self._cannot_start = True
+            self._refuse(reason)
+
+    def _look_at_trial(self) -> None:
+        trial = self._trial
+        refused = trial.outcome() if trial is not None else None
+        if trial is None or refused is None:
+            return
+        self._trial = None
+        trial.close()
+        refused = refused or self._log_as(trial.config)
+        if refused:
+            self._keep_old(refused)
+        else:
+            self._next = trial.config
+
+    def _log_as(self, config: Config) -> str:
+        """Log as a configuration wants it; why that cannot be, else ""."""
+        try:
+            if config.path is not None:
+                configure(config.log.level, config.log.format, file=config.log.file)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def _why(self, post: Post, config: Config) -> str:
+        note = self._board.read_note(post.slot.index)
+        if post.killed:
+            limit = duration_text(config.family.boot_timeout_ms)
+            return f"it was not ready after {limit}"
+        return note or "it ended before it was ready; see the log"
 
     def _keep_old(self, reason: str) -> None:
+        self.give_up()
         say("reload_refused", error=reason)
         self._cannot_start = False
         self._refuse(reason)
-
-    def begin(self) -> None:
-        """Every child that is there is to be replaced; what kept dying may do so no longer."""
-        self._going_on, self._cannot_start = True, False
-        self._waiting = [post for post in self._crew.living() if not post.leaving]
-        for post in self._crew:
-            post.spawn_at = 0
-
-    def go_on(self, stop_timeout_ms: int) -> None:
-        """Ask the next one to leave, once all the others are there."""
-        if not self._going_on:
-            return
-        for post in self._crew:
-            if not post.pid or post.leaving == "reload" or post.slot[STATE] == BOOTING:
-                return
-        if not self._waiting:
-            self._finish()
-            return
-        post = self._waiting.pop(0)
-        if post.pid and not post.leaving:
-            self._ask(post, stop_timeout_ms)
-
-    def note_death(self, post: Post, *, ready: bool) -> None:
-        """A child of the new configuration that cannot start: the others stay as they are until one can."""
-        if ready or post.leaving or not self._going_on:
-            return
-        self._cannot_start = True
-        note = self._board.read_note(post.slot.index)
-        self._refuse(
-            f"{post.name} cannot start: {note or 'it ended before it was ready; see the log'}"
-        )
-
-    def replace_all(self, stop_timeout_ms: int) -> None:
-        """Everybody leaves at once, and another family follows."""
-        for post in self._crew.living():
-            if not post.leaving:
-                self._ask(post, stop_timeout_ms)
 
     def _finish(self) -> None:
         """All are replaced. Where a later file was refused meanwhile, that is the answer that stays."""
         is_last = self._trial is None
         if is_last and (self._board[RELOAD_STATE] == GOING_ON or self._cannot_start):
             self._board[RELOAD_STATE] = DONE
+            say("reloaded", count=sum(post.departs for post in self._crew))
             self._nursery.wake_caretaker()
         self._going_on = self._cannot_start = False
 
@@ -135,10 +166,6 @@ class Reload:
         self._board.write_note(PARENT_NOTE, reason)
         self._board[RELOAD_STATE] = REFUSED
         self._nursery.wake_caretaker()
-
-    def _ask(self, post: Post, stop_timeout_ms: int) -> None:
-        leave_by = self._clock.monotonic_ns() + stop_timeout_ms * 1_000_000
-        self._nursery.ask_to_leave(post, "reload", leave_by)
 
 
 def _check_unchangeable(old: Config, new: Config) -> None:

@@ -32,7 +32,6 @@ from jobvisor.supervisor.board import (
     LANE_COUNT,
     PARENT_NOTE,
     PID,
-    POOL,
     REACHED,
     REFUSED,
     RELOAD_STATE,
@@ -49,6 +48,7 @@ from jobvisor.supervisor.board import (
     Grave,
     Slot,
     state_name,
+    why_leaving,
 )
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
@@ -116,7 +116,10 @@ class Status:
             board.scales(), board[RELOADS], board[RELOAD_STATE],
             board[STOP], board[DEGRADED], board[RESTARTS],
             [
-                (slot[PID], slot[SLOT_STATE], min(slot[STATE], IDLE), slot[REACHED])
+                (
+                    slot[PID], slot[SLOT_STATE], min(slot[STATE], IDLE), slot[REACHED],
+                    why_leaving(slot),
+                )
                 for slot, _row in self._seats()
             ],
         )  # fmt: skip
@@ -221,14 +224,13 @@ class Status:
     def _slot(self, slot: Slot, row: RoleRow) -> dict[str, Any]:
         backoff = slot[SLOT_STATE] == BACKOFF
         now = self._clock.monotonic_ns()
-        pools = self._config.workers
-        pool = slot[POOL]
         return {
             "slot": slot.index,
             "role": row.word,
-            "pool": pools[pool].name if row.runs_jobs and pool < len(pools) else None,
+            "pool": self._board.pool_name(slot.index) or None,
             "pid": None if backoff else slot[PID],
             "state": "backoff" if backoff else state_name(slot),
+            "leaving": None if backoff else why_leaving(slot) or None,
             **_running(slot, now),
             "claim": slot[CLAIM],
             "started": slot.started,

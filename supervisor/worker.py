@@ -23,7 +23,16 @@ from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.application import application_settings, load_application
 from jobvisor.supervisor.batch import Batch
-from jobvisor.supervisor.board import BEAT, RUN, STATE, STOP, TURN, WAITING_STATE
+from jobvisor.supervisor.board import (
+    BEAT,
+    LEAVE,
+    LEAVE_BY,
+    RUN,
+    STATE,
+    STOP,
+    TURN,
+    WAITING_STATE,
+)
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.inspection import Inspection
@@ -163,8 +172,15 @@ class Worker(Role):
         return self.lifeline_cut or self.told_to_leave()
 
     def _is_stopping(self) -> bool:
+        """Whether a job had better end: one that may run on for long is not asked to yet."""
         self.glance()
-        return self._asked_to_leave()
+        if not self._asked_to_leave() or self.board[STOP] != RUN or self.lifeline_cut:
+            return self._asked_to_leave()
+        if not self.slot[LEAVE]:
+            return True  # by somebody's own signal, of which nothing is known
+        ends = self.slot[LEAVE_BY]
+        soon = self.clock.monotonic_ns() + self._config.family.stop_timeout_ms * 1_000_000
+        return bool(ends) and soon >= ends
 
     def _asked_to_leave(self) -> bool:
         return self.board[STOP] != RUN or self.lifeline_cut or self.told_to_leave()

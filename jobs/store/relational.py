@@ -370,10 +370,11 @@ class RelationalStore(Settlement, Transfer, Following):
         return [(job, owner, claim) for job, owner, claim in self._rows("cancelling", asked)]
 
     def latency(self, queues: Iterable[str]) -> int:
-        found = [
-            self._rows("latency", {"queue": queue, "limit": LATENCY_OF})[0][0] for queue in queues
-        ]
-        return max([0, *(waited for waited in found if waited is not None)])
+        longest = 0
+        for queue in queues:
+            waited = self._rows("latency", {"queue": queue, "limit": LATENCY_OF})[0][0]
+            longest = max(longest, waited or 0)
+        return longest
 
     def has_work(self, queues: Sequence[str], family: int) -> bool:
         # In one snapshot: between two a row could be claimed, and be missed in both.

@@ -130,16 +130,18 @@ def _readable(state: StateDir) -> dict[str, Any] | None:
 def reload(config: str | None, timeout: str | None) -> None:
     """Take up changed configuration and tasks, and wait for it.
 
-    The workers are replaced one by one, each when it has finished its job. Exit code 1 with the reason
-    where the file or the new code is refused (the family keeps what it has), or at the timeout, where it
-    goes on.
+    New workers start beside the old ones, which finish their jobs and leave; a pool without overlap is
+    replaced one by one. Exit code 1 with the reason where the file or the new code is refused (the family
+    keeps what it has), or at the timeout, where it goes on.
     """
     loaded = load_config(config)
     family = loaded.family
-    # The trial of the new code, then each child may take its time to leave and to start.
-    children = 1 + sum(pool.processes for pool in loaded.workers)
-    patience_ms = family.boot_timeout_ms
-    patience_ms += children * (family.stop_timeout_ms + family.boot_timeout_ms)
+    # The trial of the new code, the first of the new workers and those after it, which may have to wait for
+    # workers that an earlier reload has told to leave; then each of the others takes its time to leave and
+    # to start.
+    patience_ms = 3 * family.boot_timeout_ms + family.reload_timeout_ms
+    others = 1 + sum(pool.processes for pool in loaded.workers if not pool.overlap)
+    patience_ms += others * (family.stop_timeout_ms + family.boot_timeout_ms)
     if timeout is not None:
         patience_ms = _duration("--timeout", timeout)
     state = StateDir(family.state_dir)

@@ -213,6 +213,8 @@ def _print_status(found: Mapping[str, Any]) -> None:
         click.echo("waiting for the database")
     for reason in found.get("degraded") or []:
         click.echo(f"degraded: {reason}")
+    for sentence in _reload_told(found.get("reload")):
+        click.echo(sentence)
     workers = found.get("workers") or []
     if workers:
         print_table(
@@ -223,6 +225,16 @@ def _print_status(found: Mapping[str, Any]) -> None:
     if deaths:
         columns = ["at", "slot", "pid", "cause", "job"]
         print_table(columns, [[death.get(name) for name in columns] for death in deaths[-5:]])
+
+
+def _reload_told(reload: Any) -> list[str]:
+    """How the last reload stands, while that is something to know."""
+    told = reload if isinstance(reload, dict) else {}
+    if told.get("state") == "going on":
+        return ["a reload is going on"]
+    if told.get("state") == "refused":
+        return [f"the last reload was refused: {told.get('reason')}"]
+    return []
 
 
 def _print_queues(queues: Mapping[str, Mapping[str, Any]], counts: bool) -> None:
@@ -246,13 +258,19 @@ def _worker_row(worker: Mapping[str, Any]) -> list[Any]:
         worker.get("slot"),
         worker.get("pool"),
         worker.get("pid"),
-        worker.get("state"),
+        _state_told(worker),
         _jobs(worker),
         _seconds(worker.get("job_seconds")),
         worker.get("started"),
         _seconds(worker.get("up_seconds")),
         size_text(rss) if isinstance(rss, int) else None,
     ]
+
+
+def _state_told(worker: Mapping[str, Any]) -> Any:
+    """`busy`; and where it leaves, why: `busy (reload)`."""
+    state, why = worker.get("state"), worker.get("leaving")
+    return f"{state} ({why})" if why else state
 
 
 def _jobs(worker: Mapping[str, Any]) -> Any:

@@ -140,8 +140,8 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"workers": [{"name": "a"}, {"name": "a"}]}, 'name = "a" is taken'),
         ({"workers": [{"name": "a-b"}, {"name": "A_B"}]}, 'taken by "a-b"'),
         (
-            {"workers": [{"name": "a", "processes": 200}, {"name": "b", "processes": 41}]},
-            "add up to 241",
+            {"workers": [{"name": "a", "processes": 80}, {"name": "b", "processes": 41}]},
+            "add up to 121 over 2 pools, which need 242 places; one family has 240",
         ),
         ({"workers": [{"name": "a"}, {"name": "b", "x": 1}]}, '[workers] "b": "x" is not a'),
         ({"workers": [{"max_memory": "1 parsec"}]}, 'a size with its unit such as "512MB"'),

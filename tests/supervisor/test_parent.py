@@ -122,34 +122,35 @@ def test_a_second_term_kills_only_where_it_is_not_the_first_one_passed_on(config
 
 
 def test_a_family_with_every_slot_taken_takes_no_further_worker_and_goes_on(parent: Parent) -> None:
-    workers = len(parent._crew.staying(0))
+    workers = len(parent._crew.staying("default"))
     for _ in range(SLOTS):
         parent._on_more()
-    assert len(parent._crew.staying(0)) == PROCESSES_MAX
+    assert len(parent._crew.staying("default")) == PROCESSES_MAX // 2, "twice that in a reload"
     for _ in range(SLOTS):
         parent._on_fewer()
     assert parent._crew.room == SLOTS - 2
-    assert len(parent._crew.staying(0)) == 1 < workers
+    assert len(parent._crew.staying("default")) == 1 < workers
 
 
 @pytest.mark.parametrize(
-    ("leaving", "wanted", "told"),
+    ("overlap", "wanted", "told"),
     [
-        (0, PROCESSES_MAX + 1, rf"at most {PROCESSES_MAX} are possible, .*have fewer"),
-        (100, 200, r"cannot have 200 workers now: at most 155 are possible, .*ask again when"),
-        (0, 0, r"cannot have 0 workers: a pool has at least 1"),
+        (True, 121, r"at most 120 are possible, .* needs two for each; have fewer"),
+        (False, 241, r"at most 240 are possible, .*have fewer"),
+        (True, 0, r"cannot have 0 workers: a pool has at least 1"),
     ],
 )
 def test_more_workers_than_there_are_places_are_refused_with_a_sentence(
-    parent: Parent, caplog: pytest.LogCaptureFixture, leaving: int, wanted: int, told: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, overlap: bool, wanted: int, told: str
 ) -> None:
-    for _ in range(leaving):
-        parent._crew.add(WORKER).leaving = "scale"
-    before = parent._scale.wanted(0)
-    refused = parent._scale.set(parent._config, 0, wanted)
+    config = Config.of({"workers": [{"overlap": overlap}]}, folder=str(tmp_path))
+    parent = Parent(config)
+    parent.prepare()
+    refused = parent._scale.set(config, config.workers[0], wanted)
     assert re.search(rf"pool default .*{told}", refused), refused
     assert refused in caplog.text
-    assert parent._scale.wanted(0) == before
+    assert parent._scale.wanted("default") == 2
+    parent._nursery.close()
 
 
 def test_a_death_that_nobody_could_settle_is_left_in_its_ledger(
@@ -173,8 +174,8 @@ def test_workers_that_a_reload_wants_get_the_places_of_those_that_leave_for_it(
 ) -> None:
     def pools(first: int, second: int) -> Config:
         both = [
-            {"name": "first", "queues": ["a"], "processes": first},
-            {"name": "second", "queues": ["b"], "processes": second},
+            {"name": "first", "queues": ["a"], "processes": first, "overlap": False},
+            {"name": "second", "queues": ["b"], "processes": second, "overlap": False},
         ]
         return Config.of({"workers": both}, folder=str(tmp_path))
 
@@ -183,12 +184,14 @@ def test_workers_that_a_reload_wants_get_the_places_of_those_that_leave_for_it(
     crew = parent._crew
     for post in crew:
         post.pid = PID_MAX + 1  # of nobody
-    parent._scale.follow(pools(1, 200))
+    parent._take_up(pools(1, 200))
     assert parent._board.scales()[:2] == [1, 200]
+    assert len(crew.workers()) == PROCESSES_MAX
     for post in crew:
-        if post.leaving:
+        if post.departs:
             parent._bury(post, Exit(post.pid, 0))
-    assert [len(crew.staying(pool)) for pool in (0, 1)] == [1, 200]
+    parent.proceed()
+    assert [len(crew.staying(pool)) for pool in ("first", "second")] == [1, 200]
     assert parent._board.scales()[:2] == [1, 200]
     parent._nursery.close()
 

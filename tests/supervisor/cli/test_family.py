@@ -330,6 +330,19 @@ def test_the_time_of_a_worker_that_runs_nothing_is_not_told_as_the_time_of_a_job
     }  # fmt: skip
 
 
+def test_status_shows_who_leaves_and_why_and_what_became_of_the_last_reload(
+    run: Run, play: Play
+) -> None:
+    lingers = {"slot": 1, "pid": 11, "state": "busy", "leaving": "reload", "job": 7}
+    play(
+        workers=[lingers],
+        reload={"number": 2, "state": "refused", "reason": "worker 3 cannot start: no such host"},
+    )
+    shown = run("status").stdout
+    assert "the last reload was refused: worker 3 cannot start: no such host" in shown
+    assert "busy (reload)" in shown
+
+
 UNKNOWN = {"task": "app:sned", "jobs": 2, "error": "unknown: no module has it; did you mean x?"}
 WORDS = "2 jobs wait for 'app:sned': no module has it; did you mean x?"
 

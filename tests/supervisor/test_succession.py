@@ -1,0 +1,209 @@
+"""Which workers are told to leave, and when: decided on a board that the test fills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobvisor.supervisor.board import (
+    BUSY,
+    CURRENT,
+    GOING,
+    IDLE,
+    LEAVE_BY,
+    LEAVING_CODES,
+    STATE,
+    why_leaving,
+)
+from jobvisor.supervisor.child import Exit
+from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.crew import Post
+from jobvisor.supervisor.parent import Parent
+from tests.clock import MovableClock
+
+PID = (1 << 22) + 1  # more than Linux has: a signal to it reaches nobody
+
+
+class Staff:
+    """A parent whose children do what the test says; nothing is forked."""
+
+    def __init__(self, folder: Path, *pools: dict[str, Any]) -> None:
+        self.folder = folder
+        self.clock = MovableClock()
+        self.parent = Parent(self.config(*pools), clock=self.clock)
+        self.parent.prepare()
+        self.crew = self.parent._crew
+        self.go_on()
+
+    def config(self, *pools: dict[str, Any]) -> Config:
+        return Config.of({"workers": list(pools)}, folder=str(self.folder))
+
+    def go_on(self) -> None:
+        """One round, and whoever is to be forked is there and idle."""
+        self.parent._reload.go_on(self.parent._config)
+        self.parent._scale.settle(self.parent._config)
+        for post in self.crew:
+            if not post.pid:
+                self._fill(post, self.crew.generation)
+
+    def _fill(self, post: Post, generation: int) -> None:
+        self.crew.give_lanes(post, 1)
+        post.pid, post.generation = PID, generation
+        post.slot[STATE] = IDLE
+
+    def take_up(self, *pools: dict[str, Any]) -> None:
+        """A reload whose code is good."""
+        config = self.config(*pools)
+        self.parent._succession.try_out(config)
+        for post in self.crew:
+            if post.on_trial:
+                self._fill(post, self.crew.generation + 1)
+        self.parent._take_up(config)
+
+    def work(self, *posts: Post) -> None:
+        for post in posts:
+            post.slot[STATE], post.slot.lane(0)[CURRENT] = BUSY, 7
+
+    def end(self, *posts: Post) -> None:
+        for post in posts:
+            self.parent._bury(post, Exit(post.pid, 0))
+
+    def old(self) -> list[Post]:
+        return [post for post in self.crew.workers() if self.crew.is_old(post)]
+
+    def told(self) -> list[Post]:
+        return [post for post in self.crew.workers() if post.leaving]
+
+
+Build = Any
+
+
+@pytest.fixture
+def staff(tmp_path: Path) -> Iterator[Build]:
+    made: list[Staff] = []
+
+    def build(*pools: dict[str, Any]) -> Staff:
+        made.append(Staff(tmp_path, *pools))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.parent._nursery.close()
+
+
+def test_no_more_workers_linger_than_the_pool_has(staff: Build) -> None:
+    family = staff({"processes": 3})
+    first = family.crew.workers()
+    family.work(*first[:2])
+    family.take_up({"processes": 3})
+    family.go_on()
+    assert family.told() == first
+    family.end(first[2])
+    family.work(*family.crew.staying("default"))
+    family.take_up({"processes": 3})
+    for _ in range(3):
+        family.go_on()
+    assert len(family.told()) == 3, "two that linger, and one of three that may"
+    assert len(family.crew.workers()) == 6, "twice as many as the pool has"
+    family.end(*first[:2])
+    family.go_on()
+    assert len(family.told()) == 3
+    assert [post for post in family.old() if not post.leaving] == []
+
+
+def test_the_idle_leave_first_so_that_more_can(staff: Build) -> None:
+    family = staff({"processes": 2})
+    busy, idle = family.crew.workers()
+    family.take_up({"processes": 2})
+    family.work(busy)
+    family.parent._succession._crew.add(busy.role, "default").departs = True  # one lingers already
+    family.go_on()
+    assert family.told() == [idle]
+
+
+def test_whoever_is_too_many_leaves_at_once_however_many_linger(staff: Build) -> None:
+    family = staff({"processes": 5})
+    first = family.crew.workers()
+    family.work(*first)
+    family.take_up({"processes": 1})
+    family.go_on()
+    assert family.told() == first
+    assert len(family.crew.staying("default")) == 1
+
+
+def test_a_pool_without_overlap_has_never_more_processes_than_workers(staff: Build) -> None:
+    gpu = {"processes": 2, "overlap": False}
+    family = staff(gpu)
+    first = family.crew.workers()
+    family.work(*first)
+    family.take_up(gpu)
+    for _ in range(3):
+        family.go_on()
+    assert family.told() == [], "the caretaker is first"
+    family.end(*[post for post in family.crew if post.leaving])
+    for _ in range(3):
+        family.go_on()
+    assert family.told() == first[:1]
+    assert family.crew.workers() == first
+
+
+def test_nobody_is_told_before_a_new_worker_is_ready_beside_him(staff: Build) -> None:
+    family = staff({"processes": 2})
+    first = family.crew.workers()
+    family.take_up({"processes": 2})
+    (new,) = [post for post in family.crew.workers() if post not in first]
+    new.slot[STATE] = 0
+    family.go_on()
+    assert family.told() == []
+    new.slot[STATE] = IDLE
+    family.go_on()
+    assert family.told() == first
+
+
+def test_another_family_keeps_its_posts_and_ends_even_those_that_were_to_leave_without_a_limit(
+    staff: Build,
+) -> None:
+    family = staff({"processes": 2})
+    posts = family.crew.workers()
+    family.work(*posts)
+    family.parent._on_fewer()
+    (scaled,) = family.told()
+    assert scaled.leave_by == scaled.slot[LEAVE_BY] == 0
+    family.parent._succession.replace_all(30_000)
+    assert scaled.slot[LEAVE_BY] == scaled.leave_by > 0
+    assert [why_leaving(post.slot) for post in posts] == ["reload", "scale"]
+    assert [post.departs for post in posts] == [False, True]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_worker_that_leaves_by_itself_while_others_of_its_jobs_run_has_a_successor_at_once(
+    staff: Build, overlap: bool
+) -> None:
+    family = staff({"processes": 2, "overlap": overlap})
+    going, _other = posts = family.crew.workers()
+    family.work(*posts)
+    going.slot[GOING] = LEAVING_CODES["dirty"]
+    family.go_on()
+    assert why_leaving(going.slot) == going.leaving == "dirty"
+    assert going.leave_by == going.slot[LEAVE_BY] > 0
+    assert len(family.crew.workers()) == (3 if overlap else 2)
+    family.end(going)
+    family.go_on()
+    assert len(family.crew.workers()) == 2
+
+
+def test_a_worker_told_to_leave_whose_time_is_over_is_killed_for_the_reload(staff: Build) -> None:
+    family = staff({"processes": 1})
+    (going,) = family.crew.workers()
+    family.work(going)
+    going.slot[GOING] = LEAVING_CODES["recycled"]
+    family.go_on()
+    family.clock.move(3_600_000 - 1_000)
+    family.parent._judge.look(family.parent._config.family)
+    assert not going.killed
+    family.clock.move(1_001)
+    family.parent._judge.look(family.parent._config.family)
+    assert going.killed
