@@ -157,7 +157,11 @@ class Context(Injected):
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker is to leave; after `stop_timeout` it is killed, the job uncharged."""
+        """Whether the worker is to leave soon; after `stop_timeout` it is killed, the job uncharged.
+
+        One that may finish its jobs first, in a reload or because there are to be fewer workers, is to
+        leave soon when no more than `stop_timeout` is left of its time.
+        """
         return self._port.stopping()
 
     def check(self) -> None:

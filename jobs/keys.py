@@ -27,6 +27,7 @@ from jobvisor.jobs.values import (
     matching,
     retention,
     size,
+    span,
     url,
     word,
     words,
@@ -261,7 +262,24 @@ TABLES: tuple[Table, ...] = (
                 ["default"],
                 "the queues it serves, the first one first",
             ),
-            Key("processes", count(1, PROCESSES_MAX), 2, "how many workers"),
+            Key(
+                "processes",
+                span(1, PROCESSES_MAX),
+                2,
+                'how many workers; "1-8": from 1 to 8, by what waits',
+            ),
+            Key(
+                "scale_latency",
+                _ABOVE_ZERO,
+                "1s",
+                "of a range: a job that waits for longer brings more workers",
+            ),
+            Key(
+                "scale_idle",
+                _ABOVE_ZERO,
+                "30s",
+                "of a range: workers that nobody needed for so long leave",
+            ),
             Key(
                 "overlap",
                 flag(),

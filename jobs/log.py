@@ -101,7 +101,10 @@ LINES: dict[str, tuple[int, str]] = {
         "reloaded: the new workers are there, and {count} old ones finish their jobs beside them",
     ),
     "reload_refused": (logging.ERROR, "reload refused, the old configuration stays: {error}"),
-    "scaled": (logging.INFO, "pool {pool} is to have {count} workers"),
+    "scaled": (
+        logging.INFO,
+        "pool {pool} is to have {count} workers ({least} to {most}): {reason}",
+    ),
     "scale_refused": (logging.WARNING, "scale refused, the workers stay as they are: {error}"),
     "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
     "outcome_lost": (

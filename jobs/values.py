@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.task import MEMORY_MIN
@@ -33,6 +33,16 @@ class Form:
     expects: str
     read: Callable[[Any, str], Any]
     from_text: Callable[[str], Any] = str
+
+
+class Span(NamedTuple):
+    """A number, or the least and the most that it may be."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return str(self.least) if self.least == self.most else f"{self.least}-{self.most}"
 
 
 def duration(least_ms: int, expects: str) -> Form:
@@ -95,6 +105,25 @@ def count(least: int, most: int) -> Form:
         return number
 
     return Form(f"a whole number from {least} to {most}", read, int)
+
+
+def span(least: int, most: int) -> Form:
+    """A whole number in a range, or a range within it."""
+    number = count(least, most)
+
+    def read(value: Any, folder: str) -> Span:
+        ends = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", value) if isinstance(value, str) else None
+        if ends is None:
+            return Span(*[number.read(value, folder)] * 2)
+        found = Span(*(number.read(int(end), folder) for end in ends.groups()))
+        if found.least > found.most:
+            raise ValueError(value)
+        return found
+
+    def from_text(text: str) -> Any:
+        return text if "-" in text else int(text)
+
+    return Form(f'{number.expects}, or the least and the most as "1-8"', read, from_text)
 
 
 def choice(*words: str) -> Form:

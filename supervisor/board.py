@@ -26,9 +26,10 @@ _HEADER_WORDS = 64
 _SLOT_WORDS = 40
 _GRAVE_WORDS = 16
 _LANE_WORDS = 16
+_POOL_WORDS = 16
 _GRAVES_AT = _HEADER_WORDS + SLOTS * _SLOT_WORDS
 _POOLS_AT = _GRAVES_AT + GRAVES * _GRAVE_WORDS
-_LANES_AT = _POOLS_AT + SLOTS
+_LANES_AT = _POOLS_AT + SLOTS * _POOL_WORDS
 _WORDS = _LANES_AT + LANES_MAX * _LANE_WORDS
 NOTE_BYTES = 512
 _NOTES_AT = _WORDS * 8
@@ -51,6 +52,7 @@ DIRTY_AT, DIRTY_WORDS = 32, 32
 
 SlotWord = NewType("SlotWord", int)
 LaneWord = NewType("LaneWord", int)
+PoolWord = NewType("PoolWord", int)
 
 # A slot, by writer and cache line. Child (CLAIM: its last committed one; TURN: when the turn that it is in
 # last moved, 0 while it is in none; AHEAD: how many jobs it has claimed and not begun, or some more;
@@ -76,6 +78,11 @@ RECALL = SlotWord(32)
 ) = map(LaneWord, range(8))  # fmt: skip
 # caretaker:
 CANCEL_JOB, CANCEL_CLAIM = map(LaneWord, range(8, 10))
+
+# A pool, by its number in the configuration. Parent (WHY: a number of staffing.py):
+LEAST, MOST, WANTED, WHY, WHY_MS = map(PoolWord, range(5))
+# caretaker (SEEN_BY: of which configuration it is, SEEN_AT: when it looked, which it writes last):
+SEEN_BY, SEEN_AT, LATENCY_SEEN, IDLE_SEEN = map(PoolWord, range(8, 12))
 
 # States of a child, as it writes them.
 BOOTING, WAITING_STATE, IDLE, BUSY = range(4)
@@ -215,6 +222,22 @@ def _zero(words: memoryview[int], at: int, count: int) -> None:
     words[at : at + count] = memoryview(bytes(count * 8)).cast("q")
 
 
+class Pool:
+    """What there is to know of one pool: what is wanted of it, and what was seen there."""
+
+    __slots__ = ("_at", "_words")
+
+    def __init__(self, words: memoryview[int], index: int) -> None:
+        self._words = words
+        self._at = _POOLS_AT + index * _POOL_WORDS
+
+    def __getitem__(self, word: PoolWord) -> int:
+        return self._words[self._at + word]
+
+    def __setitem__(self, word: PoolWord, value: int) -> None:
+        self._words[self._at + word] = value
+
+
 def state_name(slot: Slot) -> str:
     """What its child says that it does; "?" where a child has written what is no state."""
     state = slot[STATE]
@@ -242,6 +265,7 @@ class Board:
         self._memory = mmap.mmap(-1, _BYTES)
         self._words: memoryview[int] = memoryview(self._memory)[:_NOTES_AT].cast("q")
         self.slots = [Slot(self._words, index) for index in range(SLOTS)]
+        self.pools = [Pool(self._words, index) for index in range(SLOTS)]
         self[LEASE_UNTIL] = FOREVER
 
     def __getitem__(self, word: int) -> int:
@@ -261,20 +285,6 @@ class Board:
     def workers(self) -> list[Slot]:
         """The slots that have a child which runs jobs."""
         return [slot for slot in self.filled() if slot[ROLE] in _RUNS_JOBS]
-
-    # -- how many workers each pool is to have: written by the parent
-
-    def scale(self, pool: int) -> int:
-        """The workers of one pool, without those that leave because there are to be fewer."""
-        return self._words[_POOLS_AT + pool]
-
-    def set_scale(self, pool: int, workers: int) -> None:
-        """For the parent."""
-        self._words[_POOLS_AT + pool] = workers
-
-    def scales(self) -> list[int]:
-        """Of every pool that there could be."""
-        return list(self._words[_POOLS_AT : _POOLS_AT + SLOTS])
 
     # -- notes: a sentence for people, by one writer each, read after a word has said that it is there
 

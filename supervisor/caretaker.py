@@ -36,6 +36,7 @@ from jobvisor.supervisor.board import (
     Slot,
 )
 from jobvisor.supervisor.burial import Burial
+from jobvisor.supervisor.demand import EVERY_SECONDS, Demand
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.lease import Lease
 from jobvisor.supervisor.oom import READ_EVERY
@@ -159,6 +160,11 @@ class Caretaker(Role):
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
         }
+        demand = Demand(
+            self._store, self.board, self.clock, self._config.workers, self.seat.generation
+        )
+        if demand.is_of_use:
+            self._duties[demand.look] = EVERY_SECONDS
         self.slot[STATE] = WAITING_STATE
         # A database that can never be used as it is ends the boot, with one sentence.
         with suppress(StoreUnavailable):

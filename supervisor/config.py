@@ -17,6 +17,7 @@ from jobvisor.jobs.settings import Settings
 from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import parse_url
+from jobvisor.jobs.values import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ class Workers:
 
     name: str
     queues: tuple[str, ...]
-    processes: int
+    processes: Span
+    scale_latency_ms: int
+    scale_idle_ms: int
     overlap: bool
     batch_max: int
     max_jobs: int
@@ -178,7 +181,9 @@ def _build(source: Source, path: str | None) -> Config:
     database, tasks = source.one("database"), source.one("tasks")
     defaults, family = source.one("defaults"), source.one("supervisor")
     retention, log = source.one("retention"), source.one("log")
-    workers = tuple(Workers(**pool) for pool in source.listed("workers"))
+    workers = tuple(
+        Workers(**_in_ms(pool, "scale_latency", "scale_idle")) for pool in source.listed("workers")
+    )
     source.check_names()
     _check_memory(source.name, database["url"])
     _check_total(source.name, workers)
@@ -218,8 +223,8 @@ def _check_memory(source: str, url: str) -> None:
 
 
 def _check_total(source: str, pools: tuple[Workers, ...]) -> None:
-    total = sum(pool.processes for pool in pools)
-    places = sum(pool.places(pool.processes) for pool in pools)
+    total = sum(pool.processes.most for pool in pools)
+    places = sum(pool.places(pool.processes.most) for pool in pools)
     if places > PROCESSES_MAX:
         raise ConfigError(
             f"{source}: [workers] processes add up to {total} over {len(pools)} pools, which need "
@@ -230,7 +235,7 @@ def _check_total(source: str, pools: tuple[Workers, ...]) -> None:
 
 def check_lanes(source: str, pools: tuple[Workers, ...]) -> None:
     """ConfigError where the board has not enough lanes for all workers and those that a reload adds."""
-    lanes = sum(pool.places(pool.processes) * pool.concurrency for pool in pools)
+    lanes = sum(pool.places(pool.processes.most) * pool.concurrency for pool in pools)
     if lanes > LANES_MAX:
         raise ConfigError(
             f"{source}: [workers] processes times concurrency adds up to {lanes} over {len(pools)} pools, "

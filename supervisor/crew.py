@@ -25,6 +25,7 @@ class Post:
     failures: int = 0  # deaths and failed forks in a row
     bad_boots: int = 0  # of them, those that began and did not become ready
     spawn_at: int = 0
+    has_worked: bool = False  # a child of it reached the database, since the last that kept dying
     leaving: str = ""  # why its child is to leave, a word of LEAVINGS
     leave_by: int = 0  # when it is killed where it has not left; 0 is never
     departs: bool = False  # the post ends with its child, which may finish its jobs first

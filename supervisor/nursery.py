@@ -127,6 +127,7 @@ class Nursery:
             wake_read=wake_read,
             stacks=self.stacks.descriptor,
             pool=pool,
+            generation=post.generation,
             clock=self._clock,
         )
         return role_class(post.role)(seat)

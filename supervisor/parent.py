@@ -32,6 +32,7 @@ from jobvisor.supervisor.board import (
     EXPELLED,
     LEASE_UNTIL,
     PARENT_WATCHES,
+    REACHED,
     RESTARTS,
     RUN,
     SLOT_STATE,
@@ -211,7 +212,7 @@ class Parent:
     def _scale_first_pool(self, more: int) -> None:
         pool = self._config.workers[0]
         if self._stop.stage == RUN:
-            self._scale.set(self._config, pool, self._scale.wanted(pool.name) + more)
+            self._scale.set(self._config, pool, self._scale.least(pool.name) + more)
 
     def _on_scale(self) -> None:
         """Commands have written how many workers they want in which pools."""
@@ -226,9 +227,9 @@ class Parent:
             wish.answer(refused=f"there is no pool {wish.pool}; the family has {', '.join(pools)}")
         else:
             pool = pools[wish.pool]
-            workers = wish.workers(self._scale.wanted(pool.name))
+            workers = wish.workers(self._scale.least(pool.name))
             refused = self._scale.set(self._config, pool, workers)
-            wish.answer(**({"refused": refused} if refused else {"workers": workers}))
+            wish.answer(**({"refused": refused} if refused else self._scale.told(pool.name)))
 
     def _on_reopen(self) -> None:
         reopen()
@@ -278,6 +279,8 @@ class Parent:
         expected = asked or (ready and ended.status == 0) or (post.killed and ready)
         fine = expected or was_useful(post, now, ready=ready)
         post.failures = 0 if fine else post.failures + 1
+        # A life may be shorter than a look.
+        post.has_worked = not post.failures and (post.has_worked or bool(slot[REACHED]))
         post.bad_boots = post.bad_boots + 1 if not ready or ended.status == EX_CONFIG else 0
         slot[SLOT_STATE] = BACKOFF if post.failures else EMPTY
         post.vacate()
@@ -312,7 +315,7 @@ class Parent:
             self._come_back_as_another()
             self._take_up(self._reload.tried())
             self._reload.go_on(self._config)
-            self._scale.settle(self._config)
+            self._scale.go_on(self._config)
             # Nothing may be left to do because nobody can do anything: that is told first.
             if self._code or (self._board[DRAINED] and self._first_start.ever_ready):
                 self._begin_stop()

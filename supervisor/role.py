@@ -44,6 +44,8 @@ class Seat:
     """Where this child writes its stack when it is asked to."""
     pool: int = 0
     """Which of the configured pools, for a worker."""
+    generation: int = 0
+    """The number of the configuration within its family."""
     clock: Clock = SYSTEM
 
 

@@ -1,4 +1,4 @@
-"""How many workers each pool has: as configured at first, then as it was asked for."""
+"""How many workers each pool has: as configured, as it was asked for, or within a range by what waits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ from collections import Counter
 
 from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.jobs.log import say
-from jobvisor.supervisor.board import IDLE, STATE, Board
+from jobvisor.supervisor.board import (
+    IDLE_SEEN,
+    LATENCY_SEEN,
+    LEAST,
+    MOST,
+    REACHED,
+    SEEN_AT,
+    SEEN_BY,
+    WANTED,
+    WHY,
+    WHY_MS,
+    Board,
+)
 from jobvisor.supervisor.config import Config, Workers
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.nursery import Nursery
 from jobvisor.supervisor.roster import CARETAKER, WORKER
+from jobvisor.supervisor.staffing import Look, Staffing, why_text
 
 
 class Scale:
@@ -20,8 +33,7 @@ class Scale:
         self._crew = crew
         self._nursery = nursery
         self._board = board
-        self._wanted: Counter[str] = Counter()
-        self._published = 0  # pools whose number stands on the board
+        self._staffings: dict[str, Staffing] = {}
 
     def furnish(self, config: Config) -> None:
         """A post for each child of a configuration, before the first fork."""
@@ -29,75 +41,132 @@ class Scale:
         self.follow(config)
 
     def follow(self, config: Config) -> None:
-        """As many workers as another configuration wants, in the pools that it has."""
-        self._wanted = Counter({pool.name: pool.processes for pool in config.workers})
-        self._publish(config)
-        self.settle(config)
-
-    def settle(self, config: Config) -> None:
-        """Make the posts that there are to be, as far as there are places, and give up the others."""
-        has = Counter(
-            post.pool
-            for post in self._crew
-            if post.role.runs_jobs and not post.departs and not post.on_trial
-        )
-        if has == self._wanted:
-            return
+        """The pools of another configuration; one that has a range keeps its workers within that."""
+        known, self._staffings = self._staffings, {}
         for pool in config.workers:
-            if has[pool.name] < self._wanted[pool.name]:
-                self._grow(pool)
-            elif has[pool.name] > self._wanted[pool.name]:
-                self._shrink(pool)
+            limits = (pool.processes, pool.scale_latency_ms, pool.scale_idle_ms)
+            if pool.name in known:
+                known[pool.name].follow(*limits)
+            self._staffings[pool.name] = known.get(pool.name) or Staffing(*limits)
+        self._publish(config)
+        self._settle(config)
 
-    def set(self, config: Config, pool: Workers, workers: int) -> str:
-        """So many workers for a pool, and ""; or why it cannot have them, and nothing is changed."""
-        refused = self._why_not(config, pool, workers)
+    def go_on(self, config: Config) -> None:
+        """Decide by what the caretaker has seen; then make and give up posts, as far as there are places."""
+        for number, pool in enumerate(config.workers):
+            staffing = self._staffings[pool.name]
+            look = self._look(number) if staffing.least < staffing.most else None
+            if look is not None and staffing.note(look, ready=self._is_ready(pool.name)):
+                self._say(config, pool)
+        self._settle(config)
+
+    def set(self, config: Config, pool: Workers, least: int) -> str:
+        """At least so many workers for a pool, and ""; or why it cannot have them, and nothing is changed.
+
+        Where the pool has no range it is exactly so many.
+        """
+        refused = self._why_not(config, pool, least)
         if refused:
             say("scale_refused", error=refused)
-        elif workers != self.wanted(pool.name):
-            self._wanted[pool.name] = workers
-            say("scaled", pool=pool.name, count=workers)
-            self._publish(config)
-            self.settle(config)
-            self._nursery.wake_caretaker()
+        elif least != self.least(pool.name):
+            self._staffings[pool.name].ask(least)
+            self._say(config, pool)
+            self._settle(config)
         return refused
 
+    def told(self, pool: str) -> dict[str, int]:
+        """How many workers a pool is to have, at the least and at the most."""
+        found = self._staffings[pool]
+        return {"workers": found.wanted, "least": found.least, "most": found.most}
+
+    def least(self, pool: str) -> int:
+        """How many workers a pool has at the least."""
+        return self._staffings[pool].least
+
     def wanted(self, pool: str) -> int:
-        """How many workers there are to be in a pool."""
-        return self._wanted[pool]
+        """How many workers there are to be in a pool; none in one that there is not."""
+        staffing = self._staffings.get(pool)
+        return staffing.wanted if staffing is not None else 0
 
     @property
     def total(self) -> int:
         """How many workers there are to be in all pools."""
-        return self._wanted.total()
+        return sum(staffing.wanted for staffing in self._staffings.values())
 
-    def _why_not(self, config: Config, pool: Workers, workers: int) -> str:
-        asked = f"pool {pool.name} cannot have {workers} workers"
-        if workers < 1:
+    # -- deciding
+
+    def _look(self, number: int) -> Look | None:
+        """What the caretaker of this configuration saw last."""
+        words = self._board.pools[number]
+        at, by = words[SEEN_AT], words[SEEN_BY]
+        found = Look(at, words[LATENCY_SEEN], words[IDLE_SEEN])
+        same = words[SEEN_AT] == at and by == self._crew.generation
+        return found if same else None
+
+    def _is_ready(self, pool: str) -> bool:
+        """Whether all workers have been at work, since they were added or last kept dying."""
+        staying = self._crew.staying(pool)
+        for post in staying:
+            post.has_worked = post.has_worked or bool(post.pid and post.slot[REACHED])
+        return len(staying) == self.wanted(pool) and all(post.has_worked for post in staying)
+
+    def _say(self, config: Config, pool: Workers) -> None:
+        found = self._staffings[pool.name]
+        say(
+            "scaled", pool=pool.name, count=found.wanted, least=found.least, most=found.most,
+            reason=why_text(found.why, found.why_ms),
+        )  # fmt: skip
+        self._publish(config)
+        self._nursery.wake_caretaker()
+
+    def _publish(self, config: Config) -> None:
+        for number, pool in enumerate(config.workers):
+            words, found = self._board.pools[number], self._staffings[pool.name]
+            words[LEAST], words[MOST], words[WANTED] = found.least, found.most, found.wanted
+            words[WHY], words[WHY_MS] = found.why, found.why_ms
+
+    def _why_not(self, config: Config, pool: Workers, least: int) -> str:
+        asked = f"pool {pool.name} cannot have {least} workers"
+        if least < 1:
             return f"{asked}: a pool has at least 1; `jobvisor stop` ends the family"
         others = sum(
-            other.places(self._wanted[other.name])
+            other.places(self._staffings[other.name].most)
             for other in config.workers
             if other.name != pool.name
         )
         most = (PROCESSES_MAX - others) // pool.places(1)
-        if workers <= max(most, self._wanted[pool.name]):
+        if least <= max(most, self._staffings[pool.name].most):
             return ""
         return (
             f"{asked}: at most {most} are possible, because a family has {PROCESSES_MAX} places for "
             "workers, and a pool with overlap needs two for each; have fewer here or in another pool"
         )
 
+    # -- posts
+
+    def _settle(self, config: Config) -> None:
+        has = Counter(
+            post.pool
+            for post in self._crew
+            if post.role.runs_jobs and not post.departs and not post.on_trial
+        )
+        for pool in config.workers:
+            wanted = self.wanted(pool.name)
+            if has[pool.name] < wanted:
+                self._grow(pool)
+            elif has[pool.name] > wanted:
+                self._shrink(pool)
+
     def _grow(self, pool: Workers) -> None:
         """Workers that leave hold their places until they have left."""
-        wanted = self._wanted[pool.name]
+        staffing = self._staffings[pool.name]
         staying, departing = self._crew.staying(pool.name), self._crew.departing(pool.name)
         room = min(
-            pool.places(wanted) - len(staying) - len(departing),
+            pool.places(staffing.most) - len(staying) - len(departing),
             PROCESSES_MAX - len(self._crew.workers()),
             self._crew.room,
         )
-        for _ in range(min(wanted - len(staying), room)):
+        for _ in range(min(staffing.wanted - len(staying), room)):
             self._crew.add(WORKER, pool.name)
 
     def _shrink(self, pool: Workers) -> None:
@@ -106,21 +175,15 @@ class Scale:
         if pool.overlap and any(map(self._crew.is_old, staying)):
             return  # the old ones are to leave anyway, when the new ones are ready
         staying.sort(key=_does_something, reverse=True)
-        for post in staying[self._wanted[pool.name] :]:
+        for post in staying[self.wanted(pool.name) :]:
             if post.pid:
                 self._nursery.ask_to_leave(post, "scale", departs=True)
             else:
                 self._crew.remove(post)
 
-    def _publish(self, config: Config) -> None:
-        names = [pool.name for pool in config.workers]
-        for index in range(max(len(names), self._published)):
-            self._board.set_scale(index, self._wanted[names[index]] if index < len(names) else 0)
-        self._published = len(names)
-
 
 def _does_something(post: Post) -> int:
-    """0 for a post that nobody holds, 1 for an idle worker, 2 for one that is booting or works."""
+    """0 for a post that nobody holds, 1 for a worker without a job, 2 for one with a job."""
     if not post.pid:
         return 0
-    return 1 if post.slot[STATE] == IDLE else 2
+    return 2 if post.slot.running() else 1

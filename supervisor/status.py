@@ -30,6 +30,8 @@ from jobvisor.supervisor.board import (
     IDLE,
     LACKS_LEDGER,
     LANE_COUNT,
+    LEAST,
+    MOST,
     PARENT_NOTE,
     PID,
     REACHED,
@@ -44,6 +46,9 @@ from jobvisor.supervisor.board import (
     STARTED_AT,
     STATE,
     STOP,
+    WANTED,
+    WHY,
+    WHY_MS,
     Board,
     Grave,
     Slot,
@@ -55,6 +60,7 @@ from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.roster import ROSTER, RoleRow
+from jobvisor.supervisor.staffing import why_text
 
 EVERY_NS = 1_000_000_000
 QUIET_NS = 5 * EVERY_NS  # while nothing moves: to replace a file waits for the disk
@@ -113,7 +119,8 @@ class Status:
     def _shape_now(self) -> object:
         board = self._board
         return (
-            board.scales(), board[RELOADS], board[RELOAD_STATE],
+            self._pools(), [self._scaling(each) for each in range(len(self._config.workers))],
+            board[RELOADS], board[RELOAD_STATE],
             board[STOP], board[DEGRADED], board[RESTARTS],
             [
                 (
@@ -180,9 +187,11 @@ class Status:
             "waiting_for_database": waiting,
             "degraded": degraded,
             "unknown_tasks": [each._asdict() for each in self.unknown],
-            "scale": sum(board.scales()),
-            "pools": {
-                pool.name: board.scale(index) for index, pool in enumerate(self._config.workers)
+            "scale": sum(self._pools().values()),
+            "pools": self._pools(),
+            "scaling": {
+                pool.name: {**self._scaling(number), "now": self._present(pool.name)}
+                for number, pool in enumerate(self._config.workers)
             },
             "reload": self._reload(),
             "restarts": board[RESTARTS],
@@ -190,6 +199,27 @@ class Status:
             **{row.word: self._only(row) for row in ROSTER.values() if not row.runs_jobs},
             "deaths": list(self._deaths),
         }
+
+    def _pools(self) -> dict[str, int]:
+        """How many workers each pool is to have."""
+        pools = enumerate(self._config.workers)
+        return {pool.name: self._board.pools[number][WANTED] for number, pool in pools}
+
+    def _scaling(self, number: int) -> dict[str, Any]:
+        words = self._board.pools[number]
+        return {
+            "least": words[LEAST],
+            "most": words[MOST],
+            "wanted": words[WANTED],
+            "why": why_text(words[WHY], words[WHY_MS]),
+        }
+
+    def _present(self, pool: str) -> int:
+        """The workers of a pool that are there, without those that leave."""
+        return sum(
+            self._board.pool_name(slot.index) == pool and not why_leaving(slot)
+            for slot in self._board.workers()
+        )
 
     def _reload(self) -> dict[str, Any]:
         """How the last one stands; the number tells it from the one before."""

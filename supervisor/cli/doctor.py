@@ -213,7 +213,7 @@ def _inotify(config: Config) -> Iterator[Finding]:
             )
             yield Finding("inotify", "warn", text)
             return
-    needed = sum(pool.processes for pool in config.workers)
+    needed = sum(pool.processes.most for pool in config.workers)
     if most < 2 * needed + 16:
         yield Finding(
             "inotify",

@@ -140,7 +140,7 @@ def reload(config: str | None, timeout: str | None) -> None:
     # workers that an earlier reload has told to leave; then each of the others takes its time to leave and
     # to start.
     patience_ms = 3 * family.boot_timeout_ms + family.reload_timeout_ms
-    others = 1 + sum(pool.processes for pool in loaded.workers if not pool.overlap)
+    others = 1 + sum(pool.processes.most for pool in loaded.workers if not pool.overlap)
     patience_ms += others * (family.stop_timeout_ms + family.boot_timeout_ms)
     if timeout is not None:
         patience_ms = _duration("--timeout", timeout)
@@ -197,8 +197,8 @@ def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, An
 def scale(config: str | None, words: tuple[str, ...]) -> None:
     """Have more or fewer workers in a pool until the next reload.
 
-    POOL is the name of a [[workers]]; where there is one, it need not be said. Exit code 2 with the
-    reason where the pool cannot have so many.
+    POOL is the name of a [[workers]]; where there is one, it need not be said. Of a pool with a range it
+    is the least that there are to be. Exit code 2 with the reason where it cannot have so many.
     """
     if not 1 <= len(words) <= 2:
         raise InvalidOption(
@@ -214,7 +214,14 @@ def scale(config: str | None, words: tuple[str, ...]) -> None:
         raise JobsError(f"family {loaded.family.name} is stopping; it is not scaled any more")
     if "refused" in answer:
         raise InvalidOption(str(answer["refused"]))
-    say(f"pool {pool} has {answer['workers']} workers")
+    say(f"pool {pool} has {_told(answer)}")
+
+
+def _told(answer: Mapping[str, Any]) -> str:
+    least, most = answer.get("least"), answer.get("most")
+    if least == most:
+        return f"{answer['workers']} workers"
+    return f"{answer['workers']} workers, at least {least} and at most {most}"
 
 
 def _pool(pools: Mapping[str, int], named: str | None) -> str:

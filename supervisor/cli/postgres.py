@@ -240,7 +240,7 @@ def _connections(server: Server, config: Config) -> Iterator[Finding]:
         """
     )
     name, most, used = min(limits, key=lambda limit: limit[1] - limit[2])
-    needed = sum(pool.processes for pool in config.workers) + 1
+    needed = sum(pool.processes.most for pool in config.workers) + 1
     runs = StateDir(config.family.state_dir).holder() is not None
     text = f"{used} of {most} in use ({name}); this family takes {needed}"
     if runs:

@@ -23,6 +23,7 @@ from jobvisor.jobs.source import strange_variables
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.units import duration_text
 from jobvisor.jobs.url import parse_url
+from jobvisor.jobs.values import Span
 from jobvisor.supervisor.cli import (
     config_option,
     examples,
@@ -92,7 +93,9 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
         queues = list(loaded.queues)
         print_json({"config": loaded.path, "queues": queues, "tasks": tasks, "warnings": warnings})
     else:
-        total = sum(pool.processes for pool in loaded.workers)
+        total = Span(
+            *(sum(ends) for ends in zip(*(p.processes for p in loaded.workers), strict=True))
+        )
         click.echo(
             f"{loaded.path} is valid: family {loaded.family.name}, {total} workers, "
             f"queues {', '.join(loaded.queues)}"

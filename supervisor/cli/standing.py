@@ -221,10 +221,22 @@ def _print_status(found: Mapping[str, Any]) -> None:
             ["slot", "pool", "pid", "state", "job", "for", "runs", "up", "memory"],
             [_worker_row(worker) for worker in workers],
         )
+    scaling = _scaling_rows(found.get("scaling") or {})
+    if scaling:
+        print_table(["pool", "least", "most", "wanted", "now", "why"], scaling)
     deaths = found.get("deaths") or []
     if deaths:
         columns = ["at", "slot", "pid", "cause", "job"]
         print_table(columns, [[death.get(name) for name in columns] for death in deaths[-5:]])
+
+
+def _scaling_rows(scaling: Mapping[str, Mapping[str, Any]]) -> list[list[Any]]:
+    """The pools that have a range, or not as many workers as they are to have."""
+    return [
+        [pool, *(told.get(key) for key in ("least", "most", "wanted", "now", "why"))]
+        for pool, told in scaling.items()
+        if told.get("least") != told.get("most") or told.get("wanted") != told.get("now")
+    ]
 
 
 def _reload_told(reload: Any) -> list[str]:

@@ -22,9 +22,11 @@ from jobvisor.supervisor.board import (
     GRAVES,
     IDLE,
     LEASE_UNTIL,
+    LEAST,
     NOTE_BYTES,
     RECALL,
     ROLE,
+    SEEN_AT,
     SLOT_STATE,
     SLOTS,
     STATE,
@@ -127,9 +129,10 @@ def test_the_last_grave_touches_no_slot_and_the_last_slot_no_grave() -> None:
     board.slots[0].lane(0)[CURRENT] = -1
     for number in range(GRAVES):
         board.bury(grave(number))
-    board.set_scale(SLOTS - 1, 9)
+    board.pools[-1][SEEN_AT] = board.pools[0][LEAST] = -1
     assert (board.slots[-1][RECALL], board.slots[0].lane(0)[CURRENT]) == (-1, -1)
     assert next(board.unsettled()) == grave(0)
+    assert (board.pools[-1][SEEN_AT], board.pools[0][LEAST]) == (-1, -1)
 
 
 def test_the_last_lane_touches_no_note() -> None:

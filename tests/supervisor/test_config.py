@@ -66,7 +66,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert config.defaults == Defaults()
     assert config.path == str(tmp_path / "config.toml")
     assert [(pool.name, pool.queues, pool.processes) for pool in config.workers] == [
-        ("default", ("default",), 2)
+        ("default", ("default",), (2, 2))
     ]
 
 
@@ -137,6 +137,17 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"workers": [{"queues": ["a", "a"]}]}, "each once"),
         ({"workers": [{"processes": 0}]}, f"from 1 to {PROCESSES_MAX}"),
         ({"workers": [{"processes": 10**5000}]}, "processes"),
+        *(
+            (
+                {"workers": [{"processes": wrong}]},
+                f'"{wrong}" is not valid: write a whole number from 1 to {PROCESSES_MAX}, or the',
+            )
+            for wrong in ("8-1", "0-3", "a-b", "1-241", "1-", "1 - 8", "-3", "1-2-3", "4")
+        ),
+        (
+            {"workers": [{"scale_idle": 0}]},
+            "[workers] scale_idle = 0 is not valid: write a duration",
+        ),
         ({"workers": [{"name": "a"}, {"name": "a"}]}, 'name = "a" is taken'),
         ({"workers": [{"name": "a-b"}, {"name": "A_B"}]}, 'taken by "a-b"'),
         (
@@ -202,8 +213,17 @@ def test_a_pool_has_twins_of_its_own() -> None:
             "JOBVISOR_WORKERS_C_QUEUES": "mail, bulk",
         },
     )
-    assert [pool.processes for pool in config.workers] == [9, 2]
+    assert [pool.processes for pool in config.workers] == [(9, 9), (2, 2)]
     assert config.workers[1].queues == ("mail", "bulk")
+
+
+def test_a_range_of_workers_is_read_from_file_and_variable() -> None:
+    config = Config.of(
+        {"workers": [{"name": "a", "processes": "2-12"}, {"name": "b", "processes": "3-3"}]},
+        environ={"JOBVISOR_WORKERS_B_PROCESSES": "1-4"},
+    )
+    assert [pool.processes for pool in config.workers] == [(2, 12), (1, 4)]
+    assert str(config.workers[0].processes) == "2-12"
 
 
 def test_an_empty_variable_is_not_set() -> None:
@@ -416,7 +436,9 @@ def test_workers_whose_lanes_the_board_cannot_hold_twice_are_refused() -> None:
         "config",
         (dataclasses.replace(pool, concurrency=1000), dataclasses.replace(pool, concurrency=24)),
     )
-    with pytest.raises(ConfigError, match=r"8200 over 2 pools; one family has at most 8192"):
+    with pytest.raises(
+        ConfigError, match=r"16400 over 2 pools, .* twice; one family has at most 16384"
+    ):
         check_lanes(
             "config",
             (

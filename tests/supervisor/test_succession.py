@@ -2,96 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from jobvisor.supervisor.board import (
-    BUSY,
-    CURRENT,
-    GOING,
-    IDLE,
-    LEAVE_BY,
-    LEAVING_CODES,
-    STATE,
-    why_leaving,
-)
-from jobvisor.supervisor.child import Exit
-from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.crew import Post
-from jobvisor.supervisor.parent import Parent
-from tests.clock import MovableClock
+from jobvisor.supervisor.board import GOING, IDLE, LEAVE_BY, LEAVING_CODES, STATE, why_leaving
+from tests.supervisor.staff import Staff
 
-PID = (1 << 22) + 1  # more than Linux has: a signal to it reaches nobody
-
-
-class Staff:
-    """A parent whose children do what the test says; nothing is forked."""
-
-    def __init__(self, folder: Path, *pools: dict[str, Any]) -> None:
-        self.folder = folder
-        self.clock = MovableClock()
-        self.parent = Parent(self.config(*pools), clock=self.clock)
-        self.parent.prepare()
-        self.crew = self.parent._crew
-        self.go_on()
-
-    def config(self, *pools: dict[str, Any]) -> Config:
-        return Config.of({"workers": list(pools)}, folder=str(self.folder))
-
-    def go_on(self) -> None:
-        """One round, and whoever is to be forked is there and idle."""
-        self.parent._reload.go_on(self.parent._config)
-        self.parent._scale.settle(self.parent._config)
-        for post in self.crew:
-            if not post.pid:
-                self._fill(post, self.crew.generation)
-
-    def _fill(self, post: Post, generation: int) -> None:
-        self.crew.give_lanes(post, 1)
-        post.pid, post.generation = PID, generation
-        post.slot[STATE] = IDLE
-
-    def take_up(self, *pools: dict[str, Any]) -> None:
-        """A reload whose code is good."""
-        config = self.config(*pools)
-        self.parent._succession.try_out(config)
-        for post in self.crew:
-            if post.on_trial:
-                self._fill(post, self.crew.generation + 1)
-        self.parent._take_up(config)
-
-    def work(self, *posts: Post) -> None:
-        for post in posts:
-            post.slot[STATE], post.slot.lane(0)[CURRENT] = BUSY, 7
-
-    def end(self, *posts: Post) -> None:
-        for post in posts:
-            self.parent._bury(post, Exit(post.pid, 0))
-
-    def old(self) -> list[Post]:
-        return [post for post in self.crew.workers() if self.crew.is_old(post)]
-
-    def told(self) -> list[Post]:
-        return [post for post in self.crew.workers() if post.leaving]
-
-
-Build = Any
-
-
-@pytest.fixture
-def staff(tmp_path: Path) -> Iterator[Build]:
-    made: list[Staff] = []
-
-    def build(*pools: dict[str, Any]) -> Staff:
-        made.append(Staff(tmp_path, *pools))
-        return made[-1]
-
-    yield build
-    for one in made:
-        one.parent._nursery.close()
+Build = Callable[..., Staff]
 
 
 def test_no_more_workers_linger_than_the_pool_has(staff: Build) -> None:

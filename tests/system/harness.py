@@ -237,6 +237,18 @@ class House:
             self._stranger.close()
             shared().drop_database(self.database)
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`jobvisor WORDS` as a user types it beside the family."""
+        return subprocess.run(
+            [sys.executable, "-m", "jobvisor", *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
     # -- asking
 
     def enqueue(self, name: str, *args: Any, **options: Any) -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import MARK, ROOT, Build, House, alive, open_files, traced
+from tests.system.harness import MARK, Build, House, alive, open_files, traced
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -113,39 +111,27 @@ def test_a_bad_file_keeps_the_old_configuration_and_costs_one_line(
     assert house.stop(family) == 0
 
 
-def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jobvisor", *words],
-        cwd=house.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 def test_scale_and_reload_answer_when_the_family_has_done_it_and_say_why_not(
     build: Build,
 ) -> None:
     house = build(TASKS, processes=1)
     family = house.start()
-    assert command(house, "scale", "default", "+1").returncode == 0
+    assert house.command("scale", "default", "+1").returncode == 0
     eventually(lambda: len(house.workers()) == 2, what="a second worker")
-    beyond = command(house, "scale", "default", "241")
+    beyond = house.command("scale", "default", "241")
     assert beyond.returncode == 2
     assert "pool default cannot have 241 workers: at most 120 are possible" in beyond.stderr
     app = house.folder / "app.py"
     good = app.read_text()
     app.write_text("import nothing_of_that_name\n")
     before = house.children(family.pid)
-    refused = command(house, "reload")
+    refused = house.command("reload")
     assert refused.returncode == 1
     assert "'app' cannot be imported" in refused.stderr
     assert "nothing_of_that_name" in refused.stderr
     assert house.children(family.pid) == before  # who has the old code stays
     app.write_text(good)
-    assert command(house, "reload").returncode == 0
+    assert house.command("reload").returncode == 0
     assert not set(before) & set(house.children(family.pid)), "all were replaced by then"
     assert house.stop(family) == 0
 

@@ -88,7 +88,7 @@ class TestPlayed:
 
     def test_what_is_kept_can_be_looked_at(self, played: Played, run: Run) -> None:
         config = str(played.folder / "config.toml")
-        assert Config.load(config).workers[0].processes == 3
+        assert Config.load(config).workers[0].processes.most == 3
         listed = run("list", "-c", config, "--state", "failed", "--json")
         assert [job["task"] for job in json.loads(listed.stdout)] == ["jobvisor.jobs.demo:segfault"]
 
