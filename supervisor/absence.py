@@ -7,7 +7,7 @@ import random
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import EX_LOCKED, StoreError
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.board import STATE, WAITING_STATE
 from jobvisor.supervisor.cleanliness import locks_database
 from jobvisor.supervisor.fitness import Fitness
@@ -23,7 +23,7 @@ TOLD_AGAIN_NS = 30 * SECOND  # between two lines about a database that stays awa
 class Absence:
     """How one worker has fared with its database."""
 
-    def __init__(self, role: Role, store: Store, database: str, fitness: Fitness) -> None:
+    def __init__(self, role: Role, store: WorkerStore, database: str, fitness: Fitness) -> None:
         """`database` is the path of a SQLite file."""
         self._role = role
         self._store = store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.board import AHEAD
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.fitness import Fitness
@@ -20,7 +20,7 @@ class Batch:
     def __init__(
         self,
         role: Role,
-        store: Store,
+        store: WorkerStore,
         events: Events,
         lane: Lane,
         clean: Cleanliness,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE
 from jobvisor.jobs.log import say
-from jobvisor.supervisor.signals import PASSED_ON, forget_all
+from jobvisor.supervisor.signals import PASSED_ON, forget_all, ignore_all
 
 REAP_SECONDS = 0.5
 REAP_POLL = 0.001
@@ -60,8 +60,11 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
+def spawn(run: Callable[[], int], closing: Iterable[int], *, own_group: bool = True) -> int:
     """Fork a child that calls `run` and leaves with its result; returns its pid.
+
+    Without `own_group` it is one of the caller's process group: it dies with it, and ignores what a
+    terminal or a service manager sends to all.
 
     Raises OSError where the system has no process or memory to give. All signals are blocked
     around the fork, so none is handled by the child with the parent's handlers; `run` unblocks
@@ -73,8 +76,10 @@ def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            _live(run, closing, mask)
+            _live(run, closing, mask, own_group=own_group)
         # In both processes, because either may be the first to need it.
+        if not own_group:
+            return pid
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
         return pid
@@ -82,12 +87,17 @@ def spawn(run: Callable[[], int], closing: Iterable[int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _live(run: Callable[[], int], closing: Iterable[int], mask: set[int]) -> None:
+def _live(
+    run: Callable[[], int], closing: Iterable[int], mask: set[int], *, own_group: bool
+) -> None:
     """The whole life of a child; never returns, so that no line of the parent runs twice."""
     code = EX_SOFTWARE
     try:
         forget_all()
-        os.setpgid(0, 0)
+        if own_group:
+            os.setpgid(0, 0)
+        else:
+            ignore_all()
         for descriptor in closing:
             os.close(descriptor)
         _take_streams()

@@ -7,8 +7,7 @@ from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store import Store
-from jobvisor.jobs.store.base import Waker
+from jobvisor.jobs.store.base import Waker, WorkerStore
 from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import AHEAD, IDLE, STATE
 from jobvisor.supervisor.fitness import Fitness
@@ -28,7 +27,7 @@ class Resting:
     def __init__(
         self,
         role: Role,
-        store: Store,
+        store: WorkerStore,
         waker: Waker,
         events: Events,
         client: Client,

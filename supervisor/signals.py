@@ -103,3 +103,10 @@ def forget_all() -> None:
     # be stopped for ever. Ignored, its read fails.
     for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def ignore_all() -> None:
+    """In a child of a child: what is sent to all is meant for its parent, and it ends with that one."""
+    for number in HANDLED:
+        if number != signal.SIGCHLD:  # ignored, it would take away what a `waitpid` asks for
+            signal.signal(number, signal.SIG_IGN)

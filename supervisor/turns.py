@@ -15,7 +15,8 @@ from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store import Record, Rest, Store
+from jobvisor.jobs.store import Record, Rest
+from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.board import (
@@ -48,7 +49,7 @@ class Turns:
     def __init__(
         self,
         role: Role,
-        store: Store,
+        store: WorkerStore,
         events: Events,
         lane: Lane,
         clean: Cleanliness,
@@ -263,15 +264,8 @@ class Turns:
     def _settle_all(self) -> None:
         ledger = self.ledger
         records = ledger.whole().records if ledger is not None else []
-        with self._in_turn(), self._store.transaction():
-            # First: a turn of ours whose answer was lost ends now, or claims nothing.
-            self._store.remove_owner(self._seat.owner)
-            applied = self._store.apply(
-                records,
-                self._role.life,
-                forget_succeeded=self._forget,
-            )
-            self._store.release_rest(self._seat.owner)
+        with self._in_turn():
+            applied = self._store.leave(self._role.life, records, forget_succeeded=self._forget)
         tell(applied, self._state.rejected)
         self._successes.tell(records, applied)
         if ledger is not None:

@@ -241,8 +241,8 @@ class Waker(ABC):
         """Close the descriptor; it wakes nobody from then on."""
 
 
-class Store(ABC):
-    """A database of jobs. Verbs outside a `transaction` are one of their own.
+class WorkerStore(ABC):
+    """What a worker asks of its database, perhaps through another process: each verb is a whole.
 
     Every moment that a row is compared with is the database's own.
     """
@@ -253,8 +253,6 @@ class Store(ABC):
     on_wait: Callable[[], None]
     #: Called again and again while the tables are brought up to this release, by this process or another.
     on_migrate: Callable[[], None]
-    #: How arguments and results are read for people.
-    payload: Payload
 
     # -- life of the store
 
@@ -278,6 +276,64 @@ class Store(ABC):
         """Open files that statements go into, and that must not become a user's file."""
 
     @abstractmethod
+    def waker(self) -> Waker:
+        """A new waker for this process, of whoever looks for something to claim."""
+
+    @abstractmethod
+    def database_id(self) -> str:
+        """The random name this database was born with."""
+
+    # -- workers
+
+    @abstractmethod
+    def turn(
+        self,
+        life: Life,
+        claim: int,
+        *,
+        queues: Sequence[str],
+        limit: int,
+        journal: Sequence[Record] = (),
+        rest: Rest | None = None,
+        register: bool = False,
+        forget_succeeded: bool = False,
+        woken: bool = False,
+    ) -> Turn:
+        """One transaction: settle the journal, release the rest (if any), promote, claim.
+
+        `woken`: a waker has just heard of a row. Others may be quicker, so that a store may promote
+        nothing, and claim nothing where there is a doubt.
+        """
+
+    @abstractmethod
+    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
+        """Whether there is something to claim in these queues, and whether `owner` holds running rows."""
+
+    @abstractmethod
+    def apply(
+        self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
+    ) -> Applied:
+        """Settle authentic records: by anyone, any number of times, at any later time."""
+
+    @abstractmethod
+    def leave(
+        self, life: Life, records: Iterable[Record], *, forget_succeeded: bool = False
+    ) -> Applied:
+        """The last transaction of a life: its records are settled, its other running rows go back.
+
+        A turn of it whose answer was lost has ended by then, or claims nothing.
+        """
+
+
+class Store(WorkerStore):
+    """A database of jobs. Verbs outside a `transaction` are one of their own."""
+
+    #: How arguments and results are read for people.
+    payload: Payload
+
+    # -- life of the store
+
+    @abstractmethod
     def check_schema(self) -> None:
         """SchemaError if the tables have moved on to what this release cannot work with."""
 
@@ -294,16 +350,8 @@ class Store(ABC):
         """All that is read within is as it stood at the first read; nothing may be changed within."""
 
     @abstractmethod
-    def waker(self) -> Waker:
-        """A new waker for this process, of whoever looks for something to claim."""
-
-    @abstractmethod
     def watcher(self) -> Waker:
         """A new waker that hears of every change, such as the end of a job."""
-
-    @abstractmethod
-    def database_id(self) -> str:
-        """The random name this database was born with."""
 
     # -- the application
 
@@ -463,38 +511,6 @@ class Store(ABC):
         as it is. IllegalMove names an id that another job has, UniqueTaken who holds a unique key,
         PayloadError a job that this database refuses. No events.
         """
-
-    # -- workers
-
-    @abstractmethod
-    def turn(
-        self,
-        life: Life,
-        claim: int,
-        *,
-        queues: Sequence[str],
-        limit: int,
-        journal: Sequence[Record] = (),
-        rest: Rest | None = None,
-        register: bool = False,
-        forget_succeeded: bool = False,
-        woken: bool = False,
-    ) -> Turn:
-        """One transaction: settle the journal, release the rest (if any), promote, claim.
-
-        `woken`: a waker has just heard of a row. Others may be quicker, so that a store may promote
-        nothing, and claim nothing where there is a doubt.
-        """
-
-    @abstractmethod
-    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
-        """Whether there is something to claim in these queues, and whether `owner` holds running rows."""
-
-    @abstractmethod
-    def apply(
-        self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
-    ) -> Applied:
-        """Settle authentic records: by anyone, any number of times, at any later time."""
 
     # -- caretakers
 

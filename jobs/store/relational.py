@@ -20,6 +20,7 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State
 from jobvisor.jobs.store.base import (
     NOTHING,
+    Applied,
     FamilyRow,
     Life,
     Record,
@@ -330,6 +331,15 @@ class RelationalStore(Settlement, Transfer, Following):
             if self._rows("has_pending", {"queue": queue})[0][0]:
                 return Sight(True, 0, owned)
         return sight_of(self._rows("next_due", {}), owned=owned)
+
+    def leave(
+        self, life: Life, records: Iterable[Record], *, forget_succeeded: bool = False
+    ) -> Applied:
+        with self.transaction():
+            self.remove_owner(life.owner)  # first: a turn whose answer was lost waits for this row
+            applied = self.apply(records, life, forget_succeeded=forget_succeeded)
+            self.release_rest(life.owner)
+        return applied
 
     # -- caretakers
 

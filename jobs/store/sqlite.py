@@ -30,7 +30,7 @@ from jobvisor.jobs.store.room import Room
 from jobvisor.jobs.store.rows import Row, new_job_of
 from jobvisor.jobs.store.schema import Schema
 from jobvisor.jobs.store.statements import statements
-from jobvisor.jobs.store.wake import FileWaker, PollWaker, made, touch
+from jobvisor.jobs.store.wake import PollWaker, touch, waker_of
 
 Value = TypeVar("Value")
 
@@ -66,6 +66,8 @@ class SqliteStore(RelationalStore):
         )
         self._checkpoint = Checkpoint(self.path, clock)
         self._room = Room(self.path) if durable and not self.in_memory else None
+        self.on_commit: Callable[[], None] = _nothing
+        """Called in each transaction right before its COMMIT: who must not commit any more ends here."""
 
     # -- connection
 
@@ -224,6 +226,7 @@ class SqliteStore(RelationalStore):
                     self._depth = 1
                     yield
                     self._tell_changes()
+                    self.on_commit()
                     self._connected().execute("COMMIT")
                 except BaseException:
                     self._undo()
@@ -269,12 +272,7 @@ class SqliteStore(RelationalStore):
     # -- waking
 
     def waker(self) -> Waker:
-        if self.in_memory:
-            return PollWaker()
-        with suppress(OSError):
-            os.close(made(self.path))
-        waker = FileWaker(self.path)
-        return waker if waker.fileno() is not None else PollWaker()
+        return PollWaker() if self.in_memory else waker_of(self.path)
 
     def watcher(self) -> Waker:
         return self.waker()  # the log is written at every change
@@ -416,6 +414,10 @@ class SqliteStore(RelationalStore):
         if self._checkpoint.due():
             with self._lock, self._named_errors:
                 self._checkpoint.step(self._connected())
+
+
+def _nothing() -> None:
+    """Who uses the store may commit."""
 
 
 _abandoned: list[sqlite3.Connection] = []  # copies of another process's handles: never closed

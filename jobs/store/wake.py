@@ -33,6 +33,17 @@ def touch(database: str) -> None:
             os.close(made(database))
 
 
+def waker_of(database: str) -> Waker:
+    """Watches the wake file of a database, which is made where it is missing; polls where it cannot.
+
+    No file of the database itself is opened: to close it would drop its locks of this whole process.
+    """
+    with contextlib.suppress(OSError):
+        os.close(made(database))
+    waker = FileWaker(database)
+    return waker if waker.fileno() is not None else PollWaker()
+
+
 def made(database: str) -> int:
     """A descriptor of the wake file, made where it is missing.
 
