@@ -54,13 +54,14 @@ class ClerkStore(WorkerStore):
         self.on_gone: Callable[[str], None] = lambda _cause: None
         """Called once where the clerk is found dead, with how it ended; from then on no verb is done."""
         self._channel, other = Channel.pair()
-        self._clerk = 0
+        self.clerk = 0
+        """Its pid."""
         clerk = Clerk(other, store, self._pid, beat)
         try:
-            self._clerk = spawn(clerk.run, [*closing, self._channel.fileno()], own_group=False)
+            self.clerk = spawn(clerk.run, [*closing, self._channel.fileno()], own_group=False)
         finally:
             other.close()
-            if not self._clerk:
+            if not self.clerk:
                 self._channel.close()
         _close_in_copies(self._channel)
 
@@ -72,6 +73,11 @@ class ClerkStore(WorkerStore):
     def fileno(self) -> int:
         """The end of the channel, which no task may close; -1 where the clerk is gone."""
         return self._channel.fileno()
+
+    def end(self) -> None:
+        """End the clerk; what it has not committed is undone."""
+        if not self.is_gone:
+            self._end()
 
     # -- the verbs
 
@@ -174,11 +180,11 @@ class ClerkStore(WorkerStore):
         """End the clerk, which may have ended by itself, and say how it did."""
         self._channel.close()
         with suppress(ChildProcessError):  # a task has waited for any child
-            found, status = os.waitpid(self._clerk, os.WNOHANG)
+            found, status = os.waitpid(self.clerk, os.WNOHANG)
             if not found:
-                os.kill(self._clerk, signal.SIGKILL)
-                _, status = os.waitpid(self._clerk, 0)
-            return Exit(self._clerk, os.waitstatus_to_exitcode(status)).cause
+                os.kill(self.clerk, signal.SIGKILL)
+                _, status = os.waitpid(self.clerk, 0)
+            return Exit(self.clerk, os.waitstatus_to_exitcode(status)).cause
         return "nobody knows how"
 
 

@@ -540,3 +540,27 @@ def test_many_successes_settle_as_each_would_alone(store: Store) -> None:
             assert found.finished_at == to_datetime(START_MS - n)
             assert found.started_at == to_datetime(START_MS - 2 * n)
     assert store.apply(told[:60], who).changed == 0
+
+
+# -- the end of a life
+
+
+def test_a_life_that_leaves_settles_what_it_did_and_gives_back_the_rest(
+    store: Store, told: list[Event]
+) -> None:
+    ids = [enqueue(store) for _ in range(3)]
+    who = life()
+    jobs = store.turn(who, 1, queues=["default"], limit=3, register=True).jobs
+    applied = store.leave(who, [record(who, 1, jobs[0]), record(who, 1, jobs[1], "retry")])
+    assert applied == Applied(2, [], [])
+    assert [store.get(number).state for number in ids] == ["succeeded", "scheduled", "pending"]
+    assert [store.get(number).attempt for number in ids] == [1, 1, 0]
+    assert store.owners(who.family) == []
+    assert [event.verb for event in told if event.verb != "enqueue"] == ["retry", "release"]
+
+
+def test_a_life_may_leave_twice(store: Store) -> None:
+    who, job = running(store)
+    records = [record(who, 1, job)]
+    assert store.leave(who, records).changed == 1
+    assert store.leave(who, records) == NOTHING._replace(changed=0)
