@@ -17,6 +17,7 @@ running that nobody has.)
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import select
@@ -68,6 +69,7 @@ class Clerk:
 
     def run(self) -> int:
         """Answer until nobody asks any more."""
+        faulthandler.disable()  # it would write into the worker's file
         self._store.events.subscribe(self._events.append)
         self._store.on_wait = lambda: self._tell(WAITS)
         self._store.on_migrate = lambda: self._tell(MIGRATES)

@@ -24,6 +24,9 @@ from jobvisor.jobs.store.wake import waker_of
 from jobvisor.supervisor.channel import Channel, ClosedError, Wait
 from jobvisor.supervisor.child import Exit, spawn
 from jobvisor.supervisor.clerk import MIGRATES, WAITS, Answer, Clerk, plain, turn_of
+from jobvisor.supervisor.role import Role
+
+WAIT_SECONDS = 0.25  # between two looks of a worker at what else there is, while its clerk works
 
 
 class ClerkStore(WorkerStore):
@@ -186,6 +189,19 @@ class ClerkStore(WorkerStore):
                 _, status = os.waitpid(self.clerk, 0)
             return Exit(self.clerk, os.waitstatus_to_exitcode(status)).cause
         return "nobody knows how"
+
+
+def hired(role: Role, store: SqliteStore, events: Events) -> ClerkStore:
+    """The store of a worker in its boot, which has not imported the application yet."""
+    seat = role.seat
+    ours = (seat.lifeline, seat.parent_poke, seat.caretaker_poke, *role.signals.descriptors())
+
+    def wait(descriptor: int, ready: int) -> None:
+        role.watch(descriptor, ready)
+        role.sleep(WAIT_SECONDS)
+        role.watch(None)
+
+    return ClerkStore(store, events, beat=role.beat, wait=wait, closing=ours)
 
 
 def _gone() -> StoreUnavailable:

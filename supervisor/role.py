@@ -61,7 +61,7 @@ class Role(ABC):
         self._sigterm_seen = False
         self.log_rotated = False
         self._poll = select.poll()
-        self._watched: int | None = None
+        self._watched: tuple[int | None, int] = (None, select.POLLIN)
 
     def run(self) -> int:
         """The whole life; its exit code."""
@@ -115,15 +115,15 @@ class Role(ABC):
         """Show that this process moves."""
         self.slot[BEAT] = self.clock.monotonic_ns()
 
-    def watch(self, descriptor: int | None) -> None:
+    def watch(self, descriptor: int | None, events: int = select.POLLIN) -> None:
         """Let this descriptor end a sleep, instead of the one before."""
-        if descriptor == self._watched:
+        if (descriptor, events) == self._watched:
             return
-        if self._watched is not None:
-            self._poll.unregister(self._watched)
+        if self._watched[0] is not None:
+            self._poll.unregister(self._watched[0])
         if descriptor is not None:
-            self._poll.register(descriptor, select.POLLIN)
-        self._watched = descriptor
+            self._poll.register(descriptor, events)
+        self._watched = (descriptor, events)
 
     def sleep(self, seconds: float) -> None:
         """Wait for the time, a signal, the lifeline or a watched descriptor, whichever is first."""

@@ -18,7 +18,7 @@ from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.base import Waker
+from jobvisor.jobs.store.base import Waker, WorkerStore
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.application import application_settings, load_application
@@ -73,18 +73,7 @@ class Worker(Role):
         codec = load_application(self._config)
         events = Events(waits=True)
         events.subscribe(log_event, hears=is_logged)
-        database = self._config.database
-        store = open_store(
-            database.url,
-            durable=False,
-            schema=database.schema,
-            prefix=database.prefix,
-            notify=database.notify,
-            idle=self.idle_seconds,
-            application=f"jobvisor {self._config.family.name} {self.seat.name}",
-            clock=self.clock,
-            events=events,
-        )
+        store = self._open_store(events)
         client = Client(settings=application_settings(self._config))
         use_client(client)
         waker = store.waker()
@@ -147,6 +136,20 @@ class Worker(Role):
         )
         self._store = store
         self.slot[STATE] = WAITING_STATE
+
+    def _open_store(self, events: Events) -> WorkerStore:
+        database = self._config.database
+        return open_store(
+            database.url,
+            durable=False,
+            schema=database.schema,
+            prefix=database.prefix,
+            notify=database.notify,
+            idle=self.idle_seconds,
+            application=f"jobvisor {self._config.family.name} {self.seat.name}",
+            clock=self.clock,
+            events=events,
+        )
 
     def _own_descriptors(self, waker: Waker) -> list[int]:
         ours = [
