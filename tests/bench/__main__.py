@@ -1,6 +1,6 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, peers.
+WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, peers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tests.bench import depth, enqueue, family, latency, throughput
+from tests.bench import depth, enqueue, family, lanes, latency, throughput
 from tests.bench.peers import run as peers_run
 from tests.bench.place import STORES, Places, new_databases, places
 from tests.postgres import URL_VARIABLE
@@ -99,6 +99,13 @@ def _ready(places: Places, rounds: int) -> None:
 def _rescue(places: Places, rounds: int) -> None:
     """From kill -9 to the job's next start."""
     family.rescue(places, rounds)
+
+
+@_measures("lanes")
+@click.option("--rounds", default=3, show_default=True)
+def _lanes(places: Places, rounds: int) -> None:
+    """Many jobs at once in one worker, beside asyncio and threads alone."""
+    lanes.run(places, rounds)
 
 
 @main.command("peers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from jobvisor import Client
@@ -41,6 +41,10 @@ class Database(ABC):
     @abstractmethod
     def span(self) -> float:
         """Seconds from the first claim to the last finish."""
+
+    @abstractmethod
+    def connections(self, pids: Sequence[int]) -> int:
+        """How many connections these processes of a family hold."""
 
     def ways(self) -> Mapping[str, Enqueuer]:
         """The ways to enqueue that are worth comparing."""

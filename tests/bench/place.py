@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from jobvisor import Client
 from jobvisor.jobs.clock import SYSTEM
@@ -28,12 +29,37 @@ NewDatabase = Callable[[Path], tuple[str, Callable[[], None]]]
 ROOT = Path(__file__).resolve().parents[2]
 
 TASKS = """
-import time
+import asyncio, os, time
 from jobvisor import Fixed, task
 
 @task
 def noop():
     pass
+
+@task
+async def noop_async():
+    pass
+
+@task
+async def nap_async(seconds):
+    await asyncio.sleep(seconds)
+
+@task
+def nap(seconds):
+    time.sleep(seconds)
+
+@task
+def compute(seconds):
+    ends = time.thread_time() + seconds
+    while time.thread_time() < ends:
+        sum(range(1000))
+
+@task
+async def wait_for(path):
+    with open("waiting", "a") as file:
+        file.write(".")
+    while not os.path.exists(path):
+        await asyncio.sleep(0.25)
 
 @task
 def stamp():
@@ -51,14 +77,15 @@ def hang_once(path):
 class Place:
     """A folder, a database, a client, and what runs there."""
 
-    def __init__(self, folder: Path, database: Database, processes: int) -> None:
+    def __init__(self, folder: Path, database: Database, processes: int, **pool: int) -> None:
         self.folder = folder
         self.database = database
         self.url = database.url
         (folder / "app.py").write_text(TASKS)
+        keys = "".join(f"{key} = {value}\n" for key, value in pool.items())
         (folder / "config.toml").write_text(
             f'[database]\nurl = "{self.url}"\n[tasks]\nmodules = ["app"]\n'
-            f'[[workers]]\nprocesses = {processes}\n[log]\nlevel = "warning"\n'
+            f'[[workers]]\nprocesses = {processes}\n{keys}[log]\nlevel = "warning"\n'
         )
         self.client = Client(self.url)
         self.client.migrate()
@@ -80,6 +107,21 @@ class Place:
             process.terminate()
             process.wait(60)
 
+    @contextmanager
+    def working(
+        self, jobs: int, task: str = "app:noop", *args: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A family with its jobs. Where the bare loop's table was vacuumed, so is the family's."""
+        if self.database.is_server:
+            self.fill(jobs, task, *args)
+            self.database.tidy()
+            with self.family() as parent:
+                yield parent
+        else:
+            with self.family() as parent:
+                self.fill(jobs, task, *args)
+                yield parent
+
     def wait_ready(self, pid: int) -> None:
         """Until all workers have reached the database."""
         state = StateDir(str(self.folder / ".jobvisor"))
@@ -91,9 +133,14 @@ class Place:
                     return
             SYSTEM.sleep(0.002)
 
-    def fill(self, jobs: int, task: str = "app:noop") -> None:
+    def fill(self, jobs: int, task: str = "app:noop", *args: Any) -> None:
         """Enqueue this many in one transaction."""
-        self.client.enqueue_many(self.client.call(task) for _ in range(jobs))
+        self.client.enqueue_many(self.client.call(task, *args) for _ in range(jobs))
+
+    def workers(self) -> list[int]:
+        """The pids of the workers, as the family last said."""
+        status = StateDir(str(self.folder / ".jobvisor")).status() or {"workers": []}
+        return [worker["pid"] for worker in status["workers"] if worker["pid"]]
 
     def left(self) -> int:
         """How many rows are not finished."""
@@ -113,12 +160,12 @@ class Places:
         self._make = make
 
     @contextmanager
-    def fresh(self, processes: int = 2) -> Iterator[Place]:
-        """A place for a family of this many workers."""
+    def fresh(self, processes: int = 2, **pool: int) -> Iterator[Place]:
+        """A place for a family of this many workers, with further keys of their pool."""
         folder = Path(tempfile.mkdtemp(prefix="jobvisor-bench-"))
         try:
             database = self._make(folder)
-            made = Place(folder, database, processes)
+            made = Place(folder, database, processes, **pool)
             try:
                 yield made
             finally:
@@ -169,11 +216,20 @@ def new_databases(store: str, url: str | None) -> Iterator[NewDatabase]:
         yield new
 
 
+def family_of(parent: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [parent]
+    for pid in found:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
 def family_pss(parent: int) -> int:
-    """Bytes of memory of a whole family, shared pages counted once."""
+    """Bytes of memory of a process and all that descend from it, shared pages counted once."""
     total = 0
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    for pid in (parent, *map(int, children)):
+    for pid in family_of(parent):
         try:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
@@ -184,10 +240,9 @@ def family_pss(parent: int) -> int:
 
 
 def family_cpu(parent: int) -> float:
-    """Seconds of a processor that a whole family has used."""
+    """Seconds of a processor that a process and all that descend from it have used."""
     ticks = 0
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    for pid in (parent, *map(int, children)):
+    for pid in family_of(parent):
         with suppress(FileNotFoundError, ProcessLookupError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
 from typing import Any, LiteralString
@@ -143,6 +143,11 @@ class Postgres(Database):
         query = "SELECT extract(epoch FROM max(finished_at) - min(claimed_at)) FROM jobvisor.jobs"
         with psycopg.connect(self.url) as connection:
             return float(connection.execute(query).fetchall()[0][0])
+
+    def connections(self, pids: Sequence[int]) -> int:
+        del pids  # the server knows its clients by their names
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'jobvisor % worker %'"
+        return int(self._server.sql(query)[0][0])
 
     def ways(self) -> Mapping[str, Enqueuer]:
         plain, naive = "plain INSERT, no notify", "plain INSERT, pg_notify in every transaction"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jobvisor.jobs.clock import SYSTEM
@@ -97,6 +98,14 @@ class Sqlite(Database):
         found = connection.execute(query).fetchone()[0]
         connection.close()
         return bool(found)
+
+    def connections(self, pids: Sequence[int]) -> int:
+        found = 0
+        for pid in pids:
+            for file in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    found += file.readlink() == self._path
+        return found
 
     def span(self) -> float:
         connection = sqlite3.connect(self._path)

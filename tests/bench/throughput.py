@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -94,24 +92,10 @@ class _Worked(NamedTuple):
 
 def _family(ours: Place, jobs: int) -> _Worked:
     peak = 0
-    with _working(ours, jobs) as parent:
+    with ours.working(jobs) as parent:
         while ours.database.is_pending() or ours.left():
             peak = max(peak, family_pss(parent.pid))
             SYSTEM.sleep(0.05)
         cpu = family_cpu(parent.pid)
         span = ours.database.span()
     return _Worked(jobs / max(span, 0.001), peak, cpu)
-
-
-@contextmanager
-def _working(ours: Place, jobs: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A family with its jobs. Where the bare loop's table was vacuumed, so is the family's."""
-    if ours.database.is_server:
-        ours.fill(jobs)
-        ours.database.tidy()
-        with ours.family() as parent:
-            yield parent
-    else:
-        with ours.family() as parent:
-            ours.fill(jobs)
-            yield parent
