@@ -13,6 +13,7 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import Applied, Turn
 from jobvisor.jobs.store.base import Sight
 from jobvisor.jobs.store.sqlite import SqliteStore
+from jobvisor.supervisor.clerk_handle import ClerkHandle
 from jobvisor.supervisor.clerk_store import ClerkStore
 from tests.clock import MovableClock
 from tests.store.database import SqliteDatabase
@@ -50,7 +51,7 @@ def hired(store: SqliteStore, events: Events | None = None) -> ClerkStore:
     with warnings.catch_warnings():
         # pytest-timeout has a thread; the clerk takes no lock of its.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ClerkStore(store, events or Events(), beat=lambda: None, wait=wait)
+        return ClerkStore(ClerkHandle(store, wait=wait), events or Events())
 
 
 class ClerkedStore(SqliteStore):
@@ -72,7 +73,7 @@ class ClerkedStore(SqliteStore):
 
     def close(self) -> None:
         super().close()
-        self.clerk.end()
+        self.clerk.clerk.end()
 
 
 class ClerkDatabase(SqliteDatabase):

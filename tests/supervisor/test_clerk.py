@@ -43,7 +43,7 @@ def store_at(path: Path) -> SqliteStore:
 def clerk(path: Path) -> Iterator[ClerkStore]:
     made = hired(store_at(path))
     yield made
-    made.end()
+    made.clerk.end()
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_no_database_file_is_open_in_the_worker(
     direct.close()
     assert claimed(clerk) == 1
     assert str(path) not in open_files(os.getpid())
-    assert str(path) in open_files(clerk.clerk)
+    assert str(path) in open_files(clerk.clerk.pid)
     clerk.close()
-    assert str(path) not in open_files(clerk.clerk)
+    assert str(path) not in open_files(clerk.clerk.pid)
 
 
 def test_a_worker_is_woken_without_opening_the_database(
@@ -113,11 +113,11 @@ def test_an_error_of_the_store_is_raised_in_the_worker_as_it_is(
     other.close()
     with pytest.raises(SchemaError, match="has schema 99"):
         clerk.open()
-    assert not clerk.is_gone
+    assert not clerk.clerk.is_gone
     missing = hired(store_at(path.parent / "missing" / "jobs.db"))
     with pytest.raises(StoreRefused, match="does not exist"):
         missing.open()
-    missing.end()
+    missing.clerk.end()
 
 
 def test_an_error_that_is_none_of_ours_is_told_in_words(clerk: ClerkStore) -> None:
@@ -152,7 +152,7 @@ def test_events_and_log_lines_of_the_clerk_are_the_workers(
         logging.getLogger("jobvisor").propagate = True
         clerk.turn(who, 2, queues=["default"], limit=1)
     assert "the database refuses every change of it: never" in caplog.text
-    clerk.end()
+    clerk.clerk.end()
 
 
 def test_a_wait_for_the_lock_is_told_while_it_lasts(
@@ -180,22 +180,22 @@ def test_a_wait_for_the_lock_is_told_while_it_lasts(
 
 def test_a_clerk_hears_nothing_that_is_sent_to_all(clerk: ClerkStore) -> None:
     clerk.open()
-    assert os.getpgid(clerk.clerk) == os.getpgrp()
+    assert os.getpgid(clerk.clerk.pid) == os.getpgrp()
     for number in HANDLED:
-        os.kill(clerk.clerk, number)
+        os.kill(clerk.clerk.pid, number)
     assert clerk.look(["default"]).found is False
 
 
 def test_a_worker_whose_clerk_dies_is_told_once_and_every_verb_says_so(clerk: ClerkStore) -> None:
     causes: list[str] = []
-    clerk.on_gone = causes.append
+    clerk.clerk.on_gone = causes.append
     clerk.open()
-    os.kill(clerk.clerk, signal.SIGKILL)
+    os.kill(clerk.clerk.pid, signal.SIGKILL)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="connection to the database is gone"):
             clerk.look(["default"])
     assert causes == ["SIGKILL"]
-    assert clerk.is_gone
+    assert clerk.clerk.is_gone
 
 
 def test_a_clerk_that_dies_while_it_is_asked_is_told_as_well(
@@ -204,7 +204,7 @@ def test_a_clerk_that_dies_while_it_is_asked_is_told_as_well(
     direct.close()
     clerk.open()
     with held_by_another(path):
-        clerk.on_wait = lambda: os.kill(clerk.clerk, signal.SIGKILL)
+        clerk.on_wait = lambda: os.kill(clerk.clerk.pid, signal.SIGKILL)
         with pytest.raises(StoreUnavailable, match="is gone"):
             claimed(clerk)
 
@@ -231,7 +231,7 @@ def test_a_copy_of_the_worker_is_refused_and_keeps_nothing_open(clerk: ClerkStor
     clerk.open()
 
     def ask() -> int:
-        assert clerk.fileno() == -1
+        assert clerk.clerk.fileno() == -1
         clerk.open()
         return 0
 
@@ -249,8 +249,8 @@ store = hired(store_at(sys.argv[1]))
 store.open()
 if sys.argv[2] == "keeps":
     # What native code forks runs no handler of Python's.
-    subprocess.Popen(["sleep", "60"], pass_fds=[store.fileno()], stdout=subprocess.DEVNULL)
-print(store.clerk, flush=True)
+    subprocess.Popen(["sleep", "60"], pass_fds=[store.clerk.fileno()], stdout=subprocess.DEVNULL)
+print(store.clerk.pid, flush=True)
 sys.stdin.read()
 """
 

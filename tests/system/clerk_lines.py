@@ -94,7 +94,7 @@ class Play:
         The pid of the clerk goes to a descriptor.
         """
         clerk = hired(self._store)
-        os.write(told, clerk.clerk.to_bytes(8, "little"))
+        os.write(told, clerk.clerk.pid.to_bytes(8, "little"))
         try:
             clerk.open()
             ended: list[Record] = []

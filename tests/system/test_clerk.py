@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import random
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.store import open_store
+from tests.store.making import new
 from tests.system.harness import ROOT
 
 pytestmark = pytest.mark.system
@@ -44,6 +48,31 @@ def test_a_worker_that_dies_at_any_line_of_its_clerk_leaves_no_job_running(tmp_p
 
 def test_a_clerk_that_dies_at_any_line_loses_nothing_of_its_worker(tmp_path: Path) -> None:
     some_lines(tmp_path, "clerk", stride=41)
+
+
+@pytest.mark.parametrize("jobs", [2_000, pytest.param(50_000, marks=pytest.mark.soak)])
+def test_a_database_whose_files_are_copied_in_the_worker_all_the_time_stays_whole(
+    tmp_path: Path, jobs: int
+) -> None:
+    """With the connection in the worker it is damaged within two seconds."""
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db", durable=False)
+    store.enqueue([new() for _ in range(jobs)])
+    store.close()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.system.copying", "clerk"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    done = [int(worker.communicate()[0]) for worker in workers]
+    assert sum(done) == jobs
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection:
+        rows = connection.execute("SELECT state, attempt, count(*) FROM jobs GROUP BY 1, 2")
+        assert rows.fetchall() == [("succeeded", 1, jobs)]
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 @pytest.mark.soak
