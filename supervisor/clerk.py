@@ -22,22 +22,34 @@ import logging
 import os
 import select
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from jobvisor.jobs.errors import EX_OK, JobsError, error_text
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import Record, Turn
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.channel import Channel, ClosedError
 
-VERBS = ("open", "close", "database_id", "turn", "look", "apply", "leave")
 PARENT_EVERY_MS = 1000  # between two looks for the worker where the system tells nobody of its end
 LINES_MAX = 100  # log lines that go with one answer
 
 WAITS, MIGRATES = "waits", "migrates"
 """What may come before an answer, any number of times: why it takes long."""
+
+
+#: Makes a store of the file that is not connected, durable or not.
+Make = Callable[[bool], SqliteStore]
+
+
+class Among(NamedTuple):
+    """Which of a clerk's connections a request is about."""
+
+    durable: bool = False
+    transaction: int = 0
+    """The number that `begin` has told; 0 outside of one."""
 
 
 class Answer(NamedTuple):
@@ -51,15 +63,26 @@ class Answer(NamedTuple):
 
 
 class Clerk:
-    """One connection, and one request after another, from the fork to the end of the worker."""
+    """One request after another, from the fork to the end of the worker."""
 
     def __init__(
-        self, channel: Channel, store: SqliteStore, worker: int, beat: Callable[[], None]
+        self,
+        channel: Channel,
+        make: Make,
+        worker: int,
+        beat: Callable[[], None],
     ) -> None:
         """`worker` is the pid of who forked this process; `beat` shows on its slot that work goes on."""
         self._channel = channel
-        self._store = store
-        self._verbs = {verb: getattr(store, verb) for verb in VERBS} | {"turn": self._turn}
+        self._make = make
+        self._stores: dict[bool, SqliteStore] = {}
+        self._open: dict[int, tuple[SqliteStore, AbstractContextManager[None]]] = {}
+        self._begun = 0
+        self._own: dict[str, Callable[..., Any]] = {
+            "turn_of_many": self._turn_of_many,
+            "begin": self._begin,
+            "end": self._end,
+        }
         self._worker = worker
         self._beat = beat
         self._events: list[Event] = []
@@ -70,10 +93,6 @@ class Clerk:
     def run(self) -> int:
         """Answer until nobody asks any more."""
         faulthandler.disable()  # it would write into the worker's file
-        self._store.events.subscribe(self._events.append)
-        self._store.on_wait = lambda: self._tell(WAITS)
-        self._store.on_migrate = lambda: self._tell(MIGRATES)
-        self._store.on_commit = self._leave_with_worker
         with self._lines.alone():
             try:
                 self._serve(self._watch_worker())
@@ -86,6 +105,16 @@ class Clerk:
                 self._poll.poll(patience_ms)
                 self._leave_with_worker()
             self._channel.send(self._answer(*request), self._wait)
+
+    def _made(self, durable: bool) -> SqliteStore:
+        """A store with a connection of its own."""
+        store = self._make(durable)
+        store.events.subscribe(self._events.append)
+        store.on_wait = lambda: self._tell(WAITS)
+        store.on_migrate = lambda: self._tell(MIGRATES)
+        store.on_commit = self._leave_with_worker
+        store.payload = _AsStored()
+        return store
 
     def _watch_worker(self) -> int | None:
         """Let its end be heard, also where a copy of it keeps the channel open: how often to look, too."""
@@ -112,32 +141,78 @@ class Clerk:
         poll.poll(PARENT_EVERY_MS)
         self._leave_with_worker()
 
-    def _answer(self, verb: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Answer:
+    def _answer(
+        self, among: Among, verb: str, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> Answer:
         self._beat()
         value, error = None, None
         try:
-            value = self._verbs[verb](*arguments, **named)
+            own = self._own.get(verb)
+            if own is not None:
+                value = own(among, *arguments, **named)
+            else:
+                value = getattr(self._store(among), verb)(*arguments, **named)
         except Exception as failed:  # noqa: BLE001 -- it is the worker's, raised there
             error = _portable(failed)
         answer = Answer(value, error, self._events[:], self._lines.taken())
         self._events.clear()
         return answer
 
-    # -- many rows: plain tuples are pickled in a third of the time of named ones
+    def _store(self, among: Among) -> SqliteStore:
+        if among.transaction:
+            return self._open[among.transaction][0]
+        if among.durable not in self._stores:
+            self._stores[among.durable] = self._made(among.durable)
+        return self._stores[among.durable]
 
-    def _turn(self, *asked: Any, journal: list[tuple[Any, ...]], **named: Any) -> Any:
-        turn = self._store.turn(*asked, journal=records_of(journal), **named)
+    # -- what is asked in another form than a store is
+
+    def _turn_of_many(
+        self, among: Among, *asked: Any, journal: list[tuple[Any, ...]], **named: Any
+    ) -> Any:
+        """Plain tuples are pickled in a third of the time of named ones."""
+        turn = self._store(among).turn(*asked, journal=list(map(Record._make, journal)), **named)
         return plain(turn.jobs), turn.applied
+
+    def _begin(self, among: Among, kind: str) -> int:
+        """Enter a `transaction` or `snapshot` on a connection of its own; the number for its requests."""
+        store = self._made(among.durable)
+        context: AbstractContextManager[None] = getattr(store, kind)()
+        try:
+            context.__enter__()
+        except BaseException:
+            store.close()
+            raise
+        self._begun += 1
+        self._open[self._begun] = (store, context)
+        return self._begun
+
+    def _end(self, among: Among, *, failed: bool) -> None:
+        store, context = self._open.pop(among.transaction)
+        try:
+            if failed:
+                context.__exit__(_FailedError, _FailedError(), None)
+            else:
+                context.__exit__(None, None, None)
+        finally:
+            store.close()
+
+
+class _FailedError(Exception):
+    """What the worker did in a transaction has raised there."""
+
+
+class _AsStored(Payload):
+    """Values as the text that they are stored as: their codec is the user's, and runs in the worker."""
+
+    def decode(self, text: str, *, lenient: bool = False) -> Any:
+        del lenient
+        return text
 
 
 def plain(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Named tuples as they go over the channel."""
     return list(map(tuple, rows))
-
-
-def records_of(rows: list[tuple[Any, ...]]) -> list[Record]:
-    """Records as they have come."""
-    return list(map(Record._make, rows))
 
 
 def turn_of(answer: tuple[list[tuple[Any, ...]], Any]) -> Turn:

@@ -17,10 +17,11 @@ from typing import Any, cast
 
 from jobvisor.jobs.errors import ForkedStore, StoreUnavailable
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.channel import Channel, ClosedError, Wait
 from jobvisor.supervisor.child import Exit, spawn
-from jobvisor.supervisor.clerk import MIGRATES, WAITS, Answer, Clerk
+from jobvisor.supervisor.clerk import MIGRATES, WAITS, Among, Answer, Clerk, Make
+
+NOT_DURABLE = Among()
 
 
 class ClerkHandle:
@@ -28,7 +29,8 @@ class ClerkHandle:
 
     def __init__(
         self,
-        store: SqliteStore,
+        path: str,
+        make: Make,
         *,
         wait: Wait,
         beat: Callable[[], None] = lambda: None,
@@ -36,18 +38,19 @@ class ClerkHandle:
     ) -> None:
         """Fork it: in a process with one thread, before anything of a user's runs in it.
 
-        It uses `store`, which is connected nowhere, and closes the descriptors of `closing` first.
+        There `make` makes its stores, of the file of this path, and the descriptors of `closing` are
+        closed first.
         `beat` is called there; `wait` here, until a descriptor is ready for some events of
         `select.poll` or a moment has passed. Raises OSError where the system has no process to give.
         """
-        self.path = store.path
+        self.path = path
         self._wait = wait
         self._worker = os.getpid()
         self.on_gone: Callable[[str], None] = lambda _cause: None
         """Called once where it is found dead, with how it ended; from then on nothing is done."""
         self._channel, other = Channel.pair()
         self.pid = 0
-        clerk = Clerk(other, store, self._worker, beat)
+        clerk = Clerk(other, make, self._worker, beat)
         try:
             self.pid = spawn(clerk.run, [*closing, self._channel.fileno()], own_group=False)
         finally:
@@ -75,11 +78,15 @@ class ClerkHandle:
         events: Events,
         verb: str,
         *arguments: Any,
+        among: Among = NOT_DURABLE,
         on_wait: Callable[[], None] | None = None,
         on_migrate: Callable[[], None] | None = None,
         **named: Any,
     ) -> Any:
-        """The value of a verb, or its error raised; the hooks are called while that takes long."""
+        """The value of a verb of one of its stores, or its error raised.
+
+        The hooks are called while that takes long.
+        """
         if self.is_of_another:
             raise ForkedStore(
                 f"the clerk of process {self._worker} was asked by its copy {os.getpid()}; "
@@ -88,7 +95,7 @@ class ClerkHandle:
         if self.is_gone:
             raise _gone()
         try:
-            self._channel.send((verb, arguments, named), self._wait)
+            self._channel.send((among, verb, arguments, named), self._wait)
             answer = self._answer({WAITS: on_wait, MIGRATES: on_migrate})
         except ClosedError:
             self.on_gone(self._end())

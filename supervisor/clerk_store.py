@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Sight, Turn, Waker, WorkerStore
-from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.store.wake import waker_of
-from jobvisor.supervisor.clerk import plain, turn_of
+from jobvisor.supervisor.clerk import Make, plain, turn_of
 from jobvisor.supervisor.clerk_handle import ClerkHandle
 from jobvisor.supervisor.role import Role
 
@@ -62,7 +61,7 @@ class ClerkStore(WorkerStore):
     ) -> Turn:
         return turn_of(
             self._ask(
-                "turn", life, claim, queues=list(queues), limit=limit, journal=plain(journal),
+                "turn_of_many", life, claim, queues=list(queues), limit=limit, journal=plain(journal),
                 rest=rest, register=register, forget_succeeded=forget_succeeded, woken=woken,
             )
         )  # fmt: skip
@@ -93,7 +92,7 @@ class ClerkStore(WorkerStore):
         )
 
 
-def hired(role: Role, store: SqliteStore, events: Events) -> ClerkStore:
+def hired(role: Role, path: str, make: Make, events: Events) -> ClerkStore:
     """The store of a worker in its boot, which has not imported the application yet."""
     seat = role.seat
     ours = (seat.lifeline, seat.parent_poke, seat.caretaker_poke, *role.signals.descriptors())
@@ -103,7 +102,7 @@ def hired(role: Role, store: SqliteStore, events: Events) -> ClerkStore:
         role.sleep(WAIT_SECONDS)
         role.watch(None)
 
-    return ClerkStore(ClerkHandle(store, beat=role.beat, wait=wait, closing=ours), events)
+    return ClerkStore(ClerkHandle(path, make, beat=role.beat, wait=wait, closing=ours), events)
 
 
 def _nothing() -> None:

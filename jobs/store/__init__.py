@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import Protocol
+
 from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.errors import MissingExtra
 from jobvisor.jobs.events import Events
@@ -11,7 +15,45 @@ from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.url import parse_url
 from jobvisor.jobs.values import check_prefix
 
-__all__ = ["Applied", "Life", "Record", "Rest", "Store", "Turn", "load_driver", "open_store"]
+__all__ = [
+    "Applied",
+    "Life",
+    "Record",
+    "Rest",
+    "Store",
+    "Turn",
+    "load_driver",
+    "open_store",
+    "use_stores",
+]
+
+
+class Instead(Protocol):
+    """Makes a store of this SQLite file that is not connected here; None for a file that may be."""
+
+    def __call__(
+        self, path: str, prefix: str, clock: Clock, events: Events, /, *, durable: bool
+    ) -> Store | None: ...
+
+
+class _Process:
+    instead: Instead | None = None
+
+
+_process = _Process()
+
+
+def use_stores(instead: Instead | None) -> Callable[[], None]:
+    """Let every later `open_store` of a SQLite file ask this first; call the answer to undo it.
+
+    For a process in which a connection to a file would not be safe: see supervisor/clerk.py.
+    """
+    before, _process.instead = _process.instead, instead
+
+    def undo() -> None:
+        _process.instead = before
+
+    return undo
 
 
 def load_driver(url: str, prefix: str = "") -> None:
@@ -60,6 +102,10 @@ def open_store(
     target = parse_url(url)
     check_prefix(prefix)  # it becomes part of every statement
     told = events or Events()
+    if target.kind == "sqlite" and _process.instead is not None:
+        made = _process.instead(os.path.realpath(target.path), prefix, clock, told, durable=durable)
+        if made is not None:
+            return made
     if target.kind == "postgresql":
         load_driver(url, prefix)
         from jobvisor.jobs.store.postgres import PostgresStore  # noqa: PLC0415

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -107,6 +108,18 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
         finished_at=None,
         expires_at=_moment_or_none(expires_at),
         deferred=None,
+    )
+
+
+def decoded(job: Job, payload: Payload) -> Job:
+    """A job whose values are still the texts that are stored, as it is shown."""
+    args: Any = job.args
+    kwargs: Any = job.kwargs
+    return replace(
+        job,
+        args=_value(args, payload),
+        kwargs=_value(kwargs, payload),
+        result=None if job.result is None else _value(job.result, payload),
     )
 
 

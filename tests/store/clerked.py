@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import mmap
-import select
+import os
 import warnings
 from pathlib import Path
 from struct import Struct
 from typing import Any
 
+from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.store import Applied, Turn
+from jobvisor.jobs.store import Applied, Store, Turn, open_store
 from jobvisor.jobs.store.base import Sight
 from jobvisor.jobs.store.sqlite import SqliteStore
+from jobvisor.supervisor.clerk import Make
 from jobvisor.supervisor.clerk_handle import ClerkHandle
 from jobvisor.supervisor.clerk_store import ClerkStore
+from jobvisor.supervisor.client_store import ClientClerk, wait
 from tests.clock import MovableClock
 from tests.store.database import SqliteDatabase
 
@@ -39,19 +42,24 @@ class SharedClock(MovableClock):
         _WORD.pack_into(self._memory, 0, ms)
 
 
-def wait(descriptor: int, events: int) -> None:
-    """As a worker waits that has nothing else to hear."""
-    poll = select.poll()
-    poll.register(descriptor, events)
-    poll.poll(100)
+def making(path: str, clock: Clock) -> Make:
+    """How a clerk makes its stores of a file."""
+    return lambda durable: SqliteStore(
+        path, durable=durable, prefix="", clock=clock, events=Events()
+    )
 
 
-def hired(store: SqliteStore, events: Events | None = None) -> ClerkStore:
-    """A clerk for a database, forked here and now."""
+def forked(path: str, make: Make) -> ClerkHandle:
+    """A clerk, here and now."""
     with warnings.catch_warnings():
         # pytest-timeout has a thread; the clerk takes no lock of its.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ClerkStore(ClerkHandle(store, wait=wait), events or Events())
+        return ClerkHandle(path, make, wait=wait)
+
+
+def hired(path: str, events: Events | None = None, clock: Clock = SYSTEM) -> ClerkStore:
+    """A store whose clerk is forked now."""
+    return ClerkStore(forked(path, making(path, clock)), events or Events())
 
 
 class ClerkedStore(SqliteStore):
@@ -76,6 +84,26 @@ class ClerkedStore(SqliteStore):
         self.clerk.clerk.end()
 
 
+class ClientDatabase(SqliteDatabase):
+    """A file that every client of this process asks a clerk about."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.clock = SharedClock()
+        path = os.path.realpath(self.path)
+        self.clerk = ClientClerk(forked(path, making(path, self.clock)), "")
+        self._undo = self.clerk.serve()
+
+    def open(self) -> Store:  # type: ignore[override]  # it is not that of a file here
+        store = open_store(f"sqlite:///{self.path}", durable=False, events=self.events)
+        store.open()
+        return store
+
+    def close(self) -> None:
+        self._undo()
+        self.clerk.handle.end()
+
+
 class ClerkDatabase(SqliteDatabase):
     """A file."""
 
@@ -84,12 +112,11 @@ class ClerkDatabase(SqliteDatabase):
         self.clock = SharedClock()
 
     def open(self) -> SqliteStore:
-        given: dict[str, Any] = {"durable": False, "prefix": "", "clock": self.clock}
         path = str(self.path)
         for earlier in self._stores:
             SqliteStore.close(earlier)  # type: ignore[arg-type]  # no connection crosses a fork
-        store = ClerkedStore(path, events=self.events, **given)
-        store.clerk = hired(SqliteStore(path, events=Events(), **given), self.events)
+        store = ClerkedStore(path, durable=False, prefix="", clock=self.clock, events=self.events)
+        store.clerk = hired(path, self.events, self.clock)
         store.open()
         self._stores.append(store)
         return store

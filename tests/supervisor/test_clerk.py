@@ -41,7 +41,7 @@ def store_at(path: Path) -> SqliteStore:
 
 @pytest.fixture
 def clerk(path: Path) -> Iterator[ClerkStore]:
-    made = hired(store_at(path))
+    made = hired(str(path))
     yield made
     made.clerk.end()
 
@@ -114,7 +114,7 @@ def test_an_error_of_the_store_is_raised_in_the_worker_as_it_is(
     with pytest.raises(SchemaError, match="has schema 99"):
         clerk.open()
     assert not clerk.clerk.is_gone
-    missing = hired(store_at(path.parent / "missing" / "jobs.db"))
+    missing = hired(str(path.parent / "missing" / "jobs.db"))
     with pytest.raises(StoreRefused, match="does not exist"):
         missing.open()
     missing.clerk.end()
@@ -132,7 +132,7 @@ def test_events_and_log_lines_of_the_clerk_are_the_workers(
     told: list[Event] = []
     events = Events()
     events.subscribe(told.append)
-    clerk = hired(store_at(path), events)
+    clerk = hired(str(path), events)
     direct = store_at(path)
     number = enqueue(direct)
     who = life()
@@ -243,9 +243,8 @@ _WORKER = """
 import os, subprocess, sys
 from jobvisor.jobs.events import Events
 from tests.store.clerked import hired
-from tests.supervisor.test_clerk import store_at
 
-store = hired(store_at(sys.argv[1]))
+store = hired(sys.argv[1])
 store.open()
 if sys.argv[2] == "keeps":
     # What native code forks runs no handler of Python's.

@@ -26,8 +26,10 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.child import spawn
+from jobvisor.supervisor.clerk_handle import ClerkHandle
+from jobvisor.supervisor.clerk_store import ClerkStore
+from jobvisor.supervisor.client_store import wait
 from jobvisor.supervisor.settle import settle
-from tests.store.clerked import hired
 from tests.store.making import CRASH, life, new, record
 from tests.system.every_line import STORE
 from tests.system.harness import is_gone
@@ -62,38 +64,30 @@ class Tracer:
         return self._line
 
 
-class TracedStore(SqliteStore):
-    """The store of a clerk, which the tracer sees from its first use on."""
-
-    tracer: Tracer
-
-    def open(self) -> None:
-        sys.settrace(self.tracer)
-        super().open()
-
-
 class Play:
     """One worker with a clerk that is disturbed at one line."""
 
     def __init__(self, who: Life, act: Callable[[], None], at: int) -> None:
         self._shared = mmap.mmap(-1, 1)
         self._who = who
-        self._store = TracedStore(
-            "jobs.db", durable=False, prefix="", clock=SYSTEM, events=Events()
-        )
-        self._store.tracer = Tracer(at, act)
+        self._tracer = Tracer(at, act)
 
     @property
     def recorded(self) -> int:
         """How many claims' jobs the worker has recorded."""
         return self._shared[0]
 
+    def _store(self, durable: bool) -> SqliteStore:
+        """In the clerk, with its first request."""
+        sys.settrace(self._tracer)
+        return SqliteStore("jobs.db", durable=durable, prefix="", clock=SYSTEM, events=Events())
+
     def work(self, told: int) -> bool:
         """Open, three turns of which the later ones settle, and the end; whether the clerk lived.
 
         The pid of the clerk goes to a descriptor.
         """
-        clerk = hired(self._store)
+        clerk = ClerkStore(ClerkHandle("jobs.db", self._store, wait=wait), Events())
         os.write(told, clerk.clerk.pid.to_bytes(8, "little"))
         try:
             clerk.open()

@@ -1,0 +1,27 @@
+"""What a client is promised holds where a clerk does it, as it does in a worker with several lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.store.clerked import ClientDatabase
+from tests.store.database import Database
+from tests.store.test_cancel import *  # noqa: F403 -- the same tests, with another database
+from tests.store.test_enqueue import *  # noqa: F403
+from tests.store.test_looks import *  # noqa: F403
+from tests.store.test_move import (  # noqa: F401
+    test_pages_of_one_snapshot_know_nothing_of_what_others_do_meanwhile,
+)
+from tests.store.test_prune import *  # noqa: F403
+from tests.store.test_requeue import *  # noqa: F403
+from tests.store.test_transaction import *  # noqa: F403
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = ClientDatabase(tmp_path)
+    yield made
+    made.close()
