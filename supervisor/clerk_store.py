@@ -98,9 +98,7 @@ def hired(role: Role, path: str, make: Make, events: Events) -> ClerkStore:
     ours = (seat.lifeline, seat.parent_poke, seat.caretaker_poke, *role.signals.descriptors())
 
     def wait(descriptor: int, ready: int) -> None:
-        role.watch(descriptor, ready)
-        role.sleep(WAIT_SECONDS)
-        role.watch(None)
+        role.wait_for(descriptor, ready, WAIT_SECONDS)
 
     return ClerkStore(ClerkHandle(path, make, beat=role.beat, wait=wait, closing=ours), events)
 

@@ -61,7 +61,7 @@ class Role(ABC):
         self._sigterm_seen = False
         self.log_rotated = False
         self._poll = select.poll()
-        self._watched: tuple[int | None, int] = (None, select.POLLIN)
+        self._watched: int | None = None
 
     def run(self) -> int:
         """The whole life; its exit code."""
@@ -115,15 +115,15 @@ class Role(ABC):
         """Show that this process moves."""
         self.slot[BEAT] = self.clock.monotonic_ns()
 
-    def watch(self, descriptor: int | None, events: int = select.POLLIN) -> None:
+    def watch(self, descriptor: int | None) -> None:
         """Let this descriptor end a sleep, instead of the one before."""
-        if (descriptor, events) == self._watched:
+        if descriptor == self._watched:
             return
-        if self._watched[0] is not None:
-            self._poll.unregister(self._watched[0])
+        if self._watched is not None:
+            self._poll.unregister(self._watched)
         if descriptor is not None:
-            self._poll.register(descriptor, events)
-        self._watched = (descriptor, events)
+            self._poll.register(descriptor, select.POLLIN)
+        self._watched = descriptor
 
     def sleep(self, seconds: float) -> None:
         """Wait for the time, a signal, the lifeline or a watched descriptor, whichever is first."""
@@ -139,10 +139,7 @@ class Role(ABC):
         A sleep would end at once, and again, while a watched descriptor has something to tell.
         """
         ends = self.clock.monotonic_ns() + int(seconds * SECOND)
-        quiet = select.poll()
-        quiet.register(self.signals.fileno(), select.POLLIN)
-        if not self.lifeline_cut:
-            quiet.register(self.seat.lifeline, select.POLLIN)
+        quiet = self._quiet()
         while not self.leaving():
             left = ends - self.clock.monotonic_ns()
             if left <= 0:
@@ -152,6 +149,24 @@ class Role(ABC):
             self._slept(found)
             if any(descriptor == self.seat.lifeline for descriptor, _ in found):
                 quiet.unregister(self.seat.lifeline)
+
+    def wait_for(self, descriptor: int, events: int, seconds: float) -> None:
+        """Until a descriptor is ready for these events of `select.poll`, no longer than this.
+
+        A signal and the lifeline are heard meanwhile, nothing else is: what else would end a sleep is
+        looked at when this is over.
+        """
+        quiet = self._quiet()
+        quiet.register(descriptor, events)
+        found = quiet.poll(int(seconds * 1000) + 1)
+        self._slept([event for event in found if event[0] != descriptor])
+
+    def _quiet(self) -> select.poll:
+        quiet = select.poll()
+        quiet.register(self.signals.fileno(), select.POLLIN)
+        if not self.lifeline_cut:
+            quiet.register(self.seat.lifeline, select.POLLIN)
+        return quiet
 
     def glance(self) -> None:
         """Whether the parent is still there, without waiting."""
