@@ -11,6 +11,7 @@ from typing import Any, cast
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Sight, Turn, Waker, WorkerStore
 from jobvisor.jobs.store.wake import waker_of
+from jobvisor.supervisor.board import TURN
 from jobvisor.supervisor.clerk import Make, plain, turn_of
 from jobvisor.supervisor.clerk_handle import ClerkHandle
 from jobvisor.supervisor.role import Role
@@ -97,10 +98,14 @@ def hired(role: Role, path: str, make: Make, events: Events) -> ClerkStore:
     seat = role.seat
     ours = (seat.lifeline, seat.parent_poke, seat.caretaker_poke, *role.signals.descriptors())
 
+    def beat() -> None:
+        if role.slot[TURN]:  # of what it does outside of a turn nobody judges how long it takes
+            role.slot[TURN] = role.clock.monotonic_ns()
+
     def wait(descriptor: int, ready: int) -> None:
         role.wait_for(descriptor, ready, WAIT_SECONDS)
 
-    return ClerkStore(ClerkHandle(path, make, beat=role.beat, wait=wait, closing=ours), events)
+    return ClerkStore(ClerkHandle(path, make, beat=beat, wait=wait, closing=ours), events)
 
 
 def _nothing() -> None:

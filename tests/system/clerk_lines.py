@@ -29,8 +29,9 @@ from jobvisor.supervisor.child import spawn
 from jobvisor.supervisor.clerk_handle import ClerkHandle
 from jobvisor.supervisor.clerk_store import ClerkStore
 from jobvisor.supervisor.client_store import wait
+from jobvisor.supervisor.guilt import Cause
 from jobvisor.supervisor.settle import settle
-from tests.store.making import CRASH, life, new, record
+from tests.store.making import life, new, record
 from tests.system.every_line import STORE
 from tests.system.harness import is_gone
 from tests.waiting import eventually
@@ -38,6 +39,7 @@ from tests.waiting import eventually
 FILES = (*STORE, "supervisor/clerk.py", "supervisor/channel.py")
 URL = "sqlite:///jobs.db"
 JOBS, CLAIMED = 12, 5
+KILLED = Cause("was killed by SIGKILL", "here", 1, signal="SIGKILL")
 
 
 class Tracer:
@@ -170,7 +172,7 @@ def disturbed(play: str, at: int) -> bool:
     if goes_first:
         os.close(gate_write)
     claims = staged.recorded
-    settle(store, who, recorded(store, who, claims), (0, 0), CRASH, forget=False)
+    settle(store, who, recorded(store, who, claims), (), KILLED, forget=False)
     store.close()
     if not goes_first:
         os.close(gate_write)
