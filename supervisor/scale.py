@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from jobvisor.jobs.keys import PROCESSES_MAX
+from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import (
     IDLE_SEEN,
@@ -129,17 +129,20 @@ class Scale:
         asked = f"pool {pool.name} cannot have {least} workers"
         if least < 1:
             return f"{asked}: a pool has at least 1; `jobvisor stop` ends the family"
-        others = sum(
-            other.places(self._staffings[other.name].most)
+        others = [
+            (other.places(self._staffings[other.name].most), other.concurrency)
             for other in config.workers
             if other.name != pool.name
-        )
-        most = (PROCESSES_MAX - others) // pool.places(1)
+        ]
+        places = PROCESSES_MAX - sum(places for places, _ in others)
+        lanes = LANES_MAX - sum(places * each for places, each in others)
+        most = min(places, lanes // pool.concurrency) // pool.places(1)
         if least <= max(most, self._staffings[pool.name].most):
             return ""
         return (
-            f"{asked}: at most {most} are possible, because a family has {PROCESSES_MAX} places for "
-            "workers, and a pool with overlap needs two for each; have fewer here or in another pool"
+            f"{asked}: at most {most} are possible, because a family has {PROCESSES_MAX} places and "
+            f"{LANES_MAX} lanes for workers, and a pool with overlap needs them twice; have fewer here or "
+            "in another pool"
         )
 
     # -- posts

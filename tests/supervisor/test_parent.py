@@ -6,7 +6,9 @@ import re
 import resource
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,17 +136,23 @@ def test_a_family_with_every_slot_taken_takes_no_further_worker_and_goes_on(pare
 
 
 @pytest.mark.parametrize(
-    ("overlap", "wanted", "told"),
+    ("values", "wanted", "told"),
     [
-        (True, 121, r"at most 120 are possible, .* needs two for each; have fewer"),
-        (False, 241, r"at most 240 are possible, .*have fewer"),
-        (True, 0, r"cannot have 0 workers: a pool has at least 1"),
+        ({"overlap": True}, 121, r"at most 120 are possible, .* needs them twice; have fewer"),
+        ({"overlap": False}, 241, r"at most 240 are possible, .*have fewer"),
+        ({"overlap": True, "concurrency": 1000}, 9, r"at most 8 are possible, .* 16384 lanes"),
+        ({"overlap": True}, 0, r"cannot have 0 workers: a pool has at least 1"),
     ],
 )
 def test_more_workers_than_there_are_places_are_refused_with_a_sentence(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, overlap: bool, wanted: int, told: str
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    values: dict[str, Any],
+    wanted: int,
+    told: str,
 ) -> None:
-    config = Config.of({"workers": [{"overlap": overlap}]}, folder=str(tmp_path))
+    config = Config.of({}, folder=str(tmp_path))
+    config = replace(config, workers=(replace(config.workers[0], **values),))
     parent = Parent(config)
     parent.prepare()
     refused = parent._scale.set(config, config.workers[0], wanted)
