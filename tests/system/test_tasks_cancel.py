@@ -196,8 +196,10 @@ def test_a_job_that_asks_whether_it_should_stop_gives_itself_back(build: Build) 
     assert (found.state, found.attempt) == ("pending", 0)
 
 
-def test_check_gives_a_job_back_when_its_worker_is_reloaded(build: Build) -> None:
-    house = build(TASKS, processes=1)
+def test_check_gives_a_job_back_when_its_worker_is_to_leave_before_the_next_one(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=1, overlap=False)
     job = house.enqueue("checking", retries=0)
     family = house.start()
     house.wait_lines("began")
