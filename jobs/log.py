@@ -143,6 +143,13 @@ LINES: dict[str, tuple[int, str]] = {
         ),
     ),
     "unsound": (logging.WARNING, "this process ends at once and is replaced: {what}"),
+    "clerk_gone": (
+        logging.ERROR,
+        (
+            "the process that held a connection to the database for this worker ended ({cause}): the "
+            "worker claims nothing more, and is replaced when its jobs have ended"
+        ),
+    ),
     "recycled": (logging.INFO, "leaving after its job, to be replaced: {reason}"),
     "degraded": (logging.WARNING, "degraded: {reason}"),
     "recovered": (logging.INFO, "no longer degraded"),

@@ -104,7 +104,7 @@ VERDICTS = (
 VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
 
 # Why one child leaves while its family goes on: told by the parent (LEAVE), or by itself (GOING).
-LEAVINGS = ("", "stop", "reload", "scale", "recycled", "dirty")
+LEAVINGS = ("", "stop", "reload", "scale", "recycled", "dirty", "clerk")
 LEAVING_CODES = {word: code for code, word in enumerate(LEAVINGS)}
 
 FOREVER = 2**63 - 1

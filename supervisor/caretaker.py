@@ -151,6 +151,7 @@ class Caretaker(Role):
             self._rescue.judge_families: beat,
             self._rescue.rescue: family.dead_after_ms / 1000,
             self._recall.carry_cancels: 0.25,
+            self._recall.relieve: 1.0,
             self._progress.carry: 0.25,
             self._promote: 1.0,
             self._burial.note_memory: READ_EVERY,

@@ -11,12 +11,8 @@ from typing import Any, cast
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Sight, Turn, Waker, WorkerStore
 from jobvisor.jobs.store.wake import waker_of
-from jobvisor.supervisor.board import TURN
-from jobvisor.supervisor.clerk import Make, plain, turn_of
+from jobvisor.supervisor.clerk import plain, turn_of
 from jobvisor.supervisor.clerk_handle import ClerkHandle
-from jobvisor.supervisor.role import Role
-
-WAIT_SECONDS = 0.25  # between two looks of a worker at what else there is, while its clerk works
 
 
 class ClerkStore(WorkerStore):
@@ -91,21 +87,6 @@ class ClerkStore(WorkerStore):
             on_migrate=self.on_migrate,
             **named,
         )
-
-
-def hired(role: Role, path: str, make: Make, events: Events) -> ClerkStore:
-    """The store of a worker in its boot, which has not imported the application yet."""
-    seat = role.seat
-    ours = (seat.lifeline, seat.parent_poke, seat.caretaker_poke, *role.signals.descriptors())
-
-    def beat() -> None:
-        if role.slot[TURN]:  # of what it does outside of a turn nobody judges how long it takes
-            role.slot[TURN] = role.clock.monotonic_ns()
-
-    def wait(descriptor: int, ready: int) -> None:
-        role.wait_for(descriptor, ready, WAIT_SECONDS)
-
-    return ClerkStore(ClerkHandle(path, make, beat=beat, wait=wait, closing=ours), events)
 
 
 def _nothing() -> None:

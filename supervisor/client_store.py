@@ -23,9 +23,8 @@ from jobvisor.jobs.store import use_stores
 from jobvisor.jobs.store.base import Store, Waker
 from jobvisor.jobs.store.rows import decoded
 from jobvisor.jobs.store.wake import waker_of
-from jobvisor.supervisor.clerk import Among, Make
+from jobvisor.supervisor.clerk import Among
 from jobvisor.supervisor.clerk_handle import ClerkHandle
-from jobvisor.supervisor.role import Role
 
 _WAIT_MS = 1000  # between two looks whether the clerk is alive, in a thread that does nothing else
 
@@ -172,10 +171,3 @@ update_abstractmethods(ClientStore)  # type: ignore[type-abstract]
 
 def _nothing() -> None:
     """Nobody wants to know."""
-
-
-def hired_for_clients(role: Role, path: str, make: Make, prefix: str) -> ClientClerk:
-    """The clerk of the clients in a worker's boot, which has not imported the application yet."""
-    seat = role.seat
-    ours = (seat.lifeline, seat.parent_poke, seat.caretaker_poke, *role.signals.descriptors())
-    return ClientClerk(ClerkHandle(path, make, wait=wait, closing=ours), prefix)

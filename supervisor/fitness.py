@@ -16,6 +16,9 @@ from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.role import Role
 
+#: What a line that says why is called on the board, where that is not the work of a task.
+_GOING = {"recycled": "recycled", "clerk_gone": "clerk"}
+
 
 class Fitness:
     """One worker's process: clean, grown, or to be left."""
@@ -88,5 +91,5 @@ class Fitness:
         """Leave after this job, and say why; the first reason counts."""
         if self.reason is None:
             self.reason = line
-            self._role.slot[GOING] = LEAVING_CODES["recycled" if line == "recycled" else "dirty"]
+            self._role.slot[GOING] = LEAVING_CODES[_GOING.get(line, "dirty")]
             say(line, **fields)

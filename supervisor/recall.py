@@ -13,6 +13,9 @@ from jobvisor.supervisor.board import (
     CANCEL_JOB,
     CLAIM,
     CURRENT,
+    FOREVER,
+    GOING,
+    LEAVING_CODES,
     OWNER,
     PID,
     RECALL,
@@ -77,14 +80,27 @@ class Recall:
                 self.recall(slot, owner, claim)
         return None
 
+    def relieve(self) -> float | None:
+        """A duty: settle what workers finish that cannot do it, and release what they have not begun.
+
+        A worker whose clerk is dead has no way to the database; its jobs may run on for long.
+        """
+        for slot in self._board.busy():
+            if slot[GOING] == LEAVING_CODES["clerk"]:
+                self.recall(slot, slot[OWNER], FOREVER)
+        return None
+
     def recall(self, slot: Slot, owner: int, claim: int) -> None:
-        """Settle what a worker has finished; release what it has not begun of the claims up to this one."""
+        """Settle what a worker has finished; release what it has not begun of the claims up to this one.
+
+        FOREVER is of all, also of one whose commit the worker was never told of.
+        """
         # Never back to an earlier one: what was released of a later one may not start either.
         slot[RECALL] = max(slot[RECALL], claim)
         # The worker publishes, then looks; we set the word, wait, then read what is published.
         self._clock.sleep(RECALL_WAIT)
         found = read_ledger_of(self._state.ledgers, owner, self._clock)
-        if found is None or found.header.claim < claim:
+        if found is None or found.header.claim < claim < FOREVER:
             return
         name = role_name(slot[ROLE], slot.index)
         life = Life(owner, self._family, name, HOST, boot_id(), pid_namespace(), slot[PID], 0)

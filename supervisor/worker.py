@@ -17,16 +17,17 @@ from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
-from jobvisor.jobs.store import open_store
-from jobvisor.jobs.store.base import Waker, WorkerStore
+from jobvisor.jobs.store.base import Waker
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.application import application_settings, load_application
 from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import (
     BEAT,
+    GOING,
     LEAVE,
     LEAVE_BY,
+    LEAVING_CODES,
     RUN,
     STATE,
     STOP,
@@ -35,6 +36,7 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.fitness import Fitness
+from jobvisor.supervisor.hiring import Opened, opened_for
 from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.ledger import Entry
@@ -70,14 +72,15 @@ class Worker(Role):
             sys.stdout.reconfigure(line_buffering=True)
         # By which what a task starts is known as this life's.
         os.environ[MARK] = str(self.seat.owner)
-        codec = load_application(self._config)
         events = Events(waits=True)
         events.subscribe(log_event, hears=is_logged)
-        store = self._open_store(events)
+        opened = opened_for(self, events)
+        store = opened.store
+        codec = load_application(self._config)
         client = Client(settings=application_settings(self._config))
         use_client(client)
         waker = store.waker()
-        clean = Cleanliness(self._own_descriptors(waker))
+        clean = Cleanliness(self._own_descriptors(waker, opened))
         # Successes are the many: their line costs nothing where nobody reads it.
         successes = Successes(events, clean, verbose=self._config.log.level == "debug")
         lane = Lane(
@@ -135,23 +138,14 @@ class Worker(Role):
             batch=self._batch,
         )
         self._store = store
+        opened.when_gone(self._leave_without_clerk)
         self.slot[STATE] = WAITING_STATE
 
-    def _open_store(self, events: Events) -> WorkerStore:
-        database = self._config.database
-        return open_store(
-            database.url,
-            durable=False,
-            schema=database.schema,
-            prefix=database.prefix,
-            notify=database.notify,
-            idle=self.idle_seconds,
-            application=f"jobvisor {self._config.family.name} {self.seat.name}",
-            clock=self.clock,
-            events=events,
-        )
+    def _leave_without_clerk(self, cause: str) -> None:
+        self._fitness.leave("clerk_gone", cause=cause)
+        self.slot[GOING] = LEAVING_CODES["clerk"]  # also where it was leaving for another reason
 
-    def _own_descriptors(self, waker: Waker) -> list[int]:
+    def _own_descriptors(self, waker: Waker, opened: Opened) -> list[int]:
         ours = [
             self.seat.lifeline,
             self.seat.parent_poke,
@@ -159,6 +153,7 @@ class Worker(Role):
             self.seat.stacks,
         ]
         ours += [*self.signals.descriptors(), *log_descriptors()]
+        ours += [clerk.fileno() for clerk in opened.clerks]
         wakes = waker.fileno()
         return ours if wakes is None else [*ours, wakes]
 

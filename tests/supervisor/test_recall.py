@@ -21,6 +21,9 @@ from jobvisor.supervisor.board import (
     CURRENT,
     CURRENT_CLAIM,
     FILLED,
+    FOREVER,
+    GOING,
+    LEAVING_CODES,
     OWNER,
     RECALL,
     ROLE,
@@ -186,3 +189,23 @@ def test_a_recall_of_an_earlier_claim_does_not_allow_what_a_later_one_forbade(
     scene.slot[RECALL] = 7
     scene.recall.recall(scene.slot, scene.who.owner, 1)
     assert scene.slot[RECALL] == 7
+
+
+def test_what_a_worker_without_a_clerk_ends_is_settled_and_what_it_has_not_begun_goes_back(
+    tmp_path: Path,
+) -> None:
+    with closing(Scene(tmp_path, 4, lanes=2)) as scene:
+        unheard = enqueue(scene.store)
+        claim(scene.store, scene.who, 2)  # its answer was lost with the clerk
+        scene.slot[AHEAD] = 0
+        scene.recall.relieve()
+        assert scene.states() == [RUNS] * 4
+        scene.slot[GOING] = LEAVING_CODES["clerk"]
+        scene.recall.relieve()
+        assert (scene.slot[RECALL], scene.states()) == (FOREVER, [DONE, RUNS, WAITS, WAITS])
+        assert scene.store.get(unheard).state == WAITS
+        entry = Entry(1, scene.jobs[1].id, 1, 1, scene.clock.boottime_ns(), 0, 0, b"", b"")
+        scene.ledger.record(entry)
+        scene.ledger.sheets[0].withdraw()
+        scene.recall.relieve()
+        assert scene.states() == [DONE, DONE, WAITS, WAITS]
