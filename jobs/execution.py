@@ -37,6 +37,9 @@ UNKNOWN_FIRST_MS = 1_000  # a rolling deploy takes minutes: 1 s, 2 s, 4 s ...
 UNKNOWN_CAP_MS = 300_000  # ... and then every five minutes
 UNKNOWN_TOLD_NS = 10_000_000_000  # one line per task name in ten seconds, however many jobs it has
 
+Begun = tuple[Task[..., Any], list[Any], dict[str, Any]]
+"""A task, and what it is called with."""
+
 
 class Execution:
     """Runs claimed jobs in this process; one per worker, or per `run_one`."""
@@ -66,6 +69,22 @@ class Execution:
 
         `ends_ns` is its deadline by the monotonic clock, 0 for none.
         """
+        begun = self.begin(job, ends_ns, waited_ns, self._port)
+        if isinstance(begun, Outcome):
+            return begun
+        task, args, kwargs = begun
+        try:
+            value = task.function(*args, **kwargs)
+            if isinstance(value, CoroutineType):
+                value = _finished(value)
+        except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
+            self.leave_if_copy(1)
+            return self.raised(task, job, error)
+        self.leave_if_copy(0)
+        return self.returned(value)
+
+    def begin(self, job: Claimed, ends_ns: int, waited_ns: int, port: Port) -> Begun | Outcome:
+        """What to call, and with what; or how the job ends without a call."""
         if job.expires_in_ms is not None and waited_ns > job.expires_in_ms * 1_000_000:
             return _failed("expired", "it expired before this run could begin")
         task = self._registry.get(job.task)
@@ -76,15 +95,11 @@ class Execution:
         except PayloadError as error:
             return Outcome("fail", failure=Failure.of(error), kind="payload")
         if task.wants_context:
-            args.insert(0, self._context(job, ends_ns))
-        try:
-            value = task.function(*args, **kwargs)
-            if isinstance(value, CoroutineType):
-                value = _finished(value)
-        except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
-            self._leave_if_copy(1)
-            return self._raised(task, job, error)
-        self._leave_if_copy(0)
+            args.insert(0, self._context(job, ends_ns, port))
+        return task, args, kwargs
+
+    def returned(self, value: Any) -> Outcome:
+        """The outcome of a call that returned this."""
         if value is None:
             return SUCCEEDED
         try:
@@ -100,7 +115,7 @@ class Execution:
         )
         return args, kwargs
 
-    def _context(self, job: Claimed, ends_ns: int) -> Context:
+    def _context(self, job: Claimed, ends_ns: int, port: Port) -> Context:
         return Context(
             job=job.id,
             task=job.task,
@@ -110,12 +125,12 @@ class Execution:
             ends_ns=ends_ns,
             worker=self._worker,
             state=self.state,
-            port=self._port,
+            port=port,
             clock=self._clock,
         )
 
-    def _leave_if_copy(self, code: int) -> None:
-        # The task forked, and its copy found its way back to us: the run is the original's.
+    def leave_if_copy(self, code: int) -> None:
+        """The task forked, and its copy found its way back to us: the run is the original's."""
         if os.getpid() != self._pid:
             os._exit(code)
 
@@ -137,16 +152,26 @@ class Execution:
         hint = f"did you mean {near}?" if near else "import its module in [tasks] modules"
         return f"no module has the task {shown(name, 200)}; {hint}"
 
-    def _raised(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
+    def raised(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
+        """The outcome of a call that raised this."""
         if isinstance(error, Snooze):
             return Outcome("snooze", delay_ms=error.delay_ms, deferred="snooze")
         if isinstance(error, Release):
             return Outcome("release")
-        # Our own frame, the outermost, tells the user nothing.
-        if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next
+        _from_its_function(error)
         if isinstance(error, Cancelled):
             return Outcome("cancel", failure=Failure.of(error), kind="cancelled")
+        return self._tried(task, job, error, "error")
+
+    def timed_out(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
+        """The outcome of a call that was cancelled at its deadline, and raised this."""
+        told = TimeoutError(f"cancelled at its timeout of {job.timeout_ms / 1000:g} s")
+        told.__cause__ = _from_its_function(error)
+        return self._tried(task, job, told, "timeout")
+
+    def _tried(
+        self, task: Task[..., Any], job: Claimed, error: BaseException, kind: str
+    ) -> Outcome:
         delay_ms: int | None = None
         if not isinstance(error, Fail) and job.attempt < job.attempts_max:
             delay_ms = error.delay_ms if isinstance(error, Retry) else None
@@ -156,8 +181,15 @@ class Execution:
                 delay_ms = policy.delay_ms(job.attempt, reason_of(error))
         failure = Failure.of(error)
         if delay_ms is None:
-            return Outcome("fail", failure=failure)
-        return Outcome("retry", delay_ms=delay_ms, failure=failure, deferred="retry")
+            return Outcome("fail", failure=failure, kind=kind)
+        return Outcome("retry", delay_ms=delay_ms, failure=failure, kind=kind, deferred="retry")
+
+
+def _from_its_function(error: BaseException) -> BaseException:
+    """Without our own frame, the outermost, which tells the user nothing."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    return error
 
 
 def _finished(coroutine: CoroutineType[Any, Any, Any]) -> Any:

@@ -72,6 +72,15 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "job {job}: the database refuses its outcome ({error}); it is kept in {path}",
     ),
+    "thread_refused": (
+        logging.WARNING,
+        "no further thread can be made beside {count}: {error}; what waits for one runs later",
+    ),
+    "loop_blocked": (
+        logging.WARNING,
+        "job {job} ({task}) has kept the event loop waiting for {seconds} s; a def task may wait",
+    ),
+    "callback_broken": (logging.ERROR, "a callback on the event loop has raised: {error}"),
     "claims_in_vain": (
         logging.WARNING,
         (
@@ -124,6 +133,10 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "child_backoff": (logging.WARNING, "{role} keeps dying; next start in {delay}"),
     "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; its job is {job}"),
+    "notice": (
+        logging.WARNING,
+        "{role} starts nothing more: {reason} of job {job}; {count} others may end before it is killed",
+    ),
     "lanes_short": (
         logging.WARNING,
         "{name} gets {count} lanes and not {wanted}: no more are free side by side",

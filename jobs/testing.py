@@ -69,10 +69,10 @@ class _Execution(Execution):
         super().__init__(*args, **kwargs)
         self._errors = errors
 
-    def _raised(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
+    def raised(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
         if not isinstance(error, _CHOSEN):
             self._errors[job.id] = error
-        return super()._raised(task, job, error)
+        return super().raised(task, job, error)
 
 
 class _Runner(Client):

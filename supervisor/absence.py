@@ -37,6 +37,10 @@ class Absence:
     def wait(self, error: StoreError) -> None:
         """Away, full, locked: keep the journal, say so, come back later; nobody judges this state."""
         self._role.slot[STATE] = WAITING_STATE
+        self._role.pause(self.note(error))
+
+    def note(self, error: StoreError) -> float:
+        """Say so now and then; in how many seconds it is to be tried again."""
         self.failures += 1
         now = self._role.clock.monotonic_ns()
         if self.failures == 1 or now - self._told_at > TOLD_AGAIN_NS:
@@ -45,8 +49,8 @@ class Absence:
         # What it watched is closed now, and its number may be another file's.
         self._role.watch(None)
         self._store.close()
-        delay = min(RETRY_FIRST * 2 ** min(self.failures, 10), RETRY_CAP)
-        self._role.pause(delay * random.uniform(0.5, 1.0))
+        delay: float = min(RETRY_FIRST * 2 ** min(self.failures, 10), RETRY_CAP)
+        return delay * random.uniform(0.5, 1.0)
 
     def is_over(self) -> None:
         """The database has answered."""

@@ -49,6 +49,10 @@ class Cleanliness:
         kept = [(number, inode) for number, inode in self._descriptors if number not in descriptors]
         self._descriptors = [*kept, *((number, _inode(number)) for number in descriptors)]
 
+    def accept_new(self, descriptors: Sequence[int]) -> None:
+        """These are ours from now on."""
+        self._descriptors += [(number, _inode(number)) for number in descriptors]
+
     def hold(self, descriptors: Sequence[int]) -> None:
         """These are ours too until the next `hold`: a connection, which may be another one later."""
         self._held = [(descriptor, _inode(descriptor)) for descriptor in descriptors]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import SLOTS, Board, Slot
+from jobvisor.supervisor.notice import Notice
 from jobvisor.supervisor.ranges import NONE, Range, Ranges
 from jobvisor.supervisor.roster import RoleRow
 
@@ -31,6 +32,7 @@ class Post:
     departs: bool = False  # the post ends with its child, which may finish its jobs first
     on_trial: bool = False  # for a configuration that is not taken up yet
     killed: bool = False
+    notice: Notice | None = None
     cancels: dict[tuple[int, int], int] = field(default_factory=dict)
     """Jobs (and claims) that were asked to end, and since when."""
 
@@ -43,6 +45,7 @@ class Post:
         """Its child has ended and is buried."""
         self.pid = 0
         self.leaving, self.leave_by, self.killed = "", 0, False
+        self.notice = None
         self.cancels.clear()
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, Protocol
 
 from jobvisor.jobs.errors import EX_DESCRIPTORS
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import say
+from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.board import GOING, LEAVING_CODES
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.inspection import Finding, Inspection
-from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.role import Role
 
@@ -20,11 +22,27 @@ from jobvisor.supervisor.role import Role
 _GOING = {"recycled": "recycled", "clerk_gone": "clerk"}
 
 
+class Runs(Protocol):
+    """The lane or the lanes of a worker."""
+
+    @property
+    def current(self) -> Claimed | None:
+        """The job that runs; None where none does, or several."""
+
+    def withdraw(self) -> None:
+        """Nothing runs, for whoever settles this life."""
+
+
 class Fitness:
     """One worker's process: clean, grown, or to be left."""
 
     def __init__(
-        self, role: Role, lane: Lane, clean: Cleanliness, inspection: Inspection, max_memory: int
+        self,
+        role: Role,
+        lane: Runs,
+        clean: Cleanliness,
+        inspection: Inspection,
+        max_memory: int,
     ) -> None:
         """`max_memory` is in bytes, 0 for as much as there is."""
         self._role = role
@@ -46,6 +64,15 @@ class Fitness:
         if self._clean.lost_descriptor() is not None:
             self.leave_at_once(EX_DESCRIPTORS)
         self._clean.hold([])  # a connection may be made anew from here on, until a task runs again
+
+    @contextmanager
+    def using(self, store: WorkerStore) -> Iterator[None]:
+        """Ask the database while jobs run: its connection may be made anew, and is held again after it."""
+        self.trust_descriptors()
+        try:
+            yield
+        finally:
+            self._clean.hold(store.descriptors())
 
     def leave_at_once(self, code: int) -> NoReturn:
         """End without another word to the database; what is in the ledger is settled from there.
@@ -76,6 +103,10 @@ class Fitness:
             self.leave_at_once(found.code)
         self._role.glance()
         self._role.signals.rearm()
+        self.look_at_memory()
+
+    def look_at_memory(self) -> None:
+        """Leave where the process has grown too large."""
         limit = self._max_memory
         if limit and (held := resident(os.getpid()) or 0) > limit:
             self.leave("recycled", reason=f"it holds {held >> 20} MiB")

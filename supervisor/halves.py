@@ -55,6 +55,12 @@ class HalvedLedger(Ledger):
         self._begin_at, self._end = self.plan.journals[second]
         self._tail = self._begin_at
 
+    @property
+    def oldest_ns(self) -> int:
+        """When the first of what is to be settled was recorded, by CLOCK_BOOTTIME; 0 where nothing is."""
+        entries = self._taken or self._entries
+        return entries[0].moment_ns if entries else 0
+
     def whole(self) -> Journal:
         """Both halves."""
         with self._lock:

@@ -31,6 +31,7 @@ from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.config import Supervision
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.memory import resident_of
+from jobvisor.supervisor.notice import Notice, has_neighbours
 from jobvisor.supervisor.roster import Check
 
 OVERSLEPT_NS = SECOND  # a judge this late was stopped or suspended, and its children with it
@@ -108,20 +109,37 @@ class Judge:
         slot = post.slot
         if slot[STATE] != BUSY:
             return
+        grace = family.cancel_grace_ms * 1_000_000
+        if post.notice is not None:
+            self._judge_notice(post, post.notice, now)
+            return
         first = slot.first_deadline()
         if first and now >= first:
-            self._judge_deadlines(post, now)
+            self._judge_deadlines(post, grace, now)
         if post.cancels or any(slot.column(CANCEL_JOB)):
-            self._judge_cancels(post, family.cancel_grace_ms * 1_000_000, now)
+            self._judge_cancels(post, grace, now)
 
-    def _judge_deadlines(self, post: Post, now: int) -> None:
+    def _judge_notice(self, post: Post, notice: Notice, now: int) -> None:
+        if notice.has_helped():
+            post.notice = None
+        elif notice.is_over(now):
+            self.condemn(post, notice.reason, *notice.run)
+
+    def _overdue(self, post: Post, reason: str, run: tuple[int, int], until: int) -> None:
+        """A job that runs alone ends with its process; neighbours have until then to end before it."""
+        if has_neighbours(post.slot, run):
+            post.notice = post.notice or Notice(post.slot, post.name, reason, run, until)
+        else:
+            self.condemn(post, reason, *run)
+
+    def _judge_deadlines(self, post: Post, grace: int, now: int) -> None:
         for words in post.slot.lanes():
             # The deadline was written before `current`, and the next one comes after it is 0 again:
             # read between two equal looks at `current` it is this job's.
             run = _run_of(words)
             deadline = words[DEADLINE]
             if run[0] and deadline and now >= deadline and _run_of(words) == run:
-                self.condemn(post, "timeout", *run)
+                self._overdue(post, "timeout", run, now + grace)
                 return
 
     def _judge_cancels(self, post: Post, grace: int, now: int) -> None:
@@ -131,7 +149,7 @@ class Judge:
         post.cancels = {run: post.cancels.get(run, now) for run in asked}
         for run, since in post.cancels.items():
             if now - since > grace:
-                self.condemn(post, "cancel", *run)
+                self._overdue(post, "cancel", run, now + grace)
                 return
 
     def _judge_memory(self) -> None:

@@ -53,11 +53,13 @@ class Lane:
         stopping: Callable[[], bool],
         recorded: Callable[[Claimed, Entry, Outcome], None],
         commit: Callable[[Entry], None],
+        number: int = 0,
     ) -> None:
         """`leaving` is asked before each job, `stopping` by a job; `commit` keeps what no ledger takes."""
+        self.number = number
         self._board = board
         self._slot = slot.view()
-        self._words = slot.lane(0)
+        self._words = slot.lane(number)
         self._clock = clock
         self._leaving = leaving
         self._stopping = stopping
@@ -75,7 +77,7 @@ class Lane:
 
     def use(self, ledger: Ledger) -> None:
         """Keep what runs, and how it ends, in this ledger from now on."""
-        self._ledger, self._sheet = ledger, ledger.sheets[0]
+        self._ledger, self._sheet = ledger, ledger.sheets[self.number]
 
     def claimed(self, claim: int) -> None:
         """After the COMMIT of a turn: what runs from now on is of this claim."""
@@ -136,8 +138,16 @@ class Lane:
 
     def _record(self, job: Claimed, outcome: Outcome, took_ns: int) -> None:
         """Keep an outcome: in the ledger, or in the database where the ledger has no place for it."""
+        entry = self._entry(job, outcome, took_ns)
+        self._recorded(job, entry, outcome)
+        if self._ledger is None or len(entry.body) > INLINE:
+            self._commit(entry)
+        else:
+            self._ledger.record(entry)
+
+    def _entry(self, job: Claimed, outcome: Outcome, took_ns: int) -> Entry:
         speaker, progress = self._progress  # of a thread that speaks of an earlier job, perhaps
-        entry = Entry(
+        return Entry(
             self.claim,
             job.id,
             job.attempt,
@@ -148,11 +158,6 @@ class Lane:
             outcome.body(),
             progress if speaker == job.id else b"",
         )
-        self._recorded(job, entry, outcome)
-        if self._ledger is None or len(entry.body) > INLINE:
-            self._commit(entry)
-        else:
-            self._ledger.record(entry)
 
     # -- the port of a running task's context
 

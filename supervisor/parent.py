@@ -401,7 +401,7 @@ class Parent:
             if not post.pid:
                 if self.may_fork(post):
                     until = min(until, max(post.spawn_at, now + TICK_NS // 20))
-            elif not post.killed and (deadline := slot.first_deadline()):
+            elif not post.killed and not post.notice and (deadline := slot.first_deadline()):
                 until = min(until, max(deadline, self._judge.judges_from, now))
             elif slot[STATE] == BOOTING:
                 until = min(until, now + SECOND // 10)

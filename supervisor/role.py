@@ -115,6 +115,10 @@ class Role(ABC):
         """Show that this process moves."""
         self.slot[BEAT] = self.clock.monotonic_ns()
 
+    def hear(self, descriptor: int) -> None:
+        """Let this descriptor end every sleep, too; whoever owns it empties it."""
+        self._poll.register(descriptor, select.POLLIN)
+
     def watch(self, descriptor: int | None) -> None:
         """Let this descriptor end a sleep, instead of the one before."""
         if descriptor == self._watched:

@@ -48,6 +48,10 @@ class Sheet:
         """Nothing runs here."""
         self.words[LANE_CURRENT] = 0
 
+    def prolong(self, deadline: int) -> None:
+        """The job that runs has another deadline."""
+        self.words[LANE_DEADLINE] = deadline
+
     def outlast(self) -> None:
         """The function has returned and waits to be recorded: no deadline ends it any more."""
         self.words[LANE_DEADLINE] = 0

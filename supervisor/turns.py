@@ -158,7 +158,7 @@ class Turns:
             life.boot_id, self._store.database_id(), life.host,
         )  # fmt: skip
         try:
-            self.ledger = Ledger(self._state.ledgers, header, self._clock)
+            self.ledger = self._made_ledger(header)
         except OSError as error:
             # Exactness needs no file where every job is its own transaction; speed does.
             if not self._slot[LACKS_LEDGER]:
@@ -167,6 +167,9 @@ class Turns:
         else:
             self._lane.use(self.ledger)
             self._slot[LACKS_LEDGER] = 0
+
+    def _made_ledger(self, header: Header) -> Ledger:
+        return Ledger(self._state.ledgers, header, self._clock)
 
     def wait_for_database(self, error: StoreError) -> None:
         """It is away, full, or locked: keep the journal, and come back later."""

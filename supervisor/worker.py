@@ -8,8 +8,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from jobvisor.jobs.client import Client, use_client
+from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
@@ -25,6 +29,7 @@ from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import (
     BEAT,
     GOING,
+    LANE_COUNT,
     LEAVE,
     LEAVE_BY,
     LEAVING_CODES,
@@ -41,11 +46,15 @@ from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.ledger import Entry
 from jobvisor.supervisor.pace import Pace
+from jobvisor.supervisor.parts import Parts
 from jobvisor.supervisor.remains import MARK
 from jobvisor.supervisor.resting import Resting
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.successes import Successes
 from jobvisor.supervisor.turns import Turns
+
+if TYPE_CHECKING:
+    from jobvisor.supervisor.conductor import Conductor
 
 # Between two looks for a lease: half a second of short ones, then as for a database that is away.
 LEASE_SOON, LEASE_SOON_TRIES = 0.005, 100
@@ -83,29 +92,42 @@ class Worker(Role):
         clean = Cleanliness(self._own_descriptors(waker, opened))
         # Successes are the many: their line costs nothing where nobody reads it.
         successes = Successes(events, clean, verbose=self._config.log.level == "debug")
+        parts = Parts(store, waker, events, client, clean, successes, self._database)
+        store.on_migrate = self.beat
+        execution = partial(
+            Execution,
+            registry,
+            clock=self.clock,
+            worker=self.seat.name,
+            defer_unknown=tasks.unknown == "defer",
+            payload=Payload(codec),
+        )
+        self._store = store
+        self._conductor: Conductor | None = None
+        if self.slot[LANE_COUNT] > 1:
+            self._boot_several(parts, execution)
+        else:
+            self._boot_one(parts, execution)
+        opened.when_gone(self._leave_without_clerk)
+        self.slot[STATE] = WAITING_STATE
+
+    def _boot_one(self, parts: Parts, execution: Callable[..., Execution]) -> None:
+        store, events, clean = parts.store, parts.events, parts.clean
         lane = Lane(
             self.board,
             self.slot,
             self.clock,
             leaving=self._leaves_here,
             stopping=self._is_stopping,
-            recorded=successes.note,
+            recorded=parts.successes.note,
             commit=self._commit,
         )
-        lane.execution = Execution(
-            registry,
-            clock=self.clock,
-            port=lane,
-            worker=self.seat.name,
-            defer_unknown=tasks.unknown == "defer",
-            payload=Payload(codec),
-        )
+        lane.execution = execution(port=lane)
         path = self._database if store.one_machine else ""
         inspection = Inspection(clean, self.board, path)
         self._fitness = Fitness(self, lane, clean, inspection, self._pool.max_memory)
         absence = Absence(self, store, self._database, self._fitness)
         store.on_wait = absence.note_lock
-        store.on_migrate = self.beat
         self._turns = Turns(
             self,
             store,
@@ -114,7 +136,7 @@ class Worker(Role):
             clean,
             fitness=self._fitness,
             absence=absence,
-            successes=successes,
+            successes=parts.successes,
         )
         self._batch = Batch(
             self,
@@ -129,19 +151,26 @@ class Worker(Role):
         self._resting = Resting(
             self,
             store,
-            waker,
+            parts.waker,
             events,
-            client,
+            parts.client,
             pace=self._pace,
             fitness=self._fitness,
             turns=self._turns,
             batch=self._batch,
         )
-        self._store = store
-        opened.when_gone(self._leave_without_clerk)
-        self.slot[STATE] = WAITING_STATE
+
+    def _boot_several(self, parts: Parts, execution: Callable[..., Execution]) -> None:
+        from jobvisor.supervisor.several import (  # noqa: PLC0415 -- with asyncio: 30 ms and 2 MB that one lane need not pay
+            Several,
+        )
+
+        several = Several(self, parts, execution(port=Nobody()))
+        self._conductor, self._fitness = several.conductor, several.fitness
 
     def _leave_without_clerk(self, cause: str) -> None:
+        if self._conductor is not None:
+            self._conductor.cut = True
         self._fitness.leave("clerk_gone", cause=cause)
         self.slot[GOING] = LEAVING_CODES["clerk"]  # also where it was leaving for another reason
 
@@ -191,6 +220,8 @@ class Worker(Role):
 
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, a rest until there is."""
+        if self._conductor is not None:
+            return self._conductor.step()
         if self._turns.lacks_lease():
             self._await_lease()
             return 0
@@ -222,4 +253,7 @@ class Worker(Role):
 
     def shut_down(self) -> None:
         """Settle, release the rest, retire the ledger; what cannot be settled stays in its file."""
-        self._turns.end()
+        if self._conductor is not None:
+            self._conductor.end()
+        else:
+            self._turns.end()

@@ -1,0 +1,279 @@
+"""`async def` tasks of a worker with several lanes: one loop, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import traceback
+from asyncio import AbstractEventLoop, CancelledError, TimerHandle
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from types import CoroutineType, FrameType
+from typing import Any
+
+from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.execution import Begun
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.log import say
+from jobvisor.jobs.loop import Run, called, new_loop, within
+from jobvisor.jobs.outcome import Cancelled, Outcome
+from jobvisor.jobs.task import Task
+from jobvisor.supervisor.backlog import Claim, Waiting
+from jobvisor.supervisor.lane_of_several import LaneOfSeveral
+from jobvisor.supervisor.lanes import Given
+from jobvisor.supervisor.ledger import Entry
+from jobvisor.supervisor.shared import Shared
+
+BEAT_SECONDS = 0.25  # while a coroutine runs
+AT_ONCE = 32  # jobs that are begun in a row, about half a millisecond
+BLOCKED_NS = SECOND  # without a beat of the loop, before that is said
+THREADS_LEAST = 32  # for `asyncio.to_thread`
+
+TIMEOUT, CANCEL = "timeout", "cancel"
+
+
+class JobRun(Run):
+    """The run of one job."""
+
+    __slots__ = ("asked", "claim", "coroutine", "has_ended", "job", "lane", "timer")
+
+    def __init__(
+        self,
+        lane: LaneOfSeveral,
+        job: Claimed,
+        claim: Claim,
+        coroutine: CoroutineType[Any, Any, Any] | None = None,
+    ) -> None:
+        """`coroutine` where the function was called already."""
+        super().__init__(lane.own(within), lane.own(called))
+        self.coroutine = coroutine
+        self.lane = lane
+        self.job = job
+        self.claim = claim
+        self.timer: TimerHandle | None = None
+        self.asked = ""
+        """Why it was asked to end: TIMEOUT or CANCEL."""
+        self.has_ended = False
+
+    def ask_to_end(self, why: str) -> None:
+        """Cancel it, in the loop; the first reason counts, and none once its function has ended."""
+        if not self.asked and not self.has_ended and self.main is not None:
+            self.asked = why
+            self.main.cancel()
+
+    def function_has_ended(self) -> None:
+        """It cannot be asked to end any more."""
+        self.has_ended = True
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class Coroutines:
+    """What the loop does."""
+
+    def __init__(
+        self, shared: Shared, *, clock: Clock, grace_ms: int, beat: Callable[[int], None]
+    ) -> None:
+        """A job that was cancelled at its deadline has `grace_ms` to end.
+
+        `beat` is told the time again and again while jobs run, and 0 when none does.
+        """
+        self._lanes = shared.lanes
+        self._backlog = shared.backlog
+        self._outcomes = shared.outcomes
+        self._bell = shared.bell
+        self._execution = shared.execution
+        self._context = shared.context
+        self.broken = shared.broken
+        self._clock = clock
+        self._grace_ns = grace_ms * 1_000_000
+        self._beat = beat
+        self._pid = os.getpid()
+        self._loop: AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._running: dict[int, JobRun] = {}  # by lane
+        self._beats = False
+        self._beaten_ns = self._told_of = 0
+        self._thread_id = 0
+
+    # -- from any thread
+
+    def give(self, given: list[Given]) -> None:
+        """Let the loop begin these."""
+        self._started().call_soon_threadsafe(self._begin_each, given)
+
+    def take_over(self, run: JobRun, task: Task[..., Any], context: Context) -> None:
+        """A job that has begun in a thread goes on in the loop: its function gave a coroutine."""
+        self._started().call_soon_threadsafe(self._go_on, run, (task, [], {}), context)
+
+    def ask_to_end(self, lane: LaneOfSeveral, job: int, claim: int) -> None:
+        """The job of a lane is to be cancelled, if it is the loop's and that one."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ask_to_end, lane, job, claim)
+
+    def _started(self) -> AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = new_loop(max(THREADS_LEAST, self._lanes.count), ends_copies=True)
+                thread = threading.Thread(target=self._live, name="loop", daemon=True)
+                thread.start()
+            return self._loop
+
+    def note_blocked(self, now: int) -> None:
+        """Say once where a job keeps the loop from going round."""
+        beaten = self._beaten_ns
+        if not beaten or now - beaten < BLOCKED_NS or self._told_of == beaten:
+            return
+        self._told_of = beaten
+        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 -- documented so
+        lane = _lane_of(frame)
+        run = self._running.get(lane) if lane is not None else None
+        say(
+            "loop_blocked",
+            seconds=f"{(now - beaten) / SECOND:.1f}",
+            job=run.job.id if run is not None else "unknown",
+            task=run.job.task if run is not None else "unknown",
+            trace="".join(traceback.format_stack(frame)) if frame is not None else None,
+        )
+
+    # -- in the loop
+
+    def _live(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        self._thread_id = threading.get_ident()
+        asyncio.set_event_loop(loop)
+        while True:  # whatever a callback of a user does to it
+            try:
+                loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 -- what a callback raises must not end the others
+                self.leave_if_copy()
+                say("callback_broken", error=repr(error), trace=error)
+
+    def leave_if_copy(self) -> None:
+        """A task has forked, and its copy found its way back to us: the loop is the original's."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+
+    def _begin_each(self, given: list[Given]) -> None:
+        for lane, waiting in given[:AT_ONCE]:
+            self._begin(lane, waiting)
+        if len(given) > AT_ONCE:
+            self._started().call_soon(self._begin_each, given[AT_ONCE:])
+
+    def _begin(self, lane: LaneOfSeveral, waiting: Waiting | None) -> None:
+        """Begin a lane's next job, after those that must not begin."""
+        while waiting is not None:
+            job, claim, is_coroutine = waiting
+            if not is_coroutine:
+                self._lanes.to_thread((lane, waiting))
+                return
+            if lane.start(job, claim.number, self._grace_ns):
+                begun = self._execution.begin(job, lane.ends_ns, lane.began_ns - claim.at_ns, lane)
+                self._run(JobRun(lane, job, claim), begun, self._context.copy())
+                return
+            self._backlog.withdrew(job, claim)
+            waiting = self._lanes.next(lane)
+
+    def _go_on(self, run: JobRun, begun: Begun, context: Context) -> None:
+        run.lane.prolong(self._grace_ns)
+        self._run(run, begun, context)
+
+    def _run(self, run: JobRun, begun: Begun | Outcome, context: Context) -> None:
+        lane, loop = run.lane, self._loop
+        assert loop is not None
+        self._running[lane.number] = run
+        if not self._beats:
+            self._beat_on()
+        if lane.ends_ns:
+            run.timer = loop.call_at(lane.ends_ns / SECOND, run.ask_to_end, "timeout")
+        run.begin(loop, lane.own(live)(self, run, begun), context)
+
+    def outcome_of(
+        self, run: JobRun, task: Task[..., Any], value: Any, failed: BaseException | None
+    ) -> Outcome:
+        """What its function has returned or raised, and why it was asked to end, as an outcome."""
+        failed = run.broken_by or failed
+        if failed is None:
+            return self._execution.returned(value)
+        if run.asked == TIMEOUT:
+            return self._execution.timed_out(task, run.job, failed)
+        if run.asked == CANCEL and isinstance(failed, CancelledError):
+            failed = Cancelled("asked to end").with_traceback(failed.__traceback__)
+        return self._execution.raised(task, run.job, failed)
+
+    async def keep(self, run: JobRun, outcome: Outcome) -> None:
+        """Keep an outcome, then go on with what the lane does next."""
+        lane = run.lane
+        del self._running[lane.number]
+        entry = lane.end(run.job, outcome)
+        if entry is not None:
+            await self._settled(entry)
+        lane.leave()
+        following = self._lanes.next(lane)
+        if self._bell.for_outcome:
+            self._bell.ring()
+        self._begin(lane, following)
+
+    async def _settled(self, entry: Entry) -> None:
+        """Wait until a turn has brought an outcome to the database, whoever cancels what meanwhile."""
+        loop = asyncio.get_running_loop()
+        settled = loop.create_future()
+        self._outcomes.keep(entry, lambda: loop.call_soon_threadsafe(settled.set_result, None))
+        while not settled.done():
+            with suppress(CancelledError):
+                await asyncio.wait([settled])
+
+    def _ask_to_end(self, lane: LaneOfSeveral, job: int, claim: int) -> None:
+        run = self._running.get(lane.number)
+        if run is not None and (run.job.id, run.claim.number) == (job, claim):
+            run.ask_to_end(CANCEL)
+
+    def _beat_on(self) -> None:
+        """As long as a coroutine runs, show that the loop goes round."""
+        self._beats = bool(self._running)
+        self._beaten_ns = self._clock.monotonic_ns() if self._beats else 0
+        self._beat(self._beaten_ns)
+        if self._beats:
+            asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat_on)
+
+
+async def live(loop: Coroutines, run: JobRun, begun: Begun | Outcome) -> None:
+    """The outermost function of a job on the loop, from its first line to its outcome, kept.
+
+    The coroutine of the task is awaited here and nowhere deeper: what is thrown in reaches it as it is.
+    """
+    try:
+        if isinstance(begun, Outcome):
+            outcome = begun
+        else:
+            task, args, kwargs = begun
+            value, failed = None, None
+            try:
+                value = task.function(*args, **kwargs) if run.coroutine is None else run.coroutine
+                if isinstance(value, CoroutineType):
+                    value = await value
+            except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
+                failed = error
+            loop.leave_if_copy()
+            run.function_has_ended()
+            if run.has_left:
+                # Before the outcome is kept: or what it has left would go on beside its next run.
+                await run.end()
+            outcome = loop.outcome_of(run, task, value, failed)
+        await loop.keep(run, outcome)
+    except BaseException as error:  # noqa: BLE001 -- the border of a lane: the conductor ends the process
+        loop.broken(error)
+
+
+def _lane_of(frame: FrameType | None) -> int | None:
+    """The number of the lane whose task is on a stack."""
+    while frame is not None:
+        kind, _, number = frame.f_code.co_name.partition("_")
+        if kind == "lane" and number.isdecimal():
+            return int(number)
+        frame = frame.f_back
+    return None

@@ -1,0 +1,117 @@
+"""A worker with several lanes, put together; imported by such alone, since asyncio takes its memory."""
+
+from __future__ import annotations
+
+import sys
+from contextvars import copy_context
+
+from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.registry import registry
+from jobvisor.supervisor.absence import Absence
+from jobvisor.supervisor.backlog import Backlog
+from jobvisor.supervisor.bell import Bell
+from jobvisor.supervisor.board import LANE_COUNT, LOOP_BEAT, RUN, STOP
+from jobvisor.supervisor.calls import Calls
+from jobvisor.supervisor.conductor import Conductor
+from jobvisor.supervisor.coroutines import Coroutines
+from jobvisor.supervisor.fitness import Fitness
+from jobvisor.supervisor.inspection import Inspection
+from jobvisor.supervisor.lane_of_several import LaneOfSeveral
+from jobvisor.supervisor.lanes import Lanes
+from jobvisor.supervisor.outcomes import Outcomes
+from jobvisor.supervisor.parts import Parts
+from jobvisor.supervisor.role import Role
+from jobvisor.supervisor.rounds import Rounds
+from jobvisor.supervisor.seeking import Seeking
+from jobvisor.supervisor.shared import Shared
+from jobvisor.supervisor.turns_of_several import TurnsOfSeveral
+
+SWITCH_SECONDS = (
+    0.0005  # a conductor that waits for the interpreter behind 16 computing threads waits for 16
+)
+
+
+class Several:
+    """The lanes of one worker and their conductor."""
+
+    def __init__(self, role: Role, parts: Parts, execution: Execution) -> None:
+        """What is put in context variables until now every job finds there."""
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._role = role
+        self._parts = parts
+        store, clean = parts.store, parts.clean
+        config = role.seat.config
+        pool = config.workers[role.seat.pool]
+        bell, backlog = Bell(), Backlog()
+        clean.accept_new(bell.descriptors())
+        role.hear(bell.fileno())
+        shared = Shared(
+            Lanes(role.slot[LANE_COUNT], self._lane, registry=registry, backlog=backlog, bell=bell),
+            backlog,
+            Outcomes(bell),
+            bell,
+            execution,
+            copy_context(),
+            self._fail,
+        )
+        coroutines = Coroutines(
+            shared,
+            clock=role.clock,
+            grace_ms=config.family.cancel_grace_ms,
+            beat=self._note_beat,
+        )
+        calls = Calls(shared, coroutines)
+        shared.lanes.to_loop, shared.lanes.to_thread = coroutines.give, calls.threads.give
+        inspection = Inspection(clean, role.board, parts.database if store.one_machine else "")
+        self.fitness = Fitness(role, shared.lanes, clean, inspection, pool.max_memory)
+        absence = Absence(role, store, parts.database, self.fitness)
+        turns = TurnsOfSeveral(
+            role, store, parts.events, shared, clean,
+            fitness=self.fitness, absence=absence, successes=parts.successes,
+        )  # fmt: skip
+        rounds = Rounds(
+            role, shared, calls=calls, coroutines=coroutines, events=parts.events,
+            client=None if store.one_machine else parts.client, fitness=self.fitness,
+        )  # fmt: skip
+        seeking = Seeking(
+            store, parts.waker, role.clock, queues=pool.queues,
+            poll_ms=config.database.poll_ms, owner=role.seat.owner,
+        )  # fmt: skip
+        store.on_wait = self._note_wait
+        self._absence, self._rounds, self._shared = absence, rounds, shared
+        self.conductor = Conductor(
+            role, store, shared, turns=turns, seeking=seeking, rounds=rounds, fitness=self.fitness,
+            absence=absence,
+        )  # fmt: skip
+
+    def _lane(self, number: int) -> LaneOfSeveral:
+        role = self._role
+        return LaneOfSeveral(
+            number,
+            role.board,
+            role.slot,
+            role.clock,
+            leaving=self._is_closed,
+            stopping=self._is_stopping,
+            recorded=self._parts.successes.note,
+        )
+
+    def _note_wait(self) -> None:
+        """Somebody else writes, or a server takes its time."""
+        self._rounds.go_if_due(self._role.clock.monotonic_ns())
+        if self._shared.lanes.busy > len(self._shared.outcomes):
+            self._role.beat()  # a task that runs may hold the database, and end that
+        else:
+            self._absence.note_lock()
+
+    def _is_closed(self) -> bool:
+        return self.conductor.closed
+
+    def _is_stopping(self) -> bool:
+        return self.conductor.closed or self._role.board[STOP] != RUN
+
+    def _note_beat(self, now: int) -> None:
+        self._role.slot[LOOP_BEAT] = now
+
+    def _fail(self, error: BaseException) -> None:
+        self.conductor.fail(error)

@@ -1,0 +1,28 @@
+"""What the threads and the loop of one worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+
+from jobvisor.jobs.execution import Execution
+from jobvisor.supervisor.backlog import Backlog
+from jobvisor.supervisor.bell import Bell
+from jobvisor.supervisor.lanes import Lanes
+from jobvisor.supervisor.outcomes import Outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Given to both when the worker boots."""
+
+    lanes: Lanes
+    backlog: Backlog
+    outcomes: Outcomes
+    bell: Bell
+    execution: Execution
+    context: Context
+    """Copied for each job."""
+    broken: Callable[[BaseException], None]
+    """Told where code of ours has failed in a thread: the conductor ends the process."""
