@@ -16,8 +16,8 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.config import Workers
 
-EVERY_SECONDS = 0.25
-COST = 50  # a look that takes long is taken seldom: at most 2 % of the time goes into looks
+EVERY_SECONDS, SELDOM_SECONDS = 0.25, 5.0
+COST = 50  # a look that takes long is taken seldom: 2 % of the time goes into looks
 
 
 class Demand:
@@ -54,7 +54,7 @@ class Demand:
                 self._clock.monotonic_ns()
             )  # last: who reads another moment reads again
         took = (self._clock.monotonic_ns() - began) / 1e9
-        return max(EVERY_SECONDS, COST * took)
+        return min(max(EVERY_SECONDS, COST * took), SELDOM_SECONDS)
 
     def _idle(self, pool: str) -> int:
         return sum(

@@ -62,6 +62,7 @@ TASKS = marking("""
             raise Snooze("100ms")
         mark("end", ctx)
     """)
+POOL = {"processes": "2-5", "scale_latency": "100ms", "scale_idle": "500ms"}
 NAMES = ("short", "short", "short", "stumbles", "snoozes")
 
 
@@ -116,6 +117,10 @@ class Soak:
         """Every child is replaced."""
         self.family.send_signal(signal.SIGHUP)
 
+    def scale(self) -> None:
+        """There are to be more workers at the least, or fewer."""
+        self.family.send_signal(self.chance.choice([signal.SIGTTIN, signal.SIGTTOU]))
+
     def asleep(self) -> None:
         """The machine is suspended for a moment."""
         pids = [self.family.pid, *self.house.children(self.family.pid)]
@@ -168,14 +173,14 @@ class Soak:
 
 TROUBLES: list[Callable[[Soak], Any]] = [
     Soak.worker, Soak.worker, Soak.caretaker, Soak.both, Soak.everybody, Soak.again, Soak.reload,
-    Soak.asleep, Soak.backends,
+    Soak.scale, Soak.asleep, Soak.backends,
 ]  # fmt: skip
 
 
 @pytest.mark.timeout(SECONDS + 600)
 def test_hours_of_trouble_lose_nothing_repeat_nothing_and_leave_nothing(build: Build) -> None:
     print(f"JOBVISOR_TEST_SEED={SEED}")
-    soak = Soak(build(TASKS, processes=3, config={"log": {"level": "info"}}))
+    soak = Soak(build(TASKS, **POOL, config={"log": {"level": "info"}}))
     ends = SYSTEM.monotonic_ns() + SECONDS * 10**9
     sizes: list[tuple[subprocess.Popen[bytes], int, int]] = []
     while SYSTEM.monotonic_ns() < ends:
