@@ -80,14 +80,18 @@ def charged(running: Sequence[Running], cause: Cause) -> list[bool]:
     return [len(running) == 1 for _ in running]
 
 
-def death_of(cause: Cause, held: Held, *, pays: bool, company: int) -> Death:
-    """What the death means for one job, of so many that ran."""
+def death_of(cause: Cause, held: Held) -> Death:
+    """What the death means for a job that it is charged to."""
     told = (cause.host, cause.pid, cause.exit_code, cause.signal, cause.verdict or None)
-    if pays and not cause.verdict:
+    if not cause.verdict:
         return Death(cause.outcome, cause.text, *told)
-    if pays:
-        outcome = "cancelled" if cause.verdict == "cancel" else cause.verdict
-        return Death(outcome, _sentence(cause.verdict, held), *told)
+    outcome = "cancelled" if cause.verdict == "cancel" else cause.verdict
+    return Death(outcome, _sentence(cause.verdict, held), *told)
+
+
+def given_back(cause: Cause, company: int) -> Death:
+    """What it means for one of so many jobs that ran, and that does not pay."""
+    told = (cause.host, cause.pid, cause.exit_code, cause.signal, cause.verdict or None)
     ran = (
         ""
         if cause.verdict

@@ -23,7 +23,7 @@ from jobvisor.jobs.store import Applied, Life, Record, Rest, Store
 from jobvisor.jobs.store.base import Death, Held
 from jobvisor.supervisor.board import Running
 from jobvisor.supervisor.evidence import Read
-from jobvisor.supervisor.guilt import Cause, charged, death_of, vanished
+from jobvisor.supervisor.guilt import Cause, charged, death_of, given_back, vanished
 from jobvisor.supervisor.rejected import keep_rejected, keep_strange
 
 
@@ -55,7 +55,7 @@ def settle(
         # First: a turn that this life had sent before its death ends now, or claims nothing.
         store.remove_owner(life.owner)
         applied = store.apply(records, life, forget_succeeded=forget)
-        ended = _end_running(store, life, running, cause)
+        ended = _end_running(store, life, _unrecorded(running, records), cause)
         store.release_rest(life.owner)
     return Settled(applied, ended)
 
@@ -108,27 +108,30 @@ def settle_vanished(store: Store, life: Life, go_on: Callable[[], bool] = lambda
     return True
 
 
+def _unrecorded(running: Sequence[Running], records: list[Record]) -> list[Running]:
+    """Without those that had ended when their process died: the record was written, the rest was not."""
+    recorded = {(record.job, record.claim) for record in records}
+    return [run for run in running if (run.job, run.claim) not in recorded]
+
+
 def _end_running(
     store: Store, life: Life, running: Sequence[Running], cause: Cause
 ) -> list[tuple[Running, Death]]:
-    ended = []
-    order = sorted(
-        zip(running, charged(running, cause), strict=True)
-    )  # rows are locked in id order
-    for run, pays in order:
-        # Gone from `running` means that the journal had it, or that an earlier settling did.
-        held = store.held(run.job, life.owner, run.claim)
-        if held is None:
-            continue
+    # Rows are locked in the order of their ids.
+    order = sorted(zip(running, charged(running, cause), strict=True))
+    for run, _ in order:
         if run.progress is not None:
             store.progress(run.job, life.owner, run.claim, run.progress)
-        death = death_of(cause, held, pays=pays, company=len(running))
-        if death.outcome == "stopped":
-            store.give_back(run.job, life.owner, held, death)
-        else:
+    ended = []
+    for run in (run for run, pays in order if pays):
+        held = store.held(run.job, life.owner, run.claim)
+        if held is not None:  # else an earlier settling had it
+            death = death_of(cause, held)
             store.rescue(run.job, life.owner, held, death, _delay(held))
-        ended.append((run, death))
-    return ended
+            ended.append((run, death))
+    innocent = [(run, given_back(cause, len(running))) for run, pays in order if not pays]
+    back = store.give_back_all(life.owner, [(run.job, run.claim, death) for run, death in innocent])
+    return ended + [each for each in innocent if each[0].job in set(back)]
 
 
 def _delay(held: Held) -> int | None:

@@ -535,6 +535,10 @@ class Store(WorkerStore):
         """A row whose run was ended for no fault of its own goes back uncharged, with its history."""
 
     @abstractmethod
+    def give_back_all(self, owner: int, runs: Sequence[tuple[int, int, Death]]) -> list[int]:
+        """The same of many rows of one owner, each told by its job and claim; the jobs that went back."""
+
+    @abstractmethod
     def vanish(self, owner: int, death: Death, job: int | None = None) -> int:
         """A page of an owner that vanished without evidence: uncharged, failed the fourth time.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -216,6 +216,39 @@ class Settlement(Refusals):
             and (rest.up_to is None or claim <= rest.up_to)
         ]
         return [(job, *told) for job, told in self._each("release", {}, fences)]
+
+    def give_back_all(self, owner: int, runs: Sequence[tuple[int, int, Death]]) -> list[int]:
+        deaths = {(job, claim): death for job, claim, death in runs}
+        parameters = {"owner": owner, "runs": json.dumps(list(deaths))}
+        with self.transaction():
+            rows, refused = self._attempted(self._rows, "release_many", parameters)
+            if refused is not None:
+                return self._given_back(owner, runs)
+            history = []
+            for job, claim, *told in rows:
+                row, death = Changed._make(told), deaths[job, claim]
+                fence = {"job": job, "owner": owner, "claim": claim}
+                text = {"message": death.text}
+                history.append(_attempt(row.attempt + 1, fence, death, UNWITNESSED, text))
+                self._moved("release", job, row, error=death.text, kind=death.outcome)
+            if history:
+                self._change_many("add_attempt", history)
+                self._trim_long(row["job"] for row in history)
+            return [row["job"] for row in history]
+
+    def _given_back(self, owner: int, runs: Sequence[tuple[int, int, Death]]) -> list[int]:
+        """The same, each row by itself."""
+        held = [(job, self.held(job, owner, claim), death) for job, claim, death in runs]
+        for job, row, death in held:
+            if row is not None:
+                self.give_back(job, owner, row, death)
+        return [job for job, row, _ in held if row is not None]
+
+    def _trim_long(self, jobs: Iterable[int]) -> None:
+        """Of many jobs those that have too long a history, which are few."""
+        asked = {"jobs": json.dumps(sorted(set(jobs))), "kept": HISTORY_MAX}
+        for (job,) in self._rows("long_histories", asked):
+            self._change("trim_attempts", {"job": job, "kept": HISTORY_MAX})
 
     def _add_attempt(
         self,

@@ -105,6 +105,9 @@ ENDS: dict[str, End] = {
     "give back": lambda store, who, job: store.give_back(
         job.id, who.owner, held(store, job.id, who), STOPPED
     ),
+    "give back many": lambda store, who, job: store.give_back_all(
+        who.owner, [(job.id, 1, STOPPED)]
+    ),
     "vanish": lambda store, who, _job: store.vanish(who.owner, GONE),
     "release the rest": lambda store, who, _job: store.release_rest(who.owner),
 }

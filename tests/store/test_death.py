@@ -155,6 +155,29 @@ def test_a_give_back_that_comes_after_the_outcome_changes_nothing(store: Store) 
     assert [attempt.outcome for attempt in store.attempts(job.id)] == ["error"]
 
 
+def test_many_are_given_back_at_once_each_with_its_own_history(store: Store) -> None:
+    ids = [enqueue(store) for _ in range(5)]
+    who = life()
+    claim(store, who, 1, limit=3)
+    claim(store, who, 2, limit=2)
+    store.cancel(ids[1])
+    told = [STOPPED._replace(text=f"of {number}") for number in ids]
+    runs = [(number, 1, death) for number, death in zip(ids[:2], told, strict=False)]
+    runs += [(ids[2], 2, told[2]), (ids[3], 2, told[3])]  # of the third it is another claim
+    assert store.give_back_all(who.owner + 1, runs) == []
+    assert sorted(store.give_back_all(who.owner, runs)) == [ids[0], ids[1], ids[3]]
+    found = [store.get(number) for number in ids]
+    assert [job.state.value for job in found] == [
+        "pending", "cancelled", "running", "pending", "running",
+    ]  # fmt: skip
+    assert [job.attempt for job in found] == [0, 0, 1, 0, 1]
+    history = [[(a.message, a.attempt) for a in store.attempts(number)] for number in ids]
+    expected = [[(f"of {number}", 1)] for number in ids]
+    assert history == [expected[0], expected[1], [], expected[3], []]
+    assert store.give_back_all(who.owner, runs) == []
+    assert store.give_back_all(who.owner, []) == []
+
+
 # -- release_rest: what had not started goes back untouched
 
 

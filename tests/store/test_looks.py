@@ -118,6 +118,11 @@ def test_a_history_of_runs_given_back_is_bounded_too(store: Store) -> None:
         claim(store, who)
         store.give_back(job, who.owner, held(store, job, who), STOPPED)
     assert len(store.attempts(job)) == HISTORY_MAX
+    for _ in range(2):
+        who = life()
+        claim(store, who)
+        store.give_back_all(who.owner, [(job, 1, STOPPED)])
+    assert len(store.attempts(job)) == HISTORY_MAX
 
 
 def test_a_history_of_a_job_that_is_requeued_for_ever_is_bounded_too(store: Store) -> None:

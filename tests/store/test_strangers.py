@@ -19,7 +19,7 @@ from jobvisor.jobs.store.base import Death
 from tests.older import SLOW, make_old, scripts
 from tests.postgres import Stranger, shared
 from tests.store.database import Database, PostgresDatabase
-from tests.store.making import GONE, claim, enqueue, life, new, record
+from tests.store.making import GONE, STOPPED, claim, enqueue, life, new, record
 from tests.strangers import EXTREMES, LEAST, MOST, REFUSALS, STATES, written
 
 HOUR_MS = 3_600_000
@@ -142,6 +142,18 @@ def test_a_row_refused_at_its_release_fails_alone(database: Database, store: Sto
     database.refuse(f"new.id = {ids[0]} AND new.state = 'pending'", "not this one")
     assert store.release_rest(who.owner) == 2
     assert [store.get(job).state.value for job in ids] == ["failed", "pending", "pending"]
+
+
+def test_a_row_refused_as_one_of_many_that_are_given_back_fails_alone(
+    database: Database, store: Store
+) -> None:
+    ids = [enqueue(store) for _ in range(3)]
+    who = life()
+    claim(store, who)
+    database.refuse(f"new.id = {ids[1]} AND new.state = 'pending'", "not this one")
+    store.give_back_all(who.owner, [(job, 1, STOPPED) for job in ids])
+    assert [store.get(job).state.value for job in ids] == ["pending", "failed", "pending"]
+    assert [len(store.attempts(job)) for job in ids] == [1, 0, 1]
 
 
 def test_a_row_refused_at_its_rescue_fails(database: Database, store: Store) -> None:

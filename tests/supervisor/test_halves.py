@@ -295,7 +295,9 @@ class Worker(RuleBasedStateMachine):
             if row.state is not State.RUNNING or not mine or self.is_recorded(number):
                 continue
             after = self.store.get(number)
-            alone = len(read.running) == 1 and not verdict
+            recorded = {(record.job, record.claim) for record in read.records}
+            company = [run for run in read.running if (run.job, run.claim) not in recorded]
+            alone = len(company) == 1 and not verdict
             pays = number in running and (alone or (verdict == "timeout" and number == blamed.job))
             history = [
                 a

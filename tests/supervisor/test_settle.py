@@ -13,7 +13,7 @@ from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import Death, Held
 from jobvisor.supervisor.board import VERDICT_CODES, Grave, Running
 from jobvisor.supervisor.evidence import Read, Strange
-from jobvisor.supervisor.guilt import Cause, charged, death_of, overdue, seen
+from jobvisor.supervisor.guilt import Cause, charged, death_of, given_back, overdue, seen
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.settle import (
     Settled,
@@ -64,7 +64,7 @@ def death(
     """What it means for job 5 of claim 1, which ran alone."""
     found = seen(grave(status, verdict, named), oom=oom)
     (pays,) = charged([Running(5, 1)], found)
-    return death_of(found, HELD, pays=pays, company=1)
+    return death_of(found, HELD) if pays else given_back(found, 1)
 
 
 def header(who: Life) -> Header:
@@ -296,6 +296,15 @@ def test_a_death_in_company_that_is_nobodys_fault_says_so(store: Store) -> None:
     (attempt,) = store.attempts(jobs[1].id)
     assert (attempt.outcome, attempt.signal, attempt.verdict) == ("stopped", "SIGSEGV", None)
     assert "while it ran 3 jobs" in (attempt.message or "")
+
+
+def test_who_has_recorded_its_end_is_no_company_of_who_has_not(store: Store) -> None:
+    who, jobs = jobs_of(store, 2)
+    done = making.record(who, 1, jobs[0])
+    settled = settle(store, who, [done], lanes(jobs), cause(-11), forget=False)
+    assert [store.get(job.id).attempt for job in jobs] == [1, 1]
+    assert [a.outcome for a in store.attempts(jobs[1].id)] == ["crash"]
+    assert [run.job for run, _ in settled.ended] == [jobs[1].id]
 
 
 def test_each_job_that_ran_keeps_what_it_said_last(store: Store) -> None:

@@ -175,7 +175,7 @@ def live(at: int) -> tuple[int, int, int]:
 
 
 def bury(owner: int, pid: int, status: int) -> list[int]:
-    """Settle a life as the caretaker does; the jobs that its ledger says were running."""
+    """Settle a life as the caretaker does; the jobs that it had not recorded."""
     found = read_ledger_of("ledger", owner)
     if found is None:
         return []
@@ -184,7 +184,8 @@ def bury(owner: int, pid: int, status: int) -> list[int]:
     store = open_store(URL, durable=False)
     settle(store, life, found.records, found.running, seen(grave, oom=False), forget=False)
     store.close()
-    return [run.job for run in found.running]
+    recorded = {record.job for record in found.records}
+    return [run.job for run in found.running if run.job not in recorded]
 
 
 def lines() -> list[tuple[str, int, int]]:

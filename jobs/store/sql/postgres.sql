@@ -213,6 +213,19 @@ WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE state = 'running' AND o
     ORDER BY id FOR UPDATE)) AND state = 'running' AND owner = %(owner)s
 RETURNING id, {told};
 
+-- name: release_many
+-- Runs handed back as if they had never begun; a JSON list of [job, claim].
+UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    attempt = greatest(attempt - 1, 0), run_at = least(run_at, {schema}.clock()),
+    started_at = NULL,
+    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
+WHERE id = ANY (ARRAY(SELECT jobs.id FROM {schema}.jobs
+        JOIN json_array_elements(%(runs)s::json) AS told
+            ON jobs.id = (told.value ->> 0)::bigint AND jobs.claim = (told.value ->> 1)::bigint
+    WHERE jobs.state = 'running' AND jobs.owner = %(owner)s
+    ORDER BY jobs.id FOR UPDATE OF jobs)) AND state = 'running' AND owner = %(owner)s
+RETURNING id, claim, {told};
+
 -- name: vanish
 -- Rows whose worker vanished without evidence go back uncharged, and are failed the fourth time. The page
 -- is chosen first and then put in order: asked for both, a planner walks the whole primary key.
@@ -299,6 +312,12 @@ ON CONFLICT (job, owner, claim) DO NOTHING;
 -- Of the history of one job the newest stay.
 DELETE FROM {schema}.attempts WHERE job = %(job)s AND id <= (SELECT id FROM {schema}.attempts WHERE job = %(job)s
     ORDER BY id DESC LIMIT 1 OFFSET %(kept)s);
+
+-- name: long_histories
+-- Of these jobs (a JSON list) those with more runs in their history than are kept.
+SELECT job FROM {schema}.attempts
+WHERE job = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint))
+GROUP BY job HAVING count(*) > %(kept)s ORDER BY job;
 
 -- name: outcome_of
 -- How this run ended, as far as the history knows it.

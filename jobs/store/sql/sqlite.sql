@@ -171,6 +171,16 @@ WHERE state = 'running' AND owner = :owner
     AND id NOT IN (SELECT value FROM json_each(:held))
 RETURNING id, {told};
 
+-- name: release_many
+-- Runs handed back as if they had never begun; a JSON list of [job, claim].
+UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    attempt = max(attempt - 1, 0), run_at = min(run_at, :now), started_at = NULL,
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now END
+WHERE id IN (SELECT json_extract(value, '$[0]') FROM json_each(:runs))
+    AND state = 'running' AND owner = :owner
+    AND (id, claim) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:runs))
+RETURNING id, claim, {told};
+
 -- name: vanish
 -- Rows whose worker vanished without evidence go back uncharged, and are failed the fourth time.
 UPDATE jobs SET
@@ -242,6 +252,11 @@ ON CONFLICT (job, owner, claim) DO NOTHING;
 -- Of the history of one job the newest stay.
 DELETE FROM attempts WHERE job = :job AND id <= (SELECT id FROM attempts WHERE job = :job
     ORDER BY id DESC LIMIT 1 OFFSET :kept);
+
+-- name: long_histories
+-- Of these jobs (a JSON list) those with more runs in their history than are kept.
+SELECT job FROM attempts WHERE job IN (SELECT value FROM json_each(:jobs))
+GROUP BY job HAVING count(*) > :kept ORDER BY job;
 
 -- name: outcome_of
 -- How this run ended, as far as the history knows it.
