@@ -56,10 +56,12 @@ PoolWord = NewType("PoolWord", int)
 
 # A slot, by writer and cache line. Child (CLAIM: its last committed one; TURN: when the turn that it is in
 # last moved, 0 while it is in none; AHEAD: how many jobs it has claimed and not begun, or some more;
-# LOOP_BEAT: of the loop that its async jobs run on; GOING: why it leaves by itself):
+# LOOP_BEAT: of the loop that its async jobs run on; GOING: why it leaves by itself; CLERK, CLIENTS_CLERK:
+# pids of the processes that hold its connections, 0 for none):
 (
-    STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT, GOING,
-) = map(SlotWord, range(11))  # fmt: skip
+    STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT, GOING, CLERK,
+    CLIENTS_CLERK,
+) = map(SlotWord, range(13))  # fmt: skip
 # parent (LEAVE: why this child alone is to leave; LEAVE_BY: when it is killed where it has not, 0 is never,
 # and written first; FAILURES: deaths in a row at its post before it; FIRST_LANE, LANE_COUNT: its range of
 # lanes):

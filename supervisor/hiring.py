@@ -17,7 +17,7 @@ from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.url import parse_url
-from jobvisor.supervisor.board import LANE_COUNT, TURN
+from jobvisor.supervisor.board import CLERK, CLIENTS_CLERK, LANE_COUNT, TURN
 from jobvisor.supervisor.clerk_handle import ClerkHandle
 from jobvisor.supervisor.clerk_store import ClerkStore
 from jobvisor.supervisor.client_store import ClientClerk, wait
@@ -82,5 +82,6 @@ def _hired(role: Role, path: str, prefix: str, events: Events) -> Opened:
         clients = ClerkHandle(path, make, wait=wait, closing=closing)
     except OSError as error:
         raise StoreUnavailable(f"no process for the database of this worker: {error}") from error
+    role.slot[CLERK], role.slot[CLIENTS_CLERK] = turns.pid, clients.pid
     ClientClerk(clients, prefix).serve()
     return Opened(ClerkStore(turns, events), (turns, clients))

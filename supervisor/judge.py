@@ -15,6 +15,8 @@ from jobvisor.supervisor.board import (
     BUSY,
     CANCEL_CLAIM,
     CANCEL_JOB,
+    CLERK,
+    CLIENTS_CLERK,
     CURRENT,
     CURRENT_CLAIM,
     DEADLINE,
@@ -30,7 +32,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.config import Supervision
 from jobvisor.supervisor.crew import Crew, Post
-from jobvisor.supervisor.memory import resident_of
+from jobvisor.supervisor.memory import resident, resident_of
 from jobvisor.supervisor.notice import Notice, has_neighbours
 from jobvisor.supervisor.roster import Check
 
@@ -161,10 +163,17 @@ class Judge:
             for words in post.slot.lanes()
             if words[MEMORY] and words[CURRENT]
         ]
-        resident = resident_of({post.pid for post, *_ in limited}) if limited else {}
+        held = resident_of({post.pid for post, *_ in limited}) if limited else {}
         for post, words, run, limit in limited:
-            if run[0] and _run_of(words) == run and resident[post.pid] > limit:
+            over = held[post.pid] - limit
+            if run[0] and _run_of(words) == run and over > 0 and over > _clerks_of(post):
                 self.condemn(post, "memory", *run)
+
+
+def _clerks_of(post: Post) -> int:
+    """The bytes of its group that are no job's: of the processes that hold its connections."""
+    pids = (post.slot[CLERK], post.slot[CLIENTS_CLERK])
+    return sum(resident(pid) or 0 for pid in pids if pid)
 
 
 def _run_of(words: memoryview[int]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from jobvisor.supervisor.board import (
     BUSY,
     CANCEL_CLAIM,
     CANCEL_JOB,
+    CLERK,
     CURRENT,
     CURRENT_CLAIM,
     DEADLINE,
@@ -128,6 +129,14 @@ def test_a_memory_limit_names_the_job_that_has_it(court: Court) -> None:
     court.slot.lane(3)[MEMORY] = 1 << 40
     assert court.look() == NONE
     court.slot.lane(2)[MEMORY] = 1
+    assert court.look(MEMORY_EVERY_NS // 1_000_000) == ("memory", 72, 2)
+
+
+def test_what_a_clerk_of_its_worker_holds_is_no_jobs_memory(court: Court) -> None:
+    court.slot.lane(2)[MEMORY] = 1
+    court.slot[CLERK] = court.child.pid
+    assert court.look() == NONE
+    court.slot[CLERK] = 0
     assert court.look(MEMORY_EVERY_NS // 1_000_000) == ("memory", 72, 2)
 
 
