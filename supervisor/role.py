@@ -14,7 +14,20 @@ from jobvisor.jobs.errors import EX_CONFIG, EX_OK, JobsError, StoreError
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import Life
-from jobvisor.supervisor.board import BEAT, BOOTING, OWNER, RUN, STATE, STOP, TICKS, Board, Slot
+from jobvisor.supervisor.board import (
+    BEAT,
+    BOOTING,
+    GOING,
+    LEAVE,
+    LEAVE_BY,
+    OWNER,
+    RUN,
+    STATE,
+    STOP,
+    TICKS,
+    Board,
+    Slot,
+)
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
 
@@ -204,6 +217,16 @@ class Role(ABC):
                 else:
                     self._sigterm_seen = True
         return self._sigterm_seen
+
+    def ends_soon(self) -> bool:
+        """Whether a child that is to leave has `stop_timeout` or less for it: its jobs had better end."""
+        if self.board[STOP] != RUN or self.lifeline_cut:
+            return True
+        if not self.slot[LEAVE] and not self.slot[GOING]:
+            return True  # by somebody's own signal, of which nothing is known
+        ends = self.slot[LEAVE_BY]
+        soon = self.clock.monotonic_ns() + self.seat.config.family.stop_timeout_ms * 1_000_000
+        return bool(ends) and soon >= ends
 
     @property
     def idle_seconds(self) -> float:

@@ -108,7 +108,7 @@ class Several:
         return self.conductor.closed
 
     def _is_stopping(self) -> bool:
-        return self.conductor.closed or self._role.board[STOP] != RUN
+        return self._role.board[STOP] != RUN or (self.conductor.closed and self._role.ends_soon())
 
     def _note_beat(self, now: int) -> None:
         self._role.slot[LOOP_BEAT] = now

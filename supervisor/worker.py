@@ -30,8 +30,6 @@ from jobvisor.supervisor.board import (
     BEAT,
     GOING,
     LANE_COUNT,
-    LEAVE,
-    LEAVE_BY,
     LEAVING_CODES,
     RUN,
     STATE,
@@ -199,15 +197,8 @@ class Worker(Role):
         return self.lifeline_cut or self.told_to_leave()
 
     def _is_stopping(self) -> bool:
-        """Whether a job had better end: one that may run on for long is not asked to yet."""
         self.glance()
-        if not self._asked_to_leave() or self.board[STOP] != RUN or self.lifeline_cut:
-            return self._asked_to_leave()
-        if not self.slot[LEAVE]:
-            return True  # by somebody's own signal, of which nothing is known
-        ends = self.slot[LEAVE_BY]
-        soon = self.clock.monotonic_ns() + self._config.family.stop_timeout_ms * 1_000_000
-        return bool(ends) and soon >= ends
+        return self._asked_to_leave() and self.ends_soon()
 
     def _asked_to_leave(self) -> bool:
         return self.board[STOP] != RUN or self.lifeline_cut or self.told_to_leave()
