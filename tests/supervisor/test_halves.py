@@ -275,7 +275,7 @@ class Worker(RuleBasedStateMachine):
         """And be settled, twice."""
         read = found(self.path, self.who.owner)
         before = {number: self.store.get(number) for number in self.ids}
-        running = {run.job: run for run in read.running}
+        running = {(run.job, run.claim) for run in read.running}
         blamed = next((run for run in read.running if run.lane == named), Running(0, 0))
         grave = Grave(
             self.who.owner, 1, 1, -9, blamed.job, blamed.claim, VERDICT_CODES[verdict], 0, 0, 0,
@@ -298,16 +298,15 @@ class Worker(RuleBasedStateMachine):
             recorded = {(record.job, record.claim) for record in read.records}
             company = [run for run in read.running if (run.job, run.claim) not in recorded]
             alone = len(company) == 1 and not verdict
-            pays = number in running and (alone or (verdict == "timeout" and number == blamed.job))
+            ran = (number, row.claim) in running
+            pays = ran and (alone or (verdict == "timeout" and (number, row.claim) == blamed[:2]))
             history = [
                 a
                 for a in self.store.attempts(number)
                 if a.claim == row.claim and a.owner == row.owner
             ]
             assert after.attempt == row.attempt - (not pays)
-            assert [a.outcome == "stopped" for a in history] == (
-                [not pays] if number in running else []
-            )
+            assert [a.outcome == "stopped" for a in history] == ([not pays] if ran else [])
         assert self.store.owners(self.who.family) == []
         assert self.store.running() == 0
         self.check_recorded()
