@@ -48,6 +48,8 @@ class ClerkHandle:
         self._worker = os.getpid()
         self.on_gone: Callable[[str], None] = lambda _cause: None
         """Called once where it is found dead, with how it ended; from then on nothing is done."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called in a wait for an answer, about as often as `wait` returns."""
         self._channel, other = Channel.pair()
         self.pid = 0
         clerk = Clerk(other, make, self._worker, beat)
@@ -111,6 +113,7 @@ class ClerkHandle:
             told = self._channel.receive()
             if told is None:
                 self._wait(self._channel.fileno(), select.POLLIN)
+                self.meanwhile()
             elif isinstance(told, str):
                 hook = hooks[told]
                 if hook is not None:

@@ -6,8 +6,10 @@ One thread asks, that of the turns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
+from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Sight, Turn, Waker, WorkerStore
 from jobvisor.jobs.store.wake import waker_of
@@ -29,7 +31,8 @@ class ClerkStore(WorkerStore):
         self._ask("open")
 
     def close(self) -> None:
-        self._ask("close")
+        with suppress(StoreUnavailable):  # the connection of a clerk that is gone is closed
+            self._ask("close")
 
     def step_aside(self) -> None:
         """No connection is in this process."""

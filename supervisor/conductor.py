@@ -6,7 +6,7 @@ from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.absence import Absence
-from jobvisor.supervisor.board import AHEAD, BUSY, IDLE, STATE, VERDICT, WAITING_STATE
+from jobvisor.supervisor.board import AHEAD, BEAT, BUSY, IDLE, STATE, VERDICT, WAITING_STATE
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.flow import Flow
 from jobvisor.supervisor.role import Role
@@ -69,6 +69,11 @@ class Conductor:
         """From any thread: code of ours has failed there, and the process must end."""
         self.broken = error
         self._bell.ring()
+
+    def meanwhile(self) -> None:
+        """While a clerk makes the turn that this thread waits for."""
+        self._slot[BEAT] = now = self._clock.monotonic_ns()
+        self._rounds.go_if_due(now)
 
     def step(self) -> float:
         """Whatever is due; seconds until the next thing is."""

@@ -32,6 +32,11 @@ class Opened(NamedTuple):
     store: WorkerStore
     clerks: tuple[ClerkHandle, ...] = ()
 
+    def while_waiting(self, do: Callable[[], None]) -> None:
+        """Have this called several times a second while the store waits for a clerk."""
+        for clerk in self.clerks[:1]:
+            clerk.meanwhile = do
+
     def when_gone(self, tell: Callable[[str], None]) -> None:
         """Have a clerk that is found dead told, with how it ended."""
         for clerk in self.clerks:

@@ -81,7 +81,7 @@ class Worker(Role):
         os.environ[MARK] = str(self.seat.owner)
         events = Events(waits=True)
         events.subscribe(log_event, hears=is_logged)
-        opened = opened_for(self, events)
+        self._opened = opened = opened_for(self, events)
         store = opened.store
         codec = load_application(self._config)
         client = Client(settings=application_settings(self._config))
@@ -165,6 +165,7 @@ class Worker(Role):
 
         several = Several(self, parts, execution(port=Nobody()))
         self._conductor, self._fitness = several.conductor, several.fitness
+        self._opened.while_waiting(several.conductor.meanwhile)
 
     def _leave_without_clerk(self, cause: str) -> None:
         if self._conductor is not None:

@@ -175,6 +175,25 @@ def test_a_wait_for_the_lock_is_told_while_it_lasts(
     assert waits >= 3
 
 
+def test_a_worker_may_do_something_else_while_its_clerk_works(
+    path: Path, direct: SqliteStore, clerk: ClerkStore
+) -> None:
+    direct.close()
+    clerk.open()
+    done = 0
+    with held_by_another(path) as holder:
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            if done == 3:
+                holder.let_go()
+
+        clerk.clerk.meanwhile = count
+        assert claimed(clerk) == 0
+    assert done >= 3
+
+
 # -- its end
 
 
@@ -196,6 +215,7 @@ def test_a_worker_whose_clerk_dies_is_told_once_and_every_verb_says_so(clerk: Cl
             clerk.look(["default"])
     assert causes == ["SIGKILL"]
     assert clerk.clerk.is_gone
+    clerk.close()
 
 
 def test_a_clerk_that_dies_while_it_is_asked_is_told_as_well(
