@@ -38,6 +38,8 @@ EX_DESCRIPTORS = 71
 """A worker whose task had closed its files."""
 EX_LOCKED = 72
 """A worker whose task had left the database locked."""
+EX_UNFIT = 73
+"""A template whose application is not fit to be copied."""
 EX_TEMPFAIL = 75
 """Something had to be killed."""
 EX_CONFIG = 78

@@ -178,6 +178,12 @@ TABLES: tuple[Table, ...] = (
                 "defer",
                 'a job whose task is in no module: "defer" it, or "fail" it',
             ),
+            Key(
+                "preload",
+                flag(),
+                False,
+                "import the modules once and fork all workers from that process (Linux)",
+            ),
         ),
     ),
     Table(

@@ -143,6 +143,19 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "fork_failed": (logging.ERROR, "cannot fork a {role}: {error}; next try in {delay}"),
     "trial_failed": (logging.WARNING, "the new code cannot be taken up: {error}"),
+    "preloaded": (logging.INFO, "the application is preloaded: {seconds} s, {size}"),
+    "preload_shares": (logging.WARNING, "preload: {what}, which all workers share now"),
+    "preload_unable": (
+        logging.WARNING,
+        "[tasks] preload is not done here, each worker imports the application by itself: {reason}",
+    ),
+    "template_failed": (
+        logging.ERROR,
+        (
+            "template pid {pid} gave no worker ({reason}): it is killed and made anew; until then each "
+            "worker imports the application by itself"
+        ),
+    ),
     "boot_failed": (logging.ERROR, "{role} cannot start: {error}"),
     "dirty": (
         logging.WARNING,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from jobvisor.jobs.codec import NamedCodec, named_codec
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import Settings, environment, use_settings
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What was imported, for who runs its tasks: in this process, or in a copy of it."""
+
+    codec: NamedCodec | None
 
 
 def application_settings(config: Config) -> Settings:
@@ -31,3 +38,11 @@ def load_application(config: Config) -> NamedCodec | None:
     if codec is not None:
         codec.load()
     return codec
+
+
+def prepare_application(config: Config) -> Application:
+    """Import it, for a process that runs its tasks or is copied into some that do.
+
+    Raises JobsError where that cannot be done.
+    """
+    return Application(load_application(config))

@@ -33,20 +33,20 @@ _LANES_AT = _POOLS_AT + SLOTS * _POOL_WORDS
 _WORDS = _LANES_AT + LANES_MAX * _LANE_WORDS
 NOTE_BYTES = 512
 _NOTES_AT = _WORDS * 8
+PARENT_NOTE, PRELOAD_NOTE = SLOTS, SLOTS + 1
+"""The notes that are the parent's (of a reload, of a template); those before them belong to the slots."""
 NAME_BYTES = 56
-_NAMES_AT = _NOTES_AT + (SLOTS + 1) * NOTE_BYTES
+_NAMES_AT = _NOTES_AT + (SLOTS + 2) * NOTE_BYTES
 _BYTES = _NAMES_AT + SLOTS * NAME_BYTES
-PARENT_NOTE = SLOTS
-"""The note that is the parent's; those before it belong to the slots."""
 
 # The header. Parent: stop, whether it watches, graves written, restarts, degraded, when the family started,
-# whether it drains, how many reloads it was asked for and how the last one stands.
+# whether it drains, how many reloads it was asked for and how the last one stands, how its template stands.
 # Caretaker: graves settled, lease, drained, whether it watches, the family that has a row, the family that
 # was declared dead.
 (
     STOP, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING, RELOADS, RELOAD_STATE,
-    GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
-) = range(15)  # fmt: skip
+    PRELOAD, GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
+) = range(16)  # fmt: skip
 # Any worker: numbers of tasks that left their process changed (inspection.py), only a hint.
 DIRTY_AT, DIRTY_WORDS = 32, 32
 
@@ -60,15 +60,17 @@ PoolWord = NewType("PoolWord", int)
 # pids of the processes that hold its connections, 0 for none):
 (
     STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT, GOING, CLERK,
-    CLIENTS_CLERK,
-) = map(SlotWord, range(13))  # fmt: skip
+    CLIENTS_CLERK, MADE_PID, MADE,
+) = map(SlotWord, range(15))  # fmt: skip
+# (of a template: the worker that it forked last, by its pid or a negative errno, then its owner.)
 # parent (LEAVE: why this child alone is to leave; LEAVE_BY: when it is killed where it has not, 0 is never,
 # and written first; FAILURES: deaths in a row at its post before it; FIRST_LANE, LANE_COUNT: its range of
-# lanes):
+# lanes; LIFE, FAMILY: the owner and family of the life that the slot is for, which a child holds against its
+# own; ASKED: of a template, the owner of the life that it is to fork):
 (
     PID, ROLE, POOL, VERDICT_JOB, VERDICT_CLAIM, VERDICT, SLOT_STATE, BORN, LEAVE, FAILURES,
-    FIRST_LANE, LANE_COUNT, LEAVE_BY,
-) = map(SlotWord, range(16, 29))  # fmt: skip
+    FIRST_LANE, LANE_COUNT, LEAVE_BY, LIFE, FAMILY, ASKED,
+) = map(SlotWord, range(16, 32))  # fmt: skip
 # caretaker (RECALL: the claim up to which nothing may start that has not begun):
 RECALL = SlotWord(32)
 
@@ -95,6 +97,10 @@ EMPTY, FILLED, BACKOFF = range(3)
 # How the last reload stands.
 NEVER, GOING_ON, DONE, REFUSED = range(4)
 RELOAD_STATES = ("never", "going on", "done", "refused")
+
+# How the template stands: the family has none, its first one is made, another one is made while workers are
+# forked without it, it serves, the application is unfit for one.
+NO_TEMPLATE, FIRST_TEMPLATE, NEXT_TEMPLATE, TEMPLATE_SERVES, UNFIT = range(5)
 
 # The stop flag.
 RUN, DRAIN, NOW = range(3)

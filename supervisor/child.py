@@ -8,20 +8,21 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from jobvisor.jobs.clock import SECOND, Clock
-from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE
+from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE, EX_UNFIT
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.signals import PASSED_ON, forget_all, ignore_all
 
 REAP_SECONDS = 0.5
 REAP_POLL = 0.001
 
-#: Exit codes of a worker that ends itself, in words.
+#: Exit codes of a child that ends itself, in words.
 _REASONS = {
     EX_DESCRIPTORS: "a task had closed files of its process",
     EX_LOCKED: "a task had left the database locked",
+    EX_UNFIT: "the application cannot be preloaded",
 }
 
 
@@ -76,7 +77,7 @@ def spawn(run: Callable[[], int], closing: Iterable[int], *, own_group: bool = T
     try:
         pid = os.fork()
         if pid == 0:
-            _live(run, closing, mask, own_group=own_group)
+            live(run, closing, mask, own_group=own_group)
         # In both processes, because either may be the first to need it.
         if not own_group:
             return pid
@@ -87,10 +88,19 @@ def spawn(run: Callable[[], int], closing: Iterable[int], *, own_group: bool = T
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _live(
-    run: Callable[[], int], closing: Iterable[int], mask: set[int], *, own_group: bool
-) -> None:
-    """The whole life of a child; never returns, so that no line of the parent runs twice."""
+def live(
+    run: Callable[[], int],
+    closing: Iterable[int],
+    mask: set[int],
+    *,
+    own_group: bool = True,
+    new_streams: bool = True,
+) -> NoReturn:
+    """The whole life of a child, after a fork with all signals blocked; `mask` is what was blocked before.
+
+    It never returns, so that no line of the process that forked it runs twice. Without `new_streams`
+    it keeps the objects that it inherited: of a process that flushed them, and whose modules may hold them.
+    """
     code = EX_SOFTWARE
     try:
         forget_all()
@@ -100,7 +110,8 @@ def _live(
             ignore_all()
         for descriptor in closing:
             os.close(descriptor)
-        _take_streams()
+        if new_streams:
+            _take_streams()
         signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, *PASSED_ON})
         code = run()
     except BaseException as error:  # noqa: BLE001 -- the border of a child: whatever it was, it is told and ends here
@@ -170,6 +181,15 @@ def reap(pid: int) -> Exit | None:
     return Exit(pid, os.waitstatus_to_exitcode(status)) if found else None
 
 
+def is_child(pid: int) -> bool:
+    """Whether this is a child of ours that nobody has reaped."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def end(pid: int, clock: Clock) -> None:
     """Kill a child and reap it; one that the kernel does not let go is not waited for."""
     kill_group(pid)
@@ -179,7 +199,7 @@ def end(pid: int, clock: Clock) -> None:
 
 
 def reap_strangers(ours: Iterable[int]) -> int:
-    """As pid 1: take the processes that nobody else will, and say how many; ours are left alone."""
+    """As pid 1 or a subreaper: take the processes that nobody else will, and say how many; ours are left."""
     mine = set(ours)
     taken = 0
     while True:

@@ -45,6 +45,7 @@ class Tasks:
     modules: tuple[str, ...]
     path: str
     unknown: str
+    preload: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,10 @@ class Crew:
         """Those of one role."""
         return [post for post in self._posts if post.role is role]
 
+    def renewed(self) -> list[Post]:
+        """Those that a reload replaces, each in its turn."""
+        return [post for post in self._posts if post.role.renewed]
+
     def workers(self) -> list[Post]:
         """Those that run jobs."""
         return [post for post in self._posts if post.role.runs_jobs]

@@ -120,7 +120,7 @@ class Supervisor:
                     f"its log says why"
                 )
             status = state.status()
-            if status and status["pid"] == process.pid and _all_ready(status["workers"]):
+            if status and status["pid"] == process.pid and _all_ready(status):
                 return
             if SYSTEM.monotonic_ns() > ends:
                 raise JobsError(f"the family is not ready after {limit:g} s; its log says why")
@@ -149,8 +149,11 @@ class Supervisor:
         return self._process
 
 
-def _all_ready(workers: list[dict[str, Any]]) -> bool:
-    return bool(workers) and not {"booting", "backoff"} & {worker["state"] for worker in workers}
+def _all_ready(status: dict[str, Any]) -> bool:
+    """As many as there are to be: a template forks one after the other."""
+    workers = status["workers"]
+    states = {worker["state"] for worker in workers}
+    return len(workers) >= max(1, status["scale"]) and not {"booting", "backoff"} & states
 
 
 def run_family(

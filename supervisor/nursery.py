@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 from collections.abc import Iterable
-from importlib import import_module
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.log import say
@@ -15,10 +14,12 @@ from jobvisor.supervisor.board import (
     BACKOFF,
     BORN,
     FAILURES,
+    FAMILY,
     FILLED,
     LEAVE,
     LEAVE_BY,
     LEAVING_CODES,
+    LIFE,
     PID,
     POOL,
     ROLE,
@@ -28,8 +29,8 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.child import send, spawn
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Post
-from jobvisor.supervisor.role import Role, Seat
-from jobvisor.supervisor.roster import CARETAKER, ROSTER, RoleRow, Told
+from jobvisor.supervisor.role import Role, Seat, role_class
+from jobvisor.supervisor.roster import CARETAKER, TEMPLATE, WORKER, Told
 from jobvisor.supervisor.signals import drain, poke
 from jobvisor.supervisor.stacks import Stacks
 
@@ -45,8 +46,9 @@ class Nursery:
         self.stacks = Stacks(clock)
         self._lifeline_read, self._lifeline_write = _pipe()
         self._poke_read, self._poke_write = _pipe()
-        self._wakes = {row.number: _pipe() for row in ROSTER.values() if row.told is Told.BY_WORD}
-        for row in ROSTER.values():
+        self._wake_caretaker = _pipe()
+        self._wakes: dict[int, int] = {}  # of templates, by slot: there may be two at a time
+        for row in (WORKER, CARETAKER):
             role_class(row)  # so that all children of the role share its memory
 
     def keep_from_children(self, descriptors: Iterable[int]) -> None:
@@ -63,7 +65,12 @@ class Nursery:
 
     def wake_caretaker(self) -> None:
         """There is something for it to do: a death, a change of the family."""
-        poke(self._wakes[CARETAKER.number][1])
+        poke(self._wake_caretaker[1])
+
+    def wake(self, post: Post) -> None:
+        """There is something on the board for a child that is told by a word."""
+        own = self._wakes.get(post.slot.index)
+        poke(self._wake_caretaker[1] if own is None else own)
 
     def cut_lifeline(self) -> None:
         """Every child that waits wakes up and sees the stop flag."""
@@ -83,10 +90,32 @@ class Nursery:
         if post.role.told is Told.BY_SIGNAL:
             send(post.pid, signal.SIGTERM)
         else:
-            poke(self._wakes[post.role.number][1])
+            self.wake(post)
 
     def fork(self, post: Post, config: Config, family: int) -> None:
         """A new child for a post; where the system gives no process it is tried again later."""
+        self.open_slot(post, config, family)
+        slot = post.slot
+        try:
+            wake_read = self._wake_of(post)
+            try:
+                pid = spawn(
+                    lambda: self._made(post, config, family, wake_read).run(), self.closed_by(post)
+                )
+            finally:
+                if _is_template(post):
+                    os.close(wake_read)
+        except OSError as error:
+            self.forget(post)
+            post.failures += 1
+            slot[SLOT_STATE] = BACKOFF
+            schedule(post, self._clock.monotonic_ns())
+            say("fork_failed", role=post.name, error=str(error), delay="a moment")
+            return
+        self.hand_over(post, pid)
+
+    def open_slot(self, post: Post, config: Config, family: int) -> None:
+        """The slot of a post as a new life finds it; who was to have it before is not to enter any more."""
         slot = post.slot
         slot.clear()
         self._board.write_note(slot.index, "")
@@ -96,23 +125,30 @@ class Nursery:
         slot[ROLE], slot[POOL] = post.role.number, pool
         slot[BORN] = self._clock.monotonic_ns()
         slot[FAILURES] = post.failures
+        slot[FAMILY], slot[LIFE] = family, post.owner
         slot[SLOT_STATE] = FILLED
-        try:
-            post.pid = spawn(
-                lambda: self._made(post, pool, config, family).run(), self.closed_by(post)
-            )
-        except OSError as error:
-            post.failures += 1
-            slot[SLOT_STATE] = BACKOFF
-            schedule(post, self._clock.monotonic_ns())
-            say("fork_failed", role=post.name, error=str(error), delay="a moment")
-            return
-        slot[PID] = post.pid
-        say("child_started", role=post.name, pid=post.pid)
 
-    def _made(self, post: Post, pool: int, config: Config, family: int) -> Role:
+    def hand_over(self, post: Post, pid: int) -> None:
+        """The post is this child's, which was forked for it."""
+        post.pid = pid
+        post.slot[PID] = pid
+        say("child_started", role=post.name, pid=pid)
+
+    def forget(self, post: Post) -> None:
+        """Its child is gone, or never came."""
+        wake = self._wakes.pop(post.slot.index, None)
+        if wake is not None:
+            os.close(wake)
+
+    def _wake_of(self, post: Post) -> int:
+        """What a child is woken by: a pipe of its own for a template; -1 where a signal does it."""
+        if _is_template(post):
+            read, self._wakes[post.slot.index] = _pipe()
+            return read
+        return self._wake_caretaker[0] if post.role is CARETAKER else -1
+
+    def _made(self, post: Post, config: Config, family: int, wake_read: int) -> Role:
         """Called in the child."""
-        wake_read, _ = self._wakes.get(post.role.number, (-1, -1))
         seat = Seat(
             config=config,
             board=self._board,
@@ -123,10 +159,10 @@ class Nursery:
             parent=self._pid,
             lifeline=self._lifeline_read,
             parent_poke=self._poke_write,
-            caretaker_poke=self._wakes[CARETAKER.number][1],
+            caretaker_poke=self._wake_caretaker[1],
             wake_read=wake_read,
             stacks=self.stacks.descriptor,
-            pool=pool,
+            pool=post.slot[POOL],
             generation=post.generation,
             clock=self._clock,
         )
@@ -134,28 +170,25 @@ class Nursery:
 
     def closed_by(self, post: Post | None = None) -> list[int]:
         """What the child of a post closes first; without a post what any other child does."""
-        own = post.role.number if post is not None else None
-        closed = [*self._parents_own, self._lifeline_write, self._poke_read]
-        closed += [read for number, (read, _) in self._wakes.items() if number != own]
+        closed = [*self._parents_own, self._lifeline_write, self._poke_read, *self._wakes.values()]
+        if post is None or post.role is not CARETAKER:
+            closed.append(self._wake_caretaker[0])
         return [descriptor for descriptor in closed if descriptor >= 0]
 
     def close(self) -> None:
         """The family has left."""
         for descriptor in (
             self._lifeline_read, self._lifeline_write, self._poke_read, self._poke_write,
-            *(end for pipe in self._wakes.values() for end in pipe),
+            *self._wake_caretaker, *self._wakes.values(),
         ):  # fmt: skip
             if descriptor >= 0:
                 os.close(descriptor)
         self.stacks.close()
 
 
+def _is_template(post: Post) -> bool:
+    return post.role.number == TEMPLATE.number
+
+
 def _pipe() -> tuple[int, int]:
     return os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def role_class(row: RoleRow) -> type[Role]:
-    """The class that a row names."""
-    module, name = row.made_by.split(":")
-    found: type[Role] = getattr(import_module(module), name)
-    return found

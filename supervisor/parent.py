@@ -56,11 +56,13 @@ from jobvisor.supervisor.first_start import FirstStart
 from jobvisor.supervisor.judge import Judge
 from jobvisor.supervisor.ledger import leave_grave
 from jobvisor.supervisor.nursery import Nursery
-from jobvisor.supervisor.reload import Reload
+from jobvisor.supervisor.preload import Preload
+from jobvisor.supervisor.reload import Attempt, Reload
 from jobvisor.supervisor.scale import Scale
 from jobvisor.supervisor.signals import HANDLED, Signals
 from jobvisor.supervisor.stop import Stop
 from jobvisor.supervisor.succession import Succession
+from jobvisor.supervisor.trial import Trial
 from jobvisor.supervisor.wishes import Wish, Wishes
 
 TICK_NS = 20_000_000  # between two looks while a worker is busy
@@ -149,17 +151,20 @@ class Parent:
     def prepare(self) -> None:
         """Posts and pipes, before the first fork."""
         self._nursery = Nursery(self._board, self._clock)
-        crew, nursery = self._crew, self._nursery
-        self._scale = Scale(crew, nursery, self._board)
-        self._succession = Succession(crew, nursery, self._clock, wanted=self._scale.wanted)
-        self._reload = Reload(crew, nursery, self._board, self._clock, self._succession)
+        crew, nursery, board, clock = self._crew, self._nursery, self._board, self._clock
+        self._scale = Scale(crew, nursery, board)
+        self._succession = Succession(crew, nursery, clock, wanted=self._scale.wanted)
+        self._preload = Preload(crew, nursery, board, clock, of_our_own=self._ends_here)
+        self._reload = Reload(crew, nursery, board, clock, self._succession, try_out=self._try_out)
         self._stop = Stop(self._crew, self._nursery, self._judge, self._board, self._clock)
         self._scale.furnish(self._config)
+        self._preload.furnish(self._config)
 
     def _round(self) -> None:
         """All that the parent does, between two sleeps."""
         self._obey(self._signals.take())
         self._reap()
+        self._preload.go_on()
         self._judge.note_lateness(self._clock.monotonic_ns() - self._woke)
         self._judge.look(self._config.family)
         self.proceed()
@@ -235,6 +240,7 @@ class Parent:
         reopen()
         for post in self._crew.living():
             send(post.pid, signal.SIGUSR1)
+        self._preload.note_rotation()
 
     def _on_dump(self) -> None:
         for post in self._crew:
@@ -258,12 +264,13 @@ class Parent:
     # -- the dead
 
     def _reap(self) -> None:
+        self._preload.hear()  # first: a worker may have died of which its template has just told
         for post in self._crew.living():
             ended = reap(post.pid)
             if ended is not None:
                 self._bury(post, ended)
-        if os.getpid() == 1:
-            reap_strangers(post.pid for post in self._crew)
+        if (os.getpid() == 1 or self._preload.takes_orphans) and not self._preload.awaits_child:
+            reap_strangers([self._reload.trial_pid, *(post.pid for post in self._crew)])
 
     def _bury(self, post: Post, ended: Exit) -> None:
         """A child has ended: its grave for the caretaker, and the question who takes its place."""
@@ -283,8 +290,9 @@ class Parent:
         post.has_worked = not post.failures and (post.has_worked or bool(slot[REACHED]))
         post.bad_boots = post.bad_boots + 1 if not ready or ended.status == EX_CONFIG else 0
         slot[SLOT_STATE] = BACKOFF if post.failures else EMPTY
+        gone = self._preload.note_death(post, ended) or post.departs
         post.vacate()
-        if post.departs:
+        if gone:
             self._crew.remove(post)
             return
         if self._stop.stage == RUN:
@@ -327,8 +335,14 @@ class Parent:
     def _take_up(self, config: Config | None) -> None:
         if config is not None:
             self._config = config
+            self._preload.follow()
             self._reload.begin()
             self._scale.follow(config)
+
+    def _try_out(self, config: Config) -> Attempt:
+        """New code is imported by its template, which then forks the new workers, or by a trial."""
+        candidate = self._preload.try_out(config, self._family)
+        return candidate or Trial(config, self._nursery.closed_by(), self._clock)
 
     def _come_back_as_another(self) -> None:
         """Declared dead by somebody: all children finish what they run and leave; a new family follows."""
@@ -348,14 +362,17 @@ class Parent:
     def _fill_posts(self) -> None:
         now = self._clock.monotonic_ns()
         for post in self._crew:
-            if not post.pid and now >= post.spawn_at and self.may_fork(post):
+            if now >= post.spawn_at and self._is_to_be_filled(post):
                 config = self._reload.config_of(post) or self._config
                 lanes = config.pool(post.pool).concurrency if post.pool else 0
                 if not self._crew.give_lanes(post, lanes):
                     post.spawn_at = now + SECOND
                     continue
                 post.generation = self._crew.generation + post.on_trial
-                self._nursery.fork(post, config, self._family)
+                self._preload.fork(post, config, self._family)
+
+    def _is_to_be_filled(self, post: Post) -> bool:
+        return not post.pid and not self._preload.holds(post) and self.may_fork(post)
 
     def may_fork(self, post: Post) -> bool:
         """A stopping family needs no worker, and one whose dead nobody settles gets no more of them.
@@ -365,7 +382,8 @@ class Parent:
         settles = post.role.kept_while_stopping
         if self._stop.stage != RUN:
             return settles and not self._is_over()
-        return settles or self._board.has_room_for_graves(len(self._crew.living()) + 1)
+        others = len(self._crew.living()) + self._preload.awaits_child
+        return settles or self._board.has_room_for_graves(others + 1)
 
     # -- sleep
 
@@ -395,11 +413,11 @@ class Parent:
 
     def _next_look(self, now: int, busy: bool) -> int:
         watchful = busy or self._nursery.stacks.is_busy() or self._stop.stage != RUN
-        until = now + (TICK_NS if watchful else IDLE_NS)
+        until = min(now + (TICK_NS if watchful else IDLE_NS), self._preload.until)
         for post in self._crew:
             slot = post.slot
             if not post.pid:
-                if self.may_fork(post):
+                if self._is_to_be_filled(post):
                     until = min(until, max(post.spawn_at, now + TICK_NS // 20))
             elif not post.killed and not post.notice and (deadline := slot.first_deadline()):
                 until = min(until, max(deadline, self._judge.judges_from, now))

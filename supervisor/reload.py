@@ -6,6 +6,9 @@ asked for it: done, or refused and why.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.log import configure, say
@@ -26,24 +29,50 @@ from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.nursery import Nursery
 from jobvisor.supervisor.succession import Succession
-from jobvisor.supervisor.trial import Trial
+
+
+class Attempt(Protocol):
+    """New code that is tried, in a process of its own."""
+
+    @property
+    def config(self) -> Config:
+        """Whose code it is."""
+
+    @property
+    def pid(self) -> int:
+        """The process, 0 when it has ended."""
+
+    def outcome(self) -> str | None:
+        """Why it cannot be had, "" where it can; None while that is not known."""
+
+    def close(self) -> None:
+        """Give it up."""
 
 
 class Reload:
     """What a reload has come to."""
 
     def __init__(
-        self, crew: Crew, nursery: Nursery, board: Board, clock: Clock, succession: Succession
+        self,
+        crew: Crew,
+        nursery: Nursery,
+        board: Board,
+        clock: Clock,
+        succession: Succession,
+        *,
+        try_out: Callable[[Config], Attempt],
     ) -> None:
         self._crew = crew
         self._nursery = nursery
         self._clock = clock
         self._board = board
         self._succession = succession
+        self._try_out = try_out
         self._going_on = False  # not all are replaced
         self._cannot_start = False  # one of the new children could not
-        self._trial: Trial | None = None
+        self._trial: Attempt | None = None
         self._next: Config | None = None  # its code can be imported
+        self._next_code: Attempt | None = None  # and where it is
         self._old: Config | None = None
 
     def read(self, old: Config) -> None:
@@ -58,7 +87,7 @@ class Reload:
             new = old if path is None else Config.load(path)
             _check_unchangeable(old, new)
             new.check_tasks(registry)
-            self._trial = Trial(new, self._nursery.closed_by(), self._clock)
+            self._trial = self._try_out(new)
         except ConfigError as error:
             self._keep_old(str(error))
         except OSError as error:
@@ -77,18 +106,24 @@ class Reload:
                 return None  # as many leave as may: the next reload waits for one of them
         if not all(post.pid and post.slot[STATE] != BOOTING for post in posts):
             return None
-        self._next = None
+        self._next = self._next_code = None
         return new
 
     def config_of(self, post: Post) -> Config | None:
         """The configuration that a post on trial is for; None for all others."""
         return self._next if post.on_trial else None
 
+    @property
+    def trial_pid(self) -> int:
+        """The process that tries new code, which may be no post's; 0 while there is none."""
+        return self._trial.pid if self._trial is not None else 0
+
     def give_up(self) -> None:
         """Try no longer: there is an outcome, a later file, or a stop."""
-        if self._trial is not None:
-            self._trial.close()
-            self._trial = None
+        for tried in (self._trial, self._next_code):
+            if tried is not None:
+                tried.close()
+        self._trial = self._next_code = None
         if self._next is not None and self._old is not None:
             self._next = None
             self._succession.give_up_trials(self._old.family.reload_timeout_ms)
@@ -107,7 +142,7 @@ class Reload:
 
     def note_death(self, post: Post, config: Config, *, ready: bool) -> None:
         """A child of the new configuration that cannot start: those that are there stay."""
-        if ready or post.leaving:
+        if ready or post.leaving or not post.role.renewed:
             return
         reason = f"{post.name} cannot start: {self._why(post, config)}"
         if post.on_trial:
@@ -122,13 +157,11 @@ class Reload:
         refused = trial.outcome() if trial is not None else None
         if trial is None or refused is None:
             return
-        self._trial = None
-        trial.close()
         refused = refused or self._log_as(trial.config)
         if refused:
             self._keep_old(refused)
         else:
-            self._next = trial.config
+            self._next, self._next_code, self._trial = trial.config, trial, None
 
     def _log_as(self, config: Config) -> str:
         """Log as a configuration wants it; why that cannot be, else ""."""

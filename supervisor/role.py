@@ -8,12 +8,14 @@ import select
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib import import_module
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, JobsError, StoreError
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import Life
+from jobvisor.supervisor.application import Application
 from jobvisor.supervisor.board import (
     BEAT,
     BOOTING,
@@ -29,6 +31,7 @@ from jobvisor.supervisor.board import (
     Slot,
 )
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.roster import RoleRow
 from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
 
 SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
@@ -59,6 +62,8 @@ class Seat:
     """Which of the configured pools, for a worker."""
     generation: int = 0
     """The number of the configuration within its family."""
+    application: Application | None = None
+    """What the template that this child was forked from has imported; None where it imports by itself."""
     clock: Clock = SYSTEM
 
 
@@ -237,3 +242,10 @@ class Role(ABC):
     def alone(self) -> bool:
         """Whether the parent is dead: the lifeline was cut without its word, or while it stopped."""
         return self.lifeline_cut and (self.board[STOP] == RUN or os.getppid() != self.seat.parent)
+
+
+def role_class(row: RoleRow) -> type[Role]:
+    """The class that a row names."""
+    module, name = row.made_by.split(":")
+    found: type[Role] = getattr(import_module(module), name)
+    return found

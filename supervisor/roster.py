@@ -35,7 +35,8 @@ class RoleRow:
     word: str
     """In logs, in the status and in the history of jobs."""
     made_by: str
-    """`module:class` of a Role. Loaded by the parent before its first fork of one, so that all share it."""
+    """`module:class` of a Role. Loaded by the parent before its first fork, so that all share it, but for a
+    template's, which few families have."""
     several: bool
     """Whether a family may have more than one, so that a name needs the number of the slot."""
     runs_jobs: bool
@@ -45,6 +46,8 @@ class RoleRow:
     """The order in a stop: 0 with the stop flag, each further number when all before it have left."""
     kept_while_stopping: bool
     """Whether it is forked again where it dies in a stop: it has something to finish for the others."""
+    renewed: bool = True
+    """Whether a reload replaces it in its turn; else by a rule of its own."""
 
     def name(self, slot: int) -> str:
         """As in logs: `worker 2`, `caretaker`."""
@@ -74,7 +77,20 @@ CARETAKER = RoleRow(
     kept_while_stopping=True,
 )
 
-ROSTER = {row.number: row for row in (WORKER, CARETAKER)}
+TEMPLATE = RoleRow(
+    number=3,
+    word="template",
+    made_by="jobvisor.supervisor.template:Template",
+    several=False,
+    runs_jobs=False,
+    told=Told.BY_WORD,
+    checks=frozenset(),
+    leaves=0,
+    kept_while_stopping=False,
+    renewed=False,  # the new one is made before the old one leaves
+)
+
+ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE)}
 
 
 def role_name(number: int, slot: int) -> str:

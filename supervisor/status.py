@@ -27,13 +27,17 @@ from jobvisor.supervisor.board import (
     DEGRADED,
     EMPTY,
     FAILURES,
+    FIRST_TEMPLATE,
     IDLE,
     LACKS_LEDGER,
     LANE_COUNT,
     LEAST,
     MOST,
+    NEXT_TEMPLATE,
     PARENT_NOTE,
     PID,
+    PRELOAD,
+    PRELOAD_NOTE,
     REACHED,
     REFUSED,
     RELOAD_STATE,
@@ -46,6 +50,7 @@ from jobvisor.supervisor.board import (
     STARTED_AT,
     STATE,
     STOP,
+    UNFIT,
     WANTED,
     WHY,
     WHY_MS,
@@ -169,7 +174,9 @@ class Status:
             state = "stopping"
         elif degraded:
             state = "degraded"
-        elif any(worker["state"] == "booting" for worker in workers):
+        elif board[PRELOAD] == FIRST_TEMPLATE or any(
+            worker["state"] == "booting" for worker in workers
+        ):
             state = "starting"
         else:
             state = "running"
@@ -241,6 +248,7 @@ class Status:
 
     def _degraded(self, waiting: bool) -> list[str]:
         told = ["the database cannot be used"] if waiting else []
+        told += self._lacks_template()
         for slot, row in self._seats():
             name = row.name(slot.index)
             # Also while it is tried again, or the family would be well for a moment each time.
@@ -250,6 +258,13 @@ class Status:
             elif slot[LACKS_LEDGER]:
                 told.append(f"{name} has no ledger file and runs one job at a time")
         return told
+
+    def _lacks_template(self) -> list[str]:
+        if self._board[PRELOAD] == UNFIT:
+            return [self._board.read_note(PRELOAD_NOTE)]
+        if self._board[PRELOAD] == NEXT_TEMPLATE:
+            return ["the template has died: until there is another each worker imports by itself"]
+        return []
 
     def _slot(self, slot: Slot, row: RoleRow) -> dict[str, Any]:
         backoff = slot[SLOT_STATE] == BACKOFF

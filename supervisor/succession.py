@@ -67,7 +67,7 @@ class Succession:
     def go_on(self, config: Config) -> None:
         """Tell whoever can be told now."""
         self._follow_those_that_leave_by_themselves(config)
-        if not any(map(self._crew.is_old, self._crew)):
+        if not any(map(self._crew.is_old, self._crew.renewed())):
             return
         self._leave_pools_that_are_gone(config)
         for pool in config.workers:
@@ -78,7 +78,9 @@ class Succession:
     def replace_all(self, stop_timeout_ms: int) -> None:
         """Everybody leaves at once, and another family follows in the same posts."""
         leave_by = self._clock.monotonic_ns() + stop_timeout_ms * 1_000_000
-        for post in self._crew.living():
+        for post in self._crew.renewed():
+            if not post.pid:
+                continue
             if not post.leaving:
                 self._ask(post, stop_timeout_ms)
             elif not post.leave_by or post.leave_by > leave_by:
@@ -88,7 +90,8 @@ class Succession:
     def is_done(self) -> bool:
         """Whether all new ones are ready, and of the old ones only those are there that finish a job."""
         return all(
-            bool(post.slot.running()) if post.departs else self._is_new(post) for post in self._crew
+            bool(post.slot.running()) if post.departs else self._is_new(post)
+            for post in self._crew.renewed()
         )
 
     def _is_new(self, post: Post) -> bool:
@@ -154,7 +157,7 @@ class Succession:
         beside = {pool.name for pool in config.workers if pool.overlap}
         posts = [
             post
-            for post in self._crew
+            for post in self._crew.renewed()
             if post.pool not in beside and not post.departs and not post.on_trial
         ]
         if any(

@@ -33,13 +33,12 @@ class Trial:
         """
         self.config = config
         self._clock = clock
-        self._limit_ms = config.family.boot_timeout_ms
-        self._until = clock.monotonic_ns() + self._limit_ms * 1_000_000
+        self._until = clock.monotonic_ns() + config.family.boot_timeout_ms * 1_000_000
         self._late = False
         self._read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._refused = ""
         try:
-            self._pid = spawn(lambda: _import(config, write), [*closing, self._read])
+            self.pid = spawn(lambda: _import(config, write), [*closing, self._read])
         except OSError:
             os.close(self._read)
             raise
@@ -48,15 +47,16 @@ class Trial:
 
     def outcome(self) -> str | None:
         """Why the new code cannot be had, "" where it can; None while that is not known."""
-        if self._pid:
-            ended = reap(self._pid)
+        if self.pid:
+            ended = reap(self.pid)
             if ended is None:
                 if self._clock.monotonic_ns() > self._until:
                     self._late = True
-                    kill_group(self._pid)
+                    kill_group(self.pid)
                 return None
-            self._pid = 0
+            self.pid = 0
             self._refused = self._answer(ended.cause)
+            self.close()
         return self._refused
 
     def _answer(self, cause: str) -> str:
@@ -68,19 +68,25 @@ class Trial:
             return ""
         if told:
             return told.decode(errors="replace")
-        names = ", ".join(self.config.tasks.modules)
-        if self._late:
-            return f"the import of {names} took longer than {duration_text(self._limit_ms)}"
-        return f"the import of {names} ended its process: {cause}"
+        return why_it_ended(self.config, cause, late=self._late)
 
     def close(self) -> None:
         """End the child, whether or not it has answered."""
-        if self._pid:
-            end(self._pid, self._clock)
-            self._pid = 0
+        if self.pid:
+            end(self.pid, self._clock)
+            self.pid = 0
         if self._read >= 0:
             os.close(self._read)
             self._read = -1
+
+
+def why_it_ended(config: Config, cause: str, *, late: bool) -> str:
+    """An import that has ended its process without a word; `late` where that was killed at `boot_timeout`."""
+    names = ", ".join(config.tasks.modules)
+    if late:
+        limit = duration_text(config.family.boot_timeout_ms)
+        return f"the import of {names} took longer than {limit}"
+    return f"the import of {names} ended its process: {cause}"
 
 
 def _import(config: Config, write: int) -> int:

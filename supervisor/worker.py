@@ -24,7 +24,7 @@ from jobvisor.jobs.registry import registry
 from jobvisor.jobs.store.base import Waker
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
-from jobvisor.supervisor.application import application_settings, load_application
+from jobvisor.supervisor.application import application_settings, prepare_application
 from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import (
     BEAT,
@@ -72,7 +72,7 @@ class Worker(Role):
     # -- boot
 
     def boot(self) -> None:
-        """Import the user's tasks and take a place; the database may come later."""
+        """Have the user's tasks and take a place; the database may come later."""
         tasks = self._config.tasks
         if isinstance(sys.stdout, io.TextIOWrapper):
             # What a task prints is seen when it prints it, and not lost with a killed worker.
@@ -83,7 +83,7 @@ class Worker(Role):
         events.subscribe(log_event, hears=is_logged)
         self._opened = opened = opened_for(self, events)
         store = opened.store
-        codec = load_application(self._config)
+        application = self.seat.application or prepare_application(self._config)
         client = Client(settings=application_settings(self._config))
         use_client(client)
         waker = store.waker()
@@ -98,7 +98,7 @@ class Worker(Role):
             clock=self.clock,
             worker=self.seat.name,
             defer_unknown=tasks.unknown == "defer",
-            payload=Payload(codec),
+            payload=Payload(application.codec),
         )
         self._store = store
         self._conductor: Conductor | None = None

@@ -87,11 +87,20 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     loaded.check_tasks(Registry())
     # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
     _store(loaded).close()
-    tasks = _import_tasks(loaded)
-    warnings = _check_warnings(loaded, tasks)
+    found = _ask_importer(loaded)
+    tasks = _with_defaults(loaded, found["tasks"])
+    warnings = _check_warnings(loaded, tasks) + _preload_warnings(loaded, found)
     if as_json:
-        queues = list(loaded.queues)
-        print_json({"config": loaded.path, "queues": queues, "tasks": tasks, "warnings": warnings})
+        measured = {key: found[key] for key in ("seconds", "bytes", "refused", "shared")}
+        print_json(
+            {
+                "config": loaded.path,
+                "queues": list(loaded.queues),
+                "tasks": tasks,
+                "import": measured,
+                "warnings": warnings,
+            }
+        )
     else:
         total = Span(
             *(sum(ends) for ends in zip(*(p.processes for p in loaded.workers), strict=True))
@@ -100,6 +109,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
             f"{loaded.path} is valid: family {loaded.family.name}, {total} workers, "
             f"queues {', '.join(loaded.queues)}"
         )
+        click.echo(_told_of_import(loaded, found))
         if tasks:
             print_table(
                 ["task", "queue", "retries", "timeout"],
@@ -147,41 +157,19 @@ def completion(shell: str) -> None:
     click.echo(found(main, {}, "jobvisor", "_JOBVISOR_COMPLETE").source())
 
 
-# What a fresh interpreter runs for `check`. The answer has a descriptor of its own, because a
-# module may print; sys.path is ours, so the same files are found that start would find.
+# What a fresh interpreter runs for `check`. sys.path is ours, so the same files are found that start
+# would find.
 _IMPORTER = """
-import json, os, sys
+import json, sys
 asked = json.loads(sys.argv[1])
 sys.path[:] = asked["sys_path"]
-from jobvisor.jobs.codec import named_codec
-from jobvisor.jobs.errors import JobsError
-from jobvisor.jobs.registry import registry
-try:
-    registry.load(asked["modules"], asked["path"])
-    codec = named_codec(asked["codec"], asked["path"])
-    if codec is not None:
-        codec.load()
-    found = [registry.get(name) for name in registry.names()]
-    answer = {"tasks": [
-        {"name": task.name, "queue": task.options.queue, "retries": task.options.retries,
-         "timeout_ms": task.options.timeout_ms}
-        for task in found
-    ]}
-except JobsError as error:
-    answer = {"error": str(error)}
-with open(asked["descriptor"], "w", encoding="utf-8", closefd=False) as file:
-    json.dump(answer, file)
-sys.stdout.flush()
-sys.stderr.flush()
-os._exit(0)  # threads a module has started must not keep this alive
+from jobvisor.supervisor.measure import main
+main(asked)
 """
 
 
-def _import_tasks(config: Config) -> list[dict[str, Any]]:
+def _with_defaults(config: Config, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The tasks of the user's modules with the defaults filled in, sorted by name."""
-    answer = _ask_importer(config)
-    if "error" in answer:
-        raise ConfigError(answer["error"])
     defaults = config.defaults
     inherited = {
         "queue": defaults.queue,
@@ -190,7 +178,7 @@ def _import_tasks(config: Config) -> list[dict[str, Any]]:
     }
     return [
         {key: inherited[key] if key in inherited and value is None else value for key, value in t}
-        for t in (task.items() for task in sorted(answer["tasks"], key=lambda task: task["name"]))
+        for t in (task.items() for task in sorted(tasks, key=lambda task: task["name"]))
     ]
 
 
@@ -209,12 +197,15 @@ def _ask_importer(config: Config) -> dict[str, Any]:
         answer.seek(0)
         text = answer.read()
     try:
-        return dict(json.loads(text))
+        found = dict(json.loads(text))
     except ValueError:
         ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         raise ConfigError(
             f"importing {modules} ended the process {ended}; import it by hand to see why"
         ) from None
+    if "error" in found:
+        raise ConfigError(found["error"])
+    return found
 
 
 def _run_importer(asked: dict[str, Any], timeout_ms: int, modules: str) -> int:
@@ -257,6 +248,27 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
             "add it to the queues of a [[workers]]"
         )
     return warnings + _unwritable(config)
+
+
+def _told_of_import(config: Config, found: dict[str, Any]) -> str:
+    """What it costs, and whether it need be done only once."""
+    preload = config.tasks.preload
+    cost = f"the import takes {found['seconds']:.1f} s and {found['bytes'] >> 20} MB"
+    if preload:
+        return f"{cost}, once for all workers"
+    fit = f"would be refused: {'; '.join(found['refused'])}" if found["refused"] else "would do"
+    return f"{cost}, in each worker; [tasks] preload = true {fit}"
+
+
+def _preload_warnings(config: Config, found: dict[str, Any]) -> list[str]:
+    if not config.tasks.preload:
+        return []
+    if not sys.platform.startswith("linux"):
+        return ["[tasks] preload needs Linux: here each worker imports the application by itself"]
+    refused = [f"[tasks] preload would be refused: {what}" for what in found["refused"]]
+    return refused + [
+        f"[tasks] preload: {what}, which all workers share" for what in found["shared"]
+    ]
 
 
 def _unwritable(config: Config) -> list[str]:

@@ -1,6 +1,6 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, peers.
+WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, preload, peers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tests.bench import depth, enqueue, family, lanes, latency, throughput
+from tests.bench import depth, enqueue, family, lanes, latency, preload, throughput
 from tests.bench.peers import run as peers_run
 from tests.bench.place import STORES, Places, new_databases, places
 from tests.postgres import URL_VARIABLE
@@ -106,6 +106,15 @@ def _rescue(places: Places, rounds: int) -> None:
 def _lanes(places: Places, rounds: int) -> None:
     """Many jobs at once in one worker, beside asyncio and threads alone."""
     lanes.run(places, rounds)
+
+
+@_measures("preload")
+@click.option("--jobs", default=1000, show_default=True, help="Of each of eight workers.")
+@click.option("--kills", default=50, show_default=True)
+@click.option("--lives", default=400, show_default=True)
+def _preload(places: Places, jobs: int, kills: int, lives: int) -> None:
+    """An application of 200 MB, imported by each worker or by a template."""
+    preload.run(places, jobs, kills, lives)
 
 
 @main.command("peers")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobvisor.supervisor.nursery import role_class
-from jobvisor.supervisor.role import Role
+from jobvisor.supervisor.role import Role, role_class
 from jobvisor.supervisor.roster import CARETAKER, ROSTER, WORKER, RoleRow, role_name
 
 

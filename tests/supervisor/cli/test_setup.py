@@ -90,6 +90,40 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
     assert not (folder / "jobs.db").exists()
 
 
+THREAD = """
+import threading
+from jobvisor import task
+kept = bytearray(40_000_000)
+threading.Thread(target=threading.Event().wait, name="sender", daemon=True).start()
+
+@task
+def send(): pass
+"""
+
+
+def test_check_measures_the_import_and_tells_why_it_could_not_be_done_once(
+    run: Run, folder: Path
+) -> None:
+    modules(folder, "threaded", THREAD)
+    result = run("check", "--strict")
+    assert result.exit_code == 0
+    assert re.search(
+        r"the import takes \d+\.\d s and (38|39|4\d) MB, in each worker", result.stdout
+    )
+    assert "would be refused: module threaded started the thread 'sender'" in result.stdout
+
+
+def test_check_warns_where_preload_is_wanted_and_would_be_refused(run: Run, folder: Path) -> None:
+    modules(folder, "threaded", THREAD)
+    with (folder / "config.toml").open("a") as file:
+        file.write("preload = true\n")
+    told = json.loads(run("check", "--json").stdout)
+    assert told["import"]["refused"] == ["module threaded started the thread 'sender'"]
+    assert told["import"]["bytes"] > 38 << 20
+    assert run("check", "--strict").exit_code == 1
+    assert "warning: [tasks] preload would be refused" in run("check").stderr
+
+
 def test_check_warns_of_a_queue_nobody_serves(run: Run, folder: Path) -> None:
     (folder / "config.toml").write_text(CONFIG.replace('["default", "mail"]', '["default"]'))
     result = run("check")
