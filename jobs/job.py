@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
@@ -33,7 +33,7 @@ FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 #: JSON readers that know only floats (jq, JavaScript) round a greater whole number.
 _EXACT_MAX = 2**53
-_JOB_IDS = frozenset({"id", "job"})
+_JOB_IDS = frozenset({"id", "job", "parent"})
 
 
 def json_id(number: int) -> int | str:
@@ -140,6 +140,16 @@ class Job(Generic[R_co]):
     """Not started any more after this moment."""
     deferred: str | None
     """Why it is scheduled: "retry", "snooze", "unknown" (task); None when it was asked for."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """What whoever enqueued it sent along, beside the arguments; empty where nobody did."""
+    parent: int | None = None
+    """The id of the job that enqueued it."""
+    company: int | None = None
+    """At most so many jobs run beside it, itself included, since it may have killed a worker; None: any."""
+    cpu_ms: int | None = None
+    """CPU time of its last run, None where it is not known."""
+    rss_bytes: int | None = None
+    """The most memory that the process of its last run held, None where it is not known."""
     created: bool = True
     """False when `enqueue` found this job under its unique key instead of making one."""
 
@@ -156,7 +166,7 @@ class Job(Generic[R_co]):
         told = {name: _json_value(name, getattr(self, name)) for name in self.__slots__}
         users = {
             name: _users_value(getattr(self, name))
-            for name in ("args", "kwargs", "result", "progress")
+            for name in ("args", "kwargs", "result", "progress", "headers")
         }
         return told | users
 
@@ -184,6 +194,14 @@ class Attempt:
     """Why the parent killed it, where it did."""
     started_at: datetime | None
     finished_at: datetime | None
+    stack: str | None = None
+    """Where it stood when its process was killed."""
+    said: str | None = None
+    """What it logged or printed last."""
+    cpu_ms: int | None = None
+    """CPU time of the run, None where it is not known."""
+    rss_bytes: int | None = None
+    """The most memory that its process held, None where it is not known."""
 
     def as_json(self) -> dict[str, Any]:
         """What `json.dumps` takes: times in ISO 8601, `owner` as a text."""
@@ -202,7 +220,7 @@ def _json_value(name: str, value: Any) -> Any:
     if name == "owner":
         return None if value is None else str(value)
     if name in _JOB_IDS:
-        return json_id(value)
+        return None if value is None else json_id(value)
     if isinstance(value, State):
         return value.value
     if isinstance(value, datetime):
@@ -234,6 +252,10 @@ class NewJob(NamedTuple):
     unique_key: str | None
     expires_in_ms: int | None
     """Counted from the moment the job is first due; None is never."""
+    headers: str | None = None
+    """What comes with it as the JSON of an object; None is nothing."""
+    parent: int | None = None
+    """The job that enqueues it."""
 
 
 class Claimed(NamedTuple):
@@ -257,3 +279,7 @@ class Claimed(NamedTuple):
     """Counted from the claim: not started any more after so long; None is never."""
     queue: str
     priority: int
+    headers: str | None = None
+    """The JSON of an object, None for nothing."""
+    company: int | None = None
+    """It may run among at most so many; None is any."""

@@ -8,11 +8,11 @@ bytes in between, so it holds only text and numbers, all bounded.
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jobvisor.jobs.excerpt import both_ends, clean
 from jobvisor.jobs.units import Duration, duration_ms
 
 ERROR_TYPE_MAX = 200  # characters
@@ -25,9 +25,6 @@ TRACEBACK_MAX = 16 * 1024  # bytes of UTF-8
 _FRAMES_MAX = 100
 # Exceptions chained in a loop for hours would take seconds to format.
 _CHAIN_MAX = 50
-
-# What no database column, terminal or log line should meet: NUL, other controls, lone surrogates.
-_UNCLEAN = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 VERB_CODES = {"succeed": 1, "retry": 2, "snooze": 3, "fail": 4, "release": 5, "cancel": 6}
 VERB_NAMES = {code: verb for verb, code in VERB_CODES.items()}
@@ -97,7 +94,7 @@ class Failure:
         return cls(
             _clean(_type_name(told), ERROR_TYPE_MAX),
             _clean(_worded(error, told), MESSAGE_MAX),
-            _cut_middle(_traceback(error)),
+            both_ends(_traceback(error), TRACEBACK_MAX),
         )
 
     @property
@@ -163,7 +160,7 @@ def _traceback(error: BaseException) -> str:
         return f"<the traceback cannot be formatted: {type(broken).__name__}>"
     if len(text) > 4 * TRACEBACK_MAX:  # a huge message is not cleaned in full, only to be cut
         text = f"{text[:TRACEBACK_MAX]}\n...\n{text[-2 * TRACEBACK_MAX :]}"
-    return _UNCLEAN.sub("\ufffd", text)
+    return clean(text)
 
 
 def _is_short_chain(error: BaseException) -> bool:
@@ -178,18 +175,7 @@ def _is_short_chain(error: BaseException) -> bool:
 def _clean(text: str, limit: int) -> str:
     if len(text) > limit:
         text = f"{text[: limit - 3]}..."
-    return _UNCLEAN.sub("\ufffd", text)
-
-
-def _cut_middle(text: str) -> str:
-    data = text.encode()
-    if len(data) <= TRACEBACK_MAX:
-        return text
-    # The end tells what happened, the beginning where it came from: three quarters and one, less
-    # the room for the note.
-    head, tail = TRACEBACK_MAX // 4, TRACEBACK_MAX * 3 // 4 - 64
-    note = f"\n... {len(data) - head - tail} bytes left out ...\n"
-    return data[:head].decode(errors="ignore") + note + data[-tail:].decode(errors="ignore")
+    return clean(text)
 
 
 class Outcome(NamedTuple):

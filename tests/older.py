@@ -1,8 +1,9 @@
-"""A SQLite file as the release before left it, and one whose migration takes as long as a test needs."""
+"""A database as an older release left it, and one whose migration takes as long as a test needs."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,11 @@ import sqlite_utils
 
 from jobvisor.jobs.store import schema
 
-#: The last migration removes this family, and counts to `steps` for it.
+#: The numbers of the schema of 0.2.0, and of 0.3.0.
+SCHEMA_0_2 = {"sqlite": 2, "postgres": 1}
+SCHEMA_0_3 = {"sqlite": 3, "postgres": 2}
+
+#: The migration to 0.3.0 removes this family, and counts to `steps` for it.
 SLOW = """
 CREATE TABLE counted (number INTEGER);
 CREATE VIEW counting AS
@@ -26,18 +31,19 @@ INSERT INTO families VALUES (1, 'theirs', 'h', 'b', 1, -1, 1, 'v', 's', 1, 1, 1,
 """
 
 
-def scripts(dialect: str) -> dict[str, str]:
-    """The migrations of the release before, by name."""
+def scripts(dialect: str, numbers: Mapping[str, int]) -> dict[str, str]:
+    """The migrations of an older release, by name."""
     folder = resources.files("jobvisor.jobs.store").joinpath("migrations", dialect)
     files = sorted((each for each in folder.iterdir()), key=lambda each: each.name)
-    return {each.name.removesuffix(".sql"): each.read_text("utf-8") for each in files[:-1]}
+    known = files[: numbers[dialect]]
+    return {each.name.removesuffix(".sql"): each.read_text("utf-8") for each in known}
 
 
-def make_old(path: Path, rows: str = "") -> None:
-    """Make the file, then run this SQL in it."""
+def make_old(path: Path, rows: str = "", *, numbers: Mapping[str, int] = SCHEMA_0_2) -> None:
+    """Make a SQLite file of an older release, then run this SQL in it."""
     with closing(sqlite3.connect(path)) as connection:
         migrations = sqlite_utils.Migrations("jobvisor")
-        for name, script in scripts("sqlite").items():
+        for name, script in scripts("sqlite", numbers).items():
             migrations(name=name)(schema._migration(script))
         migrations.apply(sqlite_utils.Database(connection))
         connection.executescript(rows)

@@ -58,6 +58,11 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "result": JSON,
     "error": TEXTS,
     "progress": JSON,
+    "headers": (*JSON, '{"trace": "\\ud800"}', '{"trace": 1e999}', '{"trace": {"deep": null}}'),
+    "parent": NUMBERS,
+    "company": NUMBERS,
+    "cpu_ms": NUMBERS,
+    "rss_bytes": NUMBERS,
 }
 STATES = ("pending", "scheduled", "running", "blocked", "failed", "succeeded")
 

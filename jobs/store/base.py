@@ -32,6 +32,12 @@ class Record(NamedTuple):
     body: bytes
     progress: str | None = None
     """How far the job last said that it had come (JSON); None leaves what the row has."""
+    cpu_ms: int | None = None
+    """CPU time of the run, None where it was not read."""
+    rss_bytes: int | None = None
+    """The most memory that its process held in it, None where that was not read."""
+    said: str | None = None
+    """What an unsuccessful run logged or printed last."""
 
 
 class Life(NamedTuple):
@@ -108,6 +114,7 @@ class Held(NamedTuple):
     claim: int
     timeout_ms: int
     memory_bytes: int
+    company: int | None = None
 
 
 class AttemptRow(NamedTuple):
@@ -127,12 +134,16 @@ class AttemptRow(NamedTuple):
     verdict: str | None
     started_at: int | None
     finished_at: int
+    stack: str | None = None
+    said: str | None = None
+    cpu_ms: int | None = None
+    rss_bytes: int | None = None
 
 
 class JobRow(NamedTuple):
     """One job as it is stored, to be moved to another database: every column, and its history.
 
-    Moments are UTC milliseconds; arguments, result, policy and progress are their stored text.
+    Moments are UTC milliseconds; arguments, result, policy, progress and headers are their stored text.
     """
 
     id: int
@@ -163,6 +174,11 @@ class JobRow(NamedTuple):
     result: str | None
     error: str | None
     progress: str | None
+    headers: str | None = None
+    parent: int | None = None
+    company: int | None = None
+    cpu_ms: int | None = None
+    rss_bytes: int | None = None
     attempts: tuple[AttemptRow, ...] = ()
     """Oldest first."""
 
@@ -198,6 +214,14 @@ class Death(NamedTuple):
     exit_code: int | None = None
     signal: str | None = None
     verdict: str | None = None
+    stack: str | None = None
+    """Where the job stood when its process was ended."""
+    said: str | None = None
+    """What it logged or printed last."""
+    cpu_ms: int | None = None
+    rss_bytes: int | None = None
+    company: int | None = None
+    """From now on the job runs among at most so many; None leaves what its row says."""
 
 
 class Applied(NamedTuple):

@@ -13,7 +13,7 @@ from jobvisor.jobs.job import NewJob
 #: In the order of the columns that the statement `copy` names, after the id.
 _COLUMNS = attrgetter(
     "task", "args", "kwargs", "queue", "priority", "attempts_max", "policy", "timeout_ms",
-    "memory_bytes",
+    "memory_bytes", "headers", "parent",
 )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ class Inserts(ServerStore):
         values = (
             number, job.task, job.args, job.kwargs, job.queue, job.priority, state, run_at,
             job.attempts_max, job.policy, job.timeout_ms, job.memory_bytes, job.unique_key, expires_at,
-            created_at,
+            job.headers, job.parent, created_at,
         )  # fmt: skip
         return new_job_of(number, values, self.payload)
 

@@ -33,13 +33,13 @@ def new_rows(rows: Iterable[tuple[int | None, NewJob]], now: int) -> list[Any]:
     for number, job in rows:
         (
             task, args, kwargs, queue, priority, run_at, run_in, attempts_max, policy, timeout_ms,
-            memory_bytes, unique_key, expires_in,
+            memory_bytes, unique_key, expires_in, headers, parent,
         ) = job  # fmt: skip
         due = (now if run_at is None else run_at) + run_in
         found += (
             number, task, args, kwargs, queue, priority, "scheduled" if due > now else "pending",
             due, attempts_max, policy, timeout_ms, memory_bytes, unique_key,
-            None if expires_in is None else due + expires_in, now,
+            None if expires_in is None else due + expires_in, headers, parent, now,
         )  # fmt: skip
     return found
 
@@ -51,5 +51,6 @@ def ended_rows(records: Iterable[Record], now: int) -> list[Any]:
         result = record.body.decode("utf-8") if record.body else None
         found += (
             record.job, record.owner, record.claim, result, record.age_ms, record.duration_ms,
+            record.cpu_ms, record.rss_bytes,
         )  # fmt: skip
     return found

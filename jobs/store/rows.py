@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
+from jobvisor.jobs.headers import decode_headers
 from jobvisor.jobs.job import Attempt, Claimed, Job, State
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight
@@ -71,6 +72,11 @@ def job_of(columns: Row, payload: Payload) -> Job:
         finished_at=_moment_or_none(row.finished_at),
         expires_at=_moment_or_none(row.expires_at),
         deferred=row.deferred,
+        headers=_headers(row.headers),
+        parent=row.parent,
+        company=row.company,
+        cpu_ms=row.cpu_ms,
+        rss_bytes=row.rss_bytes,
     )
 
 
@@ -78,7 +84,7 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
     """A job as it was just stored, from the values that `new_rows` gave of it."""
     (
         _number, task, args, kwargs, queue, priority, state, run_at, attempts_max, _policy, timeout_ms,
-        memory_bytes, unique_key, expires_at, created_at,
+        memory_bytes, unique_key, expires_at, headers, parent, created_at,
     ) = values  # fmt: skip
     created = _moment(created_at)
     return Job(
@@ -108,6 +114,11 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
         finished_at=None,
         expires_at=_moment_or_none(expires_at),
         deferred=None,
+        headers=_headers(headers),
+        parent=parent,
+        company=None,
+        cpu_ms=None,
+        rss_bytes=None,
     )
 
 
@@ -149,6 +160,14 @@ def _progress(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) else None
+
+
+def _headers(text: str | None) -> dict[str, Any]:
+    """A stranger may have written anything there, too: it says so in its place."""
+    try:
+        return decode_headers(text)
+    except PayloadError as error:
+        return {"$unreadable": str(error)}
 
 
 def attempt_of(columns: Row) -> Attempt:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+from jobvisor.jobs.excerpt import first_part, last_part
 from jobvisor.jobs.job import State
 from jobvisor.jobs.outcome import VERB_CODES, VERB_NAMES, Failure, Outcome
 from jobvisor.jobs.store.base import (
@@ -26,6 +27,11 @@ from jobvisor.jobs.store.rows import Changed, Row
 
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
 VANISHED_AT_ONCE = 500  # rows of a lost owner in one transaction
+
+STACK_MAX = 8 * 1024  # bytes of UTF-8, as the table has it
+SAID_MAX = 16 * 1024
+CPU_MS_MAX = 10**12
+RSS_BYTES_MAX = 2**62
 
 HISTORY_MAX = 100  # runs of one job that are kept; some more between two looks
 TRIMMED_EVERY = 10
@@ -94,7 +100,7 @@ class Settlement(Refusals):
     def _settled(self, record: Record, life: Life, outcome: Outcome, row: Changed) -> None:
         """After a record other than a success changed its row: the history, and who wants to know."""
         if outcome.verb in ("retry", "fail", "cancel"):
-            death = Death(outcome.kind, "", life.host, life.pid)
+            death = _death_of(record, outcome.kind, "", life)
             told = failure_fields(outcome.failure)
             self._add_attempt(record.attempt, _fence(record), death, _times(record), told)
         failure = outcome.failure
@@ -109,9 +115,11 @@ class Settlement(Refusals):
 
     def _fail_refused(self, record: Record, life: Life, reason: str) -> bool:
         fence, times = _fence(record), _times(record)
-        rows = self._rows("fail", {**fence, **times, "error": reason})
+        rows = self._rows(
+            "fail", {**fence, **times, **_cost(record), "company": None, "error": reason}
+        )
         if rows:
-            death = Death("refused", reason, life.host, life.pid)
+            death = _death_of(record, "refused", reason, life)
             self._add_attempt(record.attempt, fence, death, times, {"message": reason})
             self._moved("fail", record.job, Changed._make(rows[0]), error=reason, kind="refused")
         return bool(rows)
@@ -151,7 +159,13 @@ class Settlement(Refusals):
 
     def rescue(self, job: int, owner: int, held: Held, death: Death, delay_ms: int | None) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
-        parameters = {**UNWITNESSED, "error": death.text, "delay": delay_ms}
+        parameters = {
+            **UNWITNESSED,
+            **_cost(death),
+            "company": _company(death, held),
+            "error": death.text,
+            "delay": delay_ms,
+        }
         with self.transaction():
             name = "fail" if delay_ms is None else "retry"
             if rows := self._each(name, parameters, [fence]):
@@ -161,7 +175,7 @@ class Settlement(Refusals):
     def give_back(self, job: int, owner: int, held: Held, death: Death) -> None:
         fence = {"job": job, "owner": owner, "claim": held.claim}
         with self.transaction():
-            if rows := self._each("release", {}, [fence]):
+            if rows := self._each("release", {"company": _company(death, held)}, [fence]):
                 self._add_attempt(held.attempt, fence, death, UNWITNESSED, {"message": death.text})
                 self._moved(
                     "release", job, Changed._make(rows[0][1]), error=death.text, kind=death.outcome
@@ -215,7 +229,7 @@ class Settlement(Refusals):
             and (rest.claims is None or claim in rest.claims)
             and (rest.up_to is None or claim <= rest.up_to)
         ]
-        return [(job, *told) for job, told in self._each("release", {}, fences)]
+        return [(job, *told) for job, told in self._each("release", {"company": None}, fences)]
 
     def give_back_all(self, owner: int, runs: Sequence[tuple[int, int, Death]]) -> list[int]:
         deaths = {(job, claim): death for job, claim, death in runs}
@@ -304,6 +318,8 @@ def settling(record: Record) -> tuple[str, dict[str, Any], Outcome]:
     parameters = {
         **_fence(record),
         **_times(record),
+        **_cost(record),
+        "company": None,  # an outcome of its own clears it of all suspicion
         "delay": record.delay_ms,
         "deferred": outcome.deferred,
         "error": _summary(outcome.failure),
@@ -335,7 +351,38 @@ def _success(record: Record) -> dict[str, Any]:
         "result": record.body.decode("utf-8") if record.body else None,
         "age": record.age_ms,
         "duration": record.duration_ms,
+        **_cost(record),
     }
+
+
+def _death_of(record: Record, outcome: str, text: str, life: Life) -> Death:
+    """The end of a run that told of it itself, as the history has it."""
+    return Death(
+        outcome,
+        text,
+        life.host,
+        life.pid,
+        said=record.said,
+        cpu_ms=record.cpu_ms,
+        rss_bytes=record.rss_bytes,
+    )
+
+
+def _cost(told: Record | Death) -> dict[str, int | None]:
+    """What a run cost, within what the columns take: no row is lost for a wrong number."""
+    return {
+        "cpu_ms": _within(told.cpu_ms, CPU_MS_MAX),
+        "rss_bytes": _within(told.rss_bytes, RSS_BYTES_MAX),
+    }
+
+
+def _within(value: int | None, most: int) -> int | None:
+    return None if value is None else min(max(value, 0), most)
+
+
+def _company(death: Death, held: Held) -> int | None:
+    """The smaller one counts: a job may have been in two that died."""
+    return min((each for each in (death.company, held.company) if each), default=None)
 
 
 def _attempt(
@@ -360,4 +407,7 @@ def _attempt(
         "exit_code": death.exit_code,
         "signal": death.signal,
         "verdict": death.verdict,
+        "stack": None if death.stack is None else first_part(death.stack, STACK_MAX),
+        "said": None if death.said is None else last_part(death.said, SAID_MAX),
+        **_cost(death),
     }

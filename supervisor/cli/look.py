@@ -31,6 +31,11 @@ ARGUMENTS_MAX = 60
 """Letters of the arguments that a list shows; `show` and --json have all of them."""
 
 
+_SHOWN_OF_ATTEMPT = (
+    "started_at", "finished_at", "host", "pid", "exit_code", "signal", "verdict", "cpu_ms", "rss_bytes",
+)  # fmt: skip
+
+
 @click.command(
     "list",
     epilog=examples(
@@ -75,7 +80,7 @@ def show(config: str | None, job_id: int, as_json: bool) -> None:
         print_json(job.as_json() | {"attempts": [attempt.as_json() for attempt in attempts]})
         return
     for name, value in job.as_json().items():
-        if value not in (None, False) and name != "created":
+        if value not in (None, False) and name != "created" and (value or name != "headers"):
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             click.echo(f"{name + ':':<18}{plain(shown)}")
     for attempt in attempts:
@@ -132,10 +137,15 @@ def _readable(value: Any) -> str:
 def _print_attempt(attempt: Attempt) -> None:
     told = attempt.as_json()
     click.echo(f"\nattempt {attempt.attempt}: {attempt.outcome}")
-    for name in ("started_at", "finished_at", "host", "pid", "exit_code", "signal", "verdict"):
+    for name in _SHOWN_OF_ATTEMPT:
         if told[name] is not None:
             click.echo(f"  {name + ':':<16}{plain(str(told[name]))}")
     if attempt.message or attempt.error_type:
         click.echo(f"  {plain(attempt.error_type or 'error')}: {plain(attempt.message or '')}")
     for line in (attempt.traceback or "").splitlines():
         click.echo(f"  {plain(line)}")
+    for title, text in (("where it stood", attempt.stack), ("what it said last", attempt.said)):
+        if text:
+            click.echo(f"  {title}:")
+            for line in text.splitlines():
+                click.echo(f"    {plain(line)}")

@@ -31,8 +31,11 @@ from jobvisor.supervisor.cli.site import find_site
 
 __all__ = ["export_jobs", "import_jobs"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the lines. Another set of keys, or another meaning of one, is another format."""
+
+FORMATS = (1, FORMAT)
+"""Those that are read: 1 is that of 0.3.0, which had fewer keys."""
 
 LINE_BYTES_MAX = 256 << 20
 """The largest arguments and result with 10,000 tracebacks; what is longer is no line of ours."""
@@ -206,13 +209,14 @@ def _read(file: BinaryIO, name: str) -> Iterator[JobRow]:
     """The jobs of an export, each as it is found to be one; InvalidOption names the line."""
     number = count = last = 0
     ended = False
+    kinds = _KINDS[FORMAT]
     for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX + 1), b""), 1):
         place = f"{name} line {number}"
         if ended:
             raise InvalidOption(f"{place} comes after the end of the export; remove what follows")
         found = _parsed(line, place)
         if number == 1:
-            _check_header(found, name)
+            kinds = _KINDS[_check_header(found, name)]
         elif found.keys() == {"jobs"}:
             if found["jobs"] != count:
                 raise InvalidOption(
@@ -221,7 +225,7 @@ def _read(file: BinaryIO, name: str) -> Iterator[JobRow]:
                 )
             ended = True
         else:
-            row = _row(found, place)
+            row = _row(found, kinds, place)
             if row.id <= last:
                 raise InvalidOption(f"{place}: id={row.id} must be greater than {last} before it")
             last = row.id
@@ -250,26 +254,28 @@ def _parsed(line: bytes, place: str) -> dict[str, Any]:
     return found
 
 
-def _check_header(found: Mapping[str, Any], name: str) -> None:
+def _check_header(found: Mapping[str, Any], name: str) -> int:
+    """The format of the lines that follow."""
     written_by, number = found.get("jobvisor"), found.get("format")
     if not isinstance(written_by, str) or type(number) is not int:
         raise InvalidOption(f"{name} is no export of jobvisor: its first line does not say so")
-    if number != FORMAT:
+    if number not in FORMATS:
         raise InvalidOption(
             f"{name} was written by jobvisor {written_by[:40]} in format {number}, and this is "
-            f"{__version__}, which reads format {FORMAT}; install a newer jobvisor"
+            f"{__version__}, which reads format {FORMAT} and older; install a newer jobvisor"
         )
     _check(found, _HEADER, f"{name} line 1")
+    return number
 
 
-def _row(found: dict[str, Any], place: str) -> JobRow:
-    _check(found, _JOB, place)
+def _row(found: dict[str, Any], kinds: _Kinds, place: str) -> JobRow:
+    _check(found, kinds.job, place)
     runs = []
     for index, run in enumerate(found["attempts"]):
         below = f"{place}: attempts[{index}]"
         if not isinstance(run, dict):
             raise InvalidOption(f"{below} is {shown(run)}, and no JSON object")
-        _check(run, _ATTEMPT, below)
+        _check(run, kinds.attempt, below)
         runs.append(AttemptRow(**run))
     return JobRow(**{**found, "attempts": tuple(runs)})
 
@@ -323,7 +329,7 @@ _HEADER = {
     "exported_at": _NAME,
     "all": _FLAG,
 }
-_JOB = {
+_JOB_1 = {
     "id": _POSITIVE,
     "task": _NAME,
     "args": _TEXT,
@@ -354,7 +360,7 @@ _JOB = {
     "progress": _TEXT.or_null(),
     "attempts": _LIST,
 }
-_ATTEMPT = {
+_ATTEMPT_1 = {
     "attempt": _ANY,
     "owner": _ANY,
     "claim": _ANY,
@@ -370,3 +376,21 @@ _ATTEMPT = {
     "started_at": _MOMENT.or_null(),
     "finished_at": _MOMENT,
 }
+_COST = {"cpu_ms": _COUNT.or_null(), "rss_bytes": _COUNT.or_null()}
+_JOB = _JOB_1 | {
+    "headers": _TEXT.or_null(),
+    "parent": _POSITIVE.or_null(),
+    "company": _POSITIVE.or_null(),
+    **_COST,
+}
+_ATTEMPT = _ATTEMPT_1 | {"stack": _TEXT.or_null(), "said": _TEXT.or_null(), **_COST}
+
+
+class _Kinds(NamedTuple):
+    """What the keys of a job and of its attempts are in one format."""
+
+    job: Mapping[str, _Kind]
+    attempt: Mapping[str, _Kind]
+
+
+_KINDS = {1: _Kinds(_JOB_1, _ATTEMPT_1), FORMAT: _Kinds(_JOB, _ATTEMPT)}

@@ -62,7 +62,8 @@ def row(number: int = 1, **values: Any) -> JobRow:
     """A pending job as it is exported."""
     made = JobRow(
         number, "app:f", "[]", "{}", "default", 0, "pending", START_MS, 0, 4, 0, 0, None, 0, 0,
-        None, None, None, 0, None, None, START_MS, None, None, None, None, None, None,
+        None, None, None, 0, None, None, START_MS, None, None, None, None, None, None, '{"a": 1}', 3,
+        2, 1_234, 1 << 30,
     )  # fmt: skip
     return made._replace(**values)
 
@@ -71,7 +72,7 @@ def run(**values: Any) -> AttemptRow:
     """One run of a job's history as it is exported."""
     made = AttemptRow(
         1, 7, 1, "error", "ValueError", "broken", "Traceback ...", "here", 42, None, None, None,
-        START_MS - 20, START_MS,
+        START_MS - 20, START_MS, "at line 7", "hello", 1_234, 1 << 30,
     )  # fmt: skip
     return made._replace(**values)
 
@@ -381,10 +382,12 @@ _long = st.integers(-(2**63), 2**63 - 1)
 _moment = st.integers(-62_135_596_800_000, 253_402_300_799_999) | st.integers(
     START_MS, START_MS + 10
 )
+_COST = (st.none() | st.integers(0, 10**12), st.none() | st.integers(0, 2**62))
 
 _RUN = st.builds(
     AttemptRow, _count, _long, _long, _text, *[st.none() | _text] * 4, st.none() | _long,
     st.none() | _count, st.none() | _text, st.none() | _text, st.none() | _moment, _moment,
+    *[st.none() | _text] * 2, *_COST,
 )  # fmt: skip
 _ROW = st.builds(
     JobRow, st.just(0), _text.filter(bool), _json, _json, _text.filter(lambda t: t not in ("", "*")),
@@ -393,6 +396,8 @@ _ROW = st.builds(
     st.integers(0, 2**63 - 1), st.none() | _text, st.none() | _moment, st.none() | _text,
     st.integers(0, 1), st.none() | _long, st.none() | _long, _moment, *[st.none() | _moment] * 3,
     st.none() | _json, st.none() | _text, st.none() | _json,
+    st.none() | _json.filter(lambda text: text.startswith("{")), st.none() | st.integers(1, 2**62),
+    st.none() | st.integers(1, 32_767), *_COST,
     st.lists(_RUN, max_size=3, unique_by=lambda run: (run.owner, run.claim)).map(tuple),
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from jobvisor.jobs.errors import JobsError, RowRefused
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store, postgres, schema, tables
 from jobvisor.jobs.store.base import Death
-from tests.older import SLOW, make_old, scripts
+from tests.older import SCHEMA_0_2, SLOW, make_old, scripts
 from tests.postgres import Stranger, shared
 from tests.store.database import Database, PostgresDatabase
 from tests.store.making import GONE, STOPPED, claim, enqueue, life, new, record
@@ -194,7 +194,7 @@ def test_a_running_row_without_an_owner_is_rescued(database: Database, store: St
     assert store.ownerless(30_000) == []
 
 
-# -- a table of the release before, in which such rows stood already
+# -- a table of 0.2.0, in which such rows stood already
 
 BEFORE = """
 INSERT INTO jobs (task, attempt, claims, losses) VALUES ('app:f', {most}, {most}, {least});
@@ -220,7 +220,7 @@ def old_postgres(url: str) -> Store:
     assert isinstance(store, postgres.PostgresStore)
     with psycopg.connect(url, autocommit=True) as server:
         server.execute("CREATE SCHEMA jobvisor")
-        for script in scripts("postgres").values():
+        for script in scripts("postgres", SCHEMA_0_2).values():
             server.execute(store._worded(script).encode())
         server.execute("SET search_path = jobvisor")
         times = {"late": "'infinity'", "early": "'-infinity'"}
@@ -230,7 +230,7 @@ def old_postgres(url: str) -> Store:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def before(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A store on a database of the release before, with the worst rows it let in."""
+    """A store on a database of 0.2.0, with the worst rows it let in."""
     if request.param == "sqlite":
         with closing(old_sqlite(tmp_path / "jobs.db")) as store:
             yield store
@@ -243,7 +243,7 @@ def before(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def test_a_migration_brings_the_worst_rows_within_bounds(before: Store) -> None:
     newest = schema.SCHEMA if before.one_machine else tables.SCHEMA
-    assert before.migrate() == (newest - 1, newest)
+    assert before.migrate() == (SCHEMA_0_2["sqlite" if before.one_machine else "postgres"], newest)
     seen = before.find()
     assert len(seen) == 6
     assert all(job.id > 0 and 0 <= job.attempt <= 1_000_000_000 for job in seen)
@@ -260,7 +260,7 @@ def test_a_migration_that_takes_long_shows_again_and_again_that_it_goes_on(tmp_p
     signs: list[None] = []
     with closing(open_store(f"sqlite:///{tmp_path}/jobs.db")) as store:
         store.on_migrate = lambda: signs.append(None)
-        assert store.migrate() == (schema.SCHEMA - 1, schema.SCHEMA)
+        assert store.migrate() == (SCHEMA_0_2["sqlite"], schema.SCHEMA)
         assert signs
         signs.clear()
         store.counts()
@@ -279,7 +279,7 @@ def test_a_migration_lets_a_turn_that_has_begun_end_first() -> None:
                 worker.sql(left.pop())
 
         store.on_wait = go_on
-        assert store.migrate() == (tables.SCHEMA - 1, tables.SCHEMA)
+        assert store.migrate() == (SCHEMA_0_2["postgres"], tables.SCHEMA)
         assert left == []
     finally:
         worker.close()

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.store.schema import SCHEMA
-from tests.older import SLOW, make_old
+from tests.older import SCHEMA_0_2, SLOW, make_old
 from tests.system.harness import MARK, Build, House, alive, open_files, traced
 from tests.waiting import eventually
 
@@ -331,7 +330,7 @@ def test_a_family_that_migrates_stops_when_it_is_asked_to(build: Build) -> None:
     family.terminate()
     assert family.wait(20) == 0
     (number,) = house.query("PRAGMA user_version")[0]
-    assert number == SCHEMA - 1
+    assert number == SCHEMA_0_2["sqlite"]
 
 
 def test_a_database_that_cannot_be_opened_ends_the_first_start_with_69(build: Build) -> None:

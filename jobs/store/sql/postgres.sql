@@ -10,28 +10,30 @@
 id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt, attempts_max,
 claims, losses, policy::text, timeout_ms, memory_bytes, unique_key, {schema}.ms(expires_at), deferred,
 cancel_requested, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
-{schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text
+{schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text, headers::text, parent,
+company, cpu_ms, rss_bytes
 
 -- fragment: job_columns
 -- The same columns, to be written.
 id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
-created_at, claimed_at, started_at, finished_at, result, error, progress
+created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
+cpu_ms, rss_bytes
 
 -- fragment: attempt
 -- The whole row of an attempt, as AttemptRow names it.
 job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
-verdict, {schema}.ms(started_at), {schema}.ms(finished_at)
+verdict, {schema}.ms(started_at), {schema}.ms(finished_at), stack, said, cpu_ms, rss_bytes
 
 -- fragment: attempt_columns
 -- The same columns, to be written.
 job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
-verdict, started_at, finished_at
+verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms, memory_bytes,
-{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority
+{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
@@ -47,11 +49,11 @@ state, task, queue, attempt, attempts_max
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, created_at)
 SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
     CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
     due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
-    due + %(expires_in_ms)s::bigint * interval '1 ms', {schema}.clock()
+    due + %(expires_in_ms)s::bigint * interval '1 ms', %(headers)s::json, %(parent)s::bigint, {schema}.clock()
 FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
@@ -146,7 +148,8 @@ GROUP BY task ORDER BY task LIMIT %(limit)s;
 -- A run that returned.
 UPDATE {schema}.jobs SET state = 'succeeded', result = %(result)s::json, error = NULL,
     started_at = {schema}.clock() - (%(age)s + %(duration)s) * interval '1 ms',
-    finished_at = {schema}.clock() - %(age)s * interval '1 ms'
+    finished_at = {schema}.clock() - %(age)s * interval '1 ms',
+    company = NULL, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
 
 -- name: succeed_and_forget
@@ -164,7 +167,8 @@ UPDATE {schema}.jobs SET
     started_at = coalesce(
         {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
     finished_at = CASE WHEN cancel_requested = 1
-        THEN {schema}.clock() - %(age)s * interval '1 ms' END
+        THEN {schema}.clock() - %(age)s * interval '1 ms' END,
+    company = %(company)s::smallint, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 RETURNING {told};
 
@@ -176,7 +180,8 @@ UPDATE {schema}.jobs SET
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = %(deferred)s,
     attempt = greatest(attempt - 1, 0), error = coalesce(%(error)s, error), started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1
-        THEN {schema}.clock() - %(age)s * interval '1 ms' END
+        THEN {schema}.clock() - %(age)s * interval '1 ms' END,
+    company = %(company)s::smallint, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 RETURNING {told};
 
@@ -186,7 +191,8 @@ UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
     error = %(error)s,
     started_at = coalesce(
         {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
-    finished_at = {schema}.clock() - %(age)s * interval '1 ms'
+    finished_at = {schema}.clock() - %(age)s * interval '1 ms',
+    company = %(company)s::smallint, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 RETURNING {told};
 
@@ -195,7 +201,8 @@ RETURNING {told};
 UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = greatest(attempt - 1, 0), run_at = least(run_at, {schema}.clock()),
     started_at = NULL,
-    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
+    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END,
+    company = coalesce(%(company)s::smallint, company)
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 RETURNING {told};
 
@@ -249,7 +256,8 @@ RETURNING id, coalesce(claim, 0), {told};
 UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s,
     started_at = coalesce(
         {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
-    finished_at = {schema}.clock() - %(age)s * interval '1 ms'
+    finished_at = {schema}.clock() - %(age)s * interval '1 ms',
+    company = %(company)s::smallint, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 RETURNING {told};
 
@@ -280,7 +288,7 @@ UPDATE {schema}.jobs SET cancel_requested = 1 WHERE id = %(job)s AND state = 'ru
 UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {schema}.clock(),
     deferred = NULL, cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
-    progress = NULL
+    progress = NULL, cpu_ms = NULL, rss_bytes = NULL
 WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING {told};
 
@@ -305,7 +313,8 @@ VALUES (%(job)s, %(attempt)s, %(owner)s, %(claim)s, %(outcome)s, %(error_type)s,
     %(traceback)s, %(host)s, %(pid)s, %(exit_code)s, %(signal)s, %(verdict)s,
     coalesce({schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms',
         (SELECT claimed_at FROM {schema}.jobs WHERE id = %(job)s)),
-    {schema}.clock() - %(age)s * interval '1 ms')
+    {schema}.clock() - %(age)s * interval '1 ms', %(stack)s, %(said)s, %(cpu_ms)s::bigint,
+    %(rss_bytes)s::bigint)
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
 -- name: trim_attempts
@@ -330,7 +339,7 @@ SELECT state, owner, claim FROM {schema}.jobs WHERE id = %(job)s;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy::text, claim, timeout_ms, memory_bytes
+SELECT attempt, attempts_max, policy::text, claim, timeout_ms, memory_bytes, company
 FROM {schema}.jobs
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
 
@@ -544,7 +553,8 @@ SELECT id, task, args::json, kwargs::json, queue, priority, state, {schema}.mome
     attempts_max, claims, losses, policy::json, timeout_ms, memory_bytes, unique_key,
     {schema}.moment(expires_at), deferred, cancel_requested, owner, claim,
     {schema}.moment(created_at), {schema}.moment(claimed_at), {schema}.moment(started_at),
-    {schema}.moment(finished_at), result::json, error, progress::json
+    {schema}.moment(finished_at), result::json, error, progress::json, headers::json, parent, company, cpu_ms,
+    rss_bytes
 FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
     %(priority)s::bigint[], %(state)s::text[], %(run_at)s::bigint[], %(attempt)s::bigint[],
     %(attempts_max)s::bigint[], %(claims)s::bigint[], %(losses)s::bigint[], %(policy)s::text[],
@@ -552,18 +562,20 @@ FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::te
     %(expires_at)s::bigint[], %(deferred)s::text[], %(cancel_requested)s::bigint[],
     %(owner)s::bigint[], %(claim)s::bigint[], %(created_at)s::bigint[], %(claimed_at)s::bigint[],
     %(started_at)s::bigint[], %(finished_at)s::bigint[], %(result)s::text[], %(error)s::text[],
-    %(progress)s::text[])
+    %(progress)s::text[], %(headers)s::text[], %(parent)s::bigint[], %(company)s::bigint[],
+    %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[])
     AS told ({job_columns});
 
 -- name: import_attempt
 -- The history of imported rows, any number of runs in one statement, in the order of the arrays.
 INSERT INTO {schema}.attempts ({attempt_columns})
 SELECT job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
-    verdict, {schema}.moment(started_at), {schema}.moment(finished_at)
+    verdict, {schema}.moment(started_at), {schema}.moment(finished_at), stack, said, cpu_ms, rss_bytes
 FROM unnest(%(job)s::bigint[], %(attempt)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[],
     %(outcome)s::text[], %(error_type)s::text[], %(message)s::text[], %(traceback)s::text[],
     %(host)s::text[], %(pid)s::bigint[], %(exit_code)s::bigint[], %(signal)s::text[],
-    %(verdict)s::text[], %(started_at)s::bigint[], %(finished_at)s::bigint[])
+    %(verdict)s::text[], %(started_at)s::bigint[], %(finished_at)s::bigint[], %(stack)s::text[],
+    %(said)s::text[], %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[])
     WITH ORDINALITY AS told ({attempt_columns}, place)
 ORDER BY place;
 
@@ -664,9 +676,11 @@ SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING
 -- matches: the planner takes the one of running rows for empty, and would read all of it for each row.
 UPDATE {schema}.jobs SET state = 'succeeded', result = told.result::json, error = NULL,
     started_at = {schema}.clock() - (told.age + told.duration) * interval '1 ms',
-    finished_at = {schema}.clock() - told.age * interval '1 ms'
+    finished_at = {schema}.clock() - told.age * interval '1 ms',
+    company = NULL, cpu_ms = told.cpu_ms, rss_bytes = told.rss_bytes
 FROM unnest(%(job)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[], %(result)s::text[],
-    %(age)s::bigint[], %(duration)s::bigint[]) AS told (job, owner, claim, result, age, duration)
+    %(age)s::bigint[], %(duration)s::bigint[], %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[])
+    AS told (job, owner, claim, result, age, duration, cpu_ms, rss_bytes)
 WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.owner
     AND jobs.claim = told.claim;
 
@@ -683,13 +697,14 @@ INSERT INTO {schema}.attempts ({attempt_columns})
 SELECT told.job, told.attempt, told.owner, told.claim, outcome, error_type, message, traceback, host, pid,
     exit_code, signal, verdict,
     coalesce({schema}.clock() - (age + duration) * interval '1 ms', jobs.claimed_at),
-    {schema}.clock() - age * interval '1 ms'
+    {schema}.clock() - age * interval '1 ms', stack, said, told.cpu_ms, told.rss_bytes
 FROM unnest(%(job)s::bigint[], %(attempt)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[],
     %(outcome)s::text[], %(error_type)s::text[], %(message)s::text[], %(traceback)s::text[],
     %(host)s::text[], %(pid)s::bigint[], %(exit_code)s::bigint[], %(signal)s::text[],
-    %(verdict)s::text[], %(age)s::bigint[], %(duration)s::bigint[])
+    %(verdict)s::text[], %(age)s::bigint[], %(duration)s::bigint[], %(stack)s::text[], %(said)s::text[],
+    %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[])
     WITH ORDINALITY AS told (job, attempt, owner, claim, outcome, error_type, message, traceback, host,
-        pid, exit_code, signal, verdict, age, duration, place)
+        pid, exit_code, signal, verdict, age, duration, stack, said, cpu_ms, rss_bytes, place)
 LEFT JOIN {schema}.jobs ON jobs.id = told.job
 ORDER BY place
 ON CONFLICT (job, owner, claim) DO NOTHING;
@@ -711,17 +726,19 @@ FROM generate_series(1, %(count)s::bigint);
 
 -- name: copy
 -- Many ordinary new jobs under reserved ids; the defaults of the table say the rest.
-COPY {schema}.jobs (id, task, args, kwargs, queue, priority, attempts_max, policy, timeout_ms, memory_bytes)
+COPY {schema}.jobs (id, task, args, kwargs, queue, priority, attempts_max, policy, timeout_ms, memory_bytes,
+    headers, parent)
 FROM STDIN;
 
 -- name: enqueue_alone
 -- A new job by a statement that commits by itself; what its client does not know comes back.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, unique_key, expires_at, nonce, created_at)
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, nonce, created_at)
 SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
     CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
     due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
-    due + %(expires_in_ms)s::bigint * interval '1 ms', %(nonce)s, {schema}.clock()
+    due + %(expires_in_ms)s::bigint * interval '1 ms', %(headers)s::json, %(parent)s::bigint, %(nonce)s,
+    {schema}.clock()
 FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
@@ -732,9 +749,9 @@ RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), {schema}.ms(e
 -- The same of a job without a key, a time or an end: without ON CONFLICT, which inserts provisionally and
 -- writes a second record to the server's log to confirm it. The defaults of the table say the rest.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, attempts_max, policy, timeout_ms,
-    memory_bytes, nonce)
+    memory_bytes, headers, parent, nonce)
 VALUES (%(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s, %(attempts_max)s,
-    %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(nonce)s)
+    %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(headers)s::json, %(parent)s::bigint, %(nonce)s)
 RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), NULL;
 
 -- name: enqueued_alone
@@ -745,17 +762,18 @@ WHERE nonce = %(nonce)s LIMIT 1;
 -- name: enqueue_many
 -- Many new jobs under reserved ids; the ids that come back are those whose unique key was free.
 INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, created_at)
 SELECT id, task, args::json, kwargs::json, queue, priority,
     CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
     due, attempts_max, policy::json, timeout_ms, memory_bytes, unique_key,
-    due + expires_in_ms * interval '1 ms', {schema}.clock()
+    due + expires_in_ms * interval '1 ms', headers::json, parent, {schema}.clock()
 FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
     %(priority)s::bigint[], %(run_at_ms)s::bigint[], %(run_in_ms)s::bigint[],
     %(attempts_max)s::bigint[], %(policy)s::text[], %(timeout_ms)s::bigint[],
-    %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[])
+    %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[],
+    %(headers)s::text[], %(parent)s::bigint[])
     AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
-        timeout_ms, memory_bytes, unique_key, expires_in_ms),
+        timeout_ms, memory_bytes, unique_key, expires_in_ms, headers, parent),
     LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
         + run_in_ms * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL

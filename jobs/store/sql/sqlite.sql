@@ -7,12 +7,28 @@
 -- The whole row of a job, as JobRow names it.
 id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
-created_at, claimed_at, started_at, finished_at, result, error, progress
+created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
+cpu_ms, rss_bytes
 
 -- fragment: attempt
 -- The whole row of an attempt, as AttemptRow names it.
 job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
-verdict, started_at, finished_at
+verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
+
+-- fragment: claimed
+-- What a worker needs of a claimed row, as Claimed names it.
+id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
+expires_at - :now, queue, priority, headers, company
+
+-- fragment: new_columns
+-- Of a new job whose values are all known, in the order in which `new_rows` gives them.
+id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy, timeout_ms, memory_bytes,
+unique_key, expires_at, headers, parent, created_at
+
+-- fragment: new_values
+-- And what stands for them.
+:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max, :policy, :timeout_ms,
+:memory_bytes, :unique_key, :expires_at, :headers, :parent, :now
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
@@ -32,11 +48,12 @@ EXISTS (SELECT 1 FROM meta WHERE key = 'followed_until' AND CAST(value AS INTEGE
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, created_at)
 VALUES (:task, :args, :kwargs, :queue, :priority,
     CASE WHEN coalesce(:run_at_ms, :now) + :run_in_ms > :now THEN 'scheduled' ELSE 'pending' END,
     coalesce(:run_at_ms, :now) + :run_in_ms, :attempts_max, :policy, :timeout_ms, :memory_bytes,
-    :unique_key, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms, :now)
+    :unique_key, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms, :headers, :parent,
+    :now)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
 RETURNING {job};
@@ -59,8 +76,7 @@ UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     started_at = :now, deferred = NULL, progress = NULL
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
     ORDER BY priority DESC, id LIMIT :limit)
-RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-    expires_at - :now, queue, priority;
+RETURNING {claimed};
 
 -- name: claimable
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
@@ -73,8 +89,7 @@ UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
     started_at = :now, deferred = NULL, progress = NULL
 WHERE id = :job AND state = 'pending'
-RETURNING id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-    expires_at - :now, queue, priority;
+RETURNING {claimed};
 
 -- name: due
 -- What a promotion would take, but for rows that are known to be refused (a JSON list).
@@ -113,7 +128,8 @@ GROUP BY task ORDER BY task LIMIT :limit;
 -- name: succeed
 -- A run that returned.
 UPDATE jobs SET state = 'succeeded', result = :result, error = NULL,
-    started_at = :now - :age - :duration, finished_at = :now - :age
+    started_at = :now - :age - :duration, finished_at = :now - :age,
+    company = NULL, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: succeed_and_forget
@@ -127,7 +143,8 @@ UPDATE jobs SET
         WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
     run_at = :now - :age + :delay, deferred = 'retry', error = :error,
     started_at = coalesce(:now - :age - :duration, claimed_at),
-    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END,
+    company = :company, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
@@ -139,7 +156,8 @@ UPDATE jobs SET
     run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
     started_at = NULL,
     error = coalesce(:error, error),
-    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END,
+    company = :company, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
@@ -147,7 +165,7 @@ RETURNING {told};
 -- A run that failed for good.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'failed' END,
     error = :error, started_at = coalesce(:now - :age - :duration, claimed_at),
-    finished_at = :now - :age
+    finished_at = :now - :age, company = :company, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
@@ -155,7 +173,7 @@ RETURNING {told};
 -- A run handed back as if it had never begun.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = max(attempt - 1, 0), run_at = min(run_at, :now), started_at = NULL,
-    finished_at = CASE WHEN cancel_requested = 1 THEN :now END
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now END, company = coalesce(:company, company)
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
@@ -196,7 +214,8 @@ RETURNING id, coalesce(claim, 0), {told};
 -- name: cancel_run
 -- A run that ended because it was asked to.
 UPDATE jobs SET state = 'cancelled', error = :error,
-    started_at = coalesce(:now - :age - :duration, claimed_at), finished_at = :now - :age
+    started_at = coalesce(:now - :age - :duration, claimed_at), finished_at = :now - :age,
+    company = :company, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
 
@@ -225,7 +244,8 @@ UPDATE jobs SET cancel_requested = 1 WHERE id = :job AND state = 'running' RETUR
 -- A finished row starts over; its history stays.
 UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, deferred = NULL,
     cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
-    started_at = NULL, finished_at = NULL, result = NULL, error = NULL, progress = NULL
+    started_at = NULL, finished_at = NULL, result = NULL, error = NULL, progress = NULL,
+    cpu_ms = NULL, rss_bytes = NULL
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING {told};
 
@@ -245,7 +265,8 @@ WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :now - :age;
 INSERT INTO attempts ({attempt})
 VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
     :exit_code, :signal, :verdict,
-    coalesce(:now - :age - :duration, (SELECT claimed_at FROM jobs WHERE id = :job)), :now - :age)
+    coalesce(:now - :age - :duration, (SELECT claimed_at FROM jobs WHERE id = :job)), :now - :age,
+    :stack, :said, :cpu_ms, :rss_bytes)
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
 -- name: trim_attempts
@@ -268,7 +289,7 @@ SELECT state, owner, claim FROM jobs WHERE id = :job;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy, claim, timeout_ms, memory_bytes FROM jobs
+SELECT attempt, attempts_max, policy, claim, timeout_ms, memory_bytes, company FROM jobs
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: progress
@@ -459,13 +480,13 @@ INSERT INTO jobs ({job})
 VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt, :attempts_max,
     :claims, :losses, :policy, :timeout_ms, :memory_bytes, :unique_key, :expires_at, :deferred,
     :cancel_requested, :owner, :claim, :created_at, :claimed_at, :started_at, :finished_at, :result,
-    :error, :progress);
+    :error, :progress, :headers, :parent, :company, :cpu_ms, :rss_bytes);
 
 -- name: import_attempt
 -- One run of the history of an imported row.
 INSERT INTO attempts ({attempt})
 VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceback, :host, :pid,
-    :exit_code, :signal, :verdict, :started_at, :finished_at);
+    :exit_code, :signal, :verdict, :started_at, :finished_at, :stack, :said, :cpu_ms, :rss_bytes);
 
 -- name: meta
 -- A fact about the database.
@@ -514,8 +535,9 @@ RETURNING number;
 -- Runs that returned; the row of values is repeated. With a + the planner leaves the index of running
 -- rows alone, and finds each row by its id.
 UPDATE jobs SET state = 'succeeded', result = told.column4, error = NULL,
-    started_at = :now - told.column5 - told.column6, finished_at = :now - told.column5
-FROM (VALUES (:job, :owner, :claim, :result, :age, :duration)) AS told
+    started_at = :now - told.column5 - told.column6, finished_at = :now - told.column5,
+    company = NULL, cpu_ms = told.column7, rss_bytes = told.column8
+FROM (VALUES (:job, :owner, :claim, :result, :age, :duration, :cpu_ms, :rss_bytes)) AS told
 WHERE jobs.id = told.column1 AND +jobs.state = 'running' AND +jobs.owner = told.column2
     AND jobs.claim = told.column3;
 
@@ -527,16 +549,12 @@ SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
 -- name: enqueue_alone
 -- One new job without a unique key, in a statement that is a transaction by itself. To bring it back by
 -- RETURNING cost a fifth of all; the caller knows every value but the id.
-INSERT INTO jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
-VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max, :policy,
-    :timeout_ms, :memory_bytes, :unique_key, :expires_at, :now);
+INSERT INTO jobs ({new_columns})
+VALUES ({new_values});
 
 -- name: enqueue_many
 -- New jobs under ids of ours; the row of values is repeated, and one whose key is held is left out.
-INSERT INTO jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, unique_key, expires_at, created_at)
-VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max, :policy,
-    :timeout_ms, :memory_bytes, :unique_key, :expires_at, :now)
+INSERT INTO jobs ({new_columns})
+VALUES ({new_values})
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING;

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -362,6 +362,28 @@ def test_show_has_the_attempts_and_no_escape_sequence(run: Run, client: Client) 
     assert "Traceback" in shown
     assert "raise RuntimeError" in shown
     assert "\x1b" not in shown
+
+
+def test_show_has_what_a_run_said_and_where_it_stood(
+    run: Run, client: Client, folder: Path
+) -> None:
+    run("enqueue", BOOM)
+    client.run_one()
+    with closing(sqlite3.connect(folder / "jobs.db")) as stranger, stranger:
+        stranger.execute('UPDATE jobs SET headers = \'{"trace": "4bf9"}\', parent = 5')
+        stranger.execute("UPDATE attempts SET stack = 'in f', said = 'bye\x1b', cpu_ms = 17")
+    shown = run("show", "1").stdout
+    for part in (
+        '{"trace": "4bf9"}',
+        "parent: ",
+        "where it stood:\n    in f\n",
+        "said last:\n    bye",
+    ):
+        assert part in shown
+    assert "cpu_ms:         17" in shown
+    assert "\x1b" not in shown
+    told = json.loads(run("show", "1", "--json").stdout)
+    assert (told["headers"], told["parent"]) == ({"trace": "4bf9"}, 5)
 
 
 @pytest.mark.parametrize("command", ["show", "cancel", "requeue"])

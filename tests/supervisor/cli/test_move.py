@@ -90,7 +90,7 @@ def test_an_export_begins_with_what_it_is_and_ends_with_its_number(
     result = run("export")
     head, *jobs, foot = read(result.stdout)
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", head.pop("exported_at"))
-    assert head == {"jobvisor": __version__, "format": 1, "database": "sqlite", "all": False}
+    assert head == {"jobvisor": __version__, "format": 2, "database": "sqlite", "all": False}
     assert [(job["id"], job["args"], job["state"]) for job in jobs] == [
         (1, "[0]", "pending"),
         (2, "[1]", "pending"),
@@ -217,6 +217,22 @@ def test_an_import_brings_what_was_exported(run: Run, lines: Lines, elsewhere: C
     assert read(again.stdout)[0]["database"] == elsewhere.url.split(":")[0]
 
 
+def test_an_export_of_the_release_before_is_read(
+    run: Run, lines: Lines, folder: Path, elsewhere: Client
+) -> None:
+    lines[0]["format"] = 1
+    for job in lines[1:-1]:
+        for key in ("headers", "parent", "company", "cpu_ms", "rss_bytes"):
+            del job[key]
+        for attempt in job["attempts"]:
+            for key in ("stack", "said", "cpu_ms", "rss_bytes"):
+                del attempt[key]
+    (folder / "old.jsonl").write_text(written(lines))
+    assert run("import", "old.jsonl", env=there(elsewhere)).stderr == "imported 2 jobs\n"
+    assert [(job.headers, job.cpu_ms) for job in elsewhere.list()] == [({}, None)] * 2
+    assert elsewhere.attempts(2)[0].said is None
+
+
 def test_a_second_import_says_that_all_were_there(
     run: Run, lines: Lines, elsewhere: Client, folder: Path
 ) -> None:
@@ -308,8 +324,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "a lost first line": (lambda lines: lines.pop(0), "its first line does not say so"),
     "another file behind it": (lambda lines: lines.extend(lines[:]), "line 5 comes after the end"),
     "a later format": (
-        put("format", 2, line=0),
-        f"format 2, and this is {__version__}, which reads",
+        put("format", 3, line=0),
+        f"format 3, and this is {__version__}, which reads",
     ),
     "a key of the first line": (put("flavour", 1, line=0), "line 1: unknown key 'flavour'"),
 }
@@ -388,7 +404,7 @@ def test_a_reader_that_has_enough_ends_the_export_quietly(client: Client, folder
         timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert json.loads(shell.stdout)["format"] == 1
+    assert json.loads(shell.stdout)["format"] == 2
     assert shell.stderr == ""
 
 

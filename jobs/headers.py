@@ -1,0 +1,70 @@
+"""Headers: what comes with a job beside its arguments, such as the trace that it belongs to.
+
+They are plain JSON, are not encrypted by a codec, and are for whoever watches over jobs; what a task
+needs to know to do its work is an argument.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from jobvisor.jobs.errors import InvalidOption, PayloadError, shown
+
+HEADERS_MAX = 4 * 1024
+"""Bytes of their JSON."""
+
+TRACE = "trace"
+"""The header that a job enqueued by a job inherits."""
+
+headers: ContextVar[Mapping[str, Any]] = ContextVar(
+    "jobvisor.headers",
+    default=MappingProxyType({}),  # nobody can change it
+)
+"""What each job gets that is enqueued from here on, in this thread or asynchronous task.
+
+    token = jobvisor.headers.set({"trace": request.id})
+
+`using(headers=...)` adds to it. In a job it holds the job's `trace`, where it has one.
+"""
+
+
+def encode_headers(option: str, value: Any) -> str | None:
+    """Their JSON, None for none; an InvalidOption that begins with the option's name.
+
+    >>> encode_headers("headers", {"trace": "4bf92f35"})
+    '{"trace":"4bf92f35"}'
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidOption(f"{option}={shown(value)} must be a dict with texts as its keys")
+    if not value:
+        return None
+    try:
+        text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidOption(
+            f"{option}={shown(value)} must hold what JSON has, with finite numbers: {error}"
+        ) from None
+    if size > HEADERS_MAX:
+        raise InvalidOption(
+            f"{option} takes {size} bytes of JSON, more than {HEADERS_MAX}; "
+            "give what is larger as an argument"
+        )
+    return text
+
+
+def decode_headers(text: str | None) -> dict[str, Any]:
+    """The headers of a row; PayloadError where a stranger's SQL wrote what they cannot be."""
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"headers: {error}") from None
+    if not isinstance(found, dict):
+        raise PayloadError(f"headers={shown(found)} must be a JSON object")
+    return found
