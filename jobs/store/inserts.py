@@ -15,7 +15,7 @@ from jobvisor.jobs.store.arrays import columns
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
-from jobvisor.jobs.store.rows import Changed, new_job_of
+from jobvisor.jobs.store.rows import Changed, Stored, new_job_of
 from jobvisor.jobs.store.server import ServerStore
 
 TRUSTED_NS = 1_000_000_000  # after a rest this long a connection may be dead without a sign
@@ -82,14 +82,9 @@ class Inserts(ServerStore):
         row = cursor.fetchone()
         if row is None:
             return None
-        number, state, run_at, created_at, expires_at = row
+        number, *stored = row
         self._enqueued(number, job)
-        values = (
-            number, job.task, job.args, job.kwargs, job.queue, job.priority, state, run_at,
-            job.attempts_max, job.policy, job.timeout_ms, job.memory_bytes, job.unique_key, expires_at,
-            job.headers, job.parent, created_at,
-        )  # fmt: skip
-        return new_job_of(number, values, self.payload)
+        return new_job_of(number, job, Stored._make(stored), self.payload)
 
     def _look_for(self, nonce: int, backend: int, error: Exception) -> int:
         """The answer to a lone enqueue was lost: the id of the job, if it was stored.

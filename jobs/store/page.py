@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from jobvisor.jobs.job import NewJob
 from jobvisor.jobs.store.base import Record
+from jobvisor.jobs.store.rows import Stored
 
 INSERTED = 100  # new jobs in one statement; more gain nothing (measured)
 SETTLED = 50  # ended jobs: a worker connects, and so prepares its statements, anew for each turn
+NEVER = -62_135_596_800_001  # a moment before those that a row may have
 
-_VALUES = re.compile(r"(?<=VALUES )\([^)]*\)")
+_VALUES = re.compile(r"(?<=VALUES )\((?:[^()]|\([^()]*\))*\)")
 
 
 @cache
@@ -27,8 +29,8 @@ def repeated(statement: str, rows: int) -> str:
     return re.sub(r":\w+", "?", many)
 
 
-def new_rows(rows: Iterable[tuple[int | None, NewJob]], now: int) -> list[Any]:
-    """The values of the statements that enqueue, for these jobs under these ids (None: the next one)."""
+def new_rows(rows: Iterable[tuple[int, NewJob]], now: int) -> list[Any]:
+    """The values of the statements that enqueue, for these jobs under these ids (0: the next one)."""
     found: list[Any] = []
     for number, job in rows:
         (
@@ -38,19 +40,41 @@ def new_rows(rows: Iterable[tuple[int | None, NewJob]], now: int) -> list[Any]:
         due = (now if run_at is None else run_at) + run_in
         found += (
             number, task, args, kwargs, queue, priority, "scheduled" if due > now else "pending",
-            due, attempts_max, policy, timeout_ms, memory_bytes, unique_key,
-            None if expires_in is None else due + expires_in, headers, parent, now,
+            due, attempts_max, policy or "", timeout_ms, memory_bytes, unique_key or "",
+            NEVER if expires_in is None else due + expires_in, headers or "", parent or 0, now,
         )  # fmt: skip
     return found
 
 
-def ended_rows(records: Iterable[Record], now: int) -> list[Any]:
-    """What the statement `succeed_many` takes for these records."""
+def stored_of(row: list[Any], now: int) -> Stored:
+    """What is known of a job that was stored by these values."""
+    *_before, state, due = row[:8]
+    expires = row[13]
+    return Stored(state, due, now, None if expires == NEVER else expires)
+
+
+def by_claim(records: list[Record]) -> list[list[Record]]:
+    """The records of each claim by themselves; those of one turn are mostly of one."""
+    claims = {record.claim for record in records}
+    if len(claims) == 1 and len({record.owner for record in records}) == 1:
+        return [records]
+    found: dict[tuple[int, int], list[Record]] = {}
+    for record in records:
+        found.setdefault((record.owner, record.claim), []).append(record)
+    return list(found.values())
+
+
+def ended_rows(records: Sequence[Record], now: int) -> list[Any]:
+    """What the statement `succeed_many` takes for these records, which are of one claim."""
     found: list[Any] = [now, now]
     for record in records:
-        result = record.body.decode("utf-8") if record.body else None
+        (
+            _owner, _claim, job, _attempt, _verb, age_ms, duration_ms, _delay, body, _progress, cpu_ms,
+            rss_bytes, _said,
+        ) = record  # fmt: skip
         found += (
-            record.job, record.owner, record.claim, result, record.age_ms, record.duration_ms,
-            record.cpu_ms, record.rss_bytes,
+            job, body.decode(), age_ms, duration_ms, -1 if cpu_ms is None else cpu_ms,
+            -1 if rss_bytes is None else rss_bytes,
         )  # fmt: skip
+    found += (records[0].owner, records[0].claim)
     return found

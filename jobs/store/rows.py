@@ -13,7 +13,7 @@ from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.headers import decode_headers
-from jobvisor.jobs.job import Attempt, Claimed, Job, State
+from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight
 
@@ -32,6 +32,15 @@ class Changed(NamedTuple):
     queue: str
     attempt: int
     attempts_max: int
+
+
+class Stored(NamedTuple):
+    """What is known of a new job when it has been stored."""
+
+    state: str
+    run_at: int
+    created_at: int
+    expires_at: int | None
 
 
 def sight_of(due: Sequence[Row], *, owned: bool) -> Sight:
@@ -80,27 +89,23 @@ def job_of(columns: Row, payload: Payload) -> Job:
     )
 
 
-def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
-    """A job as it was just stored, from the values that `new_rows` gave of it."""
-    (
-        _number, task, args, kwargs, queue, priority, state, run_at, attempts_max, _policy, timeout_ms,
-        memory_bytes, unique_key, expires_at, headers, parent, created_at,
-    ) = values  # fmt: skip
-    created = _moment(created_at)
+def new_job_of(number: int, job: NewJob, stored: Stored, payload: Payload) -> Job:
+    """A job as it was just stored; `stored` are the moments that the database has of it."""
+    created = _moment(stored.created_at)
     return Job(
         id=number,
-        task=task,
-        args=_value(args, payload),
-        kwargs=_value(kwargs, payload),
-        queue=queue,
-        priority=priority,
-        state=State(state),
-        run_at=created if run_at == created_at else _moment(run_at),
+        task=job.task,
+        args=_value(job.args, payload),
+        kwargs=_value(job.kwargs, payload),
+        queue=job.queue,
+        priority=job.priority,
+        state=State(stored.state),
+        run_at=created if stored.run_at == stored.created_at else _moment(stored.run_at),
         attempt=0,
-        attempts_max=attempts_max,
-        timeout=timeout_ms / 1000 if timeout_ms else None,
-        memory=memory_bytes or None,
-        unique=unique_key,
+        attempts_max=job.attempts_max,
+        timeout=job.timeout_ms / 1000 if job.timeout_ms else None,
+        memory=job.memory_bytes or None,
+        unique=job.unique_key,
         result=None,
         error=None,
         progress=None,
@@ -112,10 +117,10 @@ def new_job_of(number: int, values: Sequence[Any], payload: Payload) -> Job:
         claimed_at=None,
         started_at=None,
         finished_at=None,
-        expires_at=_moment_or_none(expires_at),
+        expires_at=_moment_or_none(stored.expires_at),
         deferred=None,
-        headers=_headers(headers),
-        parent=parent,
+        headers=_headers(job.headers),
+        parent=job.parent,
         company=None,
         cpu_ms=None,
         rss_bytes=None,

@@ -23,7 +23,15 @@ from jobvisor.jobs.store.base import Record, Turn, Waker
 from jobvisor.jobs.store.checkpoint import Checkpoint
 from jobvisor.jobs.store.fault import NamedFaults, is_refusal
 from jobvisor.jobs.store.file import DatabaseFile, readable
-from jobvisor.jobs.store.page import INSERTED, SETTLED, ended_rows, new_rows, repeated
+from jobvisor.jobs.store.page import (
+    INSERTED,
+    SETTLED,
+    by_claim,
+    ended_rows,
+    new_rows,
+    repeated,
+    stored_of,
+)
 from jobvisor.jobs.store.patience import Patience
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.room import Room
@@ -298,12 +306,13 @@ class SqliteStore(RelationalStore):
         return stored
 
     def _enqueue_alone(self, job: NewJob) -> Job:
-        row = new_rows([(None, job)], self.clock.now_ms())
+        now = self.clock.now_ms()
+        row = new_rows([(0, job)], now)
         plain = repeated(self._statements["enqueue_alone"], 1)
         cursor = self._connected().execute(plain, row)
         if cursor.rowcount != 1 or cursor.lastrowid is None:
             raise self._left_out()
-        return new_job_of(cursor.lastrowid, row, self.payload)
+        return new_job_of(cursor.lastrowid, job, stored_of(row, now), self.payload)
 
     def _left_out(self) -> RowRefused:
         return RowRefused(
@@ -398,10 +407,14 @@ class SqliteStore(RelationalStore):
     def _succeed_all(self, records: list[Record], forget: bool) -> int:
         if forget:
             return super()._succeed_all(records, forget)
-        paged = len(records) - len(records) % SETTLED
-        pages = [records[start : start + SETTLED] for start in range(0, paged, SETTLED)]
-        changed = sum(map(self._succeed_page, pages))
-        return changed + super()._succeed_all(records[paged:], forget)
+        changed = 0
+        rest: list[Record] = []
+        for each in by_claim(records):
+            paged = len(each) - len(each) % SETTLED
+            pages = [each[start : start + SETTLED] for start in range(0, paged, SETTLED)]
+            changed += sum(map(self._succeed_page, pages))
+            rest += each[paged:]
+        return changed + super()._succeed_all(rest, forget)
 
     def _succeed_page(self, page: list[Record]) -> int:
         statement = self._compiled("succeed_many")

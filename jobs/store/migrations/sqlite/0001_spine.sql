@@ -7,8 +7,11 @@ CREATE TABLE jobs (
     kwargs           TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(kwargs)),
     queue            TEXT    NOT NULL DEFAULT 'default' CHECK (queue NOT IN ('', '*')),
     priority         INTEGER NOT NULL DEFAULT 0,
-    state            TEXT    NOT NULL DEFAULT 'pending' CHECK (state IN
-        ('scheduled', 'pending', 'blocked', 'running', 'succeeded', 'failed', 'cancelled')),
+    -- One by one: in a CHECK SQLite makes a table of the list of an IN anew for each row, which was a third of
+    -- the work of an insert and a fifth of that of a turn. (Databases of 0.3.0 and before have the IN.)
+    state            TEXT    NOT NULL DEFAULT 'pending' CHECK (state = 'pending' OR state = 'running'
+        OR state = 'succeeded' OR state = 'scheduled' OR state = 'failed' OR state = 'cancelled'
+        OR state = 'blocked'),
     run_at           INTEGER NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     attempt          INTEGER NOT NULL DEFAULT 0,
