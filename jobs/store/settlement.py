@@ -233,7 +233,8 @@ class Settlement(Refusals):
 
     def give_back_all(self, owner: int, runs: Sequence[tuple[int, int, Death]]) -> list[int]:
         deaths = {(job, claim): death for job, claim, death in runs}
-        parameters = {"owner": owner, "runs": json.dumps(list(deaths))}
+        asked = [(job, claim, death.company) for job, claim, death in runs]
+        parameters = {"owner": owner, "runs": json.dumps(asked)}
         with self.transaction():
             rows, refused = self._attempted(self._rows, "release_many", parameters)
             if refused is not None:

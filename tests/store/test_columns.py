@@ -156,9 +156,14 @@ def test_a_job_that_is_given_back_keeps_its_history_and_its_company(store: Store
     claim(store, who, 6)
     store.release_rest(who.owner)
     assert store.get(job.id).company == 2
-    claim(store, who, 7)
+    for number, company, left in ((7, None, 2), (8, 5, 2), (9, 1, 1)):
+        claim(store, who, number)
+        death = STOPPED._replace(company=company)
+        assert store.give_back_all(who.owner, [(job.id, number, death)]) == [job.id]
+        assert store.get(job.id).company == left
+    claim(store, who, 10)
     store.vanish(who.owner, Death("vanished", "gone", "here", 1))
-    assert store.get(job.id).company == 2
+    assert store.get(job.id).company == 1
 
 
 def test_a_requeued_job_has_cost_nothing_yet(store: Store) -> None:

@@ -221,16 +221,19 @@ WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs WHERE state = 'running' AND o
 RETURNING id, {told};
 
 -- name: release_many
--- Runs handed back as if they had never begun; a JSON list of [job, claim].
+-- Runs handed back as if they had never begun; a JSON list of [job, claim, company].
 UPDATE {schema}.jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = greatest(attempt - 1, 0), run_at = least(run_at, {schema}.clock()),
     started_at = NULL,
-    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END
+    finished_at = CASE WHEN cancel_requested = 1 THEN {schema}.clock() END,
+    company = least(company, (told.value ->> 2)::smallint)
+FROM json_array_elements(%(runs)s::json) AS told
 WHERE id = ANY (ARRAY(SELECT jobs.id FROM {schema}.jobs
         JOIN json_array_elements(%(runs)s::json) AS told
             ON jobs.id = (told.value ->> 0)::bigint AND jobs.claim = (told.value ->> 1)::bigint
     WHERE jobs.state = 'running' AND jobs.owner = %(owner)s
     ORDER BY jobs.id FOR UPDATE OF jobs)) AND state = 'running' AND owner = %(owner)s
+    AND id = (told.value ->> 0)::bigint AND claim = (told.value ->> 1)::bigint
 RETURNING id, claim, {told};
 
 -- name: vanish

@@ -192,13 +192,15 @@ WHERE state = 'running' AND owner = :owner
 RETURNING id, {told};
 
 -- name: release_many
--- Runs handed back as if they had never begun; a JSON list of [job, claim].
+-- Runs handed back as if they had never begun; a JSON list of [job, claim, company]. With a + the planner
+-- leaves the index of running rows alone, and finds each row by its id.
 UPDATE jobs SET state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     attempt = max(attempt - 1, 0), run_at = min(run_at, :now), started_at = NULL,
-    finished_at = CASE WHEN cancel_requested = 1 THEN :now END
-WHERE id IN (SELECT json_extract(value, '$[0]') FROM json_each(:runs))
-    AND state = 'running' AND owner = :owner
-    AND (id, claim) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:runs))
+    finished_at = CASE WHEN cancel_requested = 1 THEN :now END,
+    company = coalesce(min(jobs.company, told.company), jobs.company, told.company)
+FROM (SELECT json_extract(value, '$[0]') AS job, json_extract(value, '$[1]') AS claim,
+    json_extract(value, '$[2]') AS company FROM json_each(:runs)) AS told
+WHERE jobs.id = told.job AND +jobs.state = 'running' AND +jobs.owner = :owner AND jobs.claim = told.claim
 RETURNING id, claim, {told};
 
 -- name: vanish
