@@ -43,7 +43,8 @@ class Absence:
         """Say so now and then; in how many seconds it is to be tried again."""
         self.failures += 1
         now = self._role.clock.monotonic_ns()
-        if self.failures == 1 or now - self._told_at > TOLD_AGAIN_NS:
+        told = self._fitness.reason == "clerk_gone"  # it will not be back, and that was said
+        if not told and (self.failures == 1 or now - self._told_at > TOLD_AGAIN_NS):
             self._told_at = now
             say("database_lost", error=str(error))
         # What it watched is closed now, and its number may be another file's.

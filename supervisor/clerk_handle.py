@@ -52,6 +52,8 @@ class ClerkHandle:
         """Called in a wait for an answer, about as often as `wait` returns."""
         self._channel, other = Channel.pair()
         self.pid = 0
+        self.is_gone = False
+        """Whether it is known to be dead."""
         clerk = Clerk(other, make, self._worker, beat)
         try:
             self.pid = spawn(clerk.run, [*closing, self._channel.fileno()], own_group=False)
@@ -62,17 +64,12 @@ class ClerkHandle:
         _close_in_copies(self._channel)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether it is known to be dead."""
-        return self._channel.fileno() < 0
-
-    @property
     def is_of_another(self) -> bool:
         """Whether this process is a copy of the one whose clerk it is."""
         return os.getpid() != self._worker
 
     def fileno(self) -> int:
-        """The worker's end of the channel, which no task may close; -1 where the clerk is gone."""
+        """The worker's end of the channel, which no task may close; it stays when the clerk is gone."""
         return self._channel.fileno()
 
     def ask(
@@ -125,10 +122,11 @@ class ClerkHandle:
         """End the clerk; what it has not committed is undone."""
         if not self.is_gone:
             self._end()
+        self._channel.close()
 
     def _end(self) -> str:
         """End it, where it has not ended by itself, and say how it did."""
-        self._channel.close()
+        self.is_gone = True
         with suppress(ChildProcessError):  # a task has waited for any child
             found, status = os.waitpid(self.pid, os.WNOHANG)
             if not found:

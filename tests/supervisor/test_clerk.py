@@ -216,6 +216,8 @@ def test_a_worker_whose_clerk_dies_is_told_once_and_every_verb_says_so(clerk: Cl
     assert causes == ["SIGKILL"]
     assert clerk.clerk.is_gone
     clerk.close()
+    # Closed, it would be taken for one that a task has closed.
+    assert os.readlink(f"/proc/self/fd/{clerk.clerk.fileno()}").startswith("socket:")
 
 
 def test_a_clerk_that_dies_while_it_is_asked_is_told_as_well(
