@@ -336,7 +336,7 @@ class Parent:
         if config is not None:
             self._config = config
             self._preload.follow()
-            self._reload.begin()
+            self._reload.begin(config)
             self._scale.follow(config)
 
     def _try_out(self, config: Config) -> Attempt:

@@ -129,10 +129,10 @@ class Reload:
             self._succession.give_up_trials(self._old.family.reload_timeout_ms)
             self._log_as(self._old)
 
-    def begin(self) -> None:
+    def begin(self, config: Config) -> None:
         """The configuration is taken up: every child that has the old one is to be replaced."""
         self._going_on, self._cannot_start = True, False
-        self._succession.begin()
+        self._succession.begin(config)
 
     def go_on(self, config: Config) -> None:
         """Tell the next ones to leave; done when nobody is left that could be told."""

@@ -47,12 +47,13 @@ class Succession:
             post.on_trial = True
         return posts
 
-    def begin(self) -> None:
+    def begin(self, config: Config) -> None:
         """Another configuration is taken up: all that are there are old, but for those on trial."""
         self._crew.generation += 1
         for post in self._crew:
             post.on_trial = False
             post.spawn_at = 0  # what kept dying may do so no longer
+        self._leave_pools_that_are_gone(config)  # first of all: nobody can be forked for one
 
     def give_up_trials(self, reload_timeout_ms: int) -> None:
         """The configuration they were for is not taken up."""
@@ -69,7 +70,6 @@ class Succession:
         self._follow_those_that_leave_by_themselves(config)
         if not any(map(self._crew.is_old, self._crew.renewed())):
             return
-        self._leave_pools_that_are_gone(config)
         for pool in config.workers:
             if pool.overlap:
                 self._replace_beside(pool, config)
@@ -110,9 +110,8 @@ class Succession:
             if all(map(self._crew.is_old, staying)) and self._may_depart(pool) and self._crew.room:
                 self._crew.add(WORKER, pool.name)
             return
-        old.sort(
-            key=lambda post: post.slot[STATE] != IDLE
-        )  # who leaves at once makes room for others
+        # Who leaves at once makes room for others.
+        old.sort(key=lambda post: post.slot[STATE] != IDLE)
         succeeded = len(staying) - self._wanted(pool.name)  # or there are to be fewer
         for number, post in enumerate(old):
             if number >= succeeded and not self._may_depart(pool):
@@ -127,7 +126,7 @@ class Succession:
     def _leave_pools_that_are_gone(self, config: Config) -> None:
         names = {pool.name for pool in config.workers}
         for post in self._crew.workers():
-            if post.pool in names or post.departs or post.on_trial:
+            if post.pool in names or post.departs:
                 continue
             if post.pid:
                 self._ask(post, config.family.reload_timeout_ms, departs=True)

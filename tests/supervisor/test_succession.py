@@ -125,3 +125,18 @@ def test_a_worker_told_to_leave_whose_time_is_over_is_killed_for_the_reload(staf
     family.clock.move(1_001)
     family.parent._judge.look(family.parent._config.family)
     assert going.killed
+
+
+def test_a_pool_that_is_gone_leaves_no_post_for_which_nobody_can_be_forked(staff: Build) -> None:
+    family = staff({"name": "first"}, {"name": "second"})
+    lingers, gone = family.crew.staying("second")
+    for post in family.crew:
+        if post is not lingers:  # all others are in backoff
+            post.pid = 0
+    family.work(lingers)
+    family.take_up({"name": "first"})
+    assert gone not in family.crew.workers()
+    assert (lingers.leaving, lingers.departs) == ("reload", True)
+    family.go_on()
+    family.end(lingers)
+    assert {post.pool for post in family.crew.workers()} == {"first"}
