@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobvisor.supervisor.board import (
+    BOOTING,
     BUSY,
     CURRENT,
     IDLE,
@@ -34,6 +35,7 @@ class Staff:
         self.parent = Parent(self.config(*pools), clock=self.clock)
         self.parent.prepare()
         self.crew = self.parent._crew
+        self.parent._first_start.ever_ready = self.parent._first_start._ever_reached = True
         self.go_on()
 
     def config(self, *pools: dict[str, Any]) -> Config:
@@ -41,15 +43,26 @@ class Staff:
 
     def round(self) -> None:
         """One round of the parent, without forks."""
-        self.parent._reload.go_on(self.parent._config)
-        self.parent._scale.go_on(self.parent._config)
+        self.parent.proceed()
 
     def go_on(self) -> None:
         """One round, and whoever is to be forked is there and idle."""
         self.round()
-        for post in self.crew:
-            if not post.pid:
-                self._fill(post, self.crew.generation)
+        self.ready(*self.fork())
+
+    def fork(self, *some: Post) -> list[Post]:
+        """Whoever is to be forked is there, and boots."""
+        posts = [post for post in some or self.crew if not post.pid]
+        for post in posts:
+            post.slot.clear()
+            self.crew.give_lanes(post, 1)
+            post.pid, post.generation = PID, self.crew.generation + post.on_trial
+        return posts
+
+    def ready(self, *posts: Post) -> None:
+        for post in posts:
+            if post.slot[STATE] == BOOTING:
+                post.slot[STATE], post.slot[REACHED] = IDLE, 1
 
     def see(self, latency_ms: int, *, idle: int = 0, after_ms: int = 1_000, by: int = 0) -> None:
         """What the caretaker saw of the first pool."""
@@ -58,18 +71,16 @@ class Staff:
         pool[SEEN_BY], pool[LATENCY_SEEN] = by or self.crew.generation, latency_ms
         pool[IDLE_SEEN], pool[SEEN_AT] = idle, self.clock.monotonic_ns()
 
-    def _fill(self, post: Post, generation: int) -> None:
-        self.crew.give_lanes(post, 1)
-        post.pid, post.generation = PID, generation
-        post.slot[STATE], post.slot[REACHED] = IDLE, 1
+    def offer(self, *pools: dict[str, Any]) -> None:
+        """A reload whose code can be imported."""
+        reload = self.parent._reload
+        reload.give_up()
+        reload._old, reload._next = self.parent._config, self.config(*pools)
 
     def take_up(self, *pools: dict[str, Any]) -> None:
-        """A reload whose code is good."""
+        """A reload whose first workers are ready at once; nobody is told yet."""
         config = self.config(*pools)
-        self.parent._succession.try_out(config)
-        for post in self.crew:
-            if post.on_trial:
-                self._fill(post, self.crew.generation + 1)
+        self.ready(*self.fork(*self.parent._succession.try_out(config)))
         self.parent._take_up(config)
 
     def work(self, *posts: Post) -> None:

@@ -140,3 +140,25 @@ def test_a_pool_that_is_gone_leaves_no_post_for_which_nobody_can_be_forked(staff
     family.go_on()
     family.end(lingers)
     assert {post.pool for post in family.crew.workers()} == {"first"}
+
+
+def test_a_pool_whose_old_workers_linger_keeps_no_other_from_its_reload(staff: Build) -> None:
+    pools = ({"name": "slow", "processes": 1}, {"name": "quick", "processes": 1})
+    family = staff(*pools)
+    (lingers,) = family.crew.staying("slow")
+    family.work(lingers)
+    family.take_up(*pools)
+    family.go_on()
+    family.end(*family.crew.departing("quick"))
+    second = family.crew.staying("slow") + family.crew.staying("quick")
+    family.work(*second)
+    family.offer(*pools)
+    for _ in range(3):
+        family.go_on()
+    assert family.old() == [lingers, second[0], second[1]]
+    assert family.told() == [lingers, second[1]], "the slow pool has no room beside it"
+    family.end(lingers)
+    for _ in range(3):
+        family.go_on()
+    assert family.told() == second
+    assert len(family.crew.staying("slow")) == 1
