@@ -78,7 +78,7 @@ class Client(Look, Change):
         """
         call = _call_of(self._registry, target, args, kwargs)
         self._load_codec()
-        new = call.new_job(self._defaults, self._payload)
+        new = call.new_job(self._defaults, self._payload, self.home)
         try:  # as `_store` does: a generator would cost each job a microsecond
             job = self._own_store().enqueue_one(new)
         finally:
@@ -97,7 +97,8 @@ class Client(Look, Change):
         """
         self._load_codec()
         calls = [_checked_call(number, call) for number, call in enumerate(calls)]
-        new = [call.new_job(self._defaults, self._payload) for call in calls]
+        home = self.home
+        new = [call.new_job(self._defaults, self._payload, home) for call in calls]
         with self._store() as store:
             ids = [number for number, _created in store.enqueue(new)]
         if self.stage is not None:
@@ -170,6 +171,7 @@ class Client(Look, Change):
             port=port,
             worker="run_one",
             payload=self._payload,
+            home=self.home,
         )
 
 

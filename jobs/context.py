@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from jobvisor.jobs.clock import SYSTEM, Clock, to_datetime
+from jobvisor.jobs.clock import SYSTEM, to_datetime
 from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.headers import NONE
+from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.outcome import Cancelled, Release
+from jobvisor.jobs.running import Place, running
 from jobvisor.jobs.task import Injected
 from jobvisor.jobs.units import Duration, duration_ms
 
@@ -62,6 +65,7 @@ class Context(Injected):
         queue: Its queue.
         attempt: This run, counted from 1.
         attempts_max: How many runs it has in all.
+        headers: What whoever enqueued it sent along beside the arguments, such as its `trace`.
         deadline: When the run will be killed (aware UTC), None where it has no timeout.
         worker: The name of the worker, such as `worker 2`.
         log: A logger whose lines carry the job's id, task and attempt.
@@ -69,36 +73,26 @@ class Context(Injected):
     """
 
     __slots__ = (
-        "_clock", "_ends_ns", "_port", "attempt", "attempts_max", "job", "log", "queue", "state",
-        "task", "worker",
+        "_clock", "_ends_ns", "_port", "attempt", "attempts_max", "headers", "job", "log", "queue",
+        "state", "task", "worker",
     )  # fmt: skip
 
     def __init__(
-        self,
-        *,
-        job: int,
-        task: str,
-        queue: str,
-        attempt: int,
-        attempts_max: int,
-        ends_ns: int,
-        worker: str,
-        state: MutableMapping[str, Any],
-        port: Port,
-        clock: Clock,
+        self, job: Claimed, headers: Mapping[str, Any], ends_ns: int, port: Port, place: Place
     ) -> None:
-        self.job = job
-        self.task = task
-        self.queue = queue
-        self.attempt = attempt
-        self.attempts_max = attempts_max
-        self.worker = worker
-        self.state = state
-        fields = {"job": job, "task": task, "attempt": attempt}
+        self.job = job.id
+        self.task = job.task
+        self.queue = job.queue
+        self.attempt = job.attempt
+        self.attempts_max = job.attempts_max
+        self.headers = headers
+        self.worker = place.worker
+        self.state = place.state
+        fields = {"job": job.id, "task": job.task, "attempt": job.attempt}
         self.log = logging.LoggerAdapter(_log, {"fields": fields})
         self._ends_ns = ends_ns
         self._port = port
-        self._clock = clock
+        self._clock = place.clock
 
     @staticmethod
     def for_test(
@@ -111,6 +105,7 @@ class Context(Injected):
         timeout: Duration | None = None,
         worker: str = "test",
         state: MutableMapping[str, Any] | None = None,
+        headers: Mapping[str, Any] = NONE,
     ) -> ContextForTest:
         """A context to call a task with in a unit test; nothing is stored and nobody enforces anything.
 
@@ -122,18 +117,12 @@ class Context(Injected):
         >>> ctx.cancelled
         True
         """
-        return ContextForTest(
-            job=job,
-            task=task,
-            queue=queue,
-            attempt=attempt,
-            attempts_max=attempts_max,
-            ends_ns=SYSTEM.monotonic_ns() + duration_ms(timeout) * 1_000_000 if timeout else 0,
-            worker=worker,
-            state={} if state is None else state,
-            port=Rehearsal(),
-            clock=SYSTEM,
+        claimed = Claimed(
+            job, task, "[]", "{}", attempt, attempts_max, attempt, None, 0, 0, None, queue, 0
         )
+        ends_ns = SYSTEM.monotonic_ns() + duration_ms(timeout) * 1_000_000 if timeout else 0
+        place = Place(worker, SYSTEM, state={} if state is None else state)
+        return ContextForTest(claimed, headers, ends_ns, Rehearsal(), place)
 
     @property
     def deadline(self) -> datetime | None:
@@ -189,6 +178,19 @@ class Context(Injected):
                 "give an int or a float"
             ) from error
         self._port.progress(self.job, text)
+
+
+def current() -> Context | None:
+    """The Context of the job that runs here, None outside of one.
+
+    At any depth of its calls, in its asynchronous tasks, and in threads that were started with a copy of
+    its context (`asyncio.to_thread`, `contextvars.copy_context().run`); not in other threads.
+
+    >>> print(current())
+    None
+    """
+    found = running.get()
+    return None if found is None else Context(*found)
 
 
 class Rehearsal:

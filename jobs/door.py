@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
@@ -21,6 +22,7 @@ from jobvisor.jobs.registry import Registry, registry
 from jobvisor.jobs.settings import Settings, find
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.task import Defaults
+from jobvisor.jobs.url import home_of, parse_url
 from jobvisor.jobs.values import check_prefix
 
 __all__ = ["Door", "Stage", "id_of", "state_of"]
@@ -86,6 +88,17 @@ class Door:
     def url(self) -> str:
         """The database this client speaks to."""
         return self._settings.url
+
+    @cached_property
+    def _own_home(self) -> str:
+        if parse_url(self.url).kind == "memory":
+            return f"memory {id(self)}"
+        return home_of(self.url, self._schema, self._prefix)
+
+    @property
+    def home(self) -> str:
+        """The tables that this client speaks to, in one text."""
+        return self._own_home if self.stage is None else "stage"
 
     @contextmanager
     def _store(self) -> Iterator[Store]:

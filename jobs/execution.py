@@ -8,12 +8,14 @@ function raises, down to BaseException, becomes an outcome.
 from __future__ import annotations
 
 import os
+from contextvars import copy_context
 from types import CoroutineType
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Context, Port
 from jobvisor.jobs.errors import PayloadError, shown
+from jobvisor.jobs.headers import NONE, decode_headers
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
 from jobvisor.jobs.outcome import (
@@ -30,6 +32,7 @@ from jobvisor.jobs.outcome import (
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.retry import policy_for
+from jobvisor.jobs.running import Place, running
 from jobvisor.jobs.task import Task
 from jobvisor.jobs.units import duration_text
 
@@ -53,22 +56,31 @@ class Execution:
         worker: str,
         defer_unknown: bool = True,
         payload: Payload | None = None,
+        home: str = "",
     ) -> None:
+        """`home` names the tables that the jobs are from.
+
+        What stands in context variables by now each job finds there.
+        """
         self._registry = registry
         self._payload = payload or Payload()
         self._clock = clock
         self._port = port
-        self._worker = worker
+        self._place = Place(worker, clock, home)
+        self.context = copy_context()
+        """Copied for each job, so that none finds what another has left in context variables."""
         self._defer_unknown = defer_unknown
         self._pid = os.getpid()
         self._unknown_told: dict[str, int] = {}
-        self.state: dict[str, Any] = {}
 
     def run(self, job: Claimed, ends_ns: int = 0, *, waited_ns: int = 0) -> Outcome:
         """The outcome of one run, begun so long after its claim.
 
         `ends_ns` is its deadline by the monotonic clock, 0 for none.
         """
+        return self.context.copy().run(self._run, job, ends_ns, waited_ns)
+
+    def _run(self, job: Claimed, ends_ns: int, waited_ns: int) -> Outcome:
         begun = self.begin(job, ends_ns, waited_ns, self._port)
         if isinstance(begun, Outcome):
             return begun
@@ -84,7 +96,7 @@ class Execution:
         return self.returned(value)
 
     def begin(self, job: Claimed, ends_ns: int, waited_ns: int, port: Port) -> Begun | Outcome:
-        """What to call, and with what; or how the job ends without a call."""
+        """What to call, and with what; or how the job ends without a call. In the context of the job."""
         if job.expires_in_ms is not None and waited_ns > job.expires_in_ms * 1_000_000:
             return _failed("expired", "it expired before this run could begin")
         task = self._registry.get(job.task)
@@ -92,10 +104,13 @@ class Execution:
             return self._unknown(job)
         try:
             args, kwargs = self._arguments(job)
+            headers = NONE if job.headers is None else decode_headers(job.headers)
         except PayloadError as error:
             return Outcome("fail", failure=Failure.of(error), kind="payload")
+        here = job, headers, ends_ns, port, self._place
+        running.set(here)
         if task.wants_context:
-            args.insert(0, self._context(job, ends_ns, port))
+            args.insert(0, Context(*here))
         return task, args, kwargs
 
     def returned(self, value: Any) -> Outcome:
@@ -114,20 +129,6 @@ class Execution:
             {} if job.kwargs == "{}" else _named(self._payload.decode(job.kwargs))
         )
         return args, kwargs
-
-    def _context(self, job: Claimed, ends_ns: int, port: Port) -> Context:
-        return Context(
-            job=job.id,
-            task=job.task,
-            queue=job.queue,
-            attempt=job.attempt,
-            attempts_max=job.attempts_max,
-            ends_ns=ends_ns,
-            worker=self._worker,
-            state=self.state,
-            port=port,
-            clock=self._clock,
-        )
 
     def leave_if_copy(self, code: int) -> None:
         """The task forked, and its copy found its way back to us: the run is the original's."""

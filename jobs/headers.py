@@ -28,8 +28,18 @@ headers: ContextVar[Mapping[str, Any]] = ContextVar(
 
     token = jobvisor.headers.set({"trace": request.id})
 
-`using(headers=...)` adds to it. In a job it holds the job's `trace`, where it has one.
+`using(headers=...)` adds to it.
 """
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+"""Those of a job that has none."""
+
+
+def as_one(ambient: Mapping[str, Any], own: str | None) -> str | None:
+    """The JSON of what is sent along anyway and of a job's own headers, which count where both say it."""
+    if not ambient:
+        return own
+    return encode_headers("headers", {**ambient, **decode_headers(own)})
 
 
 def encode_headers(option: str, value: Any) -> str | None:
@@ -57,10 +67,10 @@ def encode_headers(option: str, value: Any) -> str | None:
     return text
 
 
-def decode_headers(text: str | None) -> dict[str, Any]:
+def decode_headers(text: str | None) -> Mapping[str, Any]:
     """The headers of a row; PayloadError where a stranger's SQL wrote what they cannot be."""
     if text is None:
-        return {}
+        return NONE
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:

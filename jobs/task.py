@@ -31,10 +31,12 @@ from typing import (
 from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.encode import encode_call
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
+from jobvisor.jobs.headers import encode_headers
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
+from jobvisor.jobs.running import sent_along
 from jobvisor.jobs.units import Duration, duration_ms, size_bytes
 
 P = ParamSpec("P")
@@ -91,6 +93,7 @@ class OptionValues(TypedDict, total=False):
     run_in: Duration
     run_at: datetime
     expires_in: Duration
+    headers: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Options:
     run_in_ms: int | None = None
     run_at_ms: int | None = None
     expires_in_ms: int | None = None
+    headers: str | None = None
+    """As the JSON of an object."""
 
     @classmethod
     def of(cls, values: OptionValues) -> Options:
@@ -266,6 +271,7 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "run_in": ("run_in_ms", _check_duration),
     "run_at": ("run_at_ms", _check_moment),
     "expires_in": ("expires_in_ms", _check_expiry),
+    "headers": ("headers", encode_headers),
 }
 
 
@@ -299,16 +305,21 @@ class Call(Generic[CallR_co]):
     function: Callable[..., Any] | None = None
     """None where only the task's name is known: then nothing checks the arguments."""
 
-    def new_job(self, defaults: Defaults, payload: Payload) -> NewJob:
-        """The row to store. A call that the function would not accept is an InvalidOption here."""
+    def new_job(self, defaults: Defaults, payload: Payload, home: str = "") -> NewJob:
+        """The row to store. A call that the function would not accept is an InvalidOption here.
+
+        With it go the headers that are set here, and the id of the job that makes this call, where
+        that one is from the same tables: `home` names those that this one goes into.
+        """
         options = self.options
         if self.function is not None and not fits(self.function, self.args, self.kwargs):
             self._bound(self.function)
         args, kwargs = payload.encode_call(self.args, self.kwargs)
+        headers, parent = sent_along(options.headers, home)
         if options is NO_OPTIONS:
             return NewJob(
                 self.task, args, kwargs, defaults.queue, 0, None, 0, defaults.retries + 1, None,
-                defaults.timeout_ms, 0, None, None,
+                defaults.timeout_ms, 0, None, None, headers, parent,
             )  # fmt: skip
         retries = defaults.retries if options.retries is None else options.retries
         timeout = defaults.timeout_ms if options.timeout_ms is None else options.timeout_ms
@@ -327,6 +338,8 @@ class Call(Generic[CallR_co]):
             memory_bytes=options.memory_bytes or 0,
             unique_key=self._unique_key(),
             expires_in_ms=options.expires_in_ms,
+            headers=headers,
+            parent=parent,
         )
 
     def _bound(self, function: Callable[..., Any]) -> inspect.BoundArguments | None:

@@ -91,6 +91,7 @@ class _Runner(Client):
             port=port,
             worker="test",
             payload=self._payload,
+            home=self.home,
             errors=self.errors,
         )
 

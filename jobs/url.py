@@ -57,6 +57,18 @@ def parse_url(url: str) -> Target:
     raise ConfigError(f"the database URL {known}; {URL_HELP}")
 
 
+def home_of(url: str, schema: str, prefix: str) -> str:
+    """One text for the tables that a database URL and the names in it mean, whoever wrote the URL.
+
+    >>> home_of("sqlite:////srv/../srv/jobs.db", "jobvisor", "")
+    'sqlite /srv/jobs.db '
+    """
+    kind, path = parse_url(url)
+    if kind == "sqlite":
+        return f"sqlite {os.path.realpath(path)} {prefix}"
+    return f"{kind} {path} {schema} {prefix}"
+
+
 def shown_url(url: str) -> str:
     """The URL as logs, errors and `status` show it: with `***` for a password.
 

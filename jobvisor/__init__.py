@@ -5,9 +5,10 @@ from __future__ import annotations
 from jobvisor import errors
 from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client, Moved, use_client
-from jobvisor.jobs.context import Context
+from jobvisor.jobs.context import Context, current
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.events import Event, subscribe
+from jobvisor.jobs.headers import headers
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
 from jobvisor.jobs.payload import Codec
@@ -42,7 +43,9 @@ __all__ = [
     "Supervisor",
     "Task",
     "__version__",
+    "current",
     "errors",
+    "headers",
     "registry",
     "subscribe",
     "task",

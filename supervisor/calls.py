@@ -24,7 +24,6 @@ class Calls:
         self._outcomes = shared.outcomes
         self._bell = shared.bell
         self._execution = shared.execution
-        self._context = shared.context
         self._broken = shared.broken
         self._coroutines = coroutines
         self.threads = Threads[Given](self._serve)
@@ -62,12 +61,13 @@ class Calls:
             self._backlog.withdrew(job, claim)
             return True
         execution = self._execution
-        begun = execution.begin(job, lane.ends_ns, lane.began_ns - claim.at_ns, lane)
+        context = execution.context.copy()
+        waited_ns = lane.began_ns - claim.at_ns
+        begun = context.run(execution.begin, job, lane.ends_ns, waited_ns, lane)
         if isinstance(begun, Outcome):
             outcome = begun
         else:
             task, args, kwargs = begun
-            context = self._context.copy()
             try:
                 value = context.run(task.function, *args, **kwargs)
             except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes

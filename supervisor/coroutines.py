@@ -86,7 +86,6 @@ class Coroutines:
         self._outcomes = shared.outcomes
         self._bell = shared.bell
         self._execution = shared.execution
-        self._context = shared.context
         self.broken = shared.broken
         self._clock = clock
         self._grace_ns = grace_ms * 1_000_000
@@ -172,8 +171,9 @@ class Coroutines:
                 self._lanes.to_thread((lane, waiting))
                 return
             if lane.start(job, claim.number, self._grace_ns):
-                begun = self._execution.begin(job, lane.ends_ns, lane.began_ns - claim.at_ns, lane)
-                self._run(JobRun(lane, job, claim), begun, self._context.copy())
+                context, waited_ns = self._execution.context.copy(), lane.began_ns - claim.at_ns
+                begun = context.run(self._execution.begin, job, lane.ends_ns, waited_ns, lane)
+                self._run(JobRun(lane, job, claim), begun, context)
                 return
             self._backlog.withdrew(job, claim)
             waiting = self._lanes.next(lane)

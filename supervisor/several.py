@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextvars import copy_context
 
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.registry import registry
@@ -35,7 +34,6 @@ class Several:
     """The lanes of one worker and their conductor."""
 
     def __init__(self, role: Role, parts: Parts, execution: Execution) -> None:
-        """What is put in context variables until now every job finds there."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self._role = role
         self._parts = parts
@@ -51,7 +49,6 @@ class Several:
             Outcomes(bell),
             bell,
             execution,
-            copy_context(),
             self._fail,
         )
         coroutines = Coroutines(

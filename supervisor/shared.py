@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Context
 from dataclasses import dataclass
 
 from jobvisor.jobs.execution import Execution
@@ -22,7 +21,5 @@ class Shared:
     outcomes: Outcomes
     bell: Bell
     execution: Execution
-    context: Context
-    """Copied for each job."""
     broken: Callable[[BaseException], None]
     """Told where code of ours has failed in a thread: the conductor ends the process."""

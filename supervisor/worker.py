@@ -99,6 +99,7 @@ class Worker(Role):
             worker=self.seat.name,
             defer_unknown=tasks.unknown == "defer",
             payload=Payload(application.codec),
+            home=client.home,
         )
         self._store = store
         self._conductor: Conductor | None = None

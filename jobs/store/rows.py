@@ -170,7 +170,7 @@ def _progress(text: str | None) -> dict[str, Any] | None:
 def _headers(text: str | None) -> dict[str, Any]:
     """A stranger may have written anything there, too: it says so in its place."""
     try:
-        return decode_headers(text)
+        return dict(decode_headers(text))
     except PayloadError as error:
         return {"$unreadable": str(error)}
 

@@ -56,6 +56,7 @@ LOOK_S = 0.5
 @click.option("--unique", metavar="KEY", help="Only if no unfinished job has this key.")
 @click.option("--retries", type=int, help="Further attempts after the first.")
 @click.option("--timeout", metavar="DURATION", help="The longest one run may take.")
+@click.option("--headers", metavar="JSON", help="What goes along with the job, as one JSON object.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option(
     "--wait-timeout", metavar="DURATION", help="Wait no longer than this; the job goes on."
@@ -173,9 +174,20 @@ def _read_options(given: dict[str, Any]) -> OptionValues:
     for name, flag in (("run_in", "--in"), ("timeout", "--timeout")):
         if name in options:
             options[name] = f"{read_duration(flag, options[name])}ms"
+    if "headers" in options:
+        options["headers"] = _read_headers(options["headers"])
     if "run_at" in options:
         options["run_at"] = read_moment("--at", options["run_at"])
     return cast(OptionValues, options)
+
+
+def _read_headers(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOption(
+            f'--headers is no JSON: {error}; write \'{{"trace": "4bf9"}}\''
+        ) from None
 
 
 def _enqueue_lines(

@@ -12,7 +12,10 @@ import pytest
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.context import NOTE_MAX, PROGRESS_MAX, Context, Nobody
 from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.headers import NONE
+from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.outcome import Cancelled, Release
+from jobvisor.jobs.running import Place
 from jobvisor.supervisor.layout import PROGRESS_MAX as LEDGER_MAX
 from tests.clock import START_MS, MovableClock
 
@@ -35,19 +38,9 @@ class Family:
 
 
 def context(port: Family | Nobody | None = None, **values: Any) -> Context:
-    given: dict[str, Any] = {
-        "job": 7,
-        "task": "app:f",
-        "queue": "mail",
-        "attempt": 2,
-        "attempts_max": 4,
-        "ends_ns": 0,
-        "worker": "worker 3",
-        "state": {},
-        "port": port or Nobody(),
-        "clock": MovableClock(),
-    }
-    return Context(**(given | values))
+    job = Claimed(7, "app:f", "[]", "{}", 2, 4, 2, None, 0, 0, None, "mail", 0)
+    place = Place("worker 3", values.get("clock", MovableClock()), state=values.get("state", {}))
+    return Context(job, NONE, values.get("ends_ns", 0), port or Nobody(), place)
 
 
 def test_a_context_tells_which_run_of_which_job_it_is() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -70,7 +69,7 @@ class Yard:
         execution = Execution(self.registry, clock=SYSTEM, port=Nobody(), worker="worker 1")
         shared = Shared(
             self.lanes, self.backlog, self.outcomes, self.bell, execution,
-            contextvars.copy_context(), self.errors.append,
+            self.errors.append,
         )  # fmt: skip
         self.coroutines = Coroutines(
             shared, clock=SYSTEM, grace_ms=grace_ms, beat=self.beats.append

@@ -255,6 +255,15 @@ def test_wait_for_a_job_that_fails_is_exit_code_1(run: Run, client: Client) -> N
     assert "\x1b" not in result.stderr
 
 
+def test_headers_go_along_with_an_enqueued_job(run: Run, client: Client) -> None:
+    assert run("enqueue", ADD, "1", "--headers", '{"trace": "4bf9"}').stdout == "1\n"
+    assert client.get(1).headers == {"trace": "4bf9"}
+    for given, words in (("{", "--headers is no JSON"), ("[1]", "headers=[1] must be a dict")):
+        result = run("enqueue", ADD, "1", "--headers", given)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
 def test_wait_with_json_shows_the_finished_job(run: Run, client: Client) -> None:
     with working(client):
         told = json.loads(run("enqueue", ADD, "1", "--wait", "--json").stdout)
