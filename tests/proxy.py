@@ -66,6 +66,7 @@ class Proxy:
         self._delay = 0.0
         self._pattern: _Pattern | None = None
         self._door: asyncio.Task[None] | None = None
+        self._held: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -112,6 +113,8 @@ class Proxy:
         """Reset every connection, and end."""
         if self._thread.is_alive():
             self._do(self._cut())
+            if self._held is not None:
+                self._held.close()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(LIMIT_SECONDS)
             self._loop.close()
@@ -135,19 +138,26 @@ class Proxy:
     async def _open(self) -> None:
         if self._door is not None:
             return
+        door = self._held or self._bound()
+        self._held = None
+        door.listen(128)
+        self._door = self._loop.create_task(self._accept(door))
+
+    def _bound(self) -> socket.socket:
+        """A socket on our port that refuses, since it does not listen; nobody else can have the port."""
         door = socket.socket()
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((self.host, self.port))
-        door.listen(128)
         door.setblocking(False)
+        door.bind((self.host, self.port))
         self.port = door.getsockname()[1]
-        self._door = self._loop.create_task(self._accept(door))
+        return door
 
     async def _cut(self) -> None:
         if self._door is not None:
             self._door.cancel()
             await asyncio.wait([self._door])
             self._door = None
+            self._held = self._bound()
         await self._reset(set(self._links))
 
     async def _become(
