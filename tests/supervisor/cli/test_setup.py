@@ -150,6 +150,26 @@ def test_without_a_module_of_tasks_nothing_is_started_and_none_is_assumed(
     assert not (folder / ".jobvisor").exists()
 
 
+@pytest.mark.parametrize("wrong", ["8-1", "0-3", "a-b"])
+@pytest.mark.parametrize("command", ["check", "start"])
+def test_workers_that_are_no_range_are_refused_in_one_sentence(
+    run: Run, folder: Path, command: str, wrong: str
+) -> None:
+    with (folder / "config.toml").open("a") as file:
+        file.write(f'processes = "{wrong}"\n')
+    result = run(command)
+    assert result.exit_code == 78
+    (line,) = result.stderr.splitlines()
+    assert f'[workers] processes = "{wrong}" is not valid: write a whole number from 1' in line
+    assert line.endswith('or the least and the most as "1-8"')
+
+
+def test_a_range_of_workers_is_told(run: Run, folder: Path) -> None:
+    with (folder / "config.toml").open("a") as file:
+        file.write('processes = "1-8"\n')
+    assert "family main, 1-8 workers" in run("check").stdout
+
+
 def test_check_names_a_codec_that_cannot_be_imported(run: Run, folder: Path) -> None:
     with (folder / "config.toml").open("a") as file:
         file.write('[database]\ncodec = "tests.supervisor.cli.sample:nothing"\n')
