@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from jobvisor.jobs.clock import iso, to_datetime
 from jobvisor.jobs.errors import ConfigError, shown
 from jobvisor.jobs.events import Event
+from jobvisor.jobs.log_context import LogContext, fields_of
 from jobvisor.jobs.outcome import VERB_NAMES
 from jobvisor.jobs.units import duration_text
 
@@ -286,7 +287,7 @@ def say(name: str, /, *, trace: BaseException | str | None = None, **fields: Any
     level, template = LINES[name]
     if _LOGGER.isEnabledFor(level):
         message = _worded(template, fields)
-        extra = {"line": name, "fields": fields, "trace": _traced(trace)}
+        extra = {"line": name, "fields": fields, "below": _traced(trace)}
         _LOGGER.log(level, "%s", message, extra=extra, stacklevel=2)
 
 
@@ -386,7 +387,7 @@ class TextFormat(logging.Formatter):
         """One record as one line; a traceback follows it, indented."""
         role = f"{_ROLE.name} " if _ROLE.name else ""
         head = f"{_time(record)} {_level(record)} {role}[{record.process}]"
-        text = f"{head} {_message(record).translate(_VISIBLE)}"
+        text = f"{head} {_told(record).translate(_VISIBLE)}"
         trace = _trace_of(record)
         return "\n    ".join([text, *(line.translate(_VISIBLE) for line in trace.splitlines())])
 
@@ -403,8 +404,10 @@ class JsonFormat(logging.Formatter):
             "pid": record.process,
             "line": getattr(record, "line", None),
             "message": _message(record),
-            "fields": getattr(record, "fields", {}),
+            "fields": fields_of(record) | getattr(record, "fields", {}),
         }
+        if not _is_ours(record):
+            told["logger"] = record.name
         if trace := _trace_of(record):
             told["traceback"] = trace
         text = self._dumped(told)
@@ -424,10 +427,24 @@ class JsonFormat(logging.Formatter):
         return text.translate(_IN_JSON)
 
 
+def _told(record: logging.LogRecord) -> str:
+    """The message; of a line that is not ours with who says it, and in which job."""
+    message = _message(record)
+    if hasattr(record, "line"):
+        return message
+    of = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
+    who = "" if _is_ours(record) else f"{record.name}: "
+    return f"{who}{message} ({of})" if of else f"{who}{message}"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] == _LOGGER.name
+
+
 def _trace_of(record: logging.LogRecord) -> str:
     """The traceback that goes below a line, "" for none."""
     error = record.exc_info[1] if record.exc_info else None
-    told: str = getattr(record, "trace", "") or _traced(error)
+    told: str = getattr(record, "below", "") or _traced(error)
     return told
 
 
@@ -594,6 +611,7 @@ def configure(
         reason = "nobody reads that pipe; start its reader first" if unread else error.strerror
         raise ConfigError(f"[log] file {file} cannot be opened: {reason}") from error
     handler.setFormatter(JsonFormat() if format == "json" else TextFormat())
+    handler.addFilter(LogContext())
     for old in [one for one in _LOGGER.handlers if isinstance(one, LineHandler)]:
         _LOGGER.removeHandler(old)
         old.close()
@@ -602,3 +620,14 @@ def configure(
     # Our lines have their own way out; a root handler of the user's would write them twice.
     _LOGGER.propagate = False
     return handler
+
+
+def take_in_others() -> None:
+    """Send what other loggers say where ours goes, unless the root logger has a handler of its own.
+
+    Its level stays as it is, as every other logger does.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        for handler in [one for one in _LOGGER.handlers if isinstance(one, LineHandler)]:
+            root.addHandler(handler)

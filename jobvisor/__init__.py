@@ -10,6 +10,7 @@ from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.events import Event, subscribe
 from jobvisor.jobs.headers import headers
 from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.log_context import LogContext
 from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
 from jobvisor.jobs.payload import Codec
 from jobvisor.jobs.registry import Registry, registry, task
@@ -34,6 +35,7 @@ __all__ = [
     "Fixed",
     "Job",
     "JobsError",
+    "LogContext",
     "Moved",
     "Registry",
     "Release",

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from jobvisor.jobs.codec import NamedCodec, named_codec
+from jobvisor.jobs.log import take_in_others
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import Settings, environment, use_settings
 from jobvisor.jobs.url import parse_url
@@ -45,4 +46,6 @@ def prepare_application(config: Config) -> Application:
 
     Raises JobsError where that cannot be done.
     """
-    return Application(load_application(config))
+    codec = load_application(config)
+    take_in_others()  # after the import, in which an application says where its own lines go
+    return Application(codec)

@@ -229,7 +229,7 @@ def _portable(error: Exception) -> Exception:
 
 
 #: What a handler needs of a record, besides its message.
-_TOLD = ("name", "levelno", "levelname", "created", "process", "line", "fields", "trace")
+_TOLD = ("name", "levelno", "levelname", "created", "process", "line", "fields", "below")
 
 
 class _Lines(logging.Handler):

@@ -7,14 +7,20 @@ import logging
 import os
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobvisor.jobs import log
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import (
     LINE_MAX,
     LINES,
@@ -24,7 +30,10 @@ from jobvisor.jobs.log import (
     reopen,
     say,
     set_role,
+    take_in_others,
 )
+from jobvisor.jobs.log_context import LogContext
+from jobvisor.jobs.registry import Registry
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +95,92 @@ def test_a_json_line_is_one_object(pipe: tuple[int, int]) -> None:
     say("migrated", version=1)
     told = json.loads(text_of(pipe[0]))
     assert (told["level"], told["line"], told["fields"]) == ("info", "migrated", {"version": 1})
+
+
+# -- what an application says
+
+
+@contextmanager
+def bare_root() -> Iterator[logging.Logger]:
+    """The root logger as a program has it that configures none."""
+    root = logging.getLogger()
+    before, root.handlers[:] = root.handlers[:], []  # those of pytest
+    try:
+        yield root
+    finally:
+        root.handlers[:] = before
+
+
+def in_a_job(function: Callable[[], None], **values: Any) -> None:
+    registry = Registry()
+    registry.task(function, name="app:f")
+    job = Claimed(7, "app:f", "[]", "{}", 2, 4, 1, None, 0, 0, None, "mail", 0, **values)
+    execution = Execution(registry, clock=SYSTEM, port=Nobody(), worker="worker 3")
+    assert execution.run(job).verb == "succeed"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_job_says_to_any_logger_is_told_with_the_job(
+    pipe: tuple[int, int], form: str
+) -> None:
+    configure("info", form, pipe[1])
+    with bare_root():
+        take_in_others()
+        in_a_job(
+            lambda: logging.getLogger("app.mail").warning("sent %s", "x"),
+            headers='{"trace":"4bf9"}',
+        )
+    told = text_of(pipe[0])
+    fields = {
+        "job": 7, "task": "app:f", "queue": "mail", "attempt": 2, "worker": "worker 3",
+        "trace": "4bf9",
+    }  # fmt: skip
+    if form == "json":
+        line = json.loads(told)
+        assert (line["message"], line["logger"], line["fields"]) == ("sent x", "app.mail", fields)
+    else:
+        words = " ".join(f"{name}={value}" for name, value in fields.items())
+        assert told.endswith(f"app.mail: sent x ({words})\n")
+
+
+def test_outside_of_a_job_a_line_has_no_fields(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    with bare_root():
+        take_in_others()
+        logging.getLogger("app").error("no")
+        say("degraded", reason="x")
+    first, second = text_of(pipe[0]).splitlines()
+    assert first.endswith("] app: no")
+    assert second.endswith("] degraded: x")
+
+
+def test_an_application_that_configures_its_logging_keeps_it(pipe: tuple[int, int]) -> None:
+    configure("info", "text", pipe[1])
+    theirs = logging.NullHandler()
+    with bare_root() as root:
+        root.addHandler(theirs)
+        take_in_others()
+        assert root.handlers == [theirs]
+
+
+def test_a_handler_of_the_application_is_told_the_job_by_the_filter() -> None:
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler, logger = Kept(), logging.getLogger("theirs")
+    handler.addFilter(LogContext())
+    handler.setFormatter(logging.Formatter("%(message)s %(job)s %(worker)s %(trace)s"))
+    logger.addHandler(handler)
+    try:
+        in_a_job(lambda: logger.error("one"), headers='{"trace":"4bf9"}')
+        logger.error("two")
+        logger.error("three", extra={"job": "mine"})
+    finally:
+        logger.removeHandler(handler)
+    assert lines == ["one 7 worker 3 4bf9", "two None None None", "three mine None None"]
 
 
 def test_an_unknown_line_is_a_key_error() -> None:
