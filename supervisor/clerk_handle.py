@@ -118,6 +118,13 @@ class ClerkHandle:
             else:
                 return cast("Answer", told)
 
+    def look(self) -> None:
+        """See whether it has ended though nobody has asked it."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), 0)  # the end of the other side is always told
+        if not self.is_gone and poll.poll(0):
+            self.on_gone(self._end())
+
     def end(self) -> None:
         """End the clerk; what it has not committed is undone."""
         if not self.is_gone:

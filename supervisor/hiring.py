@@ -37,6 +37,11 @@ class Opened(NamedTuple):
         for clerk in self.clerks[:1]:
             clerk.meanwhile = do
 
+    def look(self) -> None:
+        """See whether a clerk has ended that nobody has asked since."""
+        for clerk in self.clerks:
+            clerk.look()
+
     def when_gone(self, tell: Callable[[str], None]) -> None:
         """Have a clerk that is found dead told, with how it ended."""
         for clerk in self.clerks:

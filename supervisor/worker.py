@@ -214,6 +214,7 @@ class Worker(Role):
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, a rest until there is."""
         if self._conductor is not None:
+            self._opened.look()
             return self._conductor.step()
         if self._turns.lacks_lease():
             self._await_lease()

@@ -220,6 +220,19 @@ def test_a_worker_whose_clerk_dies_is_told_once_and_every_verb_says_so(clerk: Cl
     assert os.readlink(f"/proc/self/fd/{clerk.clerk.fileno()}").startswith("socket:")
 
 
+def test_the_death_of_a_clerk_that_nobody_asks_is_seen(clerk: ClerkStore) -> None:
+    causes: list[str] = []
+    clerk.clerk.on_gone = causes.append
+    clerk.open()
+    clerk.clerk.look()
+    assert causes == []
+    os.kill(clerk.clerk.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, clerk.clerk.pid, os.WEXITED | os.WNOWAIT)
+    clerk.clerk.look()
+    clerk.clerk.look()
+    assert causes == ["SIGKILL"]
+
+
 def test_a_clerk_that_dies_while_it_is_asked_is_told_as_well(
     path: Path, direct: SqliteStore, clerk: ClerkStore
 ) -> None:
