@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from contextvars import copy_context
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Context, Port
@@ -35,6 +35,9 @@ from jobvisor.jobs.retry import policy_for
 from jobvisor.jobs.running import Place, running
 from jobvisor.jobs.task import Task
 from jobvisor.jobs.units import duration_text
+
+if TYPE_CHECKING:
+    from jobvisor.jobs.held_loop import HeldLoop
 
 UNKNOWN_FIRST_MS = 1_000  # a rolling deploy takes minutes: 1 s, 2 s, 4 s ...
 UNKNOWN_CAP_MS = 300_000  # ... and then every five minutes
@@ -72,6 +75,7 @@ class Execution:
         self._defer_unknown = defer_unknown
         self._pid = os.getpid()
         self._unknown_told: dict[str, int] = {}
+        self._loop: HeldLoop | None = None
 
     def run(self, job: Claimed, ends_ns: int = 0, *, waited_ns: int = 0) -> Outcome:
         """The outcome of one run, begun so long after its claim.
@@ -87,13 +91,30 @@ class Execution:
         task, args, kwargs = begun
         try:
             value = task.function(*args, **kwargs)
-            if isinstance(value, CoroutineType):
-                value = _finished(value)
         except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
             self.leave_if_copy(1)
             return self.raised(task, job, error)
         self.leave_if_copy(0)
+        if isinstance(value, CoroutineType):
+            value, failed = self.loop.run(value)
+            if failed is not None:
+                return self.raised(task, job, failed)
         return self.returned(value)
+
+    @property
+    def loop(self) -> HeldLoop:
+        """Where `async def` tasks run, one after the other."""
+        if self._loop is None:
+            # 30 ms and 2 MB that a family without async tasks need not pay.
+            from jobvisor.jobs.held_loop import HeldLoop  # noqa: PLC0415
+
+            self._loop = HeldLoop()
+        return self._loop
+
+    def close(self) -> None:
+        """End what is left on its loop, if it has one."""
+        if self._loop is not None:
+            self._loop.close()
 
     def begin(self, job: Claimed, ends_ns: int, waited_ns: int, port: Port) -> Begun | Outcome:
         """What to call, and with what; or how the job ends without a call. In the context of the job."""
@@ -191,12 +212,6 @@ def _from_its_function(error: BaseException) -> BaseException:
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next
     return error
-
-
-def _finished(coroutine: CoroutineType[Any, Any, Any]) -> Any:
-    import asyncio  # noqa: PLC0415 -- 30 ms and 2 MB that a family without async tasks need not pay
-
-    return asyncio.run(coroutine)
 
 
 def _listed(args: Any) -> list[Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, ContextVar
@@ -45,7 +46,7 @@ def called(pid: int, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwa
 class Run:
     """One coroutine, and what it starts on its way."""
 
-    __slots__ = ("_called", "_tasks", "_within", "_work", "broken_by", "main")
+    __slots__ = ("_called", "_generators", "_tasks", "_within", "_work", "broken_by", "main")
 
     def __init__(
         self, within: Callable[..., Any] = within, called: Callable[..., Any] = called
@@ -55,6 +56,7 @@ class Run:
         self._called = called
         self._tasks: dict[asyncio.Task[Any], Coroutine[Any, Any, Any]] = {}
         self._work: set[Future[Any]] = set()
+        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
         self.main: asyncio.Task[Any] | None = None
         self.broken_by: BaseException | None = None
         """A SystemExit or KeyboardInterrupt out of one of its tasks."""
@@ -66,6 +68,11 @@ class Run:
         context.run(_current.set, self)
         self.main = main = asyncio.Task(coroutine, loop=loop, context=context)
         return main
+
+    def enter(self) -> None:
+        """The same for a task that is there already, told from within."""
+        _current.set(self)
+        self.main = asyncio.current_task()
 
     def add_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R], **options: Any
@@ -87,15 +94,31 @@ class Run:
         future.add_done_callback(self._work.discard)
         return future
 
+    def add_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """An asynchronous generator that it has begun to iterate."""
+        if self._generators is None:
+            self._generators = weakref.WeakSet()
+        self._generators.add(generator)
+
     @property
     def has_left(self) -> bool:
         """Whether anything of it still goes on."""
-        return bool(self._tasks or self._work)
+        return bool(self._tasks or self._work or self._generators)
 
     async def end(self) -> None:
-        """Cancel the tasks that are left, and wait for them and for the work in threads."""
+        """Cancel the tasks that are left, wait for them and for the work in threads, close generators."""
+        await self._end_tasks()
+        while self._generators:
+            generator = self._generators.pop()
+            try:
+                await generator.aclose()
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 -- it is told, as asyncio.run does
+                _tell_error(f"an error occurred while {generator!r} was closed", error)
+            await self._end_tasks()  # which it has started to end itself
+
+    async def _end_tasks(self) -> None:
         told: set[asyncio.Task[Any]] = set()
-        while self.has_left:
+        while self._tasks or self._work:
             tasks = list(self._tasks)
             for task in tasks:
                 if task not in told:
@@ -113,13 +136,27 @@ class Run:
 def _tell_errors(tasks: list[asyncio.Task[Any]]) -> None:
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
-            task.get_loop().call_exception_handler(
-                {
-                    "message": "unhandled exception in a task that a job had left",
-                    "exception": error,
-                    "task": task,
-                }
-            )
+            _tell_error("unhandled exception in a task that a job had left", error, task=task)
+
+
+def _tell_error(message: str, error: BaseException, **more: Any) -> None:
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": message, "exception": error, **more}
+    )
+
+
+def note_generators() -> None:
+    """From now on a generator belongs to the run that begins it; told within a loop, after it was started."""
+    hooks = sys.get_asyncgen_hooks()
+
+    def begun(generator: AsyncGenerator[Any, Any]) -> None:
+        run = _current.get()
+        if run is not None:
+            run.add_generator(generator)
+        if hooks.firstiter is not None:
+            hooks.firstiter(generator)
+
+    sys.set_asyncgen_hooks(begun, hooks.finalizer)
 
 
 class Executor(ThreadPoolExecutor):

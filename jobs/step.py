@@ -77,7 +77,10 @@ class Step:
         port = Nobody()
         execution = self._execution(port)
         began = self._clock.monotonic_ns()
-        outcome = execution.run(claimed)
+        try:
+            outcome = execution.run(claimed)
+        finally:
+            execution.close()
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
         return Record(
             life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,

@@ -18,7 +18,7 @@ from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.execution import Begun
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
-from jobvisor.jobs.loop import Run, called, new_loop, within
+from jobvisor.jobs.loop import Run, called, new_loop, note_generators, within
 from jobvisor.jobs.outcome import Cancelled, Outcome
 from jobvisor.jobs.task import Task
 from jobvisor.supervisor.backlog import Claim, Waiting
@@ -146,6 +146,7 @@ class Coroutines:
         self._thread_id = threading.get_ident()
         asyncio.set_event_loop(loop)
         while True:  # whatever a callback of a user does to it
+            loop.call_soon(note_generators)
             try:
                 loop.run_forever()
             except BaseException as error:  # noqa: BLE001 -- what a callback raises must not end the others

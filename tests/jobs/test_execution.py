@@ -50,7 +50,11 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 def ran(function: Callable[..., Any], **values: Any) -> Outcome:
-    return execution(function).run(claimed(**values))
+    execute = execution(function)
+    try:
+        return execute.run(claimed(**values))
+    finally:
+        execute.close()
 
 
 # -- a function that returns

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -273,18 +273,28 @@ def test_an_async_run_ends_as_asyncio_run_ends_one() -> None:
             time.sleep(0.02)  # task body
             said.append("thread")
 
+        async def numbers() -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                await asyncio.sleep(0)
+                said.append("generator")
+
         async def leaves() -> None:
+            kept.append(numbers())
+            await anext(kept[0])
             asyncio.create_task(left())  # noqa: RUF006 -- left on purpose
             never_begun = asyncio.create_task(left())
             never_begun.cancel()
             asyncio.get_running_loop().run_in_executor(None, work)
             await asyncio.sleep(0)
 
+        kept: list[AsyncIterator[int]] = []
         yard = Yard(2, leaves)
         ended = outcome_of(yard, "leaves")
         return f"{ended is SUCCEEDED} {sorted(said)}"
 
-    assert in_a_copy(act) == "True ['task', 'thread']"
+    assert in_a_copy(act) == "True ['generator', 'task', 'thread']"
 
 
 def test_async_jobs_share_one_loop_for_the_life_of_the_worker() -> None:
