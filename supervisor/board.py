@@ -110,6 +110,8 @@ VERDICTS = (
     "", "timeout", "memory", "cancel", "stop", "reload", "scale", "boot", "stuck", "force",
 )  # fmt: skip
 VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
+STOOD_STILL = 64
+"""Added to a code: the process had not moved for a second when it was killed."""
 
 # Why one child leaves while its family goes on: told by the parent (LEAVE), or by itself (GOING).
 LEAVINGS = ("", "stop", "reload", "scale", "recycled", "dirty", "clerk")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.store import Life
 from jobvisor.jobs.store.base import Death, Held
-from jobvisor.supervisor.board import VERDICTS, Grave, Running
+from jobvisor.supervisor.board import STOOD_STILL, VERDICTS, Grave, Running
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.ledger import Header
 
@@ -32,6 +32,10 @@ class Cause(NamedTuple):
     job: int = 0
     """Whom the verdict is about; its claim follows."""
     claim: int = 0
+    stood_still: bool = False
+    """Whether the process had not moved for a second then: the named job may have waited for another."""
+    lane: int | None = None
+    """Whose thread a fatal signal has struck, where that is known."""
 
     @property
     def text(self) -> str:
@@ -46,12 +50,13 @@ def seen(grave: Grave, *, oom: bool) -> Cause:
     ended = Exit(grave.pid, grave.status)
     how = f"was killed by {ended.signal}" if ended.signal else f"ended by {ended.cause}"
     outcome = "crash"
-    verdict = VERDICTS[grave.verdict] if 0 <= grave.verdict < len(VERDICTS) else "force"
+    code, still = grave.verdict & ~STOOD_STILL, bool(grave.verdict & STOOD_STILL)
+    verdict = VERDICTS[code] if 0 <= code < len(VERDICTS) else "force"
     if not verdict and oom and ended.signal == "SIGKILL":
         outcome, how = "oom", "was killed by the kernel: out of memory"
     return Cause(
         how, HOST, grave.pid, outcome, ended.code, ended.signal, verdict,
-        grave.verdict_job, grave.verdict_claim,
+        grave.verdict_job, grave.verdict_claim, still,
     )  # fmt: skip
 
 
@@ -68,16 +73,33 @@ def overdue(header: Header, job: int, claim: int) -> Cause:
     )  # fmt: skip
 
 
-def charged(running: Sequence[Running], cause: Cause) -> list[bool]:
-    """Of each of these jobs whether the death is charged to it: all that is ever decided about guilt.
+class Judged(NamedTuple):
+    """What a death means for one of the jobs that ran in the process."""
 
-    A verdict charges whom it names, and nobody where it is about no job. Without one a job that ran
-    alone pays; of several nobody knows whose fault it was.
+    pays: bool
+    """Whether the death is charged to it."""
+    company: int | None = None
+    """Among how many jobs it may run from now on; None where that stays as it was."""
+
+
+def judged(running: Sequence[Running], cause: Cause) -> list[Judged]:
+    """Of each of these jobs what the death means for it: all that is ever decided about guilt.
+
+    A verdict charges whom it names, and nobody where it is about no job; of several only a verdict charges.
+    Without one, a job that ran alone pays. Where a fatal signal struck the thread of one of several it is
+    a suspect, perhaps an innocent one: another's native code may have broken the memory. Else all are, and
+    run in half the company, so that a job which ends every process is alone after a few deaths.
     """
-    if cause.verdict:
+    several = len(running) > 1
+    if cause.verdict and not (several and cause.stood_still and cause.job):
         named = (cause.job, cause.claim) if cause.verdict in _NAMING else None
-        return [(run.job, run.claim) == named for run in running]
-    return [len(running) == 1 for _ in running]
+        pays = [(run.job, run.claim) == named for run in running]
+        return [Judged(each, 1 if each and several else None) for each in pays]
+    if not several:
+        return [Judged(pays=True, company=1) for _ in running]
+    if cause.lane in [run.lane for run in running]:
+        return [Judged(False, 1 if run.lane == cause.lane else None) for run in running]
+    return [Judged(False, max(1, len(running) // 2)) for _ in running]
 
 
 def death_of(cause: Cause, held: Held) -> Death:
@@ -92,12 +114,13 @@ def death_of(cause: Cause, held: Held) -> Death:
 def given_back(cause: Cause, company: int) -> Death:
     """What it means for one of so many jobs that ran, and that does not pay."""
     told = (cause.host, cause.pid, cause.exit_code, cause.signal, cause.verdict or None)
-    ran = (
-        ""
-        if cause.verdict
-        else f" while it ran {company} jobs, and nobody knows whose fault that was"
-    )
-    return Death("stopped", f"{cause.text}{ran}", *told)
+    text = cause.text
+    if cause.verdict and cause.stood_still and cause.job and company > 1:
+        text = f"its worker stood still and was killed ({cause.verdict} of job {cause.job})"
+    elif cause.verdict:
+        return Death("stopped", text, *told)
+    ran = f"while it ran {company} jobs, and nobody knows whose fault that was"
+    return Death("stopped", f"{text} {ran}", *told)
 
 
 def vanished(life: Life) -> Death:

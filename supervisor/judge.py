@@ -20,13 +20,17 @@ from jobvisor.supervisor.board import (
     CURRENT,
     CURRENT_CLAIM,
     DEADLINE,
+    LANE_COUNT,
+    LOOP_BEAT,
     MEMORY,
     STATE,
+    STOOD_STILL,
     TURN,
     VERDICT,
     VERDICT_CLAIM,
     VERDICT_CODES,
     VERDICT_JOB,
+    Slot,
     jobs_text,
 )
 from jobvisor.supervisor.child import kill_group
@@ -38,6 +42,7 @@ from jobvisor.supervisor.roster import Check
 
 OVERSLEPT_NS = SECOND  # a judge this late was stopped or suspended, and its children with it
 MEMORY_EVERY_NS = 200_000_000
+STILL_NS = SECOND  # a worker with several lanes beats every 0.25 s while one is busy
 STUCK_NS = 10 * SECOND  # in its own transaction, without a beat
 BEAT_LEAST_NS = 3 * SECOND  # an idle caretaker beats once a second, whatever `dead_after` is
 
@@ -84,7 +89,8 @@ class Judge:
             return
         slot = post.slot
         slot[VERDICT_JOB], slot[VERDICT_CLAIM] = job, claim
-        slot[VERDICT] = VERDICT_CODES[reason]
+        still = STOOD_STILL if _stands_still(slot, self._clock.monotonic_ns()) else 0
+        slot[VERDICT] = VERDICT_CODES[reason] | still
         post.killed = True
         say(
             "child_verdict", role=post.name, pid=post.pid, reason=reason,
@@ -168,6 +174,12 @@ class Judge:
             over = held[post.pid] - limit
             if run[0] and _run_of(words) == run and over > 0 and over > _clerks_of(post):
                 self.condemn(post, "memory", *run)
+
+
+def _stands_still(slot: Slot, now: int) -> bool:
+    """Whether a worker with several lanes has not gone its rounds, or its loop has not: a job kept it."""
+    beats = (slot[BEAT], slot[LOOP_BEAT]) if slot[LANE_COUNT] > 1 else ()
+    return any(beat and now - beat >= STILL_NS for beat in beats)
 
 
 def _clerks_of(post: Post) -> int:

@@ -23,7 +23,7 @@ from jobvisor.jobs.store import Applied, Life, Record, Rest, Store
 from jobvisor.jobs.store.base import Death, Held
 from jobvisor.supervisor.board import Running
 from jobvisor.supervisor.evidence import Read
-from jobvisor.supervisor.guilt import Cause, charged, death_of, given_back, vanished
+from jobvisor.supervisor.guilt import Cause, death_of, given_back, judged, vanished
 from jobvisor.supervisor.rejected import keep_rejected, keep_strange
 
 
@@ -118,20 +118,23 @@ def _end_running(
     store: Store, life: Life, running: Sequence[Running], cause: Cause
 ) -> list[tuple[Running, Death]]:
     # Rows are locked in the order of their ids.
-    order = sorted(zip(running, charged(running, cause), strict=True))
+    order = sorted(zip(running, judged(running, cause), strict=True))
     for run, _ in order:
         if run.progress is not None:
             store.progress(run.job, life.owner, run.claim, run.progress)
     ended = []
-    for run in (run for run, pays in order if pays):
-        held = store.held(run.job, life.owner, run.claim)
+    for run, found in order:
+        held = store.held(run.job, life.owner, run.claim) if found.pays else None
         if held is not None:  # else an earlier settling had it
-            death = death_of(cause, held)
+            death = death_of(cause, held)._replace(company=found.company)
             store.rescue(run.job, life.owner, held, death, _delay(held))
             ended.append((run, death))
-    innocent = [(run, given_back(cause, len(running))) for run, pays in order if not pays]
-    back = store.give_back_all(life.owner, [(run.job, run.claim, death) for run, death in innocent])
-    return ended + [each for each in innocent if each[0].job in set(back)]
+    back = given_back(cause, len(running))
+    innocent = [
+        (run, back._replace(company=found.company)) for run, found in order if not found.pays
+    ]
+    went = store.give_back_all(life.owner, [(run.job, run.claim, death) for run, death in innocent])
+    return ended + [each for each in innocent if each[0].job in set(went)]
 
 
 def _delay(held: Held) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 
 from jobvisor.jobs.clock import SECOND
 from jobvisor.supervisor.board import (
+    BEAT,
     BUSY,
     CANCEL_CLAIM,
     CANCEL_JOB,
@@ -18,11 +19,14 @@ from jobvisor.supervisor.board import (
     CURRENT_CLAIM,
     DEADLINE,
     IDLE,
+    LOOP_BEAT,
     MEMORY,
     STATE,
+    STOOD_STILL,
     TURN,
     VERDICT,
     VERDICT_CLAIM,
+    VERDICT_CODES,
     VERDICT_JOB,
     VERDICTS,
     Board,
@@ -123,6 +127,20 @@ def test_the_grace_of_a_cancel_begins_anew_with_each_job(court: Court) -> None:
     court.slot.lane(0)[CURRENT] = 0  # it has ended
     assert court.look(grace_ms // 2 + 1) == NONE
     assert court.look(grace_ms // 2) == ("cancel", 71, 2)
+
+
+@pytest.mark.parametrize(
+    ("conductor_ms", "loop_ms", "still"),
+    [(200, None, False), (200, 200, False), (1_000, None, True), (200, 1_000, True)],
+)
+def test_a_kill_tells_whether_the_process_had_moved_in_the_last_second(
+    court: Court, conductor_ms: int, loop_ms: int | None, still: bool
+) -> None:
+    now = court.clock.monotonic_ns()
+    court.slot[BEAT] = now - conductor_ms * 1_000_000
+    court.slot[LOOP_BEAT] = 0 if loop_ms is None else now - loop_ms * 1_000_000
+    court.judge.condemn(court.post, "timeout", 70, 2)
+    assert court.slot[VERDICT] == VERDICT_CODES["timeout"] | (STOOD_STILL if still else 0)
 
 
 def test_a_memory_limit_names_the_job_that_has_it(court: Court) -> None:

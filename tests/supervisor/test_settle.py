@@ -11,9 +11,9 @@ import pytest
 from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import Death, Held
-from jobvisor.supervisor.board import VERDICT_CODES, Grave, Running
+from jobvisor.supervisor.board import STOOD_STILL, VERDICT_CODES, Grave, Running
 from jobvisor.supervisor.evidence import Read, Strange
-from jobvisor.supervisor.guilt import Cause, charged, death_of, given_back, overdue, seen
+from jobvisor.supervisor.guilt import Cause, death_of, given_back, judged, overdue, seen, unseen
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.settle import (
     Settled,
@@ -63,8 +63,8 @@ def death(
 ) -> Death:
     """What it means for job 5 of claim 1, which ran alone."""
     found = seen(grave(status, verdict, named), oom=oom)
-    (pays,) = charged([Running(5, 1)], found)
-    return death_of(found, HELD) if pays else given_back(found, 1)
+    (told,) = judged([Running(5, 1)], found)
+    return death_of(found, HELD) if told.pays else given_back(found, 1)
 
 
 def header(who: Life) -> Header:
@@ -214,8 +214,8 @@ def test_a_job_that_began_after_the_look_at_an_overdue_one_is_innocent() -> None
     who = making.life()
     found = overdue(header(who), 5, 1)
     assert (found.verdict, found.signal) == ("timeout", "SIGKILL")
-    assert charged([Running(5, 1)], found) == [True]
-    assert charged([Running(6, 1)], found) == [False]
+    assert judged([Running(5, 1)], found)[0].pays
+    assert not judged([Running(6, 1)], found)[0].pays
 
 
 def test_a_succeeded_row_is_forgotten_where_none_is_kept(store: Store) -> None:
@@ -269,7 +269,67 @@ def lanes(jobs: list[Claimed], claim: int = 1) -> list[Running]:
     ],
 )
 def test_in_company_only_whom_a_verdict_names_is_charged(how: Cause, pays: list[bool]) -> None:
-    assert charged([Running(5, 2), Running(6, 2), Running(6, 3)], how) == pays
+    found = judged([Running(5, 2), Running(6, 2), Running(6, 3)], how)
+    assert [each.pays for each in found] == pays
+
+
+def companies(count: int, how: Cause) -> list[int | None]:
+    """Of so many jobs that ran, numbered from 1, what the death makes of the company of each."""
+    return [
+        each.company for each in judged([Running(n, 1, n - 1) for n in range(1, count + 1)], how)
+    ]
+
+
+@pytest.mark.parametrize(
+    "how", [cause(-9), cause(3), cause(-11), cause(0), unseen(header(making.life()))]
+)
+@pytest.mark.parametrize(("count", "company"), [(1, 1), (2, 1), (3, 1), (50, 25), (1000, 500)])
+def test_a_death_that_may_be_anybodys_halves_the_company_of_all(
+    how: Cause, count: int, company: int
+) -> None:
+    assert companies(count, how) == [company] * count
+
+
+def test_whose_thread_a_fatal_signal_struck_is_the_only_suspect_and_not_charged() -> None:
+    how = cause(-11)._replace(lane=2)
+    assert companies(5, how) == [None, None, 1, None, None]
+    assert not any(each.pays for each in judged([Running(n, 1, n) for n in range(5)], how))
+    assert companies(2, how) == [1, 1], "in a thread that is no lane's"
+
+
+def test_whom_a_verdict_charged_in_company_is_a_suspect_and_nobody_else_is() -> None:
+    assert companies(4, cause(-9, "timeout", (3, 1))) == [None, None, 1, None]
+    assert companies(1, cause(-9, "timeout", (1, 1))) == [None]
+    for verdict in ("stop", "reload", "scale", "stuck", "force"):
+        assert companies(4, cause(-9, verdict)) == [None] * 4
+
+
+def test_a_verdict_on_a_process_that_stood_still_charges_nobody_in_company() -> None:
+    code = VERDICT_CODES["timeout"] | STOOD_STILL
+    how = seen(Grave(1, 4242, 3, -9, 3, 1, code, 0, 0, 0, 1), oom=False)
+    assert companies(4, how) == [2] * 4
+    assert not any(each.pays for each in judged([Running(n, 1) for n in range(1, 5)], how))
+    text = given_back(how, 4).text
+    assert text.startswith(
+        "its worker stood still and was killed (timeout of job 3) while it ran 4"
+    )
+    assert death_of(how, HELD).outcome == "timeout", "alone it is charged as ever"
+    assert [each.pays for each in judged([Running(3, 1)], how)] == [True]
+    forced = how._replace(verdict="force", job=0, claim=0)
+    assert companies(4, forced) == [None] * 4
+
+
+def test_suspects_of_a_death_are_given_back_marked_and_an_outcome_clears_them(store: Store) -> None:
+    who, jobs = jobs_of(store, 5)
+    settle(store, who, [], lanes(jobs[:4]), cause(-9), forget=False)
+    assert [store.get(job.id).company for job in jobs] == [2, 2, 2, 2, None]
+    again = making.life()
+    claimed = store.turn(again, 1, queues=["default"], limit=9, register=True).jobs
+    done = making.record(again, 1, claimed[0])
+    failed = making.record(again, 1, claimed[1], "retry")
+    settle(store, again, [done, failed], lanes(claimed[:3]), cause(-9), forget=False)
+    assert [store.get(job.id).company for job in jobs] == [None, None, 1, 2, None]
+    assert store.get(jobs[2].id).attempt == 1, "it ran alone, and pays"
 
 
 def test_one_timeout_among_several_jobs_costs_no_neighbour_an_attempt(store: Store) -> None:
