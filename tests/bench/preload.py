@@ -128,7 +128,7 @@ def _successor(where: Place) -> float:
 def _ready(state: StateDir, known: set[int]) -> int:
     while True:
         for worker in _workers(state):
-            if worker["pid"] not in known and worker["state"] == "idle":
+            if worker["pid"] not in known and worker["reached_database"]:
                 return int(worker["pid"])
         SYSTEM.sleep(0.001)
 
