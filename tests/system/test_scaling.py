@@ -20,6 +20,13 @@ def gated(n):
     gate("go")
 
 @task
+def checking(ctx: Context, n):
+    mark("began", n)
+    while not os.path.exists("go"):
+        ctx.check()
+        time.sleep(0.005)  # task body
+
+@task
 def short(n):
     mark("began", n)
     time.sleep(0.05)  # task body
@@ -128,6 +135,22 @@ def test_a_database_that_takes_no_changes_changes_nothing(build: Build) -> None:
         assert scaling(house)["wanted"] == 6
     house.wait_finished(jobs)
     wait_workers(house, 2)
+    assert house.stop(family) == 0
+
+
+def test_no_job_is_asked_to_end_because_there_are_to_be_fewer_workers(build: Build) -> None:
+    house = build(TASKS, processes=2, config={"supervisor": {"stop_timeout": "300ms"}})
+    jobs = [house.enqueue("checking", n) for n in range(2)]
+    family = house.start()
+    house.wait_lines("began", 2)
+    family.send_signal(signal.SIGTTOU)
+    eventually(lambda: [w["leaving"] for w in house.status()["workers"]] == [None, "scale"])
+    house.wait_rounds(2)
+    house.touch("go")
+    house.wait_finished(jobs)
+    wait_workers(house, 1)
+    assert len(house.lines("began")) == 2
+    assert {house.client.get(job).attempt for job in jobs} == {1}
     assert house.stop(family) == 0
 
 
