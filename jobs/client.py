@@ -147,9 +147,11 @@ class Client(Look, Change):
 
         For other people's loops; tests have `jobvisor.testing`. Without `queues` every queue that
         has a pending job is served. The job's own failure is not raised: it is in the `state` and
-        `error` of the answer. No timeout or memory limit is enforced. While the task runs this
-        client's connection stays open, unless it was made with `hold=False`: do that on SQLite where
-        the task opens the same file, because closing it there would drop this process's locks.
+        `error` of the answer. What is `@around` a run is around this one too; hooks are not called:
+        this process has its own beginning and end. No timeout or memory limit is enforced. While the
+        task runs this client's connection stays open, unless it was made with `hold=False`: do that on
+        SQLite where the task opens the same file, because closing it there would drop this process's
+        locks.
 
         A death of this process is noticed by the next family on the same database. Where the database
         goes away before the job is settled this raises, and the next call settles it.

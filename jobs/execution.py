@@ -8,10 +8,12 @@ function raises, down to BaseException, becomes an outcome.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from jobvisor.jobs.around import CODES
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Context, Port
 from jobvisor.jobs.errors import PayloadError, shown
@@ -43,8 +45,8 @@ UNKNOWN_FIRST_MS = 1_000  # a rolling deploy takes minutes: 1 s, 2 s, 4 s ...
 UNKNOWN_CAP_MS = 300_000  # ... and then every five minutes
 UNKNOWN_TOLD_NS = 10_000_000_000  # one line per task name in ten seconds, however many jobs it has
 
-Begun = tuple[Task[..., Any], list[Any], dict[str, Any]]
-"""A task, and what it is called with."""
+Begun = tuple[Task[..., Any], Callable[..., Any], list[Any], dict[str, Any]]
+"""A task, its function with what goes on around it, and what that is called with."""
 
 
 class Execution:
@@ -66,6 +68,7 @@ class Execution:
         What stands in context variables by now each job finds there.
         """
         self._registry = registry
+        self._arounds = registry.arounds
         self._payload = payload or Payload()
         self._clock = clock
         self._port = port
@@ -88,9 +91,9 @@ class Execution:
         begun = self.begin(job, ends_ns, waited_ns, self._port)
         if isinstance(begun, Outcome):
             return begun
-        task, args, kwargs = begun
+        task, function, args, kwargs = begun
         try:
-            value = task.function(*args, **kwargs)
+            value = function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
             self.leave_if_copy(1)
             return self.raised(task, job, error)
@@ -111,6 +114,11 @@ class Execution:
             self._loop = HeldLoop()
         return self._loop
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether it has run a coroutine."""
+        return self._loop is not None
+
     def close(self) -> None:
         """End what is left on its loop, if it has one."""
         if self._loop is not None:
@@ -130,9 +138,14 @@ class Execution:
             return Outcome("fail", failure=Failure.of(error), kind="payload")
         here = job, headers, ends_ns, port, self._place
         running.set(here)
-        if task.wants_context:
-            args.insert(0, Context(*here))
-        return task, args, kwargs
+        function = task.function
+        if task.wants_context or self._arounds:
+            context = Context(*here)
+            if task.wants_context:
+                args.insert(0, context)
+            if self._arounds:
+                function = self._arounds.within(function, context)
+        return task, function, args, kwargs
 
     def returned(self, value: Any) -> Outcome:
         """The outcome of a call that returned this."""
@@ -208,9 +221,13 @@ class Execution:
 
 
 def _from_its_function(error: BaseException) -> BaseException:
-    """Without our own frame, the outermost, which tells the user nothing."""
-    if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+    """Without our own frames, the outermost ones, which tell the user nothing."""
+    trace = error.__traceback__
+    if trace is not None:
+        trace = trace.tb_next
+        while trace is not None and trace.tb_frame.f_code in CODES:
+            trace = trace.tb_next
+        error.__traceback__ = trace
     return error
 
 

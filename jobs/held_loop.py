@@ -13,7 +13,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
-from jobvisor.jobs.loop import Run, new_loop, note_generators
+from jobvisor.jobs.loop import Run, caught, new_loop, note_generators
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)  # for `asyncio.to_thread`, as asyncio has it
 
@@ -33,7 +33,7 @@ class HeldLoop:
         self, coroutine: Coroutine[Any, Any, Any], context: Context
     ) -> tuple[Any, BaseException | None]:
         """The same in this very context, and what it has left goes on whenever the loop does."""
-        return self._finished(_caught(coroutine), coroutine, context)
+        return self._finished(caught(coroutine), coroutine, context)
 
     def _finished(
         self, whole: Any, coroutine: Coroutine[Any, Any, Any], context: Context
@@ -100,19 +100,12 @@ async def _live(run: Run, coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, Bas
     pid = os.getpid()
     run.enter()
     note_generators()
-    value, failed = await _caught(coroutine)
+    value, failed = await caught(coroutine)
     if os.getpid() != pid:
         os._exit(1 if failed else 0)
     if run.has_left:
         await run.end()
     return value, run.broken_by or failed
-
-
-async def _caught(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return await coroutine, None
-    except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
-        return None, error
 
 
 async def _end_tasks() -> None:

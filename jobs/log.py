@@ -81,6 +81,11 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "job {job} ({task}) has kept the event loop waiting for {seconds} s; a def task may wait",
     ),
+    "stop_hook_failed": (logging.ERROR, "the @on_stop hook {hook} failed: {error}"),
+    "stop_hooks_late": (
+        logging.ERROR,
+        "the @on_stop hooks have not ended in {timeout}: the worker leaves without them",
+    ),
     "callback_broken": (logging.ERROR, "a callback on the event loop has raised: {error}"),
     "claims_in_vain": (
         logging.WARNING,

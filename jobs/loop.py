@@ -34,6 +34,14 @@ async def within(run: Run, coroutine: Coroutine[Any, Any, R]) -> R:
         raise asyncio.CancelledError from error
 
 
+async def caught(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """What it returned, or what it raised, with this frame the outermost."""
+    try:
+        return await coroutine, None
+    except BaseException as error:  # noqa: BLE001 -- the border of a user's code: nothing it raises passes
+        return None, error
+
+
 def called(pid: int, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """The outermost function of work in a thread. A copy of the process ends with it."""
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
+from jobvisor.jobs.around import Arounds
 from jobvisor.jobs.errors import ConfigError, InvalidOption
+from jobvisor.jobs.function import is_method, is_same, place_of
+from jobvisor.jobs.hooks import Hooks
 from jobvisor.jobs.module import import_module, search_also
 from jobvisor.jobs.nearest import nearest
 from jobvisor.jobs.task import (
@@ -55,9 +57,11 @@ class Decorator:
 class Registry:
     """The tasks this process knows. A test makes its own; everybody else uses `registry`."""
 
-    __slots__ = ("_by_name", "_tasks")
+    __slots__ = ("_by_name", "_tasks", "arounds", "hooks")
 
     def __init__(self) -> None:
+        self.arounds = Arounds()
+        self.hooks = Hooks()
         self._tasks: dict[str, Task[..., Any]] = {}
         self._by_name: dict[str, Task[..., Any]] = {}  # under each alias, too
 
@@ -68,10 +72,10 @@ class Registry:
         """
         for name in (task.name, *aliases):
             known = self._by_name.get(name)
-            if known is not None and not _is_same(known.function, task.function):
+            if known is not None and not is_same(known.function, task.function):
                 raise ConfigError(
-                    f"two functions want to be the task {name!r}: {_place(known.function)} and "
-                    f"{_place(task.function)}; give one of them another name="
+                    f"two functions want to be the task {name!r}: {place_of(known.function)} and "
+                    f"{place_of(task.function)}; give one of them another name="
                 )
         self._by_name.update(dict.fromkeys((task.name, *aliases), task))
         self._tasks[task.name] = task
@@ -152,21 +156,14 @@ def _check_function(function: Any) -> None:
     if isinstance(function, Task) or not callable(function):
         raise InvalidOption(f"@task takes a function, not {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidOption(f"{_place(function)} is a generator: its body would not run as a task")
-    if _is_method(function):
         raise InvalidOption(
-            f"{_place(function)} is a method: a worker has no object to call it on; make it a "
+            f"{place_of(function)} is a generator: its body would not run as a task"
+        )
+    if is_method(function):
+        raise InvalidOption(
+            f"{place_of(function)} is a method: a worker has no object to call it on; make it a "
             "function, and give it what finds the object (an id) as an argument"
         )
-
-
-def _is_method(function: Callable[..., Any]) -> bool:
-    """Whether it stands in a class body and takes the object, or the class, first."""
-    inside, _, _ = getattr(function, "__qualname__", "").rpartition(".")
-    code = getattr(function, "__code__", None)
-    if not inside or inside.endswith("<locals>") or code is None or not code.co_argcount:
-        return False
-    return not inspect.ismethod(function) and code.co_varnames[0] in ("self", "cls")
 
 
 def _default_name(function: Callable[..., Any]) -> str:
@@ -196,34 +193,20 @@ def check_name(name: Any) -> str:
     return name
 
 
-def _is_same(known: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """Whether the new one is the known one, or what a reload of its module made of it.
-
-    Functions made inside a function share a name without being the same.
-    """
-    if known is new:
-        return True
-    names = [getattr(function, "__qualname__", "<locals>") for function in (known, new)]
-    homes = [getattr(function, "__module__", None) for function in (known, new)]
-    if "__main__" in homes:  # a script that is imported as a module as well
-        homes = [_file(function) for function in (known, new)]
-    return homes[0] == homes[1] and names[0] == names[1] and "<" not in names[0]
-
-
-def _file(function: Callable[..., Any]) -> str | None:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return None if code is None else os.path.realpath(code.co_filename)
-
-
-def _place(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
-        return repr(function)
-    return f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
-
-
 registry = Registry()
 """The registry of this process."""
 
 task = registry.task
 """Make a function a task, known in this process: see Registry.task."""
+
+around = registry.arounds.around
+"""Do something around each run of this process: see Arounds.around."""
+
+before_fork = registry.hooks.before_fork
+"""Do something once where the application was imported: see Hooks.before_fork."""
+
+on_start = registry.hooks.on_start
+"""Do something when a worker begins: see Hooks.on_start."""
+
+on_stop = registry.hooks.on_stop
+"""Do something when a worker leaves: see Hooks.on_stop."""

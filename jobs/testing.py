@@ -10,7 +10,8 @@
 
 Within the block every client of this process plays in memory, whatever database it names, and
 needs no configuration: `task.enqueue`, a `Client()` that was made long before, one made in the
-block. Arguments and results go through the same JSON as in a family.
+block. Arguments and results go through the same JSON as in a family. What is `@around` a run is
+around these too; hooks (`@on_start` and the like) are not called, a test calls those it needs.
 """
 
 from __future__ import annotations

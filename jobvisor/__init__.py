@@ -13,7 +13,7 @@ from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.jobs.log_context import LogContext
 from jobvisor.jobs.outcome import Cancelled, Fail, Release, Retry, Snooze
 from jobvisor.jobs.payload import Codec
-from jobvisor.jobs.registry import Registry, registry, task
+from jobvisor.jobs.registry import Registry, around, before_fork, on_start, on_stop, registry, task
 from jobvisor.jobs.retry import DecorrelatedJitter, Exponential, Fixed
 from jobvisor.jobs.task import Call, Defaults, Task
 from jobvisor.supervisor.config import Config
@@ -45,9 +45,13 @@ __all__ = [
     "Supervisor",
     "Task",
     "__version__",
+    "around",
+    "before_fork",
     "current",
     "errors",
     "headers",
+    "on_start",
+    "on_stop",
     "registry",
     "subscribe",
     "task",

@@ -11,6 +11,7 @@ from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import Settings, environment, use_settings
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.hook_calls import prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +48,6 @@ def prepare_application(config: Config) -> Application:
     Raises JobsError where that cannot be done.
     """
     codec = load_application(config)
+    prepare(registry.hooks)
     take_in_others()  # after the import, in which an application says where its own lines go
     return Application(codec)

@@ -67,9 +67,9 @@ class Calls:
         if isinstance(begun, Outcome):
             outcome = begun
         else:
-            task, args, kwargs = begun
+            task, function, args, kwargs = begun
             try:
-                value = context.run(task.function, *args, **kwargs)
+                value = context.run(function, *args, **kwargs)
             except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
                 execution.leave_if_copy(1)
                 outcome = execution.raised(task, job, error)

@@ -18,6 +18,10 @@ class Cleanliness:
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._descriptors = [(descriptor, _inode(descriptor)) for descriptor in descriptors]
         self._held: list[tuple[int, tuple[int, int] | None]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Take the picture anew: what was changed until now is how it is to be."""
         self._handlers = _handlers()
         self._folder = _folder()
         self._umask = _umask()

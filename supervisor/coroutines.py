@@ -8,7 +8,8 @@ import sys
 import threading
 import traceback
 from asyncio import AbstractEventLoop, CancelledError, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from types import CoroutineType, FrameType
@@ -18,7 +19,7 @@ from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.execution import Begun
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
-from jobvisor.jobs.loop import Run, called, new_loop, note_generators, within
+from jobvisor.jobs.loop import Run, called, caught, new_loop, note_generators, within
 from jobvisor.jobs.outcome import Cancelled, Outcome
 from jobvisor.jobs.task import Task
 from jobvisor.supervisor.backlog import Claim, Waiting
@@ -106,7 +107,23 @@ class Coroutines:
 
     def take_over(self, run: JobRun, task: Task[..., Any], context: Context) -> None:
         """A job that has begun in a thread goes on in the loop: its function gave a coroutine."""
-        self._started().call_soon_threadsafe(self._go_on, run, (task, [], {}), context)
+        self._started().call_soon_threadsafe(
+            self._go_on, run, (task, task.function, [], {}), context
+        )
+
+    def attend(
+        self, coroutine: Coroutine[Any, Any, Any], context: Context
+    ) -> tuple[Any, BaseException | None]:
+        """Wait for a coroutine of no job: what it returned, or what it raised; what it has left goes on."""
+        loop = self._started()
+        ended: Future[tuple[Any, BaseException | None]] = Future()
+
+        def begin() -> None:
+            task = asyncio.Task(caught(coroutine), loop=loop, context=context)
+            task.add_done_callback(lambda task: ended.set_result(_result_of(task)))
+
+        loop.call_soon_threadsafe(begin)
+        return ended.result()
 
     def ask_to_end(self, lane: LaneOfSeveral, job: int, claim: int) -> None:
         """The job of a lane is to be cancelled, if it is the loop's and that one."""
@@ -251,10 +268,10 @@ async def live(loop: Coroutines, run: JobRun, begun: Begun | Outcome) -> None:
         if isinstance(begun, Outcome):
             outcome = begun
         else:
-            task, args, kwargs = begun
+            task, function, args, kwargs = begun
             value, failed = None, None
             try:
-                value = task.function(*args, **kwargs) if run.coroutine is None else run.coroutine
+                value = function(*args, **kwargs) if run.coroutine is None else run.coroutine
                 if isinstance(value, CoroutineType):
                     value = await value
             except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
@@ -268,6 +285,12 @@ async def live(loop: Coroutines, run: JobRun, begun: Begun | Outcome) -> None:
         await loop.keep(run, outcome)
     except BaseException as error:  # noqa: BLE001 -- the border of a lane: the conductor ends the process
         loop.broken(error)
+
+
+def _result_of(
+    task: asyncio.Task[tuple[Any, BaseException | None]],
+) -> tuple[Any, BaseException | None]:
+    return (None, CancelledError()) if task.cancelled() else task.result()
 
 
 def _lane_of(frame: FrameType | None) -> int | None:

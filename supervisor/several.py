@@ -76,6 +76,8 @@ class Several:
         )  # fmt: skip
         store.on_wait = self._note_wait
         self._absence, self._rounds, self._shared = absence, rounds, shared
+        self.attend = coroutines.attend
+        """Runs a coroutine of no job on the loop, for who waits for it."""
         self.conductor = Conductor(
             role, store, shared, turns=turns, seeking=seeking, rounds=rounds, fitness=self.fitness,
             absence=absence,

@@ -17,6 +17,7 @@ from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.hooks import ON_STOP
 from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.payload import Payload
@@ -40,6 +41,7 @@ from jobvisor.supervisor.board import (
 from jobvisor.supervisor.cleanliness import Cleanliness
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.hiring import Opened, opened_for
+from jobvisor.supervisor.hook_calls import Attend, Patience, start, stop
 from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.ledger import Entry
@@ -103,10 +105,14 @@ class Worker(Role):
         )
         self._store = store
         self._conductor: Conductor | None = None
+        self._attend: Callable[[], Attend]
         if self.slot[LANE_COUNT] > 1:
-            self._boot_several(parts, execution)
+            self._execution = execution(port=Nobody())
+            self._boot_several(parts)
         else:
             self._boot_one(parts, execution)
+        start(registry.hooks, self._execution.context, self._attend)
+        clean.begin()  # what the application has made of its process is no stain
         opened.when_gone(self._leave_without_clerk)
         self.slot[STATE] = WAITING_STATE
 
@@ -121,7 +127,8 @@ class Worker(Role):
             recorded=parts.successes.note,
             commit=self._commit,
         )
-        lane.execution = execution(port=lane)
+        lane.execution = self._execution = execution(port=lane)
+        self._attend = lambda: lane.execution.loop.attend
         path = self._database if store.one_machine else ""
         inspection = Inspection(clean, self.board, path)
         self._fitness = Fitness(self, lane, clean, inspection, self._pool.max_memory)
@@ -159,12 +166,13 @@ class Worker(Role):
             batch=self._batch,
         )
 
-    def _boot_several(self, parts: Parts, execution: Callable[..., Execution]) -> None:
+    def _boot_several(self, parts: Parts) -> None:
         from jobvisor.supervisor.several import (  # noqa: PLC0415 -- with asyncio: 30 ms and 2 MB that one lane need not pay
             Several,
         )
 
-        several = Several(self, parts, execution(port=Nobody()))
+        several = Several(self, parts, self._execution)
+        self._attend = lambda: several.attend
         self._conductor, self._fitness = several.conductor, several.fitness
         self._opened.while_waiting(several.conductor.meanwhile)
 
@@ -251,3 +259,7 @@ class Worker(Role):
             self._conductor.end()
         else:
             self._turns.end()
+        if registry.hooks.of(ON_STOP) or self._execution.has_loop:
+            with Patience(self._config.family.stop_timeout_ms):
+                stop(registry.hooks, self._execution.context, self._attend)
+                self._execution.close()

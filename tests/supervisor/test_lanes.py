@@ -312,6 +312,40 @@ def test_async_jobs_share_one_loop_for_the_life_of_the_worker() -> None:
     assert in_a_copy(act) == "1"
 
 
+def test_what_a_hook_has_begun_on_the_loop_serves_the_jobs_and_what_it_raises_comes_back() -> None:
+    def act() -> str:
+        asked: asyncio.Queue[asyncio.Future[int]]
+        region = contextvars.ContextVar("region", default="none")
+
+        async def connect() -> None:
+            nonlocal asked
+            asked = asyncio.Queue()
+            region.set("north")
+
+            async def serve() -> None:
+                while True:
+                    (await asked.get()).set_result(7)
+
+            kept.append(asyncio.create_task(serve()))
+
+        async def fails() -> None:
+            raise ConnectionError("no route")
+
+        async def use() -> str:
+            answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            await asked.put(answer)
+            return f"{await answer} {region.get()}"
+
+        kept: list[asyncio.Task[None]] = []
+        yard = Yard(3, use)
+        context = yard.execution.context
+        told = [yard.coroutines.attend(each(), context) for each in (connect, fails)]
+        ended = yard.run([job(n, "use") for n in range(1, 9)])
+        return f"{told} { ({each.result for each in ended.values()}) }"
+
+    assert in_a_copy(act) == "[(None, None), (None, ConnectionError('no route'))] {'\"7 north\"'}"
+
+
 def test_a_task_may_stop_the_loop_and_break_its_callbacks_and_the_others_go_on() -> None:
     def act() -> str:
         def broken() -> None:

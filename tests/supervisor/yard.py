@@ -66,9 +66,9 @@ class Yard:
             header = Header(OWNER, 1, 1, 1, 1, "boot", "database", "host", lanes=count)
             self.ledger = HalvedLedger(str(folder), header)
             self.lanes.use(self.ledger)
-        execution = Execution(self.registry, clock=SYSTEM, port=Nobody(), worker="worker 1")
+        self.execution = Execution(self.registry, clock=SYSTEM, port=Nobody(), worker="worker 1")
         shared = Shared(
-            self.lanes, self.backlog, self.outcomes, self.bell, execution,
+            self.lanes, self.backlog, self.outcomes, self.bell, self.execution,
             self.errors.append,
         )  # fmt: skip
         self.coroutines = Coroutines(
