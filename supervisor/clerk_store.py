@@ -11,7 +11,17 @@ from typing import Any, cast
 
 from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Sight, Turn, Waker, WorkerStore
+from jobvisor.jobs.store.base import (
+    Applied,
+    Life,
+    Record,
+    Rest,
+    Sight,
+    Turn,
+    Waker,
+    Whom,
+    WorkerStore,
+)
 from jobvisor.jobs.store.wake import waker_of
 from jobvisor.supervisor.clerk import plain, turn_of
 from jobvisor.supervisor.clerk_handle import ClerkHandle
@@ -58,16 +68,18 @@ class ClerkStore(WorkerStore):
         register: bool = False,
         forget_succeeded: bool = False,
         woken: bool = False,
+        whom: Whom = Whom.ANYBODY,
     ) -> Turn:
         return turn_of(
             self._ask(
                 "turn_of_many", life, claim, queues=list(queues), limit=limit, journal=plain(journal),
                 rest=rest, register=register, forget_succeeded=forget_succeeded, woken=woken,
+                whom=whom,
             )
         )  # fmt: skip
 
-    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
-        return cast("Sight", self._ask("look", list(queues), owner))
+    def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
+        return cast("Sight", self._ask("look", list(queues), owner, whom=whom))
 
     def apply(
         self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import Enum
 from typing import ClassVar, NamedTuple
 
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State
@@ -71,6 +72,21 @@ class Rest(NamedTuple):
 
 ALL = Rest()
 """Every running row of the owner: of a life that is settled, or holds nothing."""
+
+
+class Whom(Enum):
+    """Which rows a claim takes: a job that may end its process runs among no others.
+
+    A suspect is one whose row has a company, and one that has a memory limit, which is its process's.
+    """
+
+    ANYBODY = ""
+    UNSUSPECTED = "unsuspected"
+    SUSPECTS = "suspects"
+
+    def of(self, statement: str) -> str:
+        """The name of a statement that is about these."""
+        return f"{statement}_{self.value}" if self.value else statement
 
 
 class Sight(NamedTuple):
@@ -322,6 +338,7 @@ class WorkerStore(ABC):
         register: bool = False,
         forget_succeeded: bool = False,
         woken: bool = False,
+        whom: Whom = Whom.ANYBODY,
     ) -> Turn:
         """One transaction: settle the journal, release the rest (if any), promote, claim.
 
@@ -330,7 +347,7 @@ class WorkerStore(ABC):
         """
 
     @abstractmethod
-    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
+    def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         """Whether there is something to claim in these queues, and whether `owner` holds running rows."""
 
     @abstractmethod
@@ -591,6 +608,10 @@ class Store(WorkerStore):
         Of each queue a hundred are read and no more, so that a queue of a million costs what a short
         one does. 0 where none waits.
         """
+
+    @abstractmethod
+    def suspects(self, queues: Iterable[str]) -> list[int]:
+        """The pending suspects that claims take first, of each queue a hundred at the most."""
 
     @abstractmethod
     def has_work(self, queues: Sequence[str], family: int) -> bool:

@@ -14,7 +14,17 @@ from jobvisor.jobs.errors import (
 )
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.store.audience import listed
-from jobvisor.jobs.store.base import NOTHING, Applied, Life, Record, Rest, Sight, Turn, Waker
+from jobvisor.jobs.store.base import (
+    NOTHING,
+    Applied,
+    Life,
+    Record,
+    Rest,
+    Sight,
+    Turn,
+    Waker,
+    Whom,
+)
 from jobvisor.jobs.store.inserts import Inserts
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
@@ -42,17 +52,18 @@ class PostgresStore(Inserts):
         register: bool = False,
         forget_succeeded: bool = False,
         woken: bool = False,
+        whom: Whom = Whom.ANYBODY,
     ) -> Turn:
         asked: dict[str, Any] = {
             "queues": queues, "limit": limit, "journal": journal, "rest": rest,
-            "register": register, "forget_succeeded": forget_succeeded,
+            "register": register, "forget_succeeded": forget_succeeded, "whom": whom,
         }  # fmt: skip
         for left in range(DEADLOCKS_MAX, -1, -1):
             try:
                 if self._depth:
                     break
                 if woken and self._entered == life.owner and not (journal or rest):
-                    return self._turn_when_woken(life, claim, queues, limit)
+                    return self._turn_when_woken(life, claim, queues, limit, whom)
                 return self._turn_at_once(life, claim, **asked)
             except (RowRefused, OverflowError, UnicodeError):
                 # Of what was sent behind the refused statement psycopg may believe that it is prepared.
@@ -68,7 +79,9 @@ class PostgresStore(Inserts):
             asked |= {} if known else {"limit": 0}
             return self._turn(life, claim, careful=True, **asked)
 
-    def _turn_when_woken(self, life: Life, claim: int, queues: Sequence[str], limit: int) -> Turn:
+    def _turn_when_woken(
+        self, life: Life, claim: int, queues: Sequence[str], limit: int, whom: Whom
+    ) -> Turn:
         """A claim without a look before it, and still listening: of all who were woken few find a row.
 
         Where there is none that others have not taken, nothing is written: the one who has it would
@@ -83,9 +96,10 @@ class PostgresStore(Inserts):
         jobs: list[Claimed] = []
         with self._lock, self._named_errors():
             with self._connected().pipeline():  # one transaction, which ends with it
-                self._ask("hold_owner_woken", {"owner": life.owner, "queues": list(queues)})
+                hold = whom.of("hold_owner_woken")
+                self._ask(hold, {"owner": life.owner, "queues": list(queues)})
                 claims = [
-                    self._ask("claim", {**wanted, "queue": queue, "first": number == 0})
+                    self._ask(whom.of("claim"), {**wanted, "queue": queue, "first": number == 0})
                     for number, queue in enumerate(queues)
                 ]
                 if expected:
@@ -94,17 +108,18 @@ class PostgresStore(Inserts):
                 jobs += in_order(cursor.fetchall())
             if told is not None:
                 self._heard_of(asked_ns, told)
-            self._front.note(jobs, limit, 0)
+            if whom is not Whom.SUSPECTS:
+                self._front.note(jobs, limit, 0)
         return Turn(jobs, NOTHING)
 
-    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
+    def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         with self._lock, self._named_errors():
-            return self._once_more(lambda: self._look(queues, owner))
+            return self._once_more(lambda: self._look(queues, owner, whom.of("has_pending")))
 
-    def _look(self, queues: Sequence[str], owner: int) -> Sight:
+    def _look(self, queues: Sequence[str], owner: int, asked: str) -> Sight:
         """All that an idle worker asks, in one round trip: it is woken once for it."""
         with self._connected().pipeline():
-            pending = [self._ask("has_pending", {"queue": queue}) for queue in queues]
+            pending = [self._ask(asked, {"queue": queue}) for queue in queues]
             due = self._ask("next_due", {})
             running = self._ask("owned", {"owner": owner}) if owner else None
         owned = running is not None and bool(running.fetchall()[0][0])
@@ -123,6 +138,7 @@ class PostgresStore(Inserts):
         rest: Rest | None,
         register: bool,
         forget_succeeded: bool,
+        whom: Whom,
     ) -> Turn:
         """The whole turn in one round trip; a second one only where runs failed, for their history."""
         ordered = sorted(journal, key=lambda record: record.job)  # rows are locked in id order
@@ -174,7 +190,9 @@ class PostgresStore(Inserts):
                             "first": number == 0, "entered": entered, "woken": False,
                         }  # fmt: skip
                         name, where = self._front.start(queue)
-                        claims.append(self._ask(name, wanted | where))
+                        if whom is Whom.SUSPECTS:  # few, by an index of their own
+                            name, where = "claim", {}
+                        claims.append(self._ask(whom.of(name), wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
                 ends_here = not others and rest is None
                 if expected and ends_here:
@@ -206,7 +224,7 @@ class PostgresStore(Inserts):
             elif not ends_here:
                 self._audience.note_all(record.job for record in succeeded)
                 self._audience.note_all(job.id for job in jobs)
-            if limit:
+            if limit and whom is not Whom.SUSPECTS:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000)
         self._listening = self._heard = False

@@ -14,7 +14,7 @@ _TABLES = "|".join(TABLES)
 #: Views, indexes, triggers and constraints; sequences and functions are only named within a schema.
 _BESIDE = (
     "jobs_(?:readable|pending|scheduled|retrying|running|cancelling|finished|unique|deferred|blocked"
-    "|unknown|wake|forget)|attempts_(?:readable|job_fkey)|owners_family"
+    "|unknown|suspects|wake|forget)|attempts_(?:readable|job_fkey)|owners_family"
 )
 _NAMES = re.compile(
     rf"""

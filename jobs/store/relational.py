@@ -28,6 +28,7 @@ from jobvisor.jobs.store.base import (
     Sight,
     Turn,
     Unknown,
+    Whom,
 )
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
 from jobvisor.jobs.store.following import Following
@@ -41,6 +42,7 @@ ID_MAX = 2**63 - 1
 RECENT_IDS = 20_000  # where a page of a common state is looked for, before all of it is sorted
 JOBS_AT_ONCE = 500  # by their ids in one statement; each may hold 2 MB
 LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
+SUSPECTS_OF = 100  # of a queue
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
@@ -263,10 +265,11 @@ class RelationalStore(Settlement, Transfer, Following):
         register: bool = False,
         forget_succeeded: bool = False,
         woken: bool = False,  # noqa: ARG002 -- a look costs nothing that a claim could save here
+        whom: Whom = Whom.ANYBODY,
     ) -> Turn:
         asked: dict[str, Any] = {
             "queues": queues, "limit": limit, "journal": journal, "rest": rest,
-            "register": register, "forget_succeeded": forget_succeeded,
+            "register": register, "forget_succeeded": forget_succeeded, "whom": whom,
         }  # fmt: skip
         try:
             return self._turn(life, claim, careful=False, **asked)
@@ -285,6 +288,7 @@ class RelationalStore(Settlement, Transfer, Following):
         rest: Rest | None,
         register: bool,
         forget_succeeded: bool,
+        whom: Whom,
     ) -> Turn:
         """`careful`: the database has refused a row of this turn, and one of them stops no other."""
         found: list[list[Row]] = []
@@ -299,14 +303,18 @@ class RelationalStore(Settlement, Transfer, Following):
             if limit:
                 self._promote(careful=careful)
                 for queue in queues:
-                    found.append(self._claim(life.owner, claim, queue, limit, careful=careful))
+                    found.append(
+                        self._claim(life.owner, claim, queue, limit, whom=whom, careful=careful)
+                    )
                     limit -= len(found[-1])
                     if limit <= 0:
                         break
         # After the commit: on SQLite the other workers wait for it.
         return Turn([job for rows in found for job in in_order(rows)], applied)
 
-    def _claim(self, owner: int, claim: int, queue: str, limit: int, *, careful: bool) -> list[Row]:
+    def _claim(
+        self, owner: int, claim: int, queue: str, limit: int, *, whom: Whom, careful: bool
+    ) -> list[Row]:
         parameters: dict[str, Any] = {
             "owner": owner, "claim": claim, "queue": queue, "limit": limit,
             "first": True,  # what other queues gave is off the limit already
@@ -314,21 +322,21 @@ class RelationalStore(Settlement, Transfer, Following):
             "woken": False,
         }  # fmt: skip
         if not careful:
-            rows = self._rows("claim", parameters)
+            rows = self._rows(whom.of("claim"), parameters)
             self._audience.note_all(row[0] for row in rows)
             return rows
-        rows, refused = self._attempted(self._rows, "claim", parameters)
+        rows, refused = self._attempted(self._rows, whom.of("claim"), parameters)
         if refused is not None:
             parameters |= {"limit": min(limit, EACH_AT_ONCE), **self._but_left()}
-            ids = [{"job": row[0]} for row in self._rows("claimable", parameters)]
+            ids = [{"job": row[0]} for row in self._rows(whom.of("claimable"), parameters)]
             rows = [row for _, row in self._each("claim_row", parameters, ids)]
         self._audience.note_all(row[0] for row in rows)
         return rows
 
-    def look(self, queues: Sequence[str], owner: int = 0) -> Sight:
+    def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         owned = bool(owner and self._rows("owned", {"owner": owner})[0][0])
         for queue in queues:
-            if self._rows("has_pending", {"queue": queue})[0][0]:
+            if self._rows(whom.of("has_pending"), {"queue": queue})[0][0]:
                 return Sight(True, 0, owned)
         return sight_of(self._rows("next_due", {}), owned=owned)
 
@@ -385,6 +393,13 @@ class RelationalStore(Settlement, Transfer, Following):
             waited = self._rows("latency", {"queue": queue, "limit": LATENCY_OF})[0][0]
             longest = max(longest, waited or 0)
         return longest
+
+    def suspects(self, queues: Iterable[str]) -> list[int]:
+        return [
+            row[0]
+            for queue in queues
+            for row in self._rows("suspects", {"queue": queue, "limit": SUSPECTS_OF})
+        ]
 
     def has_work(self, queues: Sequence[str], family: int) -> bool:
         # In one snapshot: between two a row could be claimed, and be missed in both.

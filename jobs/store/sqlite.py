@@ -366,22 +366,20 @@ class SqliteStore(RelationalStore):
 
     def _turn(self, *asked: Any, **named: Any) -> Turn:
         if self._connection is None:
-            self._prepare(len(named["journal"]))
+            self._prepare(len(named["journal"]), named["whom"].of("claim"))
         with self.transaction():
             # Within it: a connection that has been idle may have slept through a migration.
             self.check_schema()
             return super()._turn(*asked, **named)
 
-    def _prepare(self, ended: int) -> None:
+    def _prepare(self, ended: int, claim: str) -> None:
         """What a new connection does for its turns before it has the lock: nobody waits for it meanwhile.
 
         To read the schema and to compile the statements takes half a millisecond. And what a refused
         row would undo is kept in memory: a batch of 500 has more than the 64 KiB from which on SQLite
         writes it into a temporary file, of a new name each turn.
         """
-        compiled = (
-            ["promote", "claim", "succeed_many"] if ended >= SETTLED else ["promote", "claim"]
-        )
+        compiled = ["promote", claim, *(["succeed_many"] if ended >= SETTLED else [])]
         with self._lock:
             connection = self._connected()
             connection.execute("PRAGMA temp_store = MEMORY")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 
+from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.prefix import prefixed
 
 
@@ -18,7 +20,7 @@ def _read(dialect: str, prefix: str) -> dict[str, str]:
     """What stands in the file, read once.
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
-    wherever a statement says `{NAME}`, so that a new column is written once.
+    wherever a statement says `{NAME}`, so that a new column is written once. `{whom}` is no fragment.
     """
     text = (
         resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
@@ -26,9 +28,20 @@ def _read(dialect: str, prefix: str) -> dict[str, str]:
     head, *parts = text.split("-- name: ")
     fragments = dict(map(_named, head.split("-- fragment: ")[1:]))
     found = dict(map(_named, parts))
+    found = {name: each for part in found.items() for name, each in _of_whom(*part)}
     for word, columns in fragments.items():
         found = {name: each.replace(f"{{{word}}}", columns) for name, each in found.items()}
     return {name: prefixed(each, prefix) for name, each in found.items()}
+
+
+def _of_whom(name: str, text: str) -> Iterator[tuple[str, str]]:
+    """A statement about rows to claim is three: of anybody, and by a suffix of a `Whom`."""
+    if "{whom}" not in text:
+        yield name, text
+        return
+    for whom in Whom:
+        condition = f"{{{whom.value}}}" if whom.value else ""
+        yield whom.of(name), text.replace(" {whom}", f" {condition}" if condition else "")
 
 
 def _named(part: str) -> tuple[str, str]:

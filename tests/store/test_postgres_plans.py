@@ -38,7 +38,11 @@ WALKS = {
 UNPLANNED = {"copy"}
 ORDERED = [
     "claim",
+    "claim_unsuspected",
+    "claim_suspects",
     "claim_further",
+    "claim_further_unsuspected",
+    "suspects",
     "latency",
     "promote",
     "next_due",

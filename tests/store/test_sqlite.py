@@ -550,6 +550,11 @@ def test_a_migration_that_could_not_begin_is_tried_again_by_the_next_verb(
 
 
 INDEX = {
+    "claim_unsuspected": "jobs_pending",
+    "claim_suspects": "jobs_suspects",
+    "has_pending_unsuspected": "jobs_pending",
+    "has_pending_suspects": "jobs_suspects",
+    "suspects": "jobs_suspects",
     "claim": "jobs_pending",
     "has_pending": "jobs_pending",
     "latency": "jobs_pending",
@@ -570,6 +575,9 @@ INDEX = {
 }
 ORDERED = [
     "claim",
+    "claim_unsuspected",
+    "claim_suspects",
+    "suspects",
     "latency",
     "promote",
     "next_due",

@@ -46,6 +46,14 @@ state, task, queue, attempt, attempts_max
     AND (%(within)s::bigint IS NULL OR {schema}.clock() - %(within)s::bigint * interval '1 ms'
         <= coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at))
 
+-- fragment: unsuspected
+-- A job that has ended no process, as far as is known, and whose memory limit is not its process's.
+AND company IS NULL AND memory_bytes = 0
+
+-- fragment: suspects
+-- And one that may, or is. Its index says the same words.
+AND (company IS NOT NULL OR memory_bytes > 0)
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -82,7 +90,7 @@ UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) 
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
     ORDER BY priority DESC, id
     LIMIT CASE
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
@@ -95,7 +103,7 @@ RETURNING {claimed};
 
 -- name: claimable
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
-SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
     AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
 ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
@@ -131,7 +139,7 @@ RETURNING {told};
 -- name: has_pending
 -- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
 -- statistics promise many.
-SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
     ORDER BY priority DESC, id LIMIT 1) AS found;
 
 -- name: next_due
@@ -439,6 +447,11 @@ SELECT {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM (
     SELECT run_at FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
     ORDER BY priority DESC, id LIMIT %(limit)s) AS first;
 
+-- name: suspects
+-- The suspects of one queue that a claim would take first.
+SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {suspects}
+ORDER BY priority DESC, id LIMIT %(limit)s;
+
 -- name: cancelling
 -- Running rows of some owners (a JSON list) that were asked to end.
 SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1
@@ -640,7 +653,7 @@ SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
 SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s AND EXISTS (
     SELECT 1 FROM unnest(%(queues)s::text[]) AS listed (queue), LATERAL (
         SELECT 1 FROM {schema}.jobs
-        WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0
+        WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0 {whom}
         ORDER BY priority DESC, id LIMIT 1) AS found)
 FOR KEY SHARE;
 
@@ -652,7 +665,7 @@ UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) 
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
         AND priority = %(priority)s AND id > %(after)s
     ORDER BY id
     LIMIT CASE

@@ -47,6 +47,14 @@ state, task, queue, attempt, attempts_max
 -- Whether somebody follows the changes; not longer than anybody may ask for, where a clock was set back.
 EXISTS (SELECT 1 FROM meta WHERE key = 'followed_until' AND CAST(value AS INTEGER) - :now BETWEEN 1 AND 3600000)
 
+-- fragment: unsuspected
+-- A job that has ended no process, as far as is known, and whose memory limit is not its process's.
+AND company IS NULL AND memory_bytes = 0
+
+-- fragment: suspects
+-- And one that may, or is. Its index says the same words.
+AND (company IS NOT NULL OR memory_bytes > 0)
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -76,13 +84,13 @@ RETURNING id;
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
     started_at = :now, deferred = NULL, progress = NULL
-WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
+WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom}
     ORDER BY priority DESC, id LIMIT :limit)
 RETURNING {claimed};
 
 -- name: claimable
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
-SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue
+SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom}
     AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY priority DESC, id LIMIT :limit;
 
 -- name: claim_row
@@ -115,7 +123,7 @@ RETURNING {told};
 
 -- name: has_pending
 -- Whether one queue has a row to claim.
-SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue);
+SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue {whom});
 
 -- name: next_due
 -- In how many milliseconds the next scheduled row is due; overdue is negative.
@@ -382,6 +390,11 @@ SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queu
 -- For how many milliseconds the longest waiting of the rows that a claim on one queue would take first has been due.
 SELECT :now - min(run_at) FROM (SELECT run_at FROM jobs WHERE state = 'pending' AND queue = :queue
     ORDER BY priority DESC, id LIMIT :limit);
+
+-- name: suspects
+-- The suspects of one queue that a claim would take first.
+SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {suspects}
+ORDER BY priority DESC, id LIMIT :limit;
 
 -- name: cancelling
 -- Running rows of some owners (a JSON list) that were asked to end: of all of them, which are few.

@@ -18,6 +18,10 @@ ALTER TABLE {schema}.jobs
     ADD CONSTRAINT "rss_bytes is 0 to 2**62"
         CHECK (rss_bytes BETWEEN 0 AND (1::bigint << 62)) NOT VALID;
 
+-- Pending jobs that run among none of the others.
+CREATE INDEX jobs_suspects ON {schema}.jobs (queue, priority DESC, id)
+    WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0);
+
 -- Of a run that did not succeed: where it stood when it was killed, what it had said, and what it cost.
 ALTER TABLE {schema}.attempts
     ADD COLUMN stack text,

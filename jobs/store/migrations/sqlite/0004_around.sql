@@ -14,6 +14,10 @@ ALTER TABLE jobs ADD COLUMN rss_bytes INTEGER
     CONSTRAINT "cpu_ms is 0 to 10**12" CHECK (cpu_ms BETWEEN 0 AND 1000000000000)
     CONSTRAINT "rss_bytes is 0 to 2**62" CHECK (rss_bytes BETWEEN 0 AND 1 << 62);
 
+-- Pending jobs that run among none of the others.
+CREATE INDEX jobs_suspects ON jobs (queue, priority DESC, id)
+    WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0);
+
 -- Of a run that did not succeed: where it stood when it was killed, what it had said, and what it cost.
 ALTER TABLE attempts ADD COLUMN stack TEXT;
 ALTER TABLE attempts ADD COLUMN said TEXT;
