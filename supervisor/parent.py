@@ -164,9 +164,9 @@ class Parent:
         """All that the parent does, between two sleeps."""
         self._obey(self._signals.take())
         self._reap()
-        self._preload.go_on()
         self._judge.note_lateness(self._clock.monotonic_ns() - self._woke)
         self._judge.look(self._config.family)
+        self._preload.go_on(self._judge.judges_from)
         self.proceed()
         self._nursery.stacks.go_on()
         self._fill_posts()
@@ -355,6 +355,7 @@ class Parent:
     def _begin_stop(self) -> None:
         if self._stop.stage == RUN:
             self._state.note(self._lock, STOPPING)
+            self._preload.begin_stop()
         self._stop.begin(self._config.family.stop_timeout_ms)
 
     # -- forks

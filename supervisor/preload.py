@@ -126,6 +126,7 @@ class Preload:
         self._candidate: Candidate | None = None
         self._asked: Request | None = None
         self._silent: Post | None = None  # killed for its silence, and not reaped yet
+        self._judges_from = 0
         self._rotated = False  # the log, since the request
         self.takes_orphans = False
         """Whether orphans become children of this process, which must reap them."""
@@ -216,6 +217,13 @@ class Preload:
         self._board.write_note(PRELOAD_NOTE, reason)
         self._board[PRELOAD] = UNFIT
 
+    def begin_stop(self) -> None:
+        """A template that still imports is ended: it would not hear of a stop before it is through."""
+        template = self._serving
+        if template is not None and template.pid and template.slot[STATE] == BOOTING:
+            template.leaving = "stop"
+            kill_group(template.pid)
+
     def _retire(self, post: Post) -> None:
         if self._asked is not None and self._asked.template is post:
             self._asked = None  # its worker would be an old one: it finds another owner, and leaves
@@ -251,11 +259,15 @@ class Preload:
             return self._serving
         return self._candidate.post if self._candidate is not None else None
 
-    def go_on(self) -> None:
-        """Hear an answer, and wait for none too long; then see whether there is a template to ask."""
+    def go_on(self, judges_from: int) -> None:
+        """Hear an answer, and wait for none too long; then see whether there is a template to ask.
+
+        Not before `judges_from`: where this process was stopped, the template was perhaps as well.
+        """
+        self._judges_from = judges_from
         self.hear()
-        asked = self._asked
-        if asked is not None and self._clock.monotonic_ns() > asked.until:
+        asked, now = self._asked, self._clock.monotonic_ns()
+        if asked is not None and now > self.until:
             self._asked = None
             self._kill(asked.template, f"no answer in {ANSWER_NS // SECOND} s")
         if self._serving is not None and self._serves(self._serving):
@@ -296,7 +308,7 @@ class Preload:
     @property
     def until(self) -> int:
         """When the patience with a template ends."""
-        return FOREVER if self._asked is None else self._asked.until
+        return FOREVER if self._asked is None else max(self._asked.until, self._judges_from)
 
     def _serves(self, template: Post) -> bool:
         stays = template.pid and not template.leaving and template is not self._silent

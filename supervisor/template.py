@@ -19,7 +19,7 @@ from importlib import import_module
 
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import EX_OK, EX_UNFIT, JobsError
-from jobvisor.jobs.log import say
+from jobvisor.jobs.log import configure, say
 from jobvisor.supervisor.application import prepare_application
 from jobvisor.supervisor.board import (
     ASKED,
@@ -71,7 +71,9 @@ class Template(Role):
             self._application = prepare_application(self.seat.config)
         self._import_for_lanes()
         self._settle_down()
-        self._judge(examination.findings(self.clock))
+        found = examination.findings(self.clock)
+        self._log_as_configured()
+        self._judge(found)
         signal.setitimer(signal.ITIMER_REAL, 0)
         took, held = self.clock.monotonic_ns() - began, resident(os.getpid()) or 0
         say("preloaded", seconds=f"{took / SECOND:.1f}", size=f"{max(0, held - before) >> 20} MB")
@@ -81,6 +83,12 @@ class Template(Role):
         """What a worker of several lanes imports when it boots, with asyncio: 30 ms and 2 MB."""
         if any(pool.concurrency > 1 for pool in self.seat.config.workers):
             import_module("jobvisor.supervisor.several")
+
+    def _log_as_configured(self) -> None:
+        """At a reload the parent still logs as before; the workers are of the new configuration."""
+        config = self.seat.config
+        if config.path is not None:
+            configure(config.log.level, config.log.format, file=config.log.file)
 
     @staticmethod
     def _settle_down() -> None:

@@ -195,6 +195,25 @@ def test_a_rotated_log_is_what_later_workers_write_to(build: Build) -> None:
     assert house.stop(process) == 0
 
 
+def test_workers_of_a_reload_log_as_the_new_configuration_says(build: Build) -> None:
+    house = build(TASKS, config={**PRELOAD, "log": {"level": "info"}}, processes=1)
+    process = house.start()
+    house.configure({**PRELOAD, "log": {"level": "debug", "file": "new.log"}}, processes=1)
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: house.status()["reload"]["state"] == "done", what="it is reloaded")
+    ask(house)
+    log = house.folder / "new.log"
+    eventually(lambda: "app:who succeeded" in log.read_text(), what="its worker writes there")
+    assert house.stop(process) == 0
+
+
+def test_a_stop_does_not_wait_for_an_import(build: Build) -> None:
+    house = build("import os, time\nopen('begun', 'w')\ntime.sleep(600)\n", config=PRELOAD)
+    process = house.start(ready=False)
+    eventually((house.folder / "begun").exists, what="it imports")
+    assert house.stop(process) == 0
+
+
 def test_an_application_that_cannot_be_imported_ends_a_first_start(build: Build) -> None:
     house = build("import nothing_of_that_name\n", config=PRELOAD)
     assert house.start(ready=False).wait(60) == 78
