@@ -88,6 +88,8 @@ class Conductor:
             except StoreError as error:
                 self._retry_at = now + int(self._absence.note(error) * SECOND)
         self._show()
+        if self._fitness.reason is not None and not self.closed:
+            return 0  # found just now; nothing would end the sleep of a worker without work
         return self._until_next(self._clock.monotonic_ns())
 
     def _proceed(self, now: int) -> None:
@@ -218,6 +220,8 @@ class Conductor:
                 break
             self._role.leaving()  # takes the signals that come meanwhile
             self._role.beat()
-            self._role.sleep(self.step())
+            seconds = self.step()
+            if self._lanes.busy:  # else the last one has ended before it was asked to ring
+                self._role.sleep(seconds)
             self._turns.give_up(at_once=self.cut)
         self._turns.end()
