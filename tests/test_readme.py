@@ -128,7 +128,11 @@ def test_the_two_commands_of_the_readme_are_what_ci_and_people_type() -> None:
 
 
 def test_every_example_outside_the_tour_is_python_and_names_what_there_is() -> None:
-    found = [block for info, block in _blocks(README.replace(TOUR, "")) if info == "python"]
+    found = [
+        block
+        for info, block in _blocks(README.replace(TOUR, ""))
+        if info.partition(" ")[0] == "python"
+    ]
     assert found
     for block in found:
         tree = ast.parse(block)
