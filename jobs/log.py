@@ -120,6 +120,11 @@ LINES: dict[str, tuple[int, str]] = {
         logging.INFO,
         "pool {pool} is to have {count} workers ({least} to {most}): {reason}",
     ),
+    "quarantined": (
+        logging.WARNING,
+        "{name} is added to pool {pool}: a job that may have ended its process waits for {delay}",
+    ),
+    "emptied": (logging.INFO, "leaving: no job waits that may have ended its process"),
     "scale_refused": (logging.WARNING, "scale refused, the workers stay as they are: {error}"),
     "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
     "outcome_lost": (

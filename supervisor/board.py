@@ -85,6 +85,8 @@ CANCEL_JOB, CANCEL_CLAIM = map(LaneWord, range(8, 10))
 
 # A pool, by its number in the configuration. Parent (WHY: a number of staffing.py):
 LEAST, MOST, WANTED, WHY, WHY_MS = map(PoolWord, range(5))
+# caretaker (SUSPECTS_BY, SUSPECTS_AT: as below, of how long a suspect has waited):
+SUSPECTS_BY, SUSPECTS_AT, SUSPECTS_WAIT_MS = map(PoolWord, range(12, 15))
 # caretaker (SEEN_BY: of which configuration it is, SEEN_AT: when it looked, which it writes last):
 SEEN_BY, SEEN_AT, LATENCY_SEEN, IDLE_SEEN = map(PoolWord, range(8, 12))
 

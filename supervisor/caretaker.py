@@ -46,6 +46,8 @@ from jobvisor.supervisor.rescue import Rescue
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.status import Status
+from jobvisor.supervisor.suspicion import EVERY_SECONDS as SUSPICION_SECONDS
+from jobvisor.supervisor.suspicion import Suspicion
 
 TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is
@@ -166,6 +168,11 @@ class Caretaker(Role):
         )
         if demand.is_of_use:
             self._duties[demand.look] = EVERY_SECONDS
+        suspicion = Suspicion(
+            self._store, self.board, self.clock, self._config.workers, self.seat.generation
+        )
+        if suspicion.is_of_use:
+            self._duties[suspicion.look] = SUSPICION_SECONDS
         self.slot[STATE] = WAITING_STATE
         # A database that can never be used as it is ends the boot, with one sentence.
         with suppress(StoreUnavailable):

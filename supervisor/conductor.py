@@ -7,15 +7,17 @@ from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.absence import Absence
 from jobvisor.supervisor.board import AHEAD, BEAT, BUSY, IDLE, STATE, VERDICT, WAITING_STATE
+from jobvisor.supervisor.company import Company
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.flow import Flow
 from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.rounds import Rounds
 from jobvisor.supervisor.seeking import Found, Seeking
 from jobvisor.supervisor.shared import Shared
-from jobvisor.supervisor.turns_of_several import TurnsOfSeveral
+from jobvisor.supervisor.turns_of_several import TurnsOfSeveral, held_by
 
 OUTCOMES_NS = 5_000_000  # how long an outcome waits for others before it is settled
+LINGER_NS = 2 * SECOND  # an added quarantine waits for further suspects
 QUIET_NS = 20_000_000  # without a turn, before it is worth its round trips to look for more
 LEASE_NS, LEASE_TRIES = 5_000_000, 100  # between two looks for a lease, and how often; then
 LEASE_LATER_NS = SECOND // 10
@@ -36,6 +38,7 @@ class Conductor:
         turns: TurnsOfSeveral,
         seeking: Seeking,
         rounds: Rounds,
+        company: Company,
         fitness: Fitness,
         absence: Absence,
     ) -> None:
@@ -50,6 +53,7 @@ class Conductor:
         self._turns = turns
         self._seeking = seeking
         self._rounds = rounds
+        self._company = company
         self._fitness = fitness
         self._absence = absence
         self._flow = Flow()
@@ -57,7 +61,7 @@ class Conductor:
         self._batch_max, self._max_jobs = pool.batch_max, pool.max_jobs
         self._full = True  # whether there may be more than the last claim has taken
         self._turned_at = self._retry_at = 0
-        self._lease_awaited = 0
+        self._lease_awaited = self._held_at = 0
         self.closed = False
         """Whether nothing begins any more: lanes look at it."""
         self.cut = False
@@ -109,6 +113,17 @@ class Conductor:
         if not self._lanes.busy and not self._backlog.waiting:
             self._flow.rested()
             self._rounds.rest()
+            if self._company.must_look_again():
+                self._seeking.claimed(0)
+            self._leave_if_empty(now)
+        else:
+            self._held_at = now
+
+    def _leave_if_empty(self, now: int) -> None:
+        """A quarantine that was added to its pool is there for suspects alone."""
+        self._held_at = self._held_at or now
+        if self._company.quarantine and now - self._held_at >= LINGER_NS:
+            self._fitness.leave_emptied()
 
     def _must_turn(self) -> bool:
         """Whether something waits to be settled or given back, or lanes for jobs that there may be."""
@@ -131,7 +146,9 @@ class Conductor:
         """How many jobs to claim: for the lanes that are free, and about 20 ms of work ahead."""
         if self.closed or self._slot[VERDICT] or self._turns.lacks_lease():
             return 0
-        wanted = self._lanes.free + self._flow.ahead - len(self._backlog.waiting)
+        free, waiting = self._lanes.free, len(self._backlog.waiting)
+        wanted = free + self._flow.ahead - waiting
+        wanted = self._company.limit(wanted, free - waiting, self._held)
         if self._max_jobs:
             wanted = min(wanted, self._max_jobs - self._backlog.taken)
         if self._turns.ledger is None:
@@ -139,13 +156,18 @@ class Conductor:
             wanted = min(wanted, 0 if self._lanes.busy else 1)
         return max(0, min(wanted, self._batch_max))
 
+    @property
+    def _held(self) -> int:
+        return held_by(self._lanes, self._backlog)
+
     def _turn(self, *, woken: bool = False) -> int:
         limit, was_idle, settled = self._limit(), not self._lanes.busy, self._turns.settled
         claimed = self._turns.turn(limit, woken=woken)
         self._turned_at = self._clock.monotonic_ns()
         self._lease_awaited = 0
         if limit:
-            self._full = claimed == limit
+            # What was claimed and may not run here now is given back by the next turn, and seen again.
+            self._full = claimed == limit or self._backlog.owes()
             self._seeking.claimed(claimed)
         self._flow.turned(self._turned_at, self._turns.settled - settled)
         self._lanes.deal()
@@ -157,7 +179,7 @@ class Conductor:
     def _seek(self) -> None:
         """No claim that is known of has left anything: hear, or look."""
         held = self._lanes.busy or self._backlog.holds()
-        found = self._seeking.seek(holds_none=not held)
+        found = self._seeking.seek(self._company.ask(self._held), holds_none=not held)
         if found is Found.OWNED:
             self._backlog.release_all()
         if found is not Found.NOTHING and not self._turn(woken=found is Found.WOKEN):
@@ -193,7 +215,7 @@ class Conductor:
         self._bell.for_outcome = not oldest
         # The last lanes that are busy: when they have ended, nothing is waited for.
         self._bell.for_room = self._full or self.closed or self._lanes.busy <= FEW
-        due = IDLE_NS
+        due = LINGER_NS if self._company.quarantine else IDLE_NS
         if oldest:
             due = max(0, OUTCOMES_NS - (self._clock.boottime_ns() - oldest))
         hears = False

@@ -9,7 +9,7 @@ from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import SLOTS, Board, Slot
 from jobvisor.supervisor.notice import Notice
 from jobvisor.supervisor.ranges import NONE, Range, Ranges
-from jobvisor.supervisor.roster import RoleRow
+from jobvisor.supervisor.roster import QUARANTINE, RoleRow
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +125,11 @@ class Crew:
 
     def departing(self, pool: str) -> list[Post]:
         """The workers of a pool that finish their jobs beside their successors."""
-        return [post for post in self.workers() if post.pool == pool and post.departs]
+        return [
+            post
+            for post in self.workers()
+            if post.pool == pool and post.departs and post.role is not QUARANTINE
+        ]
 
     def is_old(self, post: Post) -> bool:
         """Whether its child was forked with a configuration that another one has followed."""

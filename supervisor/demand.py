@@ -8,6 +8,7 @@ from jobvisor.supervisor.board import (
     IDLE,
     IDLE_SEEN,
     LATENCY_SEEN,
+    ROLE,
     SEEN_AT,
     SEEN_BY,
     STATE,
@@ -15,6 +16,7 @@ from jobvisor.supervisor.board import (
     why_leaving,
 )
 from jobvisor.supervisor.config import Workers
+from jobvisor.supervisor.roster import WORKER
 
 EVERY_SECONDS, SELDOM_SECONDS = 0.25, 5.0
 COST = 50  # a look that takes long is taken seldom: 2 % of the time goes into looks
@@ -59,6 +61,7 @@ class Demand:
     def _idle(self, pool: str) -> int:
         return sum(
             slot[STATE] == IDLE
+            and slot[ROLE] == WORKER.number
             and self._board.pool_name(slot.index) == pool
             and not why_leaving(slot)
             for slot in self._board.workers()

@@ -19,7 +19,7 @@ from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.role import Role
 
 #: What a line that says why is called on the board, where that is not the work of a task.
-_GOING = {"recycled": "recycled", "clerk_gone": "clerk"}
+_GOING = {"recycled": "recycled", "clerk_gone": "clerk", "emptied": "scale"}
 
 
 class Runs(Protocol):
@@ -117,6 +117,10 @@ class Fitness:
         else:
             tasks = ", ".join(found.tasks)
             self.leave("dirty_among", count=found.jobs, tasks=tasks, what=found.what)
+
+    def leave_emptied(self) -> None:
+        """Leave where a worker was added for suspects, and none waits any more."""
+        self.leave("emptied")
 
     def leave(self, line: str, **fields: Any) -> None:
         """Leave after this job, and say why; the first reason counts."""

@@ -57,6 +57,7 @@ from jobvisor.supervisor.judge import Judge
 from jobvisor.supervisor.ledger import leave_grave
 from jobvisor.supervisor.nursery import Nursery
 from jobvisor.supervisor.preload import Preload
+from jobvisor.supervisor.quarantine import Quarantine
 from jobvisor.supervisor.reload import Attempt, Reload
 from jobvisor.supervisor.scale import Scale
 from jobvisor.supervisor.signals import HANDLED, Signals
@@ -154,6 +155,7 @@ class Parent:
         crew, nursery, board, clock = self._crew, self._nursery, self._board, self._clock
         self._scale = Scale(crew, nursery, board)
         self._succession = Succession(crew, nursery, clock, wanted=self._scale.wanted)
+        self._quarantine = Quarantine(crew, nursery, board, clock)
         self._preload = Preload(crew, nursery, board, clock, of_our_own=self._ends_here)
         self._reload = Reload(crew, nursery, board, clock, self._succession, try_out=self._try_out)
         self._stop = Stop(self._crew, self._nursery, self._judge, self._board, self._clock)
@@ -324,6 +326,7 @@ class Parent:
             self._take_up(self._reload.tried())
             self._reload.go_on(self._config)
             self._scale.go_on(self._config)
+            self._quarantine.go_on(self._config)
             # Nothing may be left to do because nobody can do anything: that is told first.
             if self._code or (self._board[DRAINED] and self._first_start.ever_ready):
                 self._begin_stop()

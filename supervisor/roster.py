@@ -5,7 +5,7 @@ A further role is a further row and the class that it names; nothing else asks w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -90,7 +90,10 @@ TEMPLATE = RoleRow(
     renewed=False,  # the new one is made before the old one leaves
 )
 
-ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE)}
+QUARANTINE = replace(WORKER, number=4, word="quarantine")
+"""A worker for suspects alone, where all others of its pool are busy; it leaves when there are none."""
+
+ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE, QUARANTINE)}
 
 
 def role_name(number: int, slot: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store.base import Waker, WorkerStore
+from jobvisor.jobs.store.base import Waker, Whom, WorkerStore
 
 UNWOKEN_NS = SECOND // 10  # between two looks where nothing can wake this worker
 # Turns that claim nothing of what a look has found: the first are lost races, then it waits, up to a second.
@@ -52,7 +52,7 @@ class Seeking:
         """Readable when this worker is woken."""
         return self._waker.fileno()
 
-    def seek(self, *, holds_none: bool) -> Found:
+    def seek(self, whom: Whom, *, holds_none: bool) -> Found:
         """Hear what has come, and look if that is due; `holds_none` where no row may be this worker's."""
         hint = self._waker.drain()
         if self._waker.heard:
@@ -64,7 +64,9 @@ class Seeking:
             self._asks = self._owner  # nobody woke it: there is time to ask for more
         if now < self.due_ns:
             return Found.NOTHING
-        found, due_ms, owned = self._store.look(self._queues, self._asks if holds_none else 0)
+        found, due_ms, owned = self._store.look(
+            self._queues, self._asks if holds_none else 0, whom=whom
+        )
         self._asks = 0
         if owned:
             return Found.OWNED

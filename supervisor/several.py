@@ -9,8 +9,9 @@ from jobvisor.jobs.registry import registry
 from jobvisor.supervisor.absence import Absence
 from jobvisor.supervisor.backlog import Backlog
 from jobvisor.supervisor.bell import Bell
-from jobvisor.supervisor.board import LANE_COUNT, LOOP_BEAT, RUN, STOP
+from jobvisor.supervisor.board import LANE_COUNT, LOOP_BEAT, ROLE, RUN, STOP
 from jobvisor.supervisor.calls import Calls
+from jobvisor.supervisor.company import Company
 from jobvisor.supervisor.conductor import Conductor
 from jobvisor.supervisor.coroutines import Coroutines
 from jobvisor.supervisor.fitness import Fitness
@@ -20,6 +21,7 @@ from jobvisor.supervisor.lanes import Lanes
 from jobvisor.supervisor.outcomes import Outcomes
 from jobvisor.supervisor.parts import Parts
 from jobvisor.supervisor.role import Role
+from jobvisor.supervisor.roster import QUARANTINE
 from jobvisor.supervisor.rounds import Rounds
 from jobvisor.supervisor.seeking import Seeking
 from jobvisor.supervisor.shared import Shared
@@ -62,8 +64,9 @@ class Several:
         inspection = Inspection(clean, role.board, parts.database if store.one_machine else "")
         self.fitness = Fitness(role, shared.lanes, clean, inspection, pool.max_memory)
         absence = Absence(role, store, parts.database, self.fitness)
+        company = Company(role.slot[LANE_COUNT], quarantine=role.slot[ROLE] == QUARANTINE.number)
         turns = TurnsOfSeveral(
-            role, store, parts.events, shared, clean,
+            role, store, parts.events, shared, clean, company=company,
             fitness=self.fitness, absence=absence, successes=parts.successes,
         )  # fmt: skip
         rounds = Rounds(
@@ -79,8 +82,8 @@ class Several:
         self.attend = coroutines.attend
         """Runs a coroutine of no job on the loop, for who waits for it."""
         self.conductor = Conductor(
-            role, store, shared, turns=turns, seeking=seeking, rounds=rounds, fitness=self.fitness,
-            absence=absence,
+            role, store, shared, turns=turns, seeking=seeking, rounds=rounds, company=company,
+            fitness=self.fitness, absence=absence,
         )  # fmt: skip
 
     def _lane(self, number: int) -> LaneOfSeveral:

@@ -64,7 +64,7 @@ from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.memory import resident
-from jobvisor.supervisor.roster import ROSTER, RoleRow
+from jobvisor.supervisor.roster import QUARANTINE, ROSTER, RoleRow
 from jobvisor.supervisor.staffing import why_text
 
 EVERY_NS = 1_000_000_000
@@ -224,7 +224,9 @@ class Status:
     def _present(self, pool: str) -> int:
         """The workers of a pool that are there, without those that leave."""
         return sum(
-            self._board.pool_name(slot.index) == pool and not why_leaving(slot)
+            self._board.pool_name(slot.index) == pool
+            and slot[ROLE] != QUARANTINE.number
+            and not why_leaving(slot)
             for slot in self._board.workers()
         )
 

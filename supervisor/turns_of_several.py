@@ -8,12 +8,14 @@ from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.store import Record, Turn
 from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.absence import Absence
-from jobvisor.supervisor.backlog import Claim
+from jobvisor.supervisor.backlog import Backlog, Claim
 from jobvisor.supervisor.board import CLAIM, REACHED
 from jobvisor.supervisor.cleanliness import Cleanliness
+from jobvisor.supervisor.company import Company
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.halves import HalvedLedger
 from jobvisor.supervisor.lane import Lane
+from jobvisor.supervisor.lanes import Lanes
 from jobvisor.supervisor.ledger import Header, Ledger
 from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.settle import tell
@@ -21,6 +23,11 @@ from jobvisor.supervisor.shared import Shared
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.successes import Successes
 from jobvisor.supervisor.turns import Turns
+
+
+def held_by(lanes: Lanes, backlog: Backlog) -> int:
+    """How many jobs run, or have been claimed and wait for a lane."""
+    return lanes.busy + len(backlog.waiting)
 
 
 class TurnsOfSeveral(Turns):
@@ -34,6 +41,7 @@ class TurnsOfSeveral(Turns):
         shared: Shared,
         clean: Cleanliness,
         *,
+        company: Company,
         fitness: Fitness,
         absence: Absence,
         successes: Successes,
@@ -45,6 +53,7 @@ class TurnsOfSeveral(Turns):
         self._backlog = shared.backlog
         self._outcomes = shared.outcomes
         self._lanes = shared.lanes
+        self._company = company
         self.ledger: HalvedLedger | None = None
         self._alone_since = 0
         self.settled = 0
@@ -73,6 +82,7 @@ class TurnsOfSeveral(Turns):
         self._claim = number = self._claim + 1  # used once, whether or not its COMMIT was answered
         asked_ns = self._clock.monotonic_ns()
         rest = self._backlog.rest()
+        whom = self._company.ask(held_by(self._lanes, self._backlog))
         if limit:
             self._backlog.asked(number)
         journal = self.ledger.journal() if self.ledger is not None else None
@@ -88,6 +98,7 @@ class TurnsOfSeveral(Turns):
             register=not self.registered,
             forget_succeeded=self._forget,
             woken=woken,
+            whom=whom,
         )
         self._entered()
         if self.ledger is not None and journal is not None:
@@ -99,7 +110,12 @@ class TurnsOfSeveral(Turns):
         self._backlog.settled(records)
         self._outcomes.settled(len(kept))
         claim = Claim(number, asked_ns, turn.jobs)
-        self._backlog.add(claim, self._lanes.waiting(turn.jobs, claim))
+        misfits = {job.id for job in self._company.misfits(turn.jobs)}
+        fitting = [job for job in turn.jobs if job.id not in misfits] if misfits else turn.jobs
+        self._backlog.add(claim, self._lanes.waiting(fitting, claim))
+        for job in turn.jobs if misfits else ():
+            if job.id in misfits:
+                self._backlog.withdrew(job, claim)
         return turn, records
 
     def _kept(self) -> list[Record]:
