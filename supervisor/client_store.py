@@ -11,7 +11,7 @@ import select
 import threading
 from abc import update_abstractmethods
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
@@ -49,15 +49,14 @@ class ClientClerk:
         """Let every client of this process ask it from now on; call the answer to undo it."""
         return use_stores(self.store)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[object]:
         """Nobody else asks meanwhile."""
-        with self._lock:
-            yield
+        # A copy of the process has no thread to open a lock that was held at the fork, and is refused.
+        return nullcontext() if self.handle.is_of_another else self._lock
 
     def ask(self, events: Events, verb: str, *arguments: Any, **named: Any) -> Any:
         """See ClerkHandle; from any thread."""
-        with self._lock:
+        with self.alone():
             return self.handle.ask(events, verb, *arguments, **named)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from jobvisor import Client
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.errors import JobNotFound, StoreUnavailable
+from jobvisor.jobs.errors import ForkedStore, JobNotFound, StoreUnavailable
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.client_store import ClientClerk, ClientStore
@@ -97,6 +98,28 @@ def test_another_file_another_prefix_and_a_copy_of_the_process_have_connections_
         number = client.enqueue("app:f").id
         assert in_a_copy(lambda: client.enqueue("app:f").id) == str(number + 1)
         assert client.get(number + 1).task == "app:f"
+
+
+def test_a_copy_made_in_the_middle_of_another_threads_transaction_waits_for_nobody(
+    path: str, clerk: ClientClerk
+) -> None:
+    inside, over = threading.Event(), threading.Event()
+    store = open_store(f"sqlite:///{path}")
+
+    def hold() -> None:
+        with store.transaction():
+            inside.set()
+            over.wait(30)
+
+    with Client(f"sqlite:///{path}") as client:
+        number = client.enqueue("app:f").id
+        thread = threading.Thread(target=hold)
+        thread.start()
+        inside.wait(30)
+        assert in_a_copy(lambda: client.get(number).id) == str(number)
+        assert in_a_copy(lambda: store.get(number)).startswith(ForkedStore.__name__)
+        over.set()
+        thread.join()
 
 
 def test_a_snapshot_keeps_nobody_waiting(path: str, clerk: ClientClerk) -> None:
