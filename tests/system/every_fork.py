@@ -5,7 +5,7 @@ process of its own, because a parent has one thread. It ends with one line of wh
 traceback of what must not be.
 
 churn LIVES            workers come and go, and the parent grows by how much
-random LIVES SEED      templates, middle processes and workers are killed while there are so many lives
+random LIVES SEED      kills of templates, middle processes and workers, and reloads, for so many lives
 line WHO FIRST STRIDE  WHO (template, middle, worker) dies at each so-many-th line of one fork after another
 parent FIRST STRIDE    a parent dies at each so-many-th line of its part, each in a family of its own
 """
@@ -168,6 +168,12 @@ class Family(Parent):
         self._preload.furnish(self._config)
         self._first_start.ever_ready = True  # or a few deaths at the start would end it
 
+    def _fill_posts(self) -> None:
+        for post in self._crew:
+            if post.role is WORKER:  # added by a reload
+                post.role = IDLER
+        super()._fill_posts()
+
     def _note_grave(self, post: Post, grave: Grave) -> None:
         if post.role is IDLER:
             note(LIVES, "out", post.owner, post.pid, post.slot.index, grave.status, grave.at)
@@ -291,7 +297,7 @@ def children(pid: int) -> list[int]:
 
 
 def kill_at_random(parent: int, seed: int) -> Counter[str]:
-    """Kill templates, middle processes and workers, until the family has ended."""
+    """Kill templates, middle processes and workers, and reload, until the family has ended."""
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
     while True:
@@ -302,7 +308,7 @@ def kill_at_random(parent: int, seed: int) -> Counter[str]:
         word, pid = _victim(parent, chance)
         if pid:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGHUP if word == "reload" else signal.SIGKILL)
                 killed[word] += 1
         SYSTEM.sleep(chance.expovariate(1 / 0.06))
 
@@ -311,6 +317,8 @@ def _victim(parent: int, chance: random.Random) -> tuple[str, int]:
     told = TEMPLATES.read_text().split() if TEMPLATES.exists() else []
     template = int(told[-1]) if told else 0
     kind = chance.random()
+    if kind > 0.9:
+        return "reload", parent if template in children(parent) else 0
     if kind < 0.1:
         return "template", template if template in children(parent) else 0
     if kind < 0.5:  # there is one for a few milliseconds at a time
