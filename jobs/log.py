@@ -622,8 +622,12 @@ def configure(
         raise ConfigError(f"[log] file {file} cannot be opened: {reason}") from error
     handler.setFormatter(JsonFormat() if format == "json" else TextFormat())
     handler.addFilter(LogContext())
+    root = logging.getLogger()
     for old in [one for one in _LOGGER.handlers if isinstance(one, LineHandler)]:
         _LOGGER.removeHandler(old)
+        if old in root.handlers:  # others were taken in
+            root.removeHandler(old)
+            root.addHandler(handler)
         old.close()
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(LEVELS[level])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from jobvisor.jobs.codec import NamedCodec, named_codec
@@ -42,12 +43,15 @@ def load_application(config: Config) -> NamedCodec | None:
     return codec
 
 
-def prepare_application(config: Config) -> Application:
+def prepare_application(
+    config: Config, around_hooks: AbstractContextManager[None] | None = None
+) -> Application:
     """Import it, for a process that runs its tasks or is copied into some that do.
 
-    Raises JobsError where that cannot be done.
+    The hooks before a fork are called within `around_hooks`. Raises JobsError where that cannot be done.
     """
     codec = load_application(config)
-    prepare(registry.hooks)
+    with around_hooks or nullcontext():
+        prepare(registry.hooks)
     take_in_others()  # after the import, in which an application says where its own lines go
     return Application(codec)

@@ -1,7 +1,7 @@
 """What an imported application has done to its process that copies of it cannot share, and which module did.
 
-A look is taken around the execution of each module, so that what is new after it is that module's, or one
-it imported's that cannot be looked at.
+A look is taken around the execution of each module, so that what is new after it is that module's, or is of
+one that it imported and that cannot be looked at.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from jobvisor.supervisor.signals import HANDLED
 TRIAL_SECONDS = 5.0  # for a copy that leaves at once; handlers of a library may keep it
 TRIAL_POLL = 0.001
 NAMED_MAX = 5  # findings told in one sentence
+
+HOOKS = "a @before_fork hook"
+"""Who made what the hooks have made."""
 
 _LOADERS: tuple[Any, ...] = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
 _EXECUTE = "exec_module"
@@ -65,7 +68,7 @@ class Examination:
     def __init__(self) -> None:
         self._before = _things()
         self._makers: dict[Thing, str] = dict.fromkeys(self._before, "")
-        self._running: list[str] = ["the application"]  # modules that are being executed
+        self._running: list[str] = ["the application"]  # whose code is being executed
         self._seen = _glance()
 
     @contextmanager
@@ -84,18 +87,24 @@ class Examination:
 
     def _watched(self, execute: Callable[..., None]) -> Callable[..., None]:
         def exec_module(loader: Any, module: ModuleType) -> None:
-            self._look()  # what is new by now is of the module that imports this one
-            self._running.append(f"module {module.__name__}")
-            try:
+            with self.holding(f"module {module.__name__}"):
                 execute(loader, module)
-            finally:
-                self._look()
-                self._running.pop()
 
         return exec_module
 
+    @contextmanager
+    def holding(self, maker: str) -> Iterator[None]:
+        """Hold this one to all that is made within this block, if it is made by nobody within that."""
+        self._look()  # what is new by now is of who comes to this block
+        self._running.append(maker)
+        try:
+            yield
+        finally:
+            self._look()
+            self._running.pop()
+
     def _look(self) -> None:
-        """What is new since the last look is of the module that is being executed."""
+        """What is new since the last look is of whose code is being executed."""
         seen = _glance()
         if seen != self._seen:
             self._seen = seen

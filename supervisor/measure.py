@@ -16,7 +16,8 @@ from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.registry import registry
-from jobvisor.supervisor.examination import Examination
+from jobvisor.supervisor.examination import HOOKS, Examination, Findings
+from jobvisor.supervisor.hook_calls import prepare
 from jobvisor.supervisor.memory import resident
 
 
@@ -36,7 +37,7 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
     seconds = (SYSTEM.monotonic_ns() - began) / SECOND
     gc.collect()
     held = max(0, (resident(os.getpid()) or 0) - before)
-    found = examination.findings(SYSTEM) if examines else None
+    found = _examined(examination) if examines else None
     tasks = [registry.get(name) for name in registry.names()]
     return {
         "tasks": [
@@ -54,6 +55,18 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
         "refused": list(found.refused) if found else [],
         "shared": list(found.shared) if found else [],
     }
+
+
+def _examined(examination: Examination) -> Findings:
+    """As a template is, after the hooks before a fork; one that fails is a reason as well."""
+    failed: tuple[str, ...] = ()
+    try:
+        with examination.holding(HOOKS):
+            prepare(registry.hooks)
+    except JobsError as error:
+        failed = (str(error),)
+    found = examination.findings(SYSTEM)
+    return found._replace(refused=failed + found.refused)
 
 
 def _load(modules: Sequence[str], path: str, codec: str) -> None:

@@ -34,7 +34,7 @@ from jobvisor.supervisor.board import (
     STATE,
     Slot,
 )
-from jobvisor.supervisor.examination import Examination, Findings
+from jobvisor.supervisor.examination import HOOKS, Examination, Findings
 from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.role import SLEEP_MOST, Role, Seat, role_class
 from jobvisor.supervisor.roster import WORKER, RoleRow
@@ -68,7 +68,8 @@ class Template(Role):
         limit = self.seat.config.family.boot_timeout_ms / 1000 + ORPHAN_SECONDS
         signal.setitimer(signal.ITIMER_REAL, limit)
         with examination.watching_imports():
-            self._application = prepare_application(self.seat.config)
+            around_hooks = examination.holding(HOOKS)
+            self._application = prepare_application(self.seat.config, around_hooks)
         self._import_for_lanes()
         self._settle_down()
         found = examination.findings(self.clock)

@@ -154,6 +154,15 @@ def test_outside_of_a_job_a_line_has_no_fields(pipe: tuple[int, int]) -> None:
     assert second.endswith("] degraded: x")
 
 
+def test_others_go_where_ours_go_also_after_another_configuration(pipe: tuple[int, int]) -> None:
+    configure("info", "text", 2)
+    with bare_root():
+        take_in_others()
+        configure("info", "text", pipe[1])
+        logging.getLogger("app").error("there")
+    assert text_of(pipe[0]).endswith("] app: there\n")
+
+
 def test_an_application_that_configures_its_logging_keeps_it(pipe: tuple[int, int]) -> None:
     configure("info", "text", pipe[1])
     theirs = logging.NullHandler()

@@ -165,6 +165,10 @@ threading.Thread(target=threading.Event().wait, name="sender", daemon=True).star
             "module tried started the process ",
         ),
         (
+            f"from jobvisor import before_fork\n@before_fork\ndef begin():\n    exec({THREAD!r})\n",
+            "a @before_fork hook started the thread 'sender'",
+        ),
+        (
             "import signal\nsignal.signal(signal.SIGCHLD, lambda *_: None)\n",
             "module tried set a handler of SIGCHLD",
         ),
@@ -182,7 +186,7 @@ threading.Thread(target=threading.Event().wait, name="sender", daemon=True).star
             "at_fork",
         ),
     ],
-    ids=["thread", "process", "handler", "loop", "sqlite", "stream", "fork handler"],
+    ids=["thread", "process", "hook", "handler", "loop", "sqlite", "stream", "fork handler"],
 )
 def test_an_application_that_cannot_be_copied_is_refused_and_told_why(
     make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, told: str

@@ -67,6 +67,25 @@ def test_workers_are_children_of_the_parent_that_share_one_import(build: Build) 
     assert house.stop(process) == 0
 
 
+def test_the_hooks_before_a_fork_run_once_and_those_of_the_start_in_each_worker(
+    build: Build,
+) -> None:
+    hooks = """
+@before_fork
+def once():
+    mark("once", os.getpid())
+
+@on_start
+async def each():
+    mark("each", os.getpid())
+"""
+    house = build(TASKS + hooks, config=PRELOAD, processes=3)
+    process = house.start()
+    assert house.lines("once") == [str(template(house)["pid"])]
+    assert sorted(map(int, house.lines("each"))) == sorted(house.workers())
+    assert house.stop(process) == 0
+
+
 def test_while_there_is_no_template_workers_import_by_themselves(build: Build) -> None:
     house = build(TASKS, config=PRELOAD, processes=1)
     process = house.start()
@@ -127,8 +146,10 @@ def test_an_application_that_cannot_be_copied_is_named_and_runs_without_preload(
         ("this is no Python", "SyntaxError"),
         ("time.sleep(600)", "took longer than 1s"),
         ("os._exit(3)", "ended its process: exit code 3"),
+        ("@before_fork\ndef fails():\n    raise OSError('no such host')", "no such host"),
+        ("@on_start\ndef fails():\n    raise OSError('no such host')", "no such host"),
     ],
-    ids=["syntax", "hang", "exit"],
+    ids=["syntax", "hang", "exit", "hook before a fork", "hook of the start"],
 )
 def test_a_broken_deploy_leaves_the_old_template_and_its_workers_as_they_are(
     build: Build, broken: str, told: str
