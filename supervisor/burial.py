@@ -18,6 +18,7 @@ from jobvisor.supervisor.roster import role_name
 from jobvisor.supervisor.settle import is_of_one_life, settle, tell, tell_strange
 from jobvisor.supervisor.spares import retire
 from jobvisor.supervisor.status import Status
+from jobvisor.supervisor.struck import FATAL, forget, struck_lane
 
 
 class Burial:
@@ -74,6 +75,8 @@ class Burial:
         # The board knows as well, for a worker that had no file to write to: it ran one lane.
         running = found.running if found else _shown(grave)
         cause = seen(grave, oom=bool(grave.status) and self._oom.killed_at(grave.at))
+        if cause.signal in FATAL:
+            cause = cause._replace(lane=struck_lane(self._state.ledgers, grave.owner))
         records = found.records if found else []
         settled = settle(self._store, life, records, running, cause, forget=self._forget)
         tell(settled.applied, self._state.rejected)
@@ -87,6 +90,7 @@ class Burial:
             self._status.note_death(grave, death, job)
         if found is not None and path is not None:
             retire(self._state.ledgers, path)
+        forget(self._state.ledgers, grave.owner)
 
 
 def _shown(grave: Grave) -> tuple[Running, ...]:

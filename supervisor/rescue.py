@@ -37,6 +37,7 @@ from jobvisor.supervisor.settle import (
 )
 from jobvisor.supervisor.silence import Silence
 from jobvisor.supervisor.spares import retire
+from jobvisor.supervisor.struck import forget, struck_lane
 
 UNSETTLED_MAX = 10_000  # ledgers that are remembered as told
 WATCH_SECONDS = 1.0  # between two looks at a heartbeat
@@ -261,13 +262,15 @@ class Rescue:
         if rebooted:
             applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
-            cause = self._cause_of(last)
+            # Of one that nobody saw end it is the only trace of a signal.
+            cause = self._cause_of(last)._replace(lane=struck_lane(folder, header.owner))
             applied = settle(
                 self._store, life, last.records, last.running, cause, forget=self._forget
             ).applied
         tell(applied, self._state.rejected)
         tell_strange(last, self._state.rejected)
         retire(folder, path)
+        forget(folder, header.owner)
 
     def _cause_of(self, found: Read) -> Cause:
         """As its parent left it; else nobody saw it, unless it was this caretaker's own doing."""

@@ -14,6 +14,7 @@ from jobvisor.supervisor.calls import Calls
 from jobvisor.supervisor.company import Company
 from jobvisor.supervisor.conductor import Conductor
 from jobvisor.supervisor.coroutines import Coroutines
+from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.fitness import Fitness
 from jobvisor.supervisor.inspection import Inspection
 from jobvisor.supervisor.lane_of_several import LaneOfSeveral
@@ -25,6 +26,7 @@ from jobvisor.supervisor.roster import QUARANTINE
 from jobvisor.supervisor.rounds import Rounds
 from jobvisor.supervisor.seeking import Seeking
 from jobvisor.supervisor.shared import Shared
+from jobvisor.supervisor.struck import watch
 from jobvisor.supervisor.turns_of_several import TurnsOfSeveral
 
 SWITCH_SECONDS = (
@@ -43,7 +45,8 @@ class Several:
         config = role.seat.config
         pool = config.workers[role.seat.pool]
         bell, backlog = Bell(), Backlog()
-        clean.accept_new(bell.descriptors())
+        struck = watch(StateDir(config.family.state_dir).ledgers, role.seat.owner)
+        clean.accept_new([*bell.descriptors(), *struck])
         role.hear(bell.fileno())
         shared = Shared(
             Lanes(role.slot[LANE_COUNT], self._lane, registry=registry, backlog=backlog, bell=bell),
