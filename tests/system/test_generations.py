@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from jobvisor.supervisor.remains import MARK as LIFE
 from tests.system.harness import MARK, Build, House, alive, is_gone
 from tests.waiting import eventually
 
@@ -32,8 +31,8 @@ def long(ctx: Context, name):
 
 DEAF = TASKS.replace("ctx.check()", "pass")
 
-IN_A_WORKER = f"if {LIFE!r} in os.environ:\n    "
-"""Code of a module that runs in no trial: what a hook of the workers does."""
+HOOK = "@on_start\ndef hook():\n    "
+"""The beginning of what each worker does before it is ready, and no trial."""
 
 
 def deploy(house: House, tail: str = "") -> None:
@@ -92,7 +91,11 @@ def with_a_long_job(house: House, name: str = "go") -> tuple[subprocess.Popen[by
 
 
 @on_both_stores
-def test_a_job_that_runs_through_a_reload_finishes_while_the_new_code_serves(house: House) -> None:
+@pytest.mark.parametrize("preload", [False, True], ids=["each", "preload"])
+def test_a_job_that_runs_through_a_reload_finishes_while_the_new_code_serves(
+    build: Build, preload: bool
+) -> None:
+    house = build(TASKS, processes=1, config={"tasks": {"preload": preload}})
     family, job, worker = with_a_long_job(house)
     reload(house, family)
     wait_reload(house, "done")
@@ -154,16 +157,21 @@ def test_a_pool_without_overlap_is_replaced_one_child_at_a_time(build: Build) ->
 BROKEN = {
     "syntax": ("def (", "cannot be imported: SyntaxError"),
     "hanging import": ("time.sleep(600)", "the import of app took longer than 3s"),
-    "failing hook": (f"{IN_A_WORKER}raise OSError('no such host')", "no such host"),
-    "hanging hook": (f"{IN_A_WORKER}time.sleep(600)", "it was not ready after 3s"),
-    "crashing hook": (f"{IN_A_WORKER}os._exit(3)", "it ended before it was ready"),
+    "failing hook": (f"{HOOK}raise OSError('no such host')", "no such host"),
+    "hanging hook": (f"{HOOK}time.sleep(600)", "it was not ready after 3s"),
+    "crashing hook": (f"{HOOK}os._exit(3)", "it ended before it was ready"),
 }
 
 
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_deploy_empties_nothing_and_a_mended_one_goes_on(build: Build, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "preload"), [*((how, False) for how in BROKEN), ("failing hook", True)]
+)
+def test_a_broken_deploy_empties_nothing_and_a_mended_one_goes_on(
+    build: Build, how: str, preload: bool
+) -> None:
     tail, reason = BROKEN[how]
-    house = build(TASKS, processes=2, config={"supervisor": {"boot_timeout": "3s"}})
+    config = {"tasks": {"preload": preload}, "supervisor": {"boot_timeout": "3s"}}
+    house = build(TASKS, processes=2, config=config)
     family = house.start()
     before = set(house.children(family.pid))
     reload(house, family, tail)
@@ -180,7 +188,7 @@ def test_a_broken_deploy_empties_nothing_and_a_mended_one_goes_on(build: Build, 
     assert house.stop(family) == 0
 
 
-HELD = f"{IN_A_WORKER}mark('importing', os.getpid()); gate('imported')"
+HELD = f"{HOOK}mark('importing', os.getpid()); gate('imported')"
 """The first new worker waits before it is ready."""
 
 
