@@ -178,3 +178,34 @@ def test_a_json_log_tells_the_job_of_a_line(build: Build) -> None:
     told = json.loads(line)
     assert told["fields"]["job"] == first
     assert told["fields"]["worker"] == "worker 1"
+
+
+SHARED = f"""{MARK}
+@before_fork
+def prepare():
+    global table
+    table = list(range(1000))
+    mark("before_fork", os.getpid())
+
+@on_start
+def begin(): mark("start", os.getpid())
+
+@task
+def use():
+    return [os.getpid(), len(table)]
+"""
+
+
+def test_before_a_fork_is_once_in_the_template_and_a_start_is_in_each_worker(build: Build) -> None:
+    house = build(SHARED, processes=2, config={"tasks": {"preload": True}})
+    family = house.start()
+    job = house.enqueue("use")
+    house.wait_finished([job])
+    pid, length = house.client.get(job).result
+    assert length == 1000
+    house.wait_lines("start", 2)
+    [template] = house.lines("before_fork")
+    started = house.lines("start")
+    assert str(pid) in started
+    assert template not in started
+    assert house.stop(family) == 0
