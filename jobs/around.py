@@ -28,13 +28,10 @@ class Around(NamedTuple):
 class Arounds:
     """Those that were registered, the outermost first."""
 
-    __slots__ = ("_found",)
+    __slots__ = ("found",)
 
     def __init__(self) -> None:
-        self._found: list[Around] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
+        self.found: list[Around] = []
 
     def around(self, function: Function, /) -> Function:
         """Let a context manager be entered before each run of a task, and left after it.
@@ -51,17 +48,17 @@ class Arounds:
         swallows what the task has raised the job succeeds with None.
         """
         made = Around(function, _maker(function))
-        for number, known in enumerate(self._found):
+        for number, known in enumerate(self.found):
             if is_same(known.function, function):  # its module was loaded once more
-                self._found[number] = made
+                self.found[number] = made
                 return function
-        self._found.append(made)
+        self.found.append(made)
         return function
 
     def within(self, function: Callable[..., Any], context: Any) -> Callable[..., Any]:
         """The function of a task with all of them around its call."""
         inner = called_asynchronously if is_asynchronous(function) else called
-        return partial(inner, self._found, function, context)
+        return partial(inner, self.found, function, context)
 
 
 def is_asynchronous(function: Callable[..., Any]) -> bool:

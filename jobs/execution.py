@@ -75,6 +75,7 @@ class Execution:
         self._place = Place(worker, clock, home)
         self.context = copy_context()
         """Copied for each job, so that none finds what another has left in context variables."""
+        self._copied = self.context.copy  # looked up once, not for each job
         self._defer_unknown = defer_unknown
         self._pid = os.getpid()
         self._unknown_told: dict[str, int] = {}
@@ -85,7 +86,7 @@ class Execution:
 
         `ends_ns` is its deadline by the monotonic clock, 0 for none.
         """
-        return self.context.copy().run(self._run, job, ends_ns, waited_ns)
+        return self._copied().run(self._run, job, ends_ns, waited_ns)
 
     def _run(self, job: Claimed, ends_ns: int, waited_ns: int) -> Outcome:
         begun = self.begin(job, ends_ns, waited_ns, self._port)
@@ -97,7 +98,10 @@ class Execution:
         except BaseException as error:  # noqa: BLE001 -- the border of an attempt: nothing a task raises passes
             self.leave_if_copy(1)
             return self.raised(task, job, error)
-        self.leave_if_copy(0)
+        if os.getpid() != self._pid:
+            self.leave_if_copy(0)
+        if value is None:  # the most common end: nothing more is asked of it
+            return SUCCEEDED
         if isinstance(value, CoroutineType):
             value, failed = self.loop.run(value)
             if failed is not None:
@@ -139,11 +143,11 @@ class Execution:
         here = job, headers, ends_ns, port, self._place
         running.set(here)
         function = task.function
-        if task.wants_context or self._arounds:
+        if task.wants_context or self._arounds.found:
             context = Context(*here)
             if task.wants_context:
                 args.insert(0, context)
-            if self._arounds:
+            if self._arounds.found:
                 function = self._arounds.within(function, context)
         return task, function, args, kwargs
 
