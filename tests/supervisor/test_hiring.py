@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobvisor import Client
+from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.log import configure
 from jobvisor.jobs.store.base import WorkerStore
@@ -59,7 +61,9 @@ class Worker(Role):
         return len(store.turn(life(), 1, queues=["default"], limit=9).jobs)
 
 
-def ran(folder: Path, lanes: int, check: Callable[[Worker], None]) -> list[int]:
+def ran(
+    folder: Path, lanes: int, check: Callable[[Worker], None], kind: type[Worker] = Worker
+) -> list[int]:
     """Let a worker with so many lanes check this; the pids of its clerks."""
     board = Board()
     slot = board.slots[0]
@@ -72,7 +76,7 @@ def ran(folder: Path, lanes: int, check: Callable[[Worker], None]) -> list[int]:
     told_read, told = os.pipe()
     seat = Seat(config, board, slot, 1, 1, "worker 0", os.getpid(), lifeline, poke, poke)
     try:
-        pid = spawn(lambda: Worker(seat, check, told).run(), [kept, poke_read, told_read])
+        pid = spawn(lambda: kind(seat, check, told).run(), [kept, poke_read, told_read])
         _, status = os.waitpid(pid, 0)
         os.close(told)
         clerks = [int(number) for number in os.read(told_read, 100).split()]
@@ -144,3 +148,20 @@ def test_a_clerk_that_waits_for_the_lock_moves_the_turn_and_not_the_beat_of_its_
     with Client(f"sqlite:///{tmp_path}/jobs.db") as client:
         client.migrate()
     ran(tmp_path, 2, check)
+
+
+class Poor(Worker):
+    """The system has nothing left to give to it."""
+
+    def boot(self) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+        with pytest.raises(StoreUnavailable, match=r"no process for the database .* Too many open"):
+            opened_for(self, Events())
+
+    def shut_down(self) -> None:
+        """It has nothing."""
+
+
+def test_a_worker_that_cannot_have_a_clerk_says_why(tmp_path: Path) -> None:
+    assert ran(tmp_path, 2, lambda _worker: None, Poor) == []
