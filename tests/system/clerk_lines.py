@@ -5,7 +5,8 @@ because a fork needs a single thread, which pytest with a timeout does not have.
 STRIDE, ... a worker claims and records jobs through its clerk, which at its n-th line is either killed
 (`clerk`), or held there while its worker is killed (`worker`): then the worker is settled at once, as a
 caretaker does that has seen its death, and only after that the clerk goes on, unless it holds the lock
-that the settler needs. It ends when a run was not disturbed any more, and prints how many were.
+that the settler needs. `calls` kills the clerk at its n-th call of the system that changes a file or a
+lock, by strace. It ends when a run was not disturbed any more, and prints how many were.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import mmap
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -84,13 +86,14 @@ class Play:
         sys.settrace(self._tracer)
         return SqliteStore("jobs.db", durable=durable, prefix="", clock=SYSTEM, events=Events())
 
-    def work(self, told: int) -> bool:
+    def work(self, told: int, begin: int) -> bool:
         """Open, three turns of which the later ones settle, and the end; whether the clerk lived.
 
-        The pid of the clerk goes to a descriptor.
+        The pid of the clerk goes to one descriptor, the word to begin is read from another.
         """
         clerk = ClerkStore(ClerkHandle("jobs.db", self._store, wait=wait), Events())
         os.write(told, clerk.clerk.pid.to_bytes(8, "little"))
+        os.read(begin, 1)
         try:
             clerk.open()
             ended: list[Record] = []
@@ -105,6 +108,19 @@ class Play:
         except StoreUnavailable:
             return False
         return True
+
+
+@contextmanager
+def traced(pid: int, at: int) -> Iterator[None]:
+    """A process is killed at its n-th call that changes something."""
+    calls = "pwrite64,ftruncate,fcntl,fdatasync,fsync,unlink"
+    inject = f"inject={calls}:signal=SIGKILL:when={at}"
+    command = ["strace", "-o", os.devnull, "-p", str(pid), "-e", f"trace={calls}", "-e", inject]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        assert "attached" in strace.stderr.readline()
+        yield
+        strace.terminate()
 
 
 def recorded(store: Store, who: Life, claims: int) -> list[Record]:
@@ -158,12 +174,21 @@ def disturbed(play: str, at: int) -> bool:
         os.kill(os.getpid(), signal.SIGKILL)
 
     who = life()
-    staged = Play(who, die if play == "clerk" else hold, at)
+    staged = Play(who, die if play == "clerk" else hold, 0 if play == "calls" else at)
     pid_read, told = os.pipe()
-    worker = spawn(lambda: 0 if staged.work(told) else 1, [here_read, gate_write])
-    os.close(told)
-    os.close(here)
+    begin, begin_write = os.pipe()
+    worker = spawn(
+        lambda: 0 if staged.work(told, begin) else 1, [here_read, gate_write, begin_write]
+    )
+    for descriptor in (told, here, begin):
+        os.close(descriptor)
     clerk = int.from_bytes(os.read(pid_read, 8), "little")
+    if play == "calls":
+        with traced(clerk, at):
+            os.close(begin_write)
+            os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    else:
+        os.close(begin_write)
     reached = bool(play == "worker" and os.read(here_read, 1))  # or the end of both
     goes_first = reached and is_locked()  # else the settler waits for it
     if reached:

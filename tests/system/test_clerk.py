@@ -15,7 +15,7 @@ import pytest
 
 from jobvisor.jobs.store import open_store
 from tests.store.making import new
-from tests.system.harness import ROOT
+from tests.system.harness import ROOT, traced
 
 pytestmark = pytest.mark.system
 
@@ -50,6 +50,11 @@ def test_a_clerk_that_dies_at_any_line_loses_nothing_of_its_worker(tmp_path: Pat
     some_lines(tmp_path, "clerk", stride=41)
 
 
+def test_a_clerk_that_dies_at_any_call_of_the_system_loses_nothing_either(tmp_path: Path) -> None:
+    traced()  # or a skip
+    assert disturb(tmp_path, "calls", random.randint(1, 7), 7) >= 40 // 7
+
+
 @pytest.mark.parametrize("jobs", [1_000, pytest.param(50_000, marks=pytest.mark.soak)])
 def test_a_database_whose_files_are_copied_in_the_worker_all_the_time_stays_whole(
     tmp_path: Path, jobs: int
@@ -78,6 +83,6 @@ def test_a_database_whose_files_are_copied_in_the_worker_all_the_time_stays_whol
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("play", ["worker", "clerk"])
-def test_every_single_line_of_a_clerk(tmp_path: Path, play: str) -> None:
-    assert disturb(tmp_path, play, 1, 1) > 1000
+@pytest.mark.parametrize(("play", "least"), [("worker", 1000), ("clerk", 1000), ("calls", 40)])
+def test_every_single_line_and_call_of_a_clerk(tmp_path: Path, play: str, least: int) -> None:
+    assert disturb(tmp_path, play, 1, 1) > least
