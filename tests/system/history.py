@@ -83,9 +83,14 @@ class Mark(NamedTuple):
 
 
 def marks(house: House, name: str = FILE) -> list[Mark]:
-    """All lines so far, in the order of their writing."""
+    """All lines so far, in the order of their writing.
+
+    One that is being written may be seen in parts, and is none yet.
+    """
+    path = house.folder / name
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
     found = []
-    for line in house.lines(name):
+    for line in lines:
         word, *numbers = line.split()
         found.append(Mark(word, *map(int, numbers)))
     return found
