@@ -293,6 +293,12 @@ TABLES: tuple[Table, ...] = (
                 "a replaced worker may end its job beside the new one; false: before it",
             ),
             Key(
+                "concurrency",
+                count(1, CONCURRENCY_MAX),
+                1,
+                "how many jobs each runs at once: `def` in threads, `async def` on a loop",
+            ),
+            Key(
                 "batch_max",
                 count(1, 10_000),
                 500,

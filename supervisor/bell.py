@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from jobvisor.supervisor.signals import drain, poke
 
@@ -14,10 +15,11 @@ class Bell:
     lane changes the state first and looks at these words after it, so that no change is missed.
     """
 
-    __slots__ = ("_read", "_write", "for_outcome", "for_room")
+    __slots__ = ("_inode", "_read", "_write", "for_outcome", "for_room")
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._inode = os.fstat(self._write)[1:3]
         self.for_outcome = False
         """Whether it is to be rung when a job has ended."""
         self.for_room = False
@@ -34,7 +36,10 @@ class Bell:
     def ring(self) -> None:
         """Wake the conductor; once, until it says again what it wants to hear of."""
         self.for_outcome = self.for_room = False
-        poke(self._write)
+        # A task may have closed it, or put a file of its own in its place: the conductor sees that.
+        with suppress(OSError):
+            if os.fstat(self._write)[1:3] == self._inode:
+                poke(self._write)
 
     def silence(self) -> None:
         """The conductor is awake."""

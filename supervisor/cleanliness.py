@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from jobvisor.supervisor.signals import HANDLED
 
@@ -15,7 +16,9 @@ _WATCHED = (*HANDLED, signal.SIGALRM, signal.SIGPIPE, signal.SIGVTALRM, signal.S
 class Cleanliness:
     """A picture of the process taken at boot, and what differs from it now."""
 
-    def __init__(self, descriptors: Sequence[int]) -> None:
+    def __init__(self, descriptors: Sequence[int], *, shared: bool = False) -> None:
+        """`shared` where threads of jobs may run while it is looked at: then nothing is set for it."""
+        self._read_umask = _umask_of_status if shared else _umask
         self._descriptors = [(descriptor, _inode(descriptor)) for descriptor in descriptors]
         self._held: list[tuple[int, tuple[int, int] | None]] = []
         self.begin()
@@ -24,7 +27,7 @@ class Cleanliness:
         """Take the picture anew: what was changed until now is how it is to be."""
         self._handlers = _handlers()
         self._folder = _folder()
-        self._umask = _umask()
+        self._umask = self._read_umask()
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
 
@@ -40,7 +43,7 @@ class Cleanliness:
             return "a timer is set"
         if _folder() != self._folder:
             return f"its working directory is {_folder()}"
-        if _umask() != self._umask:
+        if self._read_umask() != self._umask:
             return "its umask was changed"
         if (sys.stdin, sys.stdout, sys.stderr) != self._streams:
             return "its standard streams were replaced"
@@ -104,6 +107,15 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def _umask_of_status() -> int:
+    """As the system tells it: to set it for a moment would be seen by whoever makes a file just then."""
+    with suppress(OSError, ValueError), open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return -1  # an older kernel, or none that tells: it is not looked at
 
 
 # SQLite's write lock of a database in WAL mode: this byte of its -shm file (sqlite.org/walformat).

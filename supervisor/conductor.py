@@ -22,8 +22,9 @@ QUIET_NS = 20_000_000  # without a turn, before it is worth its round trips to l
 LEASE_NS, LEASE_TRIES = 5_000_000, 100  # between two looks for a lease, and how often; then
 LEASE_LATER_NS = SECOND // 10
 NOTICE_NS = SECOND // 20  # between two looks whether a verdict still stands
-IDLE_NS = 3600 * SECOND  # where nothing is due
+IDLE_NS = SECOND  # where nothing is due
 FEW = 2
+WIND_DOWN_SECONDS = 0.01  # between two looks whether all lanes have ended
 
 
 class Conductor:
@@ -57,6 +58,8 @@ class Conductor:
         self._fitness = fitness
         self._absence = absence
         self._flow = Flow()
+        fitness.on_lost = self._wind_down
+        self._grace_ns = role.seat.config.family.cancel_grace_ms * 1_000_000
         pool = role.seat.config.workers[role.seat.pool]
         self._batch_max, self._max_jobs = pool.batch_max, pool.max_jobs
         self._full = True  # whether there may be more than the last claim has taken
@@ -79,8 +82,8 @@ class Conductor:
         self._slot[BEAT] = now = self._clock.monotonic_ns()
         self._rounds.go_if_due(now)
 
-    def step(self) -> float:
-        """Whatever is due; seconds until the next thing is."""
+    def step(self) -> None:
+        """Whatever is due, then a sleep until the next thing is."""
         self._bell.silence()
         if self.broken is not None:
             raise self.broken
@@ -90,11 +93,11 @@ class Conductor:
             try:
                 self._proceed(now)
             except StoreError as error:
+                self._fitness.check_descriptors()  # before a word of it goes into the log
                 self._retry_at = now + int(self._absence.note(error) * SECOND)
         self._show()
-        if self._fitness.reason is not None and not self.closed:
-            return 0  # found just now; nothing would end the sleep of a worker without work
-        return self._until_next(self._clock.monotonic_ns())
+        if self._fitness.reason is None or self.closed:  # else nothing would end this sleep
+            self._role.sleep(self._until_next(self._clock.monotonic_ns()))
 
     def _proceed(self, now: int) -> None:
         if self._must_turn():
@@ -193,7 +196,8 @@ class Conductor:
     def _show(self) -> None:
         """How it stands, for who judges and recalls."""
         self._slot[AHEAD] = len(self._backlog.waiting)
-        if self._lanes.busy or self._backlog.waiting:
+        holds = self._backlog.holds() or self._backlog.owes()
+        if self._lanes.busy or (holds and not self._absence.failures):
             self._slot[STATE] = BUSY
         else:
             self._slot[STATE] = WAITING_STATE if self._absence.failures else IDLE
@@ -207,6 +211,8 @@ class Conductor:
         if self._lanes.busy:
             due = min(due, self._rounds.due_ns)
         if not away and self._must_turn():
+            return 0
+        if self.closed and not self._lanes.busy:
             return 0
         return max(0, due - now) / SECOND
 
@@ -232,6 +238,14 @@ class Conductor:
 
     # -- the end
 
+    def _wind_down(self) -> None:
+        """Descriptors of ours are lost: nothing is asked or said any more, but what runs may end."""
+        self.closed = True
+        ends = self._clock.monotonic_ns() + self._grace_ns
+        while self._lanes.busy > len(self._outcomes) and self._clock.monotonic_ns() < ends:
+            self._role.beat()
+            self._clock.sleep(WIND_DOWN_SECONDS)
+
     def end(self) -> None:
         """What has not begun goes back, what runs ends and is settled; then this life has nothing left."""
         self.closed = True
@@ -242,8 +256,6 @@ class Conductor:
                 break
             self._role.leaving()  # takes the signals that come meanwhile
             self._role.beat()
-            seconds = self.step()
-            if self._lanes.busy:  # else the last one has ended before it was asked to ring
-                self._role.sleep(seconds)
+            self.step()
             self._turns.give_up(at_once=self.cut)
         self._turns.end()

@@ -176,8 +176,11 @@ class Coroutines:
             os._exit(0)
 
     def _begin_each(self, given: list[Given]) -> None:
-        for lane, waiting in given[:AT_ONCE]:
-            self._begin(lane, waiting)
+        try:
+            for lane, waiting in given[:AT_ONCE]:
+                self._begin(lane, waiting)
+        except BaseException as error:  # noqa: BLE001 -- the border of a lane: the conductor ends the process
+            self.broken(error)
         if len(given) > AT_ONCE:
             self._started().call_soon(self._begin_each, given[AT_ONCE:])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
 
@@ -51,10 +51,17 @@ class Fitness:
         self.inspection = inspection
         """When the process is to be looked over."""
         self._max_memory = max_memory
+        self.on_lost: Callable[[], None] = _at_once
+        """Called when descriptors are lost, before it leaves: jobs that run may end, in the ledger."""
         self.reason: str | None = None
         """Why this worker leaves by itself."""
 
     def trust_descriptors(self) -> None:
+        """Check them before the database is asked, which may bring another connection."""
+        self.check_descriptors()
+        self._clean.hold([])  # until a task runs again
+
+    def check_descriptors(self) -> None:
         """Leave, and be settled, where a task has closed our files or put its own in their place.
 
         Nothing is logged here: the log's descriptor may be a user's file by now, or the database.
@@ -62,8 +69,8 @@ class Fitness:
         """
         self._accept_rotated_log()
         if self._clean.lost_descriptor() is not None:
+            self.on_lost()
             self.leave_at_once(EX_DESCRIPTORS)
-        self._clean.hold([])  # a connection may be made anew from here on, until a task runs again
 
     @contextmanager
     def using(self, store: WorkerStore) -> Iterator[None]:
@@ -128,3 +135,7 @@ class Fitness:
             self.reason = line
             self._role.slot[GOING] = LEAVING_CODES[_GOING.get(line, "dirty")]
             say(line, **fields)
+
+
+def _at_once() -> None:
+    """With one lane nothing runs when it is looked at."""

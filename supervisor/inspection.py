@@ -9,6 +9,7 @@ replaced.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from typing import NamedTuple
 
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED
@@ -47,6 +48,7 @@ class Inspection:
         self._tasks: set[str] = set()
         self._jobs = 0
         self._thorough = False
+        self._counts_begun = False  # or ended
 
     def is_due(self, task: str, took_ns: int) -> bool:
         """Note one run; whether the process must be looked over before the next."""
@@ -61,6 +63,19 @@ class Inspection:
             self._thorough = True
             return True
         return took_ns > LONG_NS or self._jobs >= EVERY
+
+    def begun(self, tasks: Collection[str]) -> None:
+        """Note runs that begin, one for each of these; they are looked over when none goes on any more."""
+        for task in set(tasks):
+            left = self._left.get(task)
+            if left is None:
+                left = self._first_seen(task)
+            if left:
+                self._left[task] = max(left - 1, _ALWAYS)
+                self._thorough = True
+        self._tasks.update(tasks)
+        self._jobs += len(tasks)
+        self._counts_begun = True
 
     def _first_seen(self, task: str) -> int:
         if len(self._left) >= TASKS_MAX:
@@ -96,7 +111,7 @@ class Inspection:
             # Written by any worker, and a later name may take the place of an earlier one: it is a
             # hint, and who is forgotten is looked over less often.
             self._board[DIRTY_AT + number % DIRTY_WORDS] = number
-        return bool(self._tasks)
+        return self._jobs > (len(others) if self._counts_begun else 0)
 
     def is_behind(self) -> bool:
         """Whether anything ran since the last look."""

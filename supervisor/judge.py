@@ -44,6 +44,7 @@ OVERSLEPT_NS = SECOND  # a judge this late was stopped or suspended, and its chi
 MEMORY_EVERY_NS = 200_000_000
 STILL_NS = SECOND  # a worker with several lanes beats every 0.25 s while one is busy
 STUCK_NS = 10 * SECOND  # in its own transaction, without a beat
+STUCK_BESIDE_NS = 300 * SECOND  # while jobs run beside it
 BEAT_LEAST_NS = 3 * SECOND  # an idle caretaker beats once a second, whatever `dead_after` is
 
 
@@ -110,7 +111,11 @@ class Judge:
 
     def _judge_turn(self, post: Post, now: int) -> None:
         slot = post.slot
-        if slot[TURN] and now - slot[TURN] > STUCK_NS:
+        if not slot[TURN] or now - slot[TURN] <= STUCK_NS:
+            return
+        # One of several jobs may have held the interpreter since the turn began: no fault of the turn.
+        beside = slot[LANE_COUNT] > 1 and any(slot.column(CURRENT))
+        if not beside or now - slot[TURN] > STUCK_BESIDE_NS:
             self.condemn(post, "stuck")
 
     def _judge_job(self, post: Post, family: Supervision, now: int) -> None:

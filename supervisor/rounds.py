@@ -56,6 +56,7 @@ class Rounds:
         if self._calls.threads.are_short:
             self._calls.threads.try_again()
         self._coroutines.note_blocked(now)
+        self._fitness.check_descriptors()
         self._fitness.look_at_memory()
         self.tell()
 

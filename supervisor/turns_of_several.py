@@ -110,6 +110,7 @@ class TurnsOfSeveral(Turns):
         self._backlog.released(rest)
         self._backlog.settled(records)
         self._outcomes.settled(len(kept))
+        self._fitness.inspection.begun([job.task for job in turn.jobs])
         claim = Claim(number, asked_ns, turn.jobs)
         misfits = {job.id for job in self._company.misfits(turn.jobs)}
         fitting = [job for job in turn.jobs if job.id not in misfits] if misfits else turn.jobs

@@ -70,6 +70,7 @@ class Worker(Role):
         self._database = os.path.realpath(parse_url(seat.config.database.url).path)
         self._pace = Pace(self._pool.batch_max)
         self._lease_awaited = 0  # looks in a row that found no lease
+        self._conductor: Conductor | None = None
 
     # -- boot
 
@@ -89,7 +90,7 @@ class Worker(Role):
         client = Client(settings=application_settings(self._config))
         use_client(client)
         waker = store.waker()
-        clean = Cleanliness(self._own_descriptors(waker, opened))
+        clean = Cleanliness(self._own_descriptors(waker, opened), shared=self.slot[LANE_COUNT] > 1)
         # Successes are the many: their line costs nothing where nobody reads it.
         successes = Successes(events, clean, verbose=self._config.log.level == "debug")
         parts = Parts(store, waker, events, client, clean, successes, self._database)
@@ -104,7 +105,6 @@ class Worker(Role):
             home=client.home,
         )
         self._store = store
-        self._conductor: Conductor | None = None
         self._attend: Callable[[], Attend]
         if self.slot[LANE_COUNT] > 1:
             self._execution = execution(port=Nobody())
@@ -199,6 +199,21 @@ class Worker(Role):
 
     # -- the loop
 
+    def run(self) -> int:
+        """The whole life; its exit code."""
+        try:
+            return super().run()
+        except Exception:
+            if self._conductor is not None:
+                # A task may close files of ours at any moment, also those that are polled.
+                self._fitness.check_descriptors()
+            raise
+
+    def _heard(self, events: list[tuple[int, int]]) -> None:
+        if events and self._conductor is not None:
+            self._fitness.check_descriptors()  # or it may be a user's file that was heard
+        super()._heard(events)
+
     def leaving(self) -> bool:
         """Stop, a signal, a dead parent, or a reason of its own."""
         return self._fitness.reason is not None or self._asked_to_leave()
@@ -223,7 +238,8 @@ class Worker(Role):
         """A turn and the jobs it claimed; or, with nothing to claim, a rest until there is."""
         if self._conductor is not None:
             self._opened.look()
-            return self._conductor.step()
+            self._conductor.step()
+            return 0
         if self._turns.lacks_lease():
             self._await_lease()
             return 0

@@ -133,6 +133,7 @@ def test_a_full_disk_stops_work_and_nothing_else_until_there_is_space(
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_what_ended_while_the_disk_was_full_is_settled_when_there_is_space(
     crowded: tuple[House, Path], tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_stop_on_a_full_disk_ends_and_the_next_start_settles(
     assert sorted(marked(tmp_path, "began")) == ["0", "1"]
 
 
+@pytest.mark.lanes(1, 4)
 def test_workers_without_a_ledger_work_and_the_status_says_so(
     build: Build, mount: Callable[[Path, str], Path], tmp_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_death_without_a_ledger_is_charged_to_the_job_that_ran(
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_ledger_is_taken_up_when_the_state_directory_has_space_again(
     build: Build, mount: Callable[[Path, str], Path], tmp_path: Path
 ) -> None:

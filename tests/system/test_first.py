@@ -10,7 +10,11 @@ import pytest
 from tests.system.harness import Build
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.lanes(1, 4),
+]
 
 
 def test_a_family_runs_what_was_enqueued_and_stops_when_asked(build: Build) -> None:

@@ -200,6 +200,7 @@ def run_through_restarts(
     check_quiet(house, 20 + 2 * (restarts * (len(pids) - 1) + nemesis.killed))
 
 
+@pytest.mark.lanes(1, 4)
 def test_five_restarts_and_many_broken_connections_lose_and_repeat_nothing(
     build: Build, server: Server, url: str, watch: Watch
 ) -> None:
@@ -299,6 +300,7 @@ def outlive(house: House, away: Away, watch: Watch, *, size: int, seconds: int) 
     check_quiet(house, 40)
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize(
     ("way", "size"),
     [
@@ -383,6 +385,7 @@ def _used(pids: set[int]) -> dict[int, float]:
     return {pid: (int(fields[11]) + int(fields[12])) / tick for pid, fields in told.items()}
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_worker_killed_while_the_database_is_away_is_replaced_and_settled_when_it_is_back(
     build: Build, proxy: Proxy, url: str, watch: Watch
 ) -> None:
@@ -405,6 +408,7 @@ def test_a_worker_killed_while_the_database_is_away_is_replaced_and_settled_when
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize("way", ["refusing", "silent"])
 def test_a_family_that_is_stopped_while_the_database_is_away_leaves_in_time_and_loses_nothing(
     build: Build, proxy: Proxy, watch: Watch, way: str
@@ -530,6 +534,7 @@ def test_a_family_that_gets_no_connection_waits_until_there_is_one(
     check_quiet(house, 30)
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_server_that_turns_read_only_keeps_nobody_from_finishing(
     build: Build, server: Server, url: str, watch: Watch
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_stop_lets_the_running_job_finish_and_starts_no_other(build: Build, nu
     assert (left.state, left.attempt) == ("pending", 0)
 
 
+@pytest.mark.lanes(1, 4)
 def test_idle_workers_leave_while_a_busy_one_still_drains(build: Build) -> None:
     house = build(TASKS, processes=3)
     house.enqueue("gated", 1)
@@ -92,6 +93,7 @@ def test_idle_workers_leave_while_a_busy_one_still_drains(build: Build) -> None:
     assert family.wait(20) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_quit_kills_at_once_and_gives_the_job_back_uncharged(build: Build) -> None:
     house = build(TASKS, processes=1)
     job = house.enqueue("stuck", retries=0)
@@ -128,6 +130,7 @@ def test_terms_within_a_moment_are_one_and_a_later_one_kills(build: Build) -> No
     assert house.history(job) == ["stopped"]
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_stuck_task_is_killed_at_stop_timeout_and_its_job_is_given_back(build: Build) -> None:
     house = build(TASKS, processes=2, config={"supervisor": {"stop_timeout": "1s"}})
     job = house.enqueue("stuck", retries=0)
@@ -161,6 +164,7 @@ def test_a_term_to_every_process_at_once_drains_and_loses_nothing(build: Build) 
     assert sorted(house.lines("quick"), key=int) == [str(n) for n in range(400)]
 
 
+@pytest.mark.lanes(1, 4)
 def test_nothing_of_a_stopped_family_stays_behind(build: Build) -> None:
     house = build(TASKS, processes=2)
     ids = [house.enqueue("quick", n) for n in range(50)]
@@ -263,6 +267,7 @@ def processes_in(folder: Path) -> list[int]:
     return [pid for pid in found if alive(pid)]
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_stop_ends_although_the_database_is_locked_for_ever(build: Build) -> None:
     house = build(TASKS, processes=1, config={"supervisor": {"stop_timeout": "1s"}})
     job = house.enqueue("gated", 1, retries=0)

@@ -89,6 +89,7 @@ def test_a_pending_job_is_cancelled_at_once(build: Build) -> None:
     assert house.lines("quick") == []
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize("name", ["polite", "checking"])
 def test_a_running_job_that_listens_ends_soon_after_the_cancel(build: Build, name: str) -> None:
     house = build(TASKS, processes=1)
@@ -106,6 +107,7 @@ def test_a_running_job_that_listens_ends_soon_after_the_cancel(build: Build, nam
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_job_that_does_not_listen_is_killed_after_cancel_grace(build: Build) -> None:
     house = build(TASKS, processes=1, config={"supervisor": {"cancel_grace": "300ms"}})
     job = house.enqueue("obstinate", retries=3)
@@ -123,6 +125,7 @@ def test_a_job_that_does_not_listen_is_killed_after_cancel_grace(build: Build) -
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_success_wins_over_a_cancel_and_a_failure_does_not(build: Build) -> None:
     house = build(TASKS, processes=2)
     late, failing = house.enqueue("late"), house.enqueue("failing", retries=3)
@@ -196,6 +199,7 @@ def test_a_job_that_asks_whether_it_should_stop_gives_itself_back(build: Build) 
     assert (found.state, found.attempt) == ("pending", 0)
 
 
+@pytest.mark.lanes(1, 4)
 def test_check_gives_a_job_back_when_its_worker_is_to_leave_before_the_next_one(
     build: Build,
 ) -> None:

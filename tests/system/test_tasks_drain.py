@@ -10,7 +10,11 @@ from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.lanes(1, 4),
+]
 
 TASKS = f"""{MARK}
 @task
@@ -107,6 +111,7 @@ def test_a_drain_does_not_wait_for_queues_nobody_here_serves(build: Build) -> No
     assert house.client.get(other).state == "pending"
 
 
+@pytest.mark.lanes(1)  # the second job waits for the first
 def test_a_drain_can_be_stopped_before_its_end(build: Build) -> None:
     house = build(TASKS, processes=1)
     house.enqueue("gated")

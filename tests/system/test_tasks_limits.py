@@ -96,6 +96,7 @@ def test_a_task_past_its_timeout_is_killed_at_once_and_recorded_once(
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_timeout_is_retried_by_the_jobs_policy(build: Build) -> None:
     house = build(TASKS, processes=1)
     job = house.enqueue("slow", "sleep", timeout="100ms", retries=2, retry="0s")
@@ -133,6 +134,7 @@ def test_a_job_knows_its_deadline(build: Build) -> None:
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_finished_job_is_not_killed_while_its_result_waits_for_the_database(
     build: Build,
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_job_over_its_memory_limit_is_killed_with_outcome_memory(build: Build,
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_max_jobs_recycles_the_worker_without_losing_a_job(build: Build) -> None:
     house = build(TASKS, processes=2, max_jobs=10)
     ids = [house.enqueue("pid", n, retries=0) for n in range(100)]
@@ -177,6 +180,7 @@ def test_max_jobs_recycles_the_worker_without_losing_a_job(build: Build) -> None
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_max_memory_recycles_a_worker_that_grew_after_its_job(build: Build) -> None:
     house = build(TASKS, processes=1, max_memory="120MB")
     ids = [house.enqueue("leak", 30, retries=0) for _ in range(12)]

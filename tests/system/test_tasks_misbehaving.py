@@ -231,6 +231,7 @@ RAISING = {
 }  # fmt: skip
 
 
+@pytest.mark.lanes(1, 4)
 def test_whatever_a_task_raises_is_a_failure_with_its_name_and_the_worker_lives(
     build: Build,
 ) -> None:
@@ -279,6 +280,7 @@ def test_a_death_costs_the_job_its_attempt_and_says_how(
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize("how", ["returns", "raises", "exits"])
 def test_a_task_whose_copy_comes_back_has_one_outcome(build: Build, how: str) -> None:
     house = build(TASKS, processes=1)
@@ -387,6 +389,7 @@ def test_a_result_that_cannot_be_kept_fails_the_job_without_a_second_run(
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize(("what", "size"), [("70 KiB", 70_000), ("900 KiB", 900_000)])
 def test_a_result_too_large_for_the_ledger_is_kept_all_the_same(
     build: Build, what: str, size: int
@@ -399,6 +402,7 @@ def test_a_result_too_large_for_the_ledger_is_kept_all_the_same(
     assert house.stop(family) == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_async_tasks_run_and_fail_like_others(build: Build) -> None:
     house = build(TASKS, processes=1)
     ids = [house.enqueue("asynchronous", n) for n in range(5)]
@@ -437,6 +441,7 @@ def test_what_a_task_leaves_in_its_group_is_killed_with_its_worker(build: Build,
     eventually(lambda: not alive(left), what="the subprocess is gone")
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.stores("sqlite")
 def test_tasks_that_open_and_close_the_database_file_damage_nothing(build: Build) -> None:
     house = build(TASKS, processes=2)

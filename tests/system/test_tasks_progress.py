@@ -7,7 +7,11 @@ import pytest
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.lanes(1, 4),
+]
 
 TASKS = f"""{MARK}
 @task
