@@ -23,27 +23,23 @@ class HalvedLedger(Ledger):
         super().__init__(folder, header, clock)
         self._taken: list[Entry] = []  # of the half that is being settled
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
 
-    def record(self, entry: Entry, wait: float = 0.0) -> bool:
+    def record(self, entry: Entry) -> bool:
         """Keep an outcome of at most INLINE bytes, from any thread; False where there was no room.
 
-        Room comes with a turn, which is waited for so many seconds.
+        Room comes with a turn; an outcome that has none goes to the database by that turn itself.
         """
-        with self._room:
-            if not self._room.wait_for(lambda: self._end - self._tail >= entry.size, wait):
-                return False
-            return super().record(entry)
+        with self._lock:
+            return self._end - self._tail >= entry.size and super().record(entry)
 
     def journal(self) -> Journal:
         """Take the half that is recorded into, for a turn, and open the other one.
 
         Where the turn before has failed its half is still there: then it is that one, and none is opened.
         """
-        with self._room:
+        with self._lock:
             if not self._taken and self._entries:
                 self._open_other()
-                self._room.notify_all()
             taken = self._taken
         return Journal(self._records(taken), 0)
 

@@ -58,6 +58,7 @@ class Rounds:
         self._coroutines.note_blocked(now)
         self._fitness.check_descriptors()
         self._fitness.look_at_memory()
+        self._look_at_jobs()
         self.tell()
 
     def tell(self) -> None:
@@ -69,11 +70,15 @@ class Rounds:
         """No lane is busy: what a job may have left can be seen now, and is nobody else's doing."""
         if self._fitness.inspection.is_behind():
             self._fitness.look_over()
-        if self._max_jobs and self._backlog.taken >= self._max_jobs:
-            self._fitness.leave("recycled", reason=f"it has run {self._backlog.taken} jobs")
+        self._look_at_jobs()
         if self._client is not None:
             self._client.close()  # a server has not many connections
         self.tell()
+
+    def _look_at_jobs(self) -> None:
+        """Leave where no further one may begin: the last ones run on, and a successor is there for others."""
+        if self._max_jobs and self._backlog.taken >= self._max_jobs:
+            self._fitness.leave("recycled", reason=f"it has begun {self._backlog.taken} jobs")
 
     def take_back(self) -> None:
         """What waits for a thread that could not be made is given back."""

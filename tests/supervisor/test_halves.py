@@ -35,6 +35,7 @@ from jobvisor.supervisor.ledger import Entry, Header, Journal
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.settle import recall, settle
 from tests.store.making import ended, enqueue, life
+from tests.waiting import eventually
 
 LANES = 3
 owners = count(1)
@@ -98,7 +99,9 @@ def test_a_turn_that_failed_is_followed_by_one_with_the_same_records(tmp_path: P
     ledger.close()
 
 
-def test_a_lane_whose_record_has_no_room_waits_for_the_turn(tmp_path: Path) -> None:
+def test_a_record_that_has_no_room_is_refused_until_a_turn_has_opened_the_other_half(
+    tmp_path: Path,
+) -> None:
     ledger = made(tmp_path)
     largest = b"x" * INLINE
     jobs = iter(range(1, 1000))
@@ -107,10 +110,8 @@ def test_a_lane_whose_record_has_no_room_waits_for_the_turn(tmp_path: Path) -> N
     written = len(kept(tmp_path))
     assert written == HALF_BYTES // INLINE - 1
     assert ledger.record(entry(500))  # a small one has
-    waiting = threading.Thread(target=ledger.record, args=(entry(999, largest), 30.0))
-    waiting.start()
     journal = ledger.journal()
-    waiting.join()
+    assert ledger.record(entry(999, largest))
     assert kept(tmp_path) == [*range(1, written + 1), 500, 999]
     ledger.settled(journal)
     assert kept(tmp_path) == [999]
@@ -134,7 +135,8 @@ def test_threads_that_record_at_once_lose_nothing_while_turns_come_and_go(tmp_pa
 
     def run(lane: int) -> None:
         for number in range(each):
-            assert ledger.record(entry(lane * each + number + 1, b"x" * (number % 50 * 40)), 30.0)
+            one = entry(lane * each + number + 1, b"x" * (number % 50 * 40))
+            eventually(lambda one=one: ledger.record(one), what="there is room")  # type: ignore[misc]
 
     threads = [threading.Thread(target=run, args=(lane,)) for lane in range(lanes)]
     for thread in threads:

@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections import Counter, deque
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +37,7 @@ from jobvisor.supervisor.halves import HalvedLedger
 from jobvisor.supervisor.ledger import Entry, Header
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.settle import settle
+from tests.waiting import eventually
 
 FILES = (
     "supervisor/sheet.py",
@@ -103,7 +105,7 @@ class Worker:
             entry = Entry(
                 claim, job.id, job.attempt, VERB_CODES["succeed"], SYSTEM.boottime_ns(), 1, 0, body
             )
-            assert self.ledger.record(entry, WAIT)
+            eventually(partial(self.ledger.record, entry), what="there is room")
             self.mark("kept", job.id)
             sheet.withdraw()
             self.idle.release()

@@ -331,3 +331,42 @@ def test_pools_that_are_renamed_and_made_smaller_leave_beside_the_new_ones(house
     assert worker["pid"] not in before
     runs(house, "new", 1)
     assert house.stop(family) == 0
+
+
+def test_jobs_of_several_lanes_outlive_a_reload_together(build: Build) -> None:
+    house = build(TASKS, processes=1, concurrency=4)
+    jobs = [house.enqueue("long", name, retries=0) for name in ("a", "b", "c")]
+    family = house.start()
+    house.wait_lines("began", 3)
+    (worker,) = house.workers()
+    reload(house, family)
+    wait_reload(house, "done")
+    runs(house, "new", 1)
+    for name in ("a", "b"):
+        house.touch(name)
+    house.wait_finished(jobs[:2])
+    assert leaving(house) == [(worker, "reload")]
+    house.touch("c")
+    house.wait_finished(jobs)
+    assert [house.history(job) for job in jobs] == [[], [], []]
+    eventually(lambda: leaving(house) == [] and len(house.workers()) == 1)
+    assert sorted(house.lines("began")) == ["a", "b", "c"]
+    assert house.stop(family) == 0
+
+
+def test_a_worker_that_has_run_its_jobs_is_succeeded_while_the_last_of_them_run(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=1, concurrency=3, max_jobs=3)
+    jobs = [house.enqueue("long", "go", retries=0) for _ in range(2)]
+    family = house.start()
+    house.wait_lines("began", 2)
+    (worker,) = house.workers()
+    runs(house, "old", 1)  # the third
+    eventually(lambda: leaving(house) == [(worker, "recycled")], what="it is to leave")
+    runs(house, "old", 2)
+    house.touch("go")
+    house.wait_finished(jobs)
+    assert [house.history(job) for job in jobs] == [[], []]
+    eventually(lambda: leaving(house) == [] and len(house.workers()) == 1)
+    assert house.stop(family) == 0

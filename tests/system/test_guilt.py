@@ -9,16 +9,12 @@ import signal
 
 import pytest
 
-from jobvisor.jobs.keys import TABLES
 from tests.system.harness import MARK, Build, House
 from tests.waiting import eventually
-
-KEYS = {key.name for table in TABLES if table.name == "workers" for key in table.keys}
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.stores("sqlite", "postgres"),
-    pytest.mark.skipif("concurrency" not in KEYS, reason="no worker can have several lanes yet"),
 ]
 
 LANES, INNOCENTS, RETRIES = 50, 500, 1

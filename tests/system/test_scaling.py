@@ -174,3 +174,15 @@ def test_scale_moves_the_least_and_says_so(build: Build) -> None:
     assert "LEAST  MOST  WANTED  NOW  WHY" in shown
     assert "as asked for" in shown
     assert house.stop(family) == 0
+
+
+def test_workers_of_several_lanes_come_when_all_lanes_are_taken(build: Build) -> None:
+    house = build(TASKS, **{**RANGE, "concurrency": 3})
+    family = house.start()
+    jobs = [house.enqueue("gated", n) for n in range(7)]
+    house.wait_lines("began", 7)
+    house.touch("go")
+    house.wait_finished(jobs)
+    wait_workers(house, 1)
+    assert house.query("SELECT count(*) FROM attempts") == [(0,)]
+    assert house.stop(family) == 0
