@@ -35,11 +35,21 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 """Those of a job that has none."""
 
 
-def as_one(ambient: Mapping[str, Any], own: str | None) -> str | None:
+def ambient() -> Mapping[str, Any]:
+    """What is sent along from here; InvalidOption where somebody has set what headers cannot be."""
+    found: Any = headers.get()
+    if not isinstance(found, Mapping):
+        raise InvalidOption(
+            f"jobvisor.headers={shown(found)} must be a dict with texts as its keys"
+        )
+    return found
+
+
+def as_one(around: Mapping[str, Any], own: str | None) -> str | None:
     """The JSON of what is sent along anyway and of a job's own headers, which count where both say it."""
-    if not ambient:
+    if not around:
         return own
-    return encode_headers("headers", {**ambient, **decode_headers(own)})
+    return encode_headers("headers", {**around, **decode_headers(own)})
 
 
 def encode_headers(option: str, value: Any) -> str | None:

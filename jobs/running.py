@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.headers import TRACE, as_one, headers
+from jobvisor.jobs.headers import TRACE, ambient, as_one
 from jobvisor.jobs.job import Claimed
 
 
@@ -33,18 +33,12 @@ A tuple, because one is made for each job, and few jobs ask for it.
 running: ContextVar[Running | None] = ContextVar("jobvisor.running", default=None)
 
 
-def trace() -> Any:
-    """The trace of the job that runs here, None where there is none."""
-    found = running.get()
-    return None if found is None else found[1].get(TRACE)
-
-
 def sent_along(own: str | None, home: str) -> tuple[str | None, int | None]:
     """The headers of a new job that has these of its own, and its parent in these tables."""
-    ambient, found = headers.get(), running.get()
+    around, found = ambient(), running.get()
     if found is None:
-        return as_one(ambient, own), None
+        return as_one(around, own), None
     job, inherited, _ends, _port, place = found
     if TRACE in inherited:
-        ambient = {TRACE: inherited[TRACE], **ambient}
-    return as_one(ambient, own), job.id if place.home == home else None
+        around = {TRACE: inherited[TRACE], **around}
+    return as_one(around, own), job.id if place.home == home else None

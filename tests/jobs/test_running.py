@@ -102,10 +102,20 @@ def test_what_headers_cannot_be_is_an_error_of_one_sentence(value: Any, words: s
     assert len(str(caught.value)) < 300
 
 
-def test_too_much_that_is_set_around_is_refused_at_the_enqueue(client: Client) -> None:
-    token = headers.set({"a": "x" * HEADERS_MAX})
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"a": "x" * HEADERS_MAX}, "headers takes"),
+        (["a"], r"jobvisor\.headers=\['a'\] must be a dict"),
+        ({7: 1}, "must be a dict with texts as its keys"),
+    ],
+)
+def test_what_is_set_around_and_cannot_be_headers_is_refused_at_the_enqueue(
+    client: Client, value: Any, words: str
+) -> None:
+    token = headers.set(value)
     try:
-        with pytest.raises(InvalidOption, match="headers takes"):
+        with pytest.raises(InvalidOption, match=words):
             client.enqueue("app:f")
     finally:
         headers.reset(token)
