@@ -137,13 +137,13 @@ LINES: dict[str, tuple[int, str]] = {
     # children
     "child_started": (logging.DEBUG, "{role} started as pid {pid}"),
     "child_ended": (logging.INFO, "{role} pid {pid} ended: {cause}"),
-    "child_died": (logging.ERROR, "{role} pid {pid} died: {cause}; its job was {job}"),
+    "child_died": (logging.ERROR, "{role} pid {pid} died: {cause}; running: {job}"),
     "leaving_later": (
         logging.INFO,
         "{role} pid {pid} is to leave and finishes job {job} first, for {timeout} at most",
     ),
     "child_backoff": (logging.WARNING, "{role} keeps dying; next start in {delay}"),
-    "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; its job is {job}"),
+    "child_verdict": (logging.WARNING, "{role} pid {pid} is killed: {reason}; running: {job}"),
     "notice": (
         logging.WARNING,
         "{role} starts nothing more: {reason} of job {job}; {count} others may end before it is killed",

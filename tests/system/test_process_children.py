@@ -85,7 +85,7 @@ def test_a_death_is_told_in_the_log_and_in_the_status(build: Build) -> None:
     eventually(lambda: house.status()["deaths"])
     (death,) = house.status()["deaths"]
     assert (death["pid"], death["job"], death["signal"]) == (worker, job, "SIGKILL")
-    eventually(lambda: len(house.said(f"pid {worker} died: SIGKILL; its job was {job}")) == 1)
+    eventually(lambda: len(house.said(f"pid {worker} died: SIGKILL; running: {job}")) == 1)
     assert house.stop(family) == 0
 
 
