@@ -316,6 +316,10 @@ class House:
         """The log lines that have these words."""
         return [line for line in self.log.read_text(errors="replace").splitlines() if words in line]
 
+    def heard(self, words: str) -> list[str]:
+        """The same, of a line that is to come: what is logged may be logged after it can be seen."""
+        return eventually(lambda: self.said(words), what=f"the log says {words!r}")
+
     def wait_rounds(self, count: int) -> None:
         """Until the caretaker has written its status so often without a reason: after a second each
         while jobs run, after five while none does.

@@ -85,13 +85,13 @@ def test_hooks_arounds_headers_and_log_lines_of_one_worker(build: Build) -> None
     assert sorted(house.lines("around")) == [
         *["app:child 4bf9"], *["app:double None"] * 3, "app:parent 4bf9",
     ]  # fmt: skip
-    (line,) = house.said("on its way")
+    (line,) = house.heard("on its way")
     assert f"app.mail: on its way (job={first} task=app:parent queue=default" in line
     assert "trace=4bf9)" in line
     assert not house.said("signal handlers were changed")
     assert house.stop(family) == 0
     assert house.lines("hooks") == ["before_fork", "start", "connect north", "disconnect 2"]
-    (told,) = house.said("@on_stop hook broken (")
+    (told,) = house.heard("@on_stop hook broken (")
     assert "failed: OSError: 'no way out'" in told
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_hook_is_refused_by_check_and_start(
     assert checked.returncode == 78
     assert words in checked.stderr
     assert house.start(ready=False).wait(60) == 78
-    assert house.said(words)
+    assert house.heard(words)
 
 
 HANGING = f"""{MARK}
@@ -174,7 +174,7 @@ def test_a_json_log_tells_the_job_of_a_line(build: Build) -> None:
     house = build(TASKS, processes=1, config={"log": {"format": "json"}})
     first = house.enqueue("parent")
     assert house.drain() == 0
-    (line,) = house.said("on its way")
+    (line,) = house.heard("on its way")
     told = json.loads(line)
     assert told["fields"]["job"] == first
     assert told["fields"]["worker"] == "worker 1"

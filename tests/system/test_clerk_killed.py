@@ -63,7 +63,7 @@ def test_what_runs_when_the_clerk_dies_is_settled_once_and_nobody_pays(build: Bu
     check_each_succeeded(house, [*waiting, *ids])
     assert house.query("SELECT count(*) FROM jobs WHERE attempt <> 1") == [(0,)]
     assert house.query("SELECT count(*) FROM attempts") == [(0,)]
-    assert len(house.said("claims nothing more, and is replaced when its jobs have ended")) == 1
+    assert len(house.heard("claims nothing more, and is replaced when its jobs have ended")) == 1
     assert house.stop(family) == 0
     check_nothing_left(house)
 

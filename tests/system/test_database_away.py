@@ -96,7 +96,7 @@ def test_an_orphan_does_not_wait_for_ever_to_store_an_outcome_too_large_for_its_
     family.wait()
     house.touch("go")
     eventually(lambda: not any(map(alive, children)), what="the children have left")
-    (line,) = house.said("its outcome could not be stored")
+    (line,) = house.heard("its outcome could not be stored")
     assert f"job {job} " in line
     bring_back(house)
     second = house.start()

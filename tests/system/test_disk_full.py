@@ -183,7 +183,7 @@ def test_workers_without_a_ledger_work_and_the_status_says_so(
     assert sorted(marked(tmp_path, "quick"), key=int) == [str(n) for n in range(50)]
     eventually(lambda: house.status()["state"] == "degraded")
     assert "no ledger file" in house.status()["degraded"][0]
-    assert house.said("no ledger file in")
+    assert house.heard("no ledger file in")
     assert house.stop(family) == 0
     assert house.query("SELECT count(*) FROM owners") == [(0,)]
 

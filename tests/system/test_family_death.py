@@ -91,7 +91,7 @@ def test_the_programs_of_a_killed_family_end_before_their_jobs_run_again(build: 
     house.wait_lines("alive")
     house.wait_finished([job])
     assert house.lines("alive") == ["False"]
-    assert house.said("ended 1 processes that the tasks of the dead worker")
+    assert house.heard("ended 1 processes that the tasks of the dead worker")
     assert house.stop(family) == 0
 
 

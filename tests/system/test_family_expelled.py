@@ -59,7 +59,7 @@ def test_a_family_declared_dead_ends_its_job_and_comes_back_as_a_new_one(
     assert (len(house.lines("began")), len(house.lines("ended"))) == (1, 1)
     assert house.client.get(job).attempt == 1
     assert house.query("SELECT count(*) FROM attempts") == [(0,)]
-    assert len(house.said("was declared dead")) == 1
+    assert len(house.heard("was declared dead")) == 1
     assert house.stop(family) == 0
     assert house.query("SELECT count(*) FROM families") == [(0,)]
     assert house.query("SELECT count(*) FROM owners") == [(0,)]

@@ -149,7 +149,7 @@ def test_a_second_start_on_one_state_directory_is_refused_with_the_pid(build: Bu
     wait_begun(house)
     refused = house.start(ready=False)
     assert refused.wait(10) == 1
-    assert house.said(f"(pid {family.pid})")
+    assert house.heard(f"(pid {family.pid})")
     assert house.client.get(job).state == "running"
     house.touch("gate")
     house.wait_state(job, "succeeded")
@@ -212,7 +212,7 @@ def test_a_family_that_was_stopped_for_seconds_goes_on_as_if_nothing_had_been(
         os.kill(pid, signal.SIGCONT)
     house.wait_finished(ids)
     assert all(map(alive, pids))
-    assert house.said("no timeout for the next second")
+    assert house.heard("no timeout for the next second")
     assert house.stop(family) == 0
     check_each_succeeded(house, ids)
     never_overlapped(marks(house), lambda _mark: False)

@@ -178,7 +178,7 @@ def test_a_broken_deploy_empties_nothing_and_a_mended_one_goes_on(
     assert reason in wait_reload(house, "refused")["reason"]
     runs(house, "old", 1)
     eventually(lambda: set(house.children(family.pid)) == before, what="nobody else is there")
-    (line,) = house.said("reload refused")
+    (line,) = house.heard("reload refused")
     assert reason in line
     assert leaving(house) == []
     reload(house, family)

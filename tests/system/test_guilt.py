@@ -126,7 +126,7 @@ def test_suspects_whose_pool_is_busy_get_a_worker_of_their_own_which_leaves(buil
     limited = [house.enqueue("limited", n, memory="1GB") for n in range(3)]
     house.wait_finished(limited)
     assert [house.client.get(job).state for job in long] == ["running"] * 2
-    (added,) = house.said("is added to pool default")
+    (added,) = house.heard("is added to pool default")
     assert "a job that may have ended its process waits" in added
     assert not {line.split()[1] for line in house.lines("limited")} & {
         line.split()[1] for line in house.lines("began")

@@ -229,7 +229,7 @@ def test_a_job_that_blocks_the_loop_is_named_in_the_log(build: Build) -> None:
     family = house.start()
     house.wait_lines("began", 1)
     eventually(lambda: house.said("kept the event loop waiting"), what="it is logged")
-    (line,) = house.said("kept the event loop waiting")
+    (line,) = house.heard("kept the event loop waiting")
     assert f"job {job} (app:blocks)" in line
     assert 'gate("go")' in house.log.read_text()
     house.touch("go")

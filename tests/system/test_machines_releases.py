@@ -69,6 +69,6 @@ def test_a_release_that_is_locked_out_does_not_start_and_says_why(build: Build) 
     migrated_by_a_later_release(house, SCHEMA + 1)
     family = house.start(ready=False)
     assert family.wait(30) == 78
-    assert house.said(
+    assert house.heard(
         f"has schema {SCHEMA + 1}, and this release knows {SCHEMA}; install a newer jobvisor"
     )

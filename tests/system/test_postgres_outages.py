@@ -369,7 +369,7 @@ def test_an_idle_family_waits_without_spinning_or_shouting(
     seconds = (SYSTEM.monotonic_ns() - began) / 1e9
     shares = {pid: (used - before[pid]) / seconds for pid, used in _used(pids).items()}
     assert max(shares.values()) < 0.10, shares
-    assert len(house.said(LOST)) == 3
+    assert len(house.heard(LOST)) == 3
     proxy.restore()
     with Client(url) as client:
         client.enqueue(client.call("app:quick"))
@@ -477,7 +477,7 @@ def test_an_unmigrated_database_is_named_with_the_command_that_makes_its_tables(
     house.client.close()
     server.sql("DROP SCHEMA jobvisor CASCADE", database=url.rpartition("/")[2])
     assert house.start(ready=False).wait(30) == 78
-    (line,) = house.said("jobvisor migrate")
+    (line,) = house.heard("jobvisor migrate")
     assert line.startswith("jobvisor: ")
     assert not house.said(" error ")  # said once, not by each child of each boot
     assert command(house, "migrate").returncode == 0
@@ -525,7 +525,7 @@ def test_a_family_that_gets_no_connection_waits_until_there_is_one(
     watch.sql(f"ALTER ROLE {role} CONNECTION LIMIT 0")
     watch.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ?", role)
     wait_waiting(house)
-    assert house.said("too many connections")
+    assert house.heard("too many connections")
     watch.sql("INSERT INTO jobs (task) VALUES ('app:quick')")
     watch.sql(f"ALTER ROLE {role} CONNECTION LIMIT -1")
     watch.wait_all("succeeded", limit=15)
@@ -551,7 +551,7 @@ def test_a_server_that_turns_read_only_keeps_nobody_from_finishing(
         house.touch("go")
         house.wait_lines("ended")
         wait_waiting(house)
-        assert house.said("it is read-only")
+        assert house.heard("it is read-only")
     finally:
         watch.sql("ALTER SYSTEM RESET default_transaction_read_only")
         watch.sql("SELECT pg_reload_conf()")

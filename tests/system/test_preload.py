@@ -97,7 +97,7 @@ def test_while_there_is_no_template_workers_import_by_themselves(build: Build) -
     again = house.wait_lines("imports", 2)[1]
     house.touch("go")
     assert int(again) != first
-    assert house.said("gave no worker (no answer in 5 s)")
+    assert house.heard("gave no worker (no answer in 5 s)")
     second = eventually(lambda: is_served(house, but=first), what="another template")
     assert not alive(first)
     os.kill(house.workers()[0], signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_an_application_that_cannot_be_copied_is_named_and_runs_without_preload(
     process = house.start()
     told = "module app started the thread 'sender'"
     eventually(lambda: told in " ".join(house.status()["degraded"]), what="it is told")
-    assert len(house.said(told)) == 2  # by the template and by the status that is degraded
+    assert len(house.heard(told)) == 2  # by the template and by the status that is degraded
     imported, worker, *_ = ask(house)
     assert imported == worker
     # Mended and reloaded it is imported once.
@@ -163,7 +163,7 @@ def test_a_broken_deploy_leaves_the_old_template_and_its_workers_as_they_are(
     process.send_signal(signal.SIGHUP)
     eventually(lambda: house.status()["reload"]["state"] == "refused", what="it is refused")
     assert told in house.status()["reload"]["reason"]
-    assert len(house.said("reload refused")) == 1
+    assert len(house.heard("reload refused")) == 1
     assert (house.workers(), is_served(house)) == (workers, first)
     # The old code is what new workers have, too.
     os.kill(workers[0], signal.SIGKILL)
@@ -238,7 +238,7 @@ def test_a_stop_does_not_wait_for_an_import(build: Build) -> None:
 def test_an_application_that_cannot_be_imported_ends_a_first_start(build: Build) -> None:
     house = build("import nothing_of_that_name\n", config=PRELOAD)
     assert house.start(ready=False).wait(60) == 78
-    assert house.said("'app' cannot be imported: ModuleNotFoundError")
+    assert house.heard("'app' cannot be imported: ModuleNotFoundError")
 
 
 def test_a_family_in_a_script_of_ones_own_goes_without_and_says_so(build: Build) -> None:
@@ -250,7 +250,7 @@ def test_a_family_in_a_script_of_ones_own_goes_without_and_says_so(build: Build)
     )
     told, _ = script(house, text).communicate(timeout=60)
     assert told == "0\n"
-    assert len(house.said("preload is not done here")) == 1
+    assert len(house.heard("preload is not done here")) == 1
 
 
 def test_a_family_beside_a_script_has_its_template(build: Build) -> None:

@@ -198,7 +198,7 @@ def test_a_module_that_cannot_be_imported_ends_the_start_with_78(
     house = build(lines)
     family = house.start(ready=False)
     assert family.wait(30) == 78
-    assert house.said(words)
+    assert house.heard(words)
     assert len(house.log.read_text()) < 100_000
     assert house.query("SELECT count(*) FROM owners") == [(0,)]
 
@@ -206,7 +206,7 @@ def test_a_module_that_cannot_be_imported_ends_the_start_with_78(
 def test_a_traceback_of_the_users_module_is_shown(build: Build) -> None:
     house = build("def deep():\n    raise ValueError('here')\ndeep()\n")
     assert house.start(ready=False).wait(30) == 78
-    assert house.said("in deep")
+    assert house.heard("in deep")
 
 
 def test_a_boot_that_hangs_is_killed_at_boot_timeout(build: Build) -> None:
@@ -218,7 +218,7 @@ def test_a_boot_that_hangs_is_killed_at_boot_timeout(build: Build) -> None:
     family = house.start(ready=False)
     assert family.wait(30) == 78
     assert len(house.lines("importing")) == 3
-    assert len(house.said("is killed: boot")) == 3
+    assert len(house.heard("is killed: boot")) == 3
 
 
 def test_a_boot_that_hangs_only_later_is_killed_and_replaced_while_others_work(
@@ -238,7 +238,7 @@ if os.path.exists("hang"):
     house.wait_finished([house.enqueue("quick", 1)])
     house.wait_ready(family)
     assert len(house.workers()) == 2
-    assert len(house.said("is killed: boot")) == 1
+    assert len(house.heard("is killed: boot")) == 1
     assert house.stop(family) == 0
 
 
@@ -290,7 +290,7 @@ def test_a_config_that_refuses_the_database_ends_the_start_with_78(build: Build)
     (house.folder / "jobs.db").write_bytes(b"this is no database" * 1000)
     family = house.start(ready=False)
     assert family.wait(30) == 78
-    assert len(house.said("it is not an SQLite database")) == 1
+    assert len(house.heard("it is not an SQLite database")) == 1
     assert not house.said(" error ")  # said once, not by each child of each boot
 
 
@@ -309,7 +309,7 @@ def test_a_database_locked_for_ever_ends_the_first_start_with_69(build: Build) -
         assert house.start(ready=False).wait(20) == 69
     finally:
         locker.close()
-    assert house.said("no child could reach")
+    assert house.heard("no child could reach")
 
 
 def test_a_migration_may_take_longer_than_a_database_has_to_answer(build: Build) -> None:
@@ -318,7 +318,7 @@ def test_a_migration_may_take_longer_than_a_database_has_to_answer(build: Build)
     house.query("INSERT INTO jobs (task, args) VALUES ('app:quick', '[1]')")
     family = house.start(ready=False)
     eventually(lambda: house.lines("quick"), limit=60, what="the job has run")
-    assert house.said("the tables are being brought up to this release")
+    assert house.heard("the tables are being brought up to this release")
     assert house.stop(family) == 0
 
 
@@ -337,7 +337,7 @@ def test_a_database_that_cannot_be_opened_ends_the_first_start_with_69(build: Bu
     house = build(TASKS, config={"database": {"connect_timeout": "1s"}})
     (house.folder / "jobs.db").mkdir()
     assert house.start(ready=False).wait(20) == 69
-    assert house.said("the database cannot be used")
+    assert house.heard("the database cannot be used")
     assert len(house.log.read_text()) < 20_000
 
 
@@ -351,7 +351,7 @@ def test_a_folder_that_may_not_be_read_ends_the_first_start_with_69(build: Build
         assert family.wait(20) == 69
     finally:
         closed.chmod(0o700)
-    assert house.said("it cannot be opened")
+    assert house.heard("it cannot be opened")
 
 
 def without_override() -> list[str]:
@@ -383,7 +383,7 @@ def test_a_failed_fork_is_tried_again_with_growing_delay(build: Build) -> None:
     inject = traced("-e", "trace=clone", "-e", "inject=clone:error=EAGAIN:when=2..5")
     house = build(TASKS, processes=2)
     family = house.start(prefix=inject)
-    assert house.said("cannot fork a worker")
+    assert house.heard("cannot fork a worker")
     house.wait_finished([house.enqueue("quick", 1)])
     assert len(house.workers()) == 2
     assert house.stop(family) == 0

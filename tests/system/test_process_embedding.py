@@ -215,7 +215,7 @@ with Supervisor(Config.load("config.toml")).running() as family:
     told, _ = process.communicate(timeout=30)
     assert process.returncode == 1
     assert not Path(f"/proc/{told.strip()}").exists()
-    assert house.said("exit code 0")
+    assert house.heard("exit code 0")
 
 
 def test_start_stop_and_join_say_how_it_ended(build: Build) -> None:
@@ -299,7 +299,7 @@ except JobsError as error:
     )
     told, _ = process.communicate(timeout=30)
     assert "exit code 78 before it was ready" in told
-    assert house.said("broken module")
+    assert house.heard("broken module")
 
 
 def test_ctrl_c_reaches_the_parent_alone_and_drains(build: Build) -> None:

@@ -44,7 +44,7 @@ def test_a_parent_that_slept_over_a_deadline_judges_again_a_second_later(build: 
     family.send_signal(signal.SIGCONT)
     eventually(lambda: house.client.get(job).finished, what="the job is killed")
     assert house.history(job) == ["timeout"]
-    assert len(house.said("no timeout for the next second")) == 1
+    assert len(house.heard("no timeout for the next second")) == 1
     assert house.stop(family) == 0
 
 

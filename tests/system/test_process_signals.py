@@ -107,7 +107,7 @@ def test_a_bad_file_keeps_the_old_configuration_and_costs_one_line(
     eventually(lambda: house.said("reload refused"), what="the refusal is said")
     house.wait_finished([house.enqueue("quick", 1)])
     assert house.workers() == workers
-    assert len(house.said(" error ")) == 1
+    assert len(house.heard(" error ")) == 1
     assert house.stop(family) == 0
 
 
@@ -268,7 +268,7 @@ def test_usr2_writes_the_stacks_of_all_children_also_of_a_busy_one(build: Build)
     family.send_signal(signal.SIGUSR2)
     eventually(lambda: len(house.said("the stack of")) == 3, what="three stacks")
     assert any(" in gate" in json.loads(line)["traceback"] for line in house.said("the stack of"))
-    assert len(house.said("is in state")) == 3
+    assert len(house.heard("is in state")) == 3
     assert house.said("Current thread") == house.said("the stack of"), "outside of JSON"
     assert all(alive(pid) for pid in pids)
     house.touch("go")

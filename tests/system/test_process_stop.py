@@ -296,4 +296,4 @@ def test_a_caretaker_killed_during_the_stop_is_forked_once_more_to_settle(build:
     assert family.wait(20) == 75
     found = house.client.get(job)
     assert (found.state, found.attempt) == ("pending", 0)
-    assert len(house.said("caretaker started as pid")) == 2
+    assert len(house.heard("caretaker started as pid")) == 2

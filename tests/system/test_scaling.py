@@ -63,7 +63,7 @@ def test_workers_come_while_jobs_wait_and_go_when_nobody_needs_them(build: Build
     assert "workers were idle" in str(scaling(house)["why"])
     assert {house.client.get(job).attempt for job in jobs} == {1}
     assert house.query("SELECT count(*) FROM attempts") == [(0,)]
-    assert house.said("pool default is to have 6 workers (1 to 6): jobs waited")
+    assert house.heard("pool default is to have 6 workers (1 to 6): jobs waited")
     assert house.stop(family) == 0
 
 

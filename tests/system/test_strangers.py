@@ -94,6 +94,6 @@ def test_a_trigger_that_skips_a_claim_stops_no_other_job(build: Build, store_kin
     eventually(lambda: house.said("claims in a row changed nothing"), what="it says so")
     good = [house.enqueue("quick", n) for n in range(3)]
     house.wait_finished(good)
-    assert len(house.said("claims in a row changed nothing")) == 1
+    assert len(house.heard("claims in a row changed nothing")) == 1
     assert house.client.get(first).state == "pending"
     assert house.stop(family) == 0

@@ -92,7 +92,7 @@ def test_a_drain_leaves_what_is_scheduled_or_unknown_and_says_so(build: Build) -
     left = [house.client.get(job).state.value for job in (later, unknown)]
     assert left == ["scheduled"] * 2
     assert house.client.get(now).state == "succeeded"
-    assert house.said("2 scheduled")
+    assert house.heard("2 scheduled")
 
 
 def test_a_drain_waits_for_what_snoozes_until_others_have_ended(build: Build) -> None:
@@ -139,7 +139,7 @@ def test_a_drain_with_a_broken_import_ends_with_78_and_says_why(build: Build, jo
     for n in range(jobs):
         house.enqueue("quick", n)
     assert house.drain() == 78
-    assert house.said("ValueError: no such thing")
-    assert house.said("the configuration is wrong")
+    assert house.heard("ValueError: no such thing")
+    assert house.heard("the configuration is wrong")
     assert not house.said("unexpected error")
     assert {job.state for job in house.client.list()} <= {"pending"}

@@ -364,7 +364,7 @@ def test_a_change_found_after_many_jobs_blames_none_of_them_and_is_gone_after_a_
     first = house.client.get(ids[0]).result
     assert first == [house.client.get(ids[50]).result[0], str(house.folder)]
     eventually(lambda: house.said("left the process changed"), what="the look before a rest")
-    (line,) = house.said("left the process changed")
+    (line,) = house.heard("left the process changed")
     # Fewer where the machine was slow: it is looked after each job of more than a millisecond too.
     assert re.search(r"one of the last \d+ jobs \(app:sometimes\)", line)
     job = house.enqueue("where", retries=0)
@@ -466,7 +466,7 @@ def test_a_write_lock_a_task_leaves_behind_is_freed_with_its_worker(build: Build
     house.wait_finished([job, after], limit=20)
     assert house.client.get(job).state == "succeeded"
     assert len(house.lines("held")) == 1
-    assert house.said("open and locked")
+    assert house.heard("open and locked")
     assert house.stop(family) == 0
 
 
@@ -485,7 +485,7 @@ def test_a_task_whose_outcome_its_damage_keeps_out_of_the_database_is_charged(
     assert house.history(job) == ["crash"]
     assert house.lines("damaging") == [how]
     assert words in (house.client.get(job).error or "")
-    assert house.said(f"a task had {words}")
+    assert house.heard(f"a task had {words}")
     assert house.stop(family) == 0
 
 
@@ -496,8 +496,8 @@ def test_what_tasks_print_goes_where_the_family_writes(build: Build) -> None:
     house.wait_finished(ids)
     assert house.stop(family) == 0
     for n in range(3):
-        assert len(house.said(f"on stdout {n}")) == 1
-        assert len(house.said(f"on stderr {n}")) == 1
+        assert len(house.heard(f"on stdout {n}")) == 1
+        assert len(house.heard(f"on stderr {n}")) == 1
 
 
 def test_what_a_task_prints_is_not_lost_with_a_killed_worker(build: Build) -> None:
@@ -505,7 +505,7 @@ def test_what_a_task_prints_is_not_lost_with_a_killed_worker(build: Build) -> No
     house = build(source, processes=1)
     family = house.start(PYTHONUNBUFFERED="")
     house.wait_finished([house.enqueue("last_words", retries=0)])
-    assert house.said("last words")
+    assert house.heard("last words")
     assert house.stop(family) == 0
 
 

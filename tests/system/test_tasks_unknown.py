@@ -49,7 +49,7 @@ def test_many_jobs_of_one_unknown_task_make_one_warning(build: Build) -> None:
     eventually(
         lambda: house.query("SELECT count(*) FROM jobs WHERE deferred = 'unknown'") == [(200,)]
     )
-    assert len(house.said("which no module of [tasks] modules defines")) == 1
+    assert len(house.heard("which no module of [tasks] modules defines")) == 1
     assert house.query("SELECT count(*) FROM jobs WHERE attempt > 0") == [(0,)]
     assert house.stop(family) == 0
     assert len(ids) == 200
