@@ -89,7 +89,7 @@ class Role(ABC):
         self.signals = Signals([signal.SIGTERM, signal.SIGUSR1])
         # For USR2: from C, so that a child stuck in native code tells its stack as well.
         faulthandler.register(signal.SIGUSR2, file=self.seat.stacks, all_threads=True)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PASSED_ON, signal.SIGTERM])
         identity = Identity.mine()
         self.slot[TICKS] = identity.start_ticks
         self.life = Life(self.seat.owner, self.seat.family, self.seat.name, HOST, *identity)

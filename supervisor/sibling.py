@@ -24,8 +24,9 @@ LOOK_MS = 1000  # between two looks whether anybody still waits for the middle p
 def fork_sibling(run: Callable[[], int], closing: Sequence[int], wanted: Callable[[], bool]) -> int:
     """The pid of a child of our parent that calls `run` and leaves with its result.
 
-    It is the leader of a group of its own. While the middle process hangs (in a handler of
-    `os.register_at_fork`, say) `wanted` is asked once a second whether to wait on; else it is killed.
+    It is the leader of a group of its own, and unblocks TERM when it has a handler for it. While the
+    middle process hangs (in a handler of `os.register_at_fork`, say) `wanted` is asked once a second
+    whether to wait on; else it is killed.
 
     Raises OSError where the system has no process or descriptor to give, or the middle process was killed.
     """
@@ -56,7 +57,8 @@ def _pass_on(
     try:
         told = os.fork()
         if told == 0:
-            live(run, [*closing, write], mask, new_streams=False)
+            # TERM too: the parent may ask it to leave before it has a handler for that.
+            live(run, [*closing, write], {*mask, signal.SIGTERM}, new_streams=False)
         # In both processes, because either may be the first to need it.
         with suppress(PermissionError, ProcessLookupError):
             os.setpgid(told, told)

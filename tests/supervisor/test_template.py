@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobvisor.supervisor.board import (
     LIFE,
     MADE,
     MADE_PID,
+    OWNER,
     PID,
     STATE,
     Board,
@@ -208,12 +210,22 @@ def test_what_is_over_when_the_import_is_over_is_no_reason(make: Make) -> None:
     nest = make()
     nest.start(
         """
-import asyncio, signal, socket, sqlite3, subprocess, threading
+import asyncio, os, signal, socket, sqlite3, subprocess, threading
 asyncio.run(asyncio.sleep(0))
 thread = threading.Thread(target=int); thread.start(); thread.join()
 subprocess.run(["true"], check=True)
 signal.signal(signal.SIGUSR2, signal.signal(signal.SIGUSR2, signal.SIG_IGN))
-one, two = socket.socketpair(); one.close(); two.close()
+from jobvisor import before_fork
+one, two = socket.socketpair()
+ends = threading.Event()
+pool = threading.Thread(target=ends.wait, daemon=True); pool.start()
+os.register_at_fork(before=lambda: (ends.set(), pool.join()))  # as OpenBLAS does
+
+@before_fork
+def close():
+    one.close()
+    two.close()
+
 open("kept.txt", "a")
 left = subprocess.Popen(["true"])
 """
@@ -259,7 +271,7 @@ def test_a_template_leaves_with_its_family_and_hears_no_term(make: Make) -> None
     nest = make()
     nest.start("")
     eventually(nest.is_ready, what="the template is ready")
-    os.kill(nest.pid, 15)
+    os.kill(nest.pid, signal.SIGTERM)
     assert reap(nest.pid) is None
     assert nest.stop().status == EX_OK
 
@@ -293,6 +305,27 @@ def test_a_worker_that_is_not_let_in_does_not_wait_for_ever(make: Make) -> None:
     nest = make(Hurried())
     nest.board.slots[3][LIFE] = 1
     assert not is_let_in(nest.seat(3))
+
+
+def test_a_worker_that_is_told_to_leave_before_it_is_let_in_dies_of_no_signal(make: Make) -> None:
+    nest = make()
+    nest.start("")
+    eventually(nest.is_ready, what="the template is ready")
+    worker = nest.ask(3, owner=77)
+    os.kill(worker, signal.SIGTERM)
+    eventually(lambda: "ShdPnd:\t0000000000004000" in status_of(worker) or not status_of(worker))
+    assert status_of(worker)
+    nest.board.slots[3][PID] = worker
+    eventually(lambda: nest.board.slots[3][OWNER] == 77, what="it is in")
+
+
+def status_of(pid: int) -> str:
+    """As the kernel tells it, "" for one that has ended."""
+    try:
+        found = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return ""
+    return "" if "State:\tZ" in found else found
 
 
 NUMPY = """
