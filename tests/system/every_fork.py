@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.log import configure
 from jobvisor.supervisor.board import FAILURES, IDLE, MADE_PID, REACHED, STATE, Grave, Slot
 from jobvisor.supervisor.child import Exit, reap_strangers
 from jobvisor.supervisor.config import Config
@@ -37,6 +38,7 @@ from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.roster import CARETAKER, TEMPLATE, WORKER
 from jobvisor.supervisor.subreaper import become_subreaper
 from jobvisor.supervisor.template import Template, is_let_in
+from tests.system.harness import open_files
 from tests.waiting import eventually
 
 LIVES = Path("lives.txt")
@@ -257,12 +259,14 @@ def check(known: list[Life]) -> str:
 
 def run_to_its_end(family: Family) -> None:
     """In a process of its own: the family to its end, and what it leaves behind."""
-    before = os.listdir("/proc/self/fd")
+    log = Config.load("config.toml").log
+    configure(log.level, log.format)  # as a reload does
+    before = sorted(open_files(os.getpid()))
     code = family.run()
     assert code == 0, code
     # Who was forked for a request that was dropped sees the end of the lifeline.
     eventually(is_childless, what="nobody is left")
-    assert os.listdir("/proc/self/fd") == before
+    assert sorted(open_files(os.getpid())) == before
 
 
 def is_childless() -> bool:
