@@ -86,20 +86,29 @@ async def each():
     assert house.stop(process) == 0
 
 
-def test_while_there_is_no_template_workers_import_by_themselves(build: Build) -> None:
-    house = build(TASKS, config=PRELOAD, processes=1)
+HANGS = """
+def hang():
+    if os.path.exists("hang"):
+        os.unlink("hang")
+        mark("hung", os.getpid())
+        time.sleep(600)  # in the middle process
+
+os.register_at_fork(after_in_child=hang)
+"""
+
+
+def test_a_fork_that_hangs_is_ended_and_its_worker_imports_by_itself(build: Build) -> None:
+    house = build(TASKS + HANGS, config=PRELOAD, processes=1)
     process = house.start()
     first, worker = template(house)["pid"], house.workers()[0]
-    house.enqueue("gated")
-    house.wait_lines("began")
-    os.kill(first, signal.SIGSTOP)  # it answers nobody
+    house.touch("hang")
     os.kill(worker, signal.SIGKILL)
     again = house.wait_lines("imports", 2)[1]
-    house.touch("go")
     assert int(again) != first
     assert house.heard("gave no worker (no answer in 5 s)")
     second = eventually(lambda: is_served(house, but=first), what="another template")
     assert not alive(first)
+    eventually(lambda: not alive(int(house.lines("hung")[0])), what="what hung is gone")
     os.kill(house.workers()[0], signal.SIGKILL)
     eventually(lambda: ask(house)[0] == second, what="a worker is forked from it")
     assert house.stop(process) == 0
