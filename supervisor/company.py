@@ -23,6 +23,7 @@ class Company:
         self._waits = False  # one that did not fit: it is not overtaken by others
         self._asked = Whom.ANYBODY
         self._held = 0
+        self._expected = 0  # among so many the last suspects ran; 0 where others came first
 
     def whom(self, held: int) -> Whom:
         """Whom it may claim while it holds so many."""
@@ -34,11 +35,15 @@ class Company:
 
     def limit(self, wanted: int, free: int, held: int) -> int:
         """How many it may claim, of so many that it wants and has free lanes for."""
-        if self.whom(held) is not Whom.SUSPECTS:
+        whom = self.whom(held)
+        if not held and self._expected:
+            # More would be claimed and released again and again, where a row of suspects waits.
+            wanted = min(wanted, self._expected)
+        if whom is not Whom.SUSPECTS:
             return wanted
         if self._waits:
             return 0
-        return max(0, min(free, (self._most or self._lanes) - held))
+        return max(0, min(wanted, free, (self._most or self._lanes) - held))
 
     def ask(self, held: int) -> Whom:
         """The same, of a claim or a look that is made now."""
@@ -56,6 +61,7 @@ class Company:
             return []
         jobs = list(jobs)
         if self._asked is Whom.ANYBODY and jobs and company_of(jobs[0]) is None:
+            self._expected = 0
             return [job for job in jobs if company_of(job) is not None]
         held, most = self._held, self._most or self._lanes
         found = []
@@ -64,7 +70,7 @@ class Company:
             fits = company is not None and not self._waits and held < min(most, company)
             if fits and company is not None:
                 held, most = held + 1, min(most, company)
-                self._most = most
+                self._most = self._expected = most
             else:
                 self._waits = self._waits or company is not None
                 found.append(job)

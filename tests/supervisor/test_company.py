@@ -79,6 +79,27 @@ def test_an_added_quarantine_claims_suspects_alone() -> None:
     assert company.ask(0) is Whom.SUSPECTS
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_of_a_row_of_suspects_no_more_are_claimed_than_may_be_together(added: bool) -> None:
+    company = Company(LANES, quarantine=added)
+    assert company.limit(80, LANES, 0) >= LANES
+    assert back(company, 0, 25, *[0] * 49) == list(range(2, 51))
+    assert company.limit(80, LANES, 0) == 25
+    assert back(company, 0, *[0] * 25) == list(range(2, 26))
+    assert company.limit(80, LANES, 0) == 1
+    assert back(company, 0, 2) == []
+    assert company.limit(80, 49, 1) == 1, "another of them beside it"
+    assert company.limit(80, LANES, 0) == 2
+
+
+def test_what_comes_first_and_is_no_suspect_ends_that() -> None:
+    company = Company(LANES)
+    assert back(company, 0, 0) == []
+    assert company.limit(80, LANES, 0) == 1
+    assert back(company, 0, None) == []
+    assert (company.limit(80, 49, 1), company.limit(80, LANES, 0)) == (80, 80)
+
+
 def test_whatever_is_claimed_and_ends_no_suspect_meets_another_kind_or_too_many() -> None:
     for seed in range(200):
         chance = random.Random(seed)
