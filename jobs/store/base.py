@@ -78,6 +78,8 @@ class Whom(Enum):
     """Which rows a claim takes: a job that may end its process runs among no others.
 
     A suspect is one whose row has a company, and one that has a memory limit, which is its process's.
+    The unsuspected are found behind at most ten thousand suspects of their queue, or by a higher priority:
+    so a claim reads no million rows in vain. Those further back are claimed by whoever holds no job.
     """
 
     ANYBODY = ""

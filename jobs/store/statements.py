@@ -20,7 +20,8 @@ def _read(dialect: str, prefix: str) -> dict[str, str]:
     """What stands in the file, read once.
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
-    wherever a statement says `{NAME}`, so that a new column is written once. `{whom}` is no fragment.
+    wherever a statement says `{NAME}`, so that a new column is written once. `{whom}` is no fragment, and
+    `{reach}` stands only in what passes over suspects.
     """
     text = (
         resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
@@ -40,8 +41,9 @@ def _of_whom(name: str, text: str) -> Iterator[tuple[str, str]]:
         yield name, text
         return
     for whom in Whom:
-        condition = f"{{{whom.value}}}" if whom.value else ""
-        yield whom.of(name), text.replace(" {whom}", f" {condition}" if condition else "")
+        condition = f" {{{whom.value}}}" if whom.value else ""
+        reach = " {reach}" if whom is Whom.UNSUSPECTED else ""
+        yield whom.of(name), text.replace(" {whom}", condition).replace(" {reach}", reach)
 
 
 def _named(part: str) -> tuple[str, str]:

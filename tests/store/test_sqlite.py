@@ -593,11 +593,18 @@ def plan(store: SqliteStore, name: str) -> list[str]:
     return [row[3] for row in rows.fetchall()]
 
 
-@pytest.fixture(params=["new", "full and analysed"])
+FILLED = {
+    "new": {},
+    "full and analysed": {"succeeded": 3_000, "scheduled": 500, "pending": 20},
+    "analysed while all waited": {"pending": 3_000},
+}
+
+
+@pytest.fixture(params=FILLED)
 def planned(request: pytest.FixtureRequest, store: SqliteStore) -> SqliteStore:
-    if request.param == "full and analysed":
+    if filled := FILLED[request.param]:
         execute = store._connected().execute
-        for state, number in (("succeeded", 3_000), ("scheduled", 500), ("pending", 20)):
+        for state, number in filled.items():
             execute(
                 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
                 "INSERT INTO jobs (task, state, finished_at, run_at) "

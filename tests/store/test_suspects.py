@@ -7,7 +7,7 @@ import pytest
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import Sight, Whom
-from tests.store.making import STOPPED, claim, enqueue, held, life, record
+from tests.store.making import STOPPED, claim, enqueue, held, life, new, record
 
 
 def suspect(store: Store, company: int = 2, **values: object) -> int:
@@ -40,6 +40,21 @@ def test_a_claim_of_the_unsuspected_passes_over_suspects(store: Store) -> None:
     assert taken(store, Whom.UNSUSPECTED, limit=2) == plain[:2]
     assert taken(store, Whom.UNSUSPECTED) == plain[2:]
     assert [store.get(job).state for job in marked] == [State.PENDING] * 2
+
+
+def test_a_claim_passes_over_ten_thousand_suspects_of_a_queue_and_no_more(store: Store) -> None:
+    store.enqueue([new(memory_bytes=1 << 20)] * 10_000)
+    plain = [enqueue(store), enqueue(store), enqueue(store, queue="other")]
+    queues = ("default", "other")
+    assert taken(store, Whom.UNSUSPECTED, limit=1) == plain[:1]
+    enqueue(store, memory_bytes=1 << 20)
+    assert not store.look(["default"], whom=Whom.UNSUSPECTED).found
+    assert taken(store, Whom.UNSUSPECTED, queues=queues) == plain[2:]
+    urgent = enqueue(store, priority=1)
+    assert store.look(["default"], whom=Whom.UNSUSPECTED).found
+    assert taken(store, Whom.UNSUSPECTED) == [urgent]
+    taken(store, Whom.SUSPECTS, limit=1)
+    assert taken(store, Whom.UNSUSPECTED) == plain[1:2]
 
 
 def test_a_claim_of_suspects_takes_nobody_else_and_keeps_their_order(store: Store) -> None:

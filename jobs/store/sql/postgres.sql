@@ -50,6 +50,11 @@ state, task, queue, attempt, attempts_max
 -- A job that has ended no process, as far as is known, and whose memory limit is not its process's.
 AND company IS NULL AND memory_bytes = 0
 
+-- fragment: reach
+-- And before the 10,001st suspect of its queue: a claim that passes over them may not read a million.
+AND priority > coalesce((SELECT priority FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+    AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY priority DESC, id LIMIT 1 OFFSET 10000), -32769)
+
 -- fragment: suspects
 -- And one that may, or is. Its index says the same words.
 AND (company IS NOT NULL OR memory_bytes > 0)
@@ -90,7 +95,7 @@ UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) 
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
+    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     ORDER BY priority DESC, id
     LIMIT CASE
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
@@ -103,7 +108,7 @@ RETURNING {claimed};
 
 -- name: claimable
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
-SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
+SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
 ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
@@ -139,7 +144,7 @@ RETURNING {told};
 -- name: has_pending
 -- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
 -- statistics promise many.
-SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
+SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     ORDER BY priority DESC, id LIMIT 1) AS found;
 
 -- name: next_due
@@ -649,12 +654,14 @@ SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
 
 -- name: hold_owner_woken
 -- The same for a turn of a worker that was woken, where a row is pending that nobody has locked (or had, and
--- rolled back: that is found by the look to come). Else nothing is locked, and so nothing written.
+-- rolled back: that is found by the look to come, as are those behind the first hundred). Else nothing is
+-- locked, and so nothing written.
 SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s AND EXISTS (
     SELECT 1 FROM unnest(%(queues)s::text[]) AS listed (queue), LATERAL (
-        SELECT 1 FROM {schema}.jobs
-        WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0 {whom}
-        ORDER BY priority DESC, id LIMIT 1) AS found)
+        SELECT 1 FROM (SELECT company, memory_bytes FROM {schema}.jobs
+            WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0
+            ORDER BY priority DESC, id LIMIT 100) AS first
+        WHERE true {whom} LIMIT 1) AS found)
 FOR KEY SHARE;
 
 -- name: claim_further
@@ -665,7 +672,7 @@ UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) 
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
     deferred = NULL, progress = NULL
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom}
+    SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
         AND priority = %(priority)s AND id > %(after)s
     ORDER BY id
     LIMIT CASE

@@ -51,6 +51,11 @@ EXISTS (SELECT 1 FROM meta WHERE key = 'followed_until' AND CAST(value AS INTEGE
 -- A job that has ended no process, as far as is known, and whose memory limit is not its process's.
 AND company IS NULL AND memory_bytes = 0
 
+-- fragment: reach
+-- And before the 10,001st suspect of its queue: a claim that passes over them may not read a million.
+AND priority > coalesce((SELECT priority FROM jobs WHERE state = 'pending' AND queue = :queue
+    AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY priority DESC, id LIMIT 1 OFFSET 10000), -32769)
+
 -- fragment: suspects
 -- And one that may, or is. Its index says the same words.
 AND (company IS NOT NULL OR memory_bytes > 0)
@@ -84,13 +89,13 @@ RETURNING id;
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
     started_at = :now, deferred = NULL, progress = NULL
-WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom}
+WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
     ORDER BY priority DESC, id LIMIT :limit)
 RETURNING {claimed};
 
 -- name: claimable
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
-SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom}
+SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
     AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY priority DESC, id LIMIT :limit;
 
 -- name: claim_row
@@ -122,8 +127,10 @@ WHERE id = :job AND state IN ('scheduled', 'pending', 'running')
 RETURNING {told};
 
 -- name: has_pending
--- Whether one queue has a row to claim.
-SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue {whom});
+-- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
+-- statistics promise many.
+SELECT count(*) > 0 FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
+    ORDER BY priority DESC, id LIMIT 1);
 
 -- name: next_due
 -- In how many milliseconds the next scheduled row is due; overdue is negative.
@@ -417,7 +424,8 @@ UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AN
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
-SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue)
+SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue
+        ORDER BY priority DESC, id LIMIT 1))
     OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue);
 
 -- name: family_runs
