@@ -1,17 +1,21 @@
 """Messages between two processes of ours, whole and in order, over one end of a socket pair each.
 
-Both ends are the same code of the same process image, and neither sends a value of a user's: so pickle
-says it all. A message comes in pieces where it is larger than what the system keeps for a socket.
+Both ends are the same code of the same process image, so pickle says it all. No class of a user's is
+sent: the other end would import it. A message comes in pieces where it is larger than what the system keeps
+for a socket.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import select
 import socket
 from collections.abc import Callable
 from struct import Struct
 from typing import Any
+
+from jobvisor.jobs.errors import InvalidOption, shown
 
 MESSAGE_MAX = (
     1 << 32
@@ -51,7 +55,10 @@ class Channel:
 
     def send(self, message: Any, wait: Wait) -> None:
         """Send one message, however long that takes; `wait` is called while the other end reads."""
-        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        self.send_packed(pickle.dumps(message, pickle.HIGHEST_PROTOCOL), wait)
+
+    def send_packed(self, data: bytes, wait: Wait) -> None:
+        """The same, of a message that is packed already."""
         if len(data) > MESSAGE_MAX:
             raise ClosedError(f"a message of {len(data)} bytes is longer than {MESSAGE_MAX}")
         rest = memoryview(_LENGTH.pack(len(data)) + data)
@@ -89,3 +96,40 @@ class Channel:
     def close(self) -> None:
         """The other end reads an end of file, once every copy of this one is closed."""
         self._end.close()
+
+
+def packed(message: Any) -> bytes:
+    """A message with values of a user's, for `send_packed`; InvalidOption where one of them cannot travel.
+
+    Of a member of a StrEnum, or of another class made of a plain one, the plain value goes.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Of classes it sends those alone that are ours or Python's own."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Called for whatever is not exactly of a plain type."""
+        named = value if callable(value) else type(value)
+        if str(named.__module__).partition(".")[0] in _KNOWN:
+            return NotImplemented
+        for plain, copied in _COPIED.items():
+            if isinstance(value, plain):
+                return plain, (copied(value),)
+        raise InvalidOption(
+            f"{shown(value)} is no plain value; the database takes text and numbers"
+        )
+
+
+#: Modules whose classes and functions both ends have.
+_KNOWN = frozenset({"jobvisor", "builtins", "copyreg", "datetime"})
+
+#: The plain value of an object whose class is made of this one, whatever else it does.
+_COPIED: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}

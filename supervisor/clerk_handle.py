@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from jobvisor.jobs.errors import ForkedStore, StoreUnavailable
 from jobvisor.jobs.events import Events
-from jobvisor.supervisor.channel import Channel, ClosedError, Wait
+from jobvisor.supervisor.channel import Channel, ClosedError, Wait, packed
 from jobvisor.supervisor.child import Exit, spawn
 from jobvisor.supervisor.clerk import MIGRATES, WAITS, Among, Answer, Clerk, Make
 
@@ -93,8 +93,9 @@ class ClerkHandle:
             )
         if self.is_gone:
             raise _gone()
+        message = packed((among, verb, arguments, named))
         try:
-            self._channel.send((among, verb, arguments, named), self._wait)
+            self._channel.send_packed(message, self._wait)
             answer = self._answer({WAITS: on_wait, MIGRATES: on_migrate})
         except ClosedError:
             self.on_gone(self._end())

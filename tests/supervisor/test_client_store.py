@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from enum import IntEnum, StrEnum
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from jobvisor import Client
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.errors import ForkedStore, JobNotFound, StoreUnavailable
+from jobvisor.jobs.errors import ForkedStore, InvalidOption, JobNotFound, StoreUnavailable
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.client_store import ClientClerk, ClientStore
@@ -75,6 +77,41 @@ def test_values_are_encoded_and_decoded_in_the_worker(path: str, clerk: ClientCl
         assert [found.args for found in client.list()] == [["text"]]
         assert client.get_many([job.id])[job.id] == client.get(job.id)
     assert set(codec.pids) == {os.getpid()}
+
+
+class Queue(StrEnum):
+    MAIL = "mail"
+
+
+def test_of_members_of_an_enumeration_the_clerk_is_asked_by_their_values(
+    path: str, clerk: ClientClerk
+) -> None:
+    class Two(IntEnum):
+        TWO = 2
+
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "something else"
+
+    with Client(f"sqlite:///{path}") as client:
+        jobs = [
+            client.enqueue(client.call(Name("app:f"), options={"queue": Queue.MAIL}))
+            for _ in range(3)
+        ]
+        assert [job.id for job in client.list(queue=Queue.MAIL, limit=Two.TWO)] == [3, 2]
+        assert client.get(Two.TWO).task == jobs[0].task == "app:f"
+
+
+def test_what_no_database_takes_is_refused_and_the_clerk_goes_on(
+    path: str, clerk: ClientClerk
+) -> None:
+    with Client(f"sqlite:///{path}") as client:
+        with pytest.raises(InvalidOption, match="is no plain value"):
+            client.list(queue=cast("str", lambda: "mail"))
+        assert client.enqueue("app:f").id == 1
+    assert not clerk.handle.is_gone
 
 
 def test_each_client_has_the_durability_it_asks_for(path: str, clerk: ClientClerk) -> None:
