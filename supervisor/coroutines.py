@@ -16,6 +16,7 @@ from types import CoroutineType, FrameType
 from typing import Any
 
 from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.errors import error_text
 from jobvisor.jobs.execution import Begun
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
@@ -162,13 +163,17 @@ class Coroutines:
         assert loop is not None
         self._thread_id = threading.get_ident()
         asyncio.set_event_loop(loop)
-        while True:  # whatever a callback of a user does to it
-            loop.call_soon(note_generators)
+        while True:
             try:
-                loop.run_forever()
-            except BaseException as error:  # noqa: BLE001 -- what a callback raises must not end the others
+                loop.call_soon(note_generators)
+                loop.run_forever()  # until a user's callback stops it, or raises one of these
+            except (SystemExit, KeyboardInterrupt) as error:
                 self.leave_if_copy()
-                say("callback_broken", error=repr(error), trace=error)
+                say("callback_broken", error=error_text(error), trace=error)
+            except BaseException as error:  # noqa: BLE001 -- the loop's own: closed, or without its descriptors
+                self.leave_if_copy()
+                self.broken(error)
+                return
 
     def leave_if_copy(self) -> None:
         """A task has forked, and its copy found its way back to us: the loop is the original's."""
@@ -297,10 +302,11 @@ def _result_of(
 
 
 def _lane_of(frame: FrameType | None) -> int | None:
-    """The number of the lane whose task is on a stack."""
+    """The number of the lane whose task is on a stack: of its outermost function, others may be called so."""
+    found = None
     while frame is not None:
         kind, _, number = frame.f_code.co_name.partition("_")
         if kind == "lane" and number.isdecimal():
-            return int(number)
+            found = int(number)
         frame = frame.f_back
-    return None
+    return found

@@ -61,8 +61,8 @@ class Lanes:
             try:
                 first = waiting.popleft()
             except IndexError:
-                free.append(number)
-                break
+                free.append(number)  # and look again: what came meanwhile found no free lane
+                continue
             if first[2]:
                 coroutines.append((self._lane(number), first))
             else:

@@ -41,7 +41,8 @@ class Rounds:
         self._client = client
         self._fitness = fitness
         self._max_jobs = role.seat.config.workers[role.seat.pool].max_jobs
-        self._tellers = Threads[Events](Events.tell)
+        self._tellers = Threads[Events](self._tell)
+        self._broken = shared.broken
         self.due_ns = 0
         """When the next round is due."""
 
@@ -63,8 +64,16 @@ class Rounds:
 
     def tell(self) -> None:
         """Subscribers are a user's code: they are told in a thread of their own."""
-        if self._events.has_waiting() and self._tellers.is_idle:
+        if self._tellers.are_short:
+            self._tellers.try_again()
+        elif self._events.has_waiting() and self._tellers.is_idle:
             self._tellers.give(self._events)
+
+    def _tell(self, events: Events) -> None:
+        try:
+            events.tell()
+        except BaseException as error:  # noqa: BLE001 -- the border of a thread: the conductor ends the process
+            self._broken(error)
 
     def rest(self) -> None:
         """No lane is busy: what a job may have left can be seen now, and is nobody else's doing."""

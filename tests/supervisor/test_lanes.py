@@ -8,14 +8,19 @@ import os
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.context import Context
+from jobvisor.jobs.events import Event, Events, subscribe
 from jobvisor.jobs.outcome import SUCCEEDED, Cancelled, Fail, Outcome, Release, Retry, Snooze
+from jobvisor.supervisor.backlog import Backlog
 from jobvisor.supervisor.board import (
     CANCEL_CLAIM,
     CANCEL_JOB,
@@ -26,6 +31,7 @@ from jobvisor.supervisor.board import (
     STOP,
     VERDICT,
 )
+from jobvisor.supervisor.rounds import Rounds
 from tests.store.processes import in_a_copy
 from tests.supervisor.yard import Yard, job, threads_named
 from tests.waiting import eventually
@@ -142,6 +148,68 @@ def test_what_waits_for_the_first_thread_is_begun_once_it_can_be_made(
         return f"{short} {len(given)} {sorted(yard.ended)}"
 
     assert in_a_copy(act) == "True 2 [1]"
+
+
+class Raced(deque[Any]):
+    """A backlog whose first job another lane takes while one reaches for it; then a turn adds to it."""
+
+    then: Callable[[], None] | None = None
+
+    def popleft(self) -> Any:
+        then, self.then = self.then, None
+        if then is None:
+            return super().popleft()
+        self.clear()
+        try:
+            return super().popleft()
+        finally:
+            then()
+
+
+def test_a_job_that_comes_while_a_lane_finds_the_backlog_empty_is_begun_all_the_same() -> None:
+    def act() -> str:
+        backlog = Backlog()
+        backlog.waiting = raced = Raced()
+        yard = Yard(1, add, backlog=backlog)
+
+        def bring() -> None:
+            yard.begin([job(2, "add", "[1,1]")])
+
+        raced.then = bring
+        yard.begin([job(1, "add", "[1,1]")])
+        eventually(lambda: yard.settle() and yard.ended, what="the second has run", limit=10)
+        return str(sorted(yard.ended))
+
+    assert in_a_copy(act) == "[2]"
+
+
+def test_subscribers_are_told_once_a_thread_can_be_made_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def act() -> str:
+        yard, told, events = Yard(1, add), list[str](), Events(waits=True)
+        subscribe(lambda event: told.append(event.verb))
+        pool = SimpleNamespace(max_jobs=0)
+        seat = SimpleNamespace(config=SimpleNamespace(workers=[pool]), pool=0)
+        rounds = Rounds(
+            cast("Any", SimpleNamespace(slot=yard.slot, seat=seat)), yard.shared,
+            calls=yard.calls, coroutines=yard.coroutines, events=events, client=None,
+            fitness=cast("Any", None),
+        )  # fmt: skip
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        events.emit(Event("claim", 1, "app:add", "default"))
+        rounds.tell()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        rounds.tell()
+        eventually(lambda: told, what="it is told")
+        return str(told)
+
+    assert in_a_copy(act) == "['claim']"
 
 
 # -- what a function may do
@@ -362,6 +430,55 @@ def test_a_task_may_stop_the_loop_and_break_its_callbacks_and_the_others_go_on()
         return f"{yard.ended[1].verb} {len(yard.ended)}"
 
     assert in_a_copy(act) == "succeed 49"
+
+
+@pytest.mark.parametrize("kind", ["closed", "another file's"])
+def test_a_loop_without_its_descriptors_ends_the_process_and_is_not_tried_for_ever(
+    kind: str,
+) -> None:
+    def act() -> str:
+        async def rough() -> None:
+            lost = cast("Any", asyncio.get_running_loop())._selector.fileno()
+            if kind == "closed":
+                os.close(lost)
+            else:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), lost)
+            await asyncio.sleep(0)
+
+        yard = Yard(2, rough)
+        yard.begin([job(1, "rough")])
+        eventually(lambda: yard.errors, what="it is told")
+        eventually(lambda: not threads_named("loop"), what="nobody goes on with it")
+        return str(len(yard.errors))
+
+    assert in_a_copy(act) == "1"
+
+
+def test_the_job_that_blocks_the_loop_is_named_whatever_its_functions_are_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def act() -> str:
+        blocked, over = threading.Event(), threading.Event()
+
+        async def blocks() -> None:
+            def lane_0() -> None:
+                blocked.set()
+                over.wait(30)
+
+            lane_0()
+
+        async def waits() -> None:
+            await asyncio.to_thread(over.wait, 30)
+
+        yard = Yard(2, blocks, waits)
+        yard.begin([job(1, "waits"), job(2, "blocks")])
+        blocked.wait(30)
+        yard.coroutines.note_blocked(SYSTEM.monotonic_ns() + 60 * SECOND)
+        over.set()
+        (told,) = [cast("Any", record).fields["job"] for record in caplog.records]
+        return str(told)
+
+    assert in_a_copy(act) == "2"
 
 
 @pytest.mark.parametrize(

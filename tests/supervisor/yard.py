@@ -44,6 +44,7 @@ class Yard:
         *tasks: Callable[..., Any],
         folder: Path | None = None,
         grace_ms: int = 10_000,
+        backlog: Backlog | None = None,
     ) -> None:
         """Outcomes go into a ledger in this folder; without one they wait for `settle`."""
         self.board, self.registry = Board(), Registry()
@@ -52,7 +53,7 @@ class Yard:
         self.board[LEASE_UNTIL] = FOREVER
         self.slot = self.board.slots[1]
         self.slot.give_lanes(0, count)
-        self.bell, self.backlog = Bell(), Backlog()
+        self.bell, self.backlog = Bell(), backlog or Backlog()
         self.outcomes = Outcomes(self.bell)
         self.ended: dict[int, Outcome] = {}
         self.errors: list[BaseException] = []
@@ -67,7 +68,7 @@ class Yard:
             self.ledger = HalvedLedger(str(folder), header)
             self.lanes.use(self.ledger)
         self.execution = Execution(self.registry, clock=SYSTEM, port=Nobody(), worker="worker 1")
-        shared = Shared(
+        self.shared = shared = Shared(
             self.lanes, self.backlog, self.outcomes, self.bell, self.execution,
             self.errors.append,
         )  # fmt: skip
