@@ -119,6 +119,11 @@ class Execution:
         return self._loop
 
     @property
+    def tasks(self) -> list[Any]:
+        """The asyncio tasks of the coroutine that runs now: its first one, then those that it has started."""
+        return [] if self._loop is None else self._loop.tasks
+
+    @property
     def has_loop(self) -> bool:
         """Whether it has run a coroutine."""
         return self._loop is not None

@@ -24,10 +24,19 @@ class HeldLoop:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
+        self._run: Run | None = None
+        self._main: asyncio.Task[Any] | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
         """What it returned, or what it raised; when all that it has left has ended."""
-        return self._finished(_live(Run(), coroutine), coroutine, copy_context())
+        self._run = run = Run()
+        return self._finished(_live(run, coroutine), coroutine, copy_context())
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What runs now: its first task, then those that it has started."""
+        others = [] if self._run is None else self._run.tasks
+        return [] if self._main is None else [self._main, *others]
 
     def attend(
         self, coroutine: Coroutine[Any, Any, Any], context: Context
@@ -45,12 +54,14 @@ class HeldLoop:
             coroutine.close()
             return None, error
         try:
-            main = asyncio.Task(whole, loop=loop, context=context)
+            self._main = main = asyncio.Task(whole, loop=loop, context=context)
             ended: tuple[Any, BaseException | None] = loop.run_until_complete(main)
         except BaseException as error:  # noqa: BLE001 -- it was stopped, robbed of its descriptors, or a signal's handler raised
             self._leave_copy()
             self.close()
             return None, error
+        finally:
+            self._main = self._run = None
         return ended
 
     def _usable(self) -> asyncio.AbstractEventLoop:

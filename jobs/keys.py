@@ -346,6 +346,12 @@ TABLES: tuple[Table, ...] = (
             Key(
                 "file", file_path(), "", 'where the lines go; "" is standard error; USR1 reopens it'
             ),
+            Key(
+                "keep",
+                choice("failed", "all", "none"),
+                "failed",
+                'the end of what jobs print and log is kept: of "failed" runs, of "all", of "none"',
+            ),
         ),
     ),
 )

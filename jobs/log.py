@@ -198,7 +198,11 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "the last outcomes could not be stored: {error}; they stay in {path} and are stored from there",
     ),
-    "stack": (logging.INFO, "the stack of {name} pid {pid}"),
+    "stack": (logging.INFO, "the stack of {name} pid {pid}, job {job}"),
+    "stack_missing": (
+        logging.INFO,
+        "{name} pid {pid} does not tell its stack: it sits in native code, or is stopped",
+    ),
     "broken": (logging.ERROR, "unexpected error, this process ends: {error}"),
     "dump": (logging.INFO, "{name} pid {pid} is in state {state}, job {job}"),
     "hopeless": (

@@ -109,6 +109,11 @@ class Run:
         self._generators.add(generator)
 
     @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Those that it has started, from any thread."""
+        return list(self._tasks)
+
+    @property
     def has_left(self) -> bool:
         """Whether anything of it still goes on."""
         return bool(self._tasks or self._work or self._generators)

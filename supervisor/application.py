@@ -13,6 +13,7 @@ from jobvisor.jobs.settings import Settings, environment, use_settings
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.hook_calls import prepare
+from jobvisor.supervisor.saying import KEPT, Saying
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Application:
     """What was imported, for who runs its tasks: in this process, or in a copy of it."""
 
     codec: NamedCodec | None
+    saying: Saying
+    """What hears the jobs speak, by streams that the modules may have taken."""
 
 
 def application_settings(config: Config) -> Settings:
@@ -50,8 +53,11 @@ def prepare_application(
 
     The hooks before a fork are called within `around_hooks`. Raises JobsError where that cannot be done.
     """
+    saying = Saying()
+    if KEPT[config.log.keep]:
+        saying.install()
     codec = load_application(config)
     with around_hooks or nullcontext():
         prepare(registry.hooks)
     take_in_others()  # after the import, in which an application says where its own lines go
-    return Application(codec)
+    return Application(codec, saying)

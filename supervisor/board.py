@@ -57,11 +57,11 @@ PoolWord = NewType("PoolWord", int)
 # A slot, by writer and cache line. Child (CLAIM: its last committed one; TURN: when the turn that it is in
 # last moved, 0 while it is in none; AHEAD: how many jobs it has claimed and not begun, or some more;
 # LOOP_BEAT: of the loop that its async jobs run on; GOING: why it leaves by itself; CLERK, CLIENTS_CLERK:
-# pids of the processes that hold its connections, 0 for none):
+# pids of the processes that hold its connections, 0 for none; ANSWERS: how often it has told its stack):
 (
     STATE, OWNER, CLAIM, BEAT, TURN, AHEAD, REACHED, LACKS_LEDGER, TICKS, LOOP_BEAT, GOING, CLERK,
-    CLIENTS_CLERK, MADE_PID, MADE,
-) = map(SlotWord, range(15))  # fmt: skip
+    CLIENTS_CLERK, MADE_PID, MADE, ANSWERS,
+) = map(SlotWord, range(16))  # fmt: skip
 # (of a template: the worker that it forked last, by its pid or a negative errno, then its owner.)
 # parent (LEAVE: why this child alone is to leave; LEAVE_BY: when it is killed where it has not, 0 is never,
 # and written first; FAILURES: deaths in a row at its post before it; FIRST_LANE, LANE_COUNT: its range of
@@ -140,6 +140,10 @@ class Grave(NamedTuple):
     """The job the board showed, for a life that had no ledger and thus one lane; its claim follows."""
     claim: int
     role: int
+    cpu_ms: int = -1
+    """Of the job that ran, where it ran alone: CPU time; -1 where it is not known."""
+    rss_bytes: int = 0
+    """And the most memory that its process held; 0 where it is not known."""
 
 
 class Running(NamedTuple):
@@ -153,6 +157,12 @@ class Running(NamedTuple):
     """By CLOCK_MONOTONIC; 0 for none."""
     progress: str | None = None
     """How far it last said that it had come (JSON), where a ledger tells it."""
+    stack: str | None = None
+    """What it was doing when its process was ended, where that is known."""
+    said: str | None = None
+    """What it had logged or printed last, where a ledger tells it."""
+    cpu_ms: int | None = None
+    rss_bytes: int | None = None
 
 
 class Slot:

@@ -8,6 +8,7 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Life, Store
+from jobvisor.supervisor.autopsy import AGE_NS, with_stacks
 from jobvisor.supervisor.board import Board, Grave, Running
 from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
@@ -69,14 +70,18 @@ class Burial:
 
     def _settle(self, grave: Grave) -> None:
         path = find_file(self._state.ledgers, grave.owner)
-        found = read_ledger_of(self._state.ledgers, grave.owner, self._clock)
+        found = read_ledger_of(self._state.ledgers, grave.owner, self._clock, said=True)
         name = role_name(grave.role, grave.slot)
         life = Life(grave.owner, self._family, name, HOST, boot_id(), pid_namespace(), grave.pid, 0)
         # The board knows as well, for a worker that had no file to write to: it ran one lane.
-        running = found.running if found else _shown(grave)
+        running = _with_cost(found.running if found else _shown(grave), grave)
         cause = seen(grave, oom=bool(grave.status) and self._oom.killed_at(grave.at))
         if cause.signal in FATAL:
             cause = cause._replace(lane=struck_lane(self._state.ledgers, grave.owner))
+        nobody: str | None = None
+        if cause.verdict or cause.signal in FATAL:
+            since = grave.at - AGE_NS
+            running, nobody = self._examined(grave.owner, running, since)
         records = found.records if found else []
         settled = settle(self._store, life, records, running, cause, forget=self._forget)
         tell(settled.applied, self._state.rejected)
@@ -86,11 +91,30 @@ class Burial:
             told = death.text if death else cause.text
             applied = settled.applied.changed
             say("settled", name=name, pid=grave.pid, applied=applied, cause=told)
+        if nobody:
+            say("stack", name=name, pid=grave.pid, job="none", trace=nobody)
         if grave.status or settled.ended:  # who left by itself has not died
             self._status.note_death(grave, death, job)
         if found is not None and path is not None:
             retire(self._state.ledgers, path)
         forget(self._state.ledgers, grave.owner)
+
+    def _examined(
+        self, owner: int, running: tuple[Running, ...], since_ns: int
+    ) -> tuple[tuple[Running, ...], str | None]:
+        """What its jobs were doing; or what it did itself, where it ran none."""
+        found = with_stacks(
+            self._state.ledgers, owner, running or (Running(0, 0),), since_ns=since_ns
+        )
+        return (found, None) if running else ((), found[0].stack)
+
+
+def _with_cost(running: tuple[Running, ...], grave: Grave) -> tuple[Running, ...]:
+    """Of one that ran alone what it cost, as its parent saw it."""
+    if len(running) != 1:
+        return running
+    cpu_ms = grave.cpu_ms if grave.cpu_ms >= 0 else None
+    return (running[0]._replace(cpu_ms=cpu_ms, rss_bytes=grave.rss_bytes or None),)
 
 
 def _shown(grave: Grave) -> tuple[Running, ...]:

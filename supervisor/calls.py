@@ -60,6 +60,7 @@ class Calls:
         if not lane.start(job, claim.number):
             self._backlog.withdrew(job, claim)
             return True
+        lane.measure()
         execution = self._execution
         context = execution.context.copy()
         waited_ns = lane.began_ns - claim.at_ns

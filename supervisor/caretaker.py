@@ -347,7 +347,7 @@ class Caretaker(Role):
             late = self._rescue.first_overdue(slot.running())
             identity = self._identity_of(slot)
             if late is not None and identity is not None and identity.alive():
-                self._rescue.kill_overdue(slot[OWNER], identity.pid, late)
+                self._rescue.kill_overdue(self._state.ledgers, slot[OWNER], identity.pid, late)
         self._rescue.scan_ledgers(self._state.ledgers)
 
     # -- the end

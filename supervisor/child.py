@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn
 
-from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.clock import SECOND, Clock, process_ns_of
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED, EX_SOFTWARE, EX_UNFIT
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.signals import PASSED_ON, forget_all, ignore_all
 
 REAP_SECONDS = 0.5
 REAP_POLL = 0.001
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 #: Exit codes of a child that ends itself, in words.
 _REASONS = {
@@ -31,6 +32,10 @@ class Exit(NamedTuple):
 
     pid: int
     status: int
+    cpu_ns: int | None = None
+    """CPU time that it had used, without that of its children; None where it is not known."""
+    rss_bytes: int = 0
+    """The most memory that it, or what it had started, ever held; 0 where it is not known."""
 
     @property
     def signal(self) -> str | None:
@@ -167,18 +172,22 @@ def reap(pid: int) -> Exit | None:
     What its task left in the process group is killed before the pid is given back to the system:
     until then the group id cannot be a stranger's.
     """
+    cpu_ns = None
     try:
         if hasattr(os, "waitid"):
             told = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if told is None:
                 return None
+            cpu_ns = process_ns_of(pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-        found, status = os.waitpid(pid, os.WNOHANG)
+        found, status, usage = os.wait4(pid, os.WNOHANG)
     except ChildProcessError:
         # Somebody else in this process reaped it (a script that embeds us and waits for any child).
         return Exit(pid, EX_SOFTWARE)
-    return Exit(pid, os.waitstatus_to_exitcode(status)) if found else None
+    if not found:
+        return None
+    return Exit(pid, os.waitstatus_to_exitcode(status), cpu_ns, usage.ru_maxrss * _RSS_UNIT)
 
 
 def is_child(pid: int) -> bool:

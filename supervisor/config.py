@@ -98,6 +98,7 @@ class Log:
     level: str
     format: str
     file: str
+    keep: str
 
 
 @dataclass(frozen=True, slots=True)

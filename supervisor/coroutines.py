@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
-from types import CoroutineType, FrameType
+from types import CoroutineType
 from typing import Any
 
 from jobvisor.jobs.clock import SECOND, Clock
@@ -24,6 +24,7 @@ from jobvisor.jobs.loop import Run, called, caught, new_loop, note_generators, w
 from jobvisor.jobs.outcome import Cancelled, Outcome
 from jobvisor.jobs.task import Task
 from jobvisor.supervisor.backlog import Claim, Waiting
+from jobvisor.supervisor.frames import lane_of
 from jobvisor.supervisor.lane_of_several import LaneOfSeveral
 from jobvisor.supervisor.lanes import Given
 from jobvisor.supervisor.ledger import Entry
@@ -146,7 +147,7 @@ class Coroutines:
             return
         self._told_of = beaten
         frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 -- documented so
-        lane = _lane_of(frame)
+        lane = lane_of(frame)
         run = self._running.get(lane) if lane is not None else None
         say(
             "loop_blocked",
@@ -155,6 +156,11 @@ class Coroutines:
             task=run.job.task if run is not None else "unknown",
             trace="".join(traceback.format_stack(frame)) if frame is not None else None,
         )
+
+    def tasks(self, lane: int) -> list[asyncio.Task[Any]]:
+        """Of the coroutine that runs in a lane: its first task, then those that it has started."""
+        run = self._running.get(lane)
+        return [] if run is None or run.main is None else [run.main, *run.tasks]
 
     # -- in the loop
 
@@ -211,6 +217,7 @@ class Coroutines:
     def _run(self, run: JobRun, begun: Begun | Outcome, context: Context) -> None:
         lane, loop = run.lane, self._loop
         assert loop is not None
+        lane.measure_nothing()
         self._running[lane.number] = run
         if not self._beats:
             self._beat_on()
@@ -299,14 +306,3 @@ def _result_of(
     task: asyncio.Task[tuple[Any, BaseException | None]],
 ) -> tuple[Any, BaseException | None]:
     return (None, CancelledError()) if task.cancelled() else task.result()
-
-
-def _lane_of(frame: FrameType | None) -> int | None:
-    """The number of the lane whose task is on a stack: of its outermost function, others may be called so."""
-    found = None
-    while frame is not None:
-        kind, _, number = frame.f_code.co_name.partition("_")
-        if kind == "lane" and number.isdecimal():
-            found = int(number)
-        frame = frame.f_back
-    return found

@@ -31,7 +31,11 @@ class Post:
     leave_by: int = 0  # when it is killed where it has not left; 0 is never
     departs: bool = False  # the post ends with its child, which may finish its jobs first
     on_trial: bool = False  # for a configuration that is not taken up yet
+    condemned_at: int = 0  # when its verdict was written; 0: there is none
+    answers: int = 0  # that it had given when it was asked for its stack
+    asked_native_at: int = 0
     killed: bool = False
+    peak: int = 0  # bytes of memory that it had held when it was killed; 0: not known
     notice: Notice | None = None
     cancels: dict[tuple[int, int], int] = field(default_factory=dict)
     """Jobs (and claims) that were asked to end, and since when."""
@@ -44,7 +48,8 @@ class Post:
     def vacate(self) -> None:
         """Its child has ended and is buried."""
         self.pid = 0
-        self.leaving, self.leave_by, self.killed = "", 0, False
+        self.leaving, self.leave_by = "", 0
+        self.condemned_at, self.killed, self.peak = 0, False, 0
         self.notice = None
         self.cancels.clear()
 

@@ -12,7 +12,6 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from struct import Struct
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.clock import SYSTEM, Clock
@@ -24,6 +23,7 @@ from jobvisor.supervisor.layout import (
     BOOT_AT,
     CHECKED,
     CHECKED_1,
+    CHECKED_2,
     CURRENT_AT,
     DATABASE_AT,
     DEADLINE_AT,
@@ -38,6 +38,9 @@ from jobvisor.supervisor.layout import (
     LANE_CLAIM,
     LANE_CURRENT,
     LANE_DEADLINE,
+    LANE_SAID_CLAIM,
+    LANE_SAID_END,
+    LANE_SAID_JOB,
     LAYOUTS,
     MAGIC,
     OLD_JOURNAL_AT,
@@ -57,6 +60,7 @@ from jobvisor.supervisor.layout import (
 )
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.roster import WORKER
+from jobvisor.supervisor.said import unrolled
 
 
 class Unread(enum.Enum):
@@ -74,6 +78,16 @@ class Strange(NamedTuple):
     job: int
     kind: int
     body: bytes
+
+
+class Words(NamedTuple):
+    """The end of what a job has said."""
+
+    claim: int
+    end: int
+    """How many bytes it has said in all."""
+    kept: bytes
+    """The last of them."""
 
 
 class Read(NamedTuple):
@@ -95,17 +109,24 @@ def ledger_files(folder: str) -> list[tuple[int, int, str]]:
     return [(*found, path) for found, path in parsed if found is not None]
 
 
-def read_ledger_of(folder: str, owner: int, clock: Clock = SYSTEM) -> Read | None:
-    """What a life left, None where it left nothing that can be read."""
+def read_ledger_of(
+    folder: str, owner: int, clock: Clock = SYSTEM, *, said: bool = False
+) -> Read | None:
+    """What a life left, None where it left nothing that can be read; see `read_ledger`."""
     path = find_file(folder, owner)
-    found = None if path is None else read_ledger(path, owner, clock=clock)
+    found = None if path is None else read_ledger(path, owner, clock=clock, said=said)
     return found if isinstance(found, Read) else None
 
 
 def read_ledger(
-    path: str, owner: int, *, boot: str | None = None, clock: Clock = SYSTEM
+    path: str,
+    owner: int,
+    *,
+    boot: str | None = None,
+    clock: Clock = SYSTEM,
+    said: bool = False,
 ) -> Read | Unread | None:
-    """Read the ledger of a life; None if the file is gone.
+    """Read the ledger of a life; None if the file is gone. `said`: with what its jobs said last.
 
     What runs is read before the journal: a job that ended in between is then in both, never in
     neither. Records of an earlier boot have no age, since that boot's clock is gone.
@@ -121,7 +142,7 @@ def read_ledger(
         header = file.header
         if header.owner != owner:
             return Unread.FOREIGN
-        running = tuple(file.running())
+        running = tuple(file.running(said=said))
         journals = file.journals()
         grave = _read_grave(descriptor, header, running)
     finally:
@@ -133,6 +154,21 @@ def read_ledger(
         for found in _parse(journal, file.layout, owner, now):
             (records if isinstance(found, Record) else strange).append(found)  # type: ignore[arg-type]
     return Read(header, records, running, tuple(strange), grave)
+
+
+def read_words(path: str, owner: int, job: int) -> Words | None:
+    """What a job has said in a life that runs or ran it; None where it has said nothing there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        file = _opened(descriptor)
+        return (
+            None if isinstance(file, Unread) or file.header.owner != owner else file.words_of(job)
+        )
+    finally:
+        os.close(descriptor)
 
 
 def read_running(path: str, owner: int) -> list[Running]:
@@ -174,6 +210,7 @@ def _opened(descriptor: int) -> _File | Unread:
 
 
 _WITH_LANES = 3
+_TRIES = 100  # to read what a job says between two words of it
 
 
 class _File:
@@ -185,7 +222,7 @@ class _File:
         self.layout = layout
         self._plan: Plan = plan(header.lanes)
 
-    def running(self) -> list[Running]:
+    def running(self, *, said: bool = False) -> list[Running]:
         """What stands on the sheets of its lanes."""
         data = os.pread(self._descriptor, self.header.lanes * LANE_BYTES, FIRST_LANE_AT)
         found = []
@@ -195,8 +232,32 @@ class _File:
             if job:
                 told = data[at + LANE.size : at + LANE_BYTES]
                 text = _progress_of(job, told, self._descriptor, FIRST_LANE_AT + at + LANE.size)
-                found.append(Running(job, words[LANE_CLAIM], lane, words[LANE_DEADLINE], text))
+                run = Running(job, words[LANE_CLAIM], lane, words[LANE_DEADLINE], text)
+                found.append(run._replace(said=self._said(lane, words)) if said else run)
         return found
+
+    def words_of(self, job: int) -> Words | None:
+        """What this job has said, of whichever lane it is or was."""
+        for lane in range(self.header.lanes):
+            at = self._plan.lane_at(lane)
+            for _ in range(_TRIES):
+                words = LANE.unpack(os.pread(self._descriptor, LANE.size, at))
+                if words[LANE_SAID_JOB] != job:
+                    break
+                end, area = words[LANE_SAID_END], self._area(lane)
+                if LANE.unpack(os.pread(self._descriptor, LANE.size, at)) == words:
+                    return Words(words[LANE_SAID_CLAIM], end, unrolled(area, end))
+        return None
+
+    def _area(self, lane: int) -> bytes:
+        return os.pread(self._descriptor, self._plan.said_bytes, self._plan.said_at(lane))
+
+    def _said(self, lane: int, words: tuple[int, ...]) -> str | None:
+        """What the job of a lane has said last."""
+        whose = words[LANE_SAID_JOB], words[LANE_SAID_CLAIM]
+        if whose != (words[LANE_CURRENT], words[LANE_CLAIM]):
+            return None
+        return unrolled(self._area(lane), words[LANE_SAID_END]).decode(errors="replace") or None
 
     def journals(self) -> list[bytes]:
         """What is recorded: with several lanes in two halves, of which the second has no head."""
@@ -216,8 +277,9 @@ class _File:
 class _OldFile(_File):
     """One of a release before 0.4."""
 
-    def running(self) -> list[Running]:
-        """The one job that its header tells."""
+    def running(self, *, said: bool = False) -> list[Running]:
+        """The one job that its header tells; what it said nobody kept."""
+        del said
         words = self._words(HEAD_AT + 1)
         job = words[CURRENT_AT]
         if not job:
@@ -226,6 +288,11 @@ class _OldFile(_File):
         told = os.pread(self._descriptor, size, OLD_PROGRESS_AT)
         text = _progress_of(job, told, self._descriptor, OLD_PROGRESS_AT)
         return [Running(job, self.header.claim, 0, words[DEADLINE_AT], text)]
+
+    def words_of(self, job: int) -> Words | None:
+        """Nobody kept them."""
+        del job
+        return None
 
     def journals(self) -> list[bytes]:
         """One, which in layout 1 has no head."""
@@ -266,31 +333,41 @@ def _progress_text(data: bytes) -> str | None:
 
 
 def _parse(journal: bytes, layout: int, owner: int, now: int | None) -> Iterator[Record | Strange]:
-    checked = CHECKED if layout > 1 else CHECKED_1
+    checked = _CHECKED[layout]
     at = 0
     while at + PREFIX.size + checked.size <= len(journal):
         length, crc = PREFIX.unpack_from(journal, at)
         body_at = at + PREFIX.size + checked.size
         body = journal[body_at : body_at + length]
         whole = zlib.crc32(body, zlib.crc32(journal[at + PREFIX.size : body_at]))
-        fields = _fields(checked, journal, at + PREFIX.size)
+        fields = _fields(layout, checked.unpack_from(journal, at + PREFIX.size))
         if len(body) != length or whole != crc or fields[0] != owner:
             return  # bytes of an earlier life of this file, or a disk that lied: stop at what is sure
         yield _record(fields, body, now)
         at += padded(PREFIX.size + checked.size + length)
 
 
-def _fields(checked: Struct, journal: bytes, at: int) -> tuple[Any, ...]:
-    """The fields of a record, with what layout 1 lacks filled in."""
-    fields = checked.unpack_from(journal, at)
-    return fields if checked is CHECKED else (*fields[:4], OUTCOME, fields[4], 0, *fields[5:])
+_CHECKED = {3: CHECKED, 2: CHECKED_2, 1: CHECKED_1}
+
+
+def _fields(layout: int, fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The fields of a record, with what older layouts lack filled in."""
+    if layout == _WITH_LANES:
+        return fields
+    if layout == 1:
+        fields = (*fields[:4], OUTCOME, fields[4], 0, *fields[5:])
+    return (*fields[:7], 0, *fields[7:], -1, 0)
 
 
 def _record(fields: tuple[Any, ...], body: bytes, now: int | None) -> Record | Strange:
-    owner, claim, job, attempt, kind, verb, said, moment, duration, delay = fields
+    owner, claim, job, attempt, kind, verb, told, said, moment, duration, delay, cpu, rss = fields
     if kind != OUTCOME:
         return Strange(claim, job, kind, body)
     age = 0 if now is None else max(0, now - moment) // 1_000_000
-    end = len(body) - said
-    progress = _progress_text(body[end:]) if said else None
-    return Record(owner, claim, job, attempt, verb, age, duration, delay, body[:end], progress)
+    said_at = len(body) - said
+    end = said_at - told
+    progress = _progress_text(body[end:said_at]) if told else None
+    return Record(
+        owner, claim, job, attempt, verb, age, duration, delay, body[:end], progress,
+        cpu if cpu >= 0 else None, rss or None, body[said_at:].decode(errors="replace") or None,
+    )  # fmt: skip

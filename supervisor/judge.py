@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.log import say
+from jobvisor.supervisor import killing
+from jobvisor.supervisor.autopsy import LOOK_NS
 from jobvisor.supervisor.board import (
     BEAT,
     BOOTING,
@@ -33,7 +35,6 @@ from jobvisor.supervisor.board import (
     Slot,
     jobs_text,
 )
-from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.config import Supervision
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.memory import resident, resident_of
@@ -65,49 +66,72 @@ class Judge:
             say("overslept", seconds=f"{late_ns / SECOND:.1f}")
 
     def look(self, family: Supervision) -> None:
-        """Kill whoever has earned it, by the limits of `[supervisor]`."""
+        """Condemn whoever has earned it, by the limits of `[supervisor]`; go on killing the condemned."""
         now = self._clock.monotonic_ns()
+        for post in self._condemned():
+            killing.go_on(post, now)
         if now < self.judges_from:
             return
         for post in self._crew.living():
-            self._judge_boot(post, family, now)
-            if Check.BEAT in post.role.checks:
-                self._judge_beat(post, family, now)
-            if Check.TURN in post.role.checks:
-                self._judge_turn(post, now)
-            if Check.JOB in post.role.checks:
-                self._judge_job(post, family, now)
-            if post.leaving and post.leave_by and now > post.leave_by:
-                # One that leaves by itself has as long as one that a reload replaces.
-                self.condemn(post, post.leaving if post.leaving in VERDICT_CODES else "reload")
+            if not post.condemned_at:
+                self._judge(post, family, now)
         if now >= self._memory_at:
             self._memory_at = now + MEMORY_EVERY_NS
             self._judge_memory()
 
+    def _judge(self, post: Post, family: Supervision, now: int) -> None:
+        self._judge_boot(post, family, now)
+        if Check.BEAT in post.role.checks:
+            self._judge_beat(post, family, now)
+        if Check.TURN in post.role.checks:
+            self._judge_turn(post, now)
+        if Check.JOB in post.role.checks:
+            self._judge_job(post, family, now)
+        if post.leaving and post.leave_by and now > post.leave_by:
+            # One that leaves by itself has as long as one that a reload replaces.
+            self._condemn(post, post.leaving if post.leaving in VERDICT_CODES else "reload")
+
     def condemn(self, post: Post, reason: str, job: int = 0, claim: int = 0) -> None:
-        """The verdict first, then the kill: who settles finds out why, and whom it was about."""
-        if post.killed:
+        """The verdict first, then the kill: who settles finds out why, and whom it was about.
+
+        The child is asked for its stack in between, for 50 ms at the most; a second verdict kills at once.
+        """
+        if post.condemned_at:
+            if not post.killed:
+                killing.kill(post)
+        else:
+            self._condemn(post, reason, job, claim)
+
+    def _condemn(self, post: Post, reason: str, job: int = 0, claim: int = 0) -> None:
+        """The first verdict stands, whatever else it has earned."""
+        if post.condemned_at:
             return
         slot = post.slot
         slot[VERDICT_JOB], slot[VERDICT_CLAIM] = job, claim
         still = STOOD_STILL if _stands_still(slot, self._clock.monotonic_ns()) else 0
         slot[VERDICT] = VERDICT_CODES[reason] | still
-        post.killed = True
         say(
             "child_verdict", role=post.name, pid=post.pid, reason=reason,
             job=job or jobs_text(slot),
         )  # fmt: skip
-        kill_group(post.pid)
+        killing.ask(post, self._clock.monotonic_ns())
+
+    def next_look(self, now: int) -> int | None:
+        """When the next one is due for those that were asked for their stack; None where there is none."""
+        return now + LOOK_NS if any(not post.killed for post in self._condemned()) else None
+
+    def _condemned(self) -> list[Post]:
+        return [post for post in self._crew.living() if post.condemned_at]
 
     def _judge_boot(self, post: Post, family: Supervision, now: int) -> None:
         slot = post.slot
         if slot[STATE] == BOOTING and now - slot[BORN] > family.boot_timeout_ms * 1_000_000:
-            self.condemn(post, "boot")
+            self._condemn(post, "boot")
 
     def _judge_beat(self, post: Post, family: Supervision, now: int) -> None:
         limit = max(family.dead_after_ms * 1_000_000 // 3, BEAT_LEAST_NS)
         if post.slot[BEAT] and now - post.slot[BEAT] > limit:
-            self.condemn(post, "stuck")
+            self._condemn(post, "stuck")
 
     def _judge_turn(self, post: Post, now: int) -> None:
         slot = post.slot
@@ -116,7 +140,7 @@ class Judge:
         # One of several jobs may have held the interpreter since the turn began: no fault of the turn.
         beside = slot[LANE_COUNT] > 1 and any(slot.column(CURRENT))
         if not beside or now - slot[TURN] > STUCK_BESIDE_NS:
-            self.condemn(post, "stuck")
+            self._condemn(post, "stuck")
 
     def _judge_job(self, post: Post, family: Supervision, now: int) -> None:
         slot = post.slot
@@ -136,14 +160,14 @@ class Judge:
         if notice.has_helped():
             post.notice = None
         elif notice.is_over(now):
-            self.condemn(post, notice.reason, *notice.run)
+            self._condemn(post, notice.reason, *notice.run)
 
     def _overdue(self, post: Post, reason: str, run: tuple[int, int], until: int) -> None:
         """A job that runs alone ends with its process; neighbours have until then to end before it."""
         if has_neighbours(post.slot, run):
             post.notice = post.notice or Notice(post.slot, post.name, reason, run, until)
         else:
-            self.condemn(post, reason, *run)
+            self._condemn(post, reason, *run)
 
     def _judge_deadlines(self, post: Post, grace: int, now: int) -> None:
         for words in post.slot.lanes():
@@ -178,7 +202,7 @@ class Judge:
         for post, words, run, limit in limited:
             over = held[post.pid] - limit
             if run[0] and _run_of(words) == run and over > 0 and over > _clerks_of(post):
-                self.condemn(post, "memory", *run)
+                self._condemn(post, "memory", *run)
 
 
 def _stands_still(slot: Slot, now: int) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
-from jobvisor.jobs.outcome import VERB_CODES, Outcome
+from jobvisor.jobs.outcome import SUCCEEDED, VERB_CODES, Outcome
 from jobvisor.jobs.units import DURATION_MAX_MS
 from jobvisor.supervisor.board import (
     CANCEL_CLAIM,
@@ -32,8 +32,11 @@ from jobvisor.supervisor.board import (
     Board,
     Slot,
 )
+from jobvisor.supervisor.cost import SHORT_NS, Meter
 from jobvisor.supervisor.layout import INLINE
 from jobvisor.supervisor.ledger import Entry, Ledger
+from jobvisor.supervisor.said import Said
+from jobvisor.supervisor.saying import Speaker
 from jobvisor.supervisor.sheet import Sheet
 
 
@@ -54,8 +57,12 @@ class Lane:
         recorded: Callable[[Claimed, Entry, Outcome], None],
         commit: Callable[[Entry], None],
         number: int = 0,
+        keeps: frozenset[str] = frozenset(),
     ) -> None:
-        """`leaving` is asked before each job, `stopping` by a job; `commit` keeps what no ledger takes."""
+        """`leaving` is asked before each job, `stopping` by a job; `commit` keeps what no ledger takes.
+
+        `keeps`: with an outcome of these verbs goes what the job has said.
+        """
         self.number = number
         self._board = board
         self._slot = slot.view()
@@ -65,6 +72,10 @@ class Lane:
         self._stopping = stopping
         self._recorded = recorded
         self._commit = commit
+        self._keeps = keeps
+        self._keeps_all = "succeed" in keeps
+        self._said = Said.of_nobody()
+        self._meter = Meter(clock, self._words)
         self._ledger: Ledger | None = None
         self._sheet: Sheet | None = None
         self.claim = 0
@@ -78,6 +89,7 @@ class Lane:
     def use(self, ledger: Ledger) -> None:
         """Keep what runs, and how it ends, in this ledger from now on."""
         self._ledger, self._sheet = ledger, ledger.sheets[self.number]
+        self._said = Said(self._sheet.words, self._sheet.said)
 
     def claimed(self, claim: int) -> None:
         """After the COMMIT of a turn: what runs from now on is of this claim."""
@@ -101,6 +113,8 @@ class Lane:
             self.withdraw()
             return None
         words[STARTED] += 1
+        if began >= self._meter.due:
+            self._meter.read(began)
         self.current = job
         self._progress = (0, b"")
         outcome = self.execution.run(job, ends, waited_ns=began - self.claimed_ns)
@@ -146,6 +160,9 @@ class Lane:
             self._ledger.record(entry)
 
     def _entry(self, job: Claimed, outcome: Outcome, took_ns: int) -> Entry:
+        cpu_ms = rss_bytes = 0
+        if took_ns >= SHORT_NS:
+            cpu_ms, rss_bytes = self._meter.cost(took_ns)
         speaker, progress = self._progress  # of a thread that speaks of an earlier job, perhaps
         return Entry(
             self.claim,
@@ -157,7 +174,18 @@ class Lane:
             outcome.delay_ms,
             outcome.body(),
             progress if speaker == job.id else b"",
+            cpu_ms,
+            rss_bytes,
+            self._kept(job, outcome) if outcome is not SUCCEEDED or self._keeps_all else b"",
         )
+
+    def _kept(self, job: Claimed, outcome: Outcome) -> bytes:
+        return self._said.of(job.id, self.claim) if outcome.verb in self._keeps else b""
+
+    def speaker(self) -> Speaker | None:
+        """Whose the words are that are said in this process now; None between two jobs."""
+        current = self.current
+        return None if current is None else (self._said, current.id, self.claim)
 
     # -- the port of a running task's context
 

@@ -21,6 +21,7 @@ from jobvisor.supervisor.board import (
     Board,
     Slot,
 )
+from jobvisor.supervisor.cost import ThreadMeter
 from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.layout import INLINE
 from jobvisor.supervisor.ledger import Entry
@@ -41,12 +42,14 @@ class LaneOfSeveral(Lane):
         leaving: Callable[[], bool],
         stopping: Callable[[], bool],
         recorded: Callable[[Claimed, Entry, Outcome], None],
+        keeps: frozenset[str] = frozenset(),
     ) -> None:
         """`leaving` is asked before each job, `stopping` by a job."""
         super().__init__(
             board, slot, clock, leaving=leaving, stopping=stopping, recorded=recorded,
-            commit=_nowhere, number=number,
+            commit=_nowhere, number=number, keeps=keeps,
         )  # fmt: skip
+        self._meter: ThreadMeter = ThreadMeter(clock, self._words)
         self.began_ns = 0
         """When its job was published."""
         self.ends_ns = 0
@@ -94,6 +97,15 @@ class LaneOfSeveral(Lane):
         self._progress = (0, b"")
         self.current = job
         return True
+
+    def measure(self) -> None:
+        """Its job is about to run in this thread."""
+        if self._meter.is_due(self.began_ns):
+            self._meter.read(self.began_ns)
+
+    def measure_nothing(self) -> None:
+        """Its job is about to run on the loop, among others."""
+        self._meter.leave_thread()
 
     def prolong(self, grace_ns: int) -> None:
         """Past its deadline the job has so much longer before the parent ends it."""

@@ -54,14 +54,17 @@ LANE_BYTES = LANE.size + PROGRESS.size + PROGRESS_MAX
 OLD_PROGRESS_AT, OLD_JOURNAL_AT, OLD_SIZE = 512, 1024, 1 << 20
 """Of layouts 1 and 2."""
 
-PREFIX = Struct("=II")  # length of the body and the progress behind it, crc32 of all that follows
-#: owner, claim, job, attempt, kind, verb, length of the progress, moment, duration, delay
-CHECKED = Struct("=4qhhi3q")
+PREFIX = Struct("=II")  # length of the body and what is behind it, crc32 of all that follows
+#: owner, claim, job, attempt, kind, verb, lengths of the progress and of what the job said, moment,
+#: duration, delay, CPU time, memory
+CHECKED = Struct("=4qhhii5q")
+#: Of layout 2: the same without what was said, CPU time and memory
+CHECKED_2 = Struct("=4qhhi3q")
 #: Of layout 1: owner, claim, job, attempt, verb, moment, duration, delay
 CHECKED_1 = Struct("=8q")
 HALF_BYTES = 1 << 20
 """Of each half of a journal that several lanes write."""
-ROOM = INLINE + PROGRESS_MAX + PREFIX.size + CHECKED.size + 8
+ROOM = INLINE + PROGRESS_MAX + SAID_ONE + PREFIX.size + CHECKED.size + 8
 """What the largest record needs."""
 
 OUTCOME = 1

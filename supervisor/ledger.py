@@ -65,11 +65,18 @@ class Entry(NamedTuple):
     body: bytes
     progress: bytes = b""
     """How far the job last said that it had come (JSON), at most PROGRESS_MAX bytes."""
+    cpu_ms: int = -1
+    """CPU time of the run; -1 where it is not known."""
+    rss_bytes: int = 0
+    """The most memory that its process held in it; 0 where it is not known."""
+    said: bytes = b""
+    """What it logged or printed last, at most SAID_ONE bytes of text."""
 
     @property
     def size(self) -> int:
         """What its record takes in a journal."""
-        return padded(PREFIX.size + CHECKED.size + len(self.body) + len(self.progress))
+        body = len(self.body) + len(self.progress) + len(self.said)
+        return padded(PREFIX.size + CHECKED.size + body)
 
     def record(self, owner: int, now_ns: int) -> Record:
         """As the store takes it."""
@@ -77,6 +84,8 @@ class Entry(NamedTuple):
         return Record(
             owner, self.claim, self.job, self.attempt, self.verb, age_ms, self.duration_ms,
             self.delay_ms, self.body, self.progress.decode() or None,
+            self.cpu_ms if self.cpu_ms >= 0 else None, self.rss_bytes or None,
+            self.said.decode(errors="replace") or None,
         )  # fmt: skip
 
 
@@ -168,12 +177,13 @@ class Ledger:
 
     def write_body(self, entry: Entry) -> None:
         """The record itself, not yet valid."""
-        claim, job, attempt, verb, moment, duration, delay, body, progress = entry
+        claim, job, attempt, verb, moment, duration, delay, body, progress, cpu, rss, said = entry
         checked = CHECKED.pack(
-            self._owner, claim, job, attempt, OUTCOME, verb, len(progress), moment, duration, delay
-        )
-        if progress:
-            body += progress
+            self._owner, claim, job, attempt, OUTCOME, verb, len(progress), len(said), moment, duration,
+            delay, cpu, rss,
+        )  # fmt: skip
+        if progress or said:
+            body += progress + said
         crc = zlib.crc32(body, zlib.crc32(checked))
         at = self._tail
         end = at + PREFIX.size + CHECKED.size
@@ -204,9 +214,11 @@ class Ledger:
         return [
             Record(
                 owner, claim, job, attempt, verb, max(0, now - moment) // 1_000_000, duration, delay,
-                body, progress.decode() if progress else None,
+                body, progress.decode() if progress else None, cpu if cpu >= 0 else None, rss or None,
+                said.decode(errors="replace") if said else None,
             )
-            for claim, job, attempt, verb, moment, duration, delay, body, progress in entries
+            for claim, job, attempt, verb, moment, duration, delay, body, progress, cpu, rss, said
+            in entries
         ]  # fmt: skip
 
     def settled(self, journal: Journal) -> None:

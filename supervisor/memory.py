@@ -35,6 +35,24 @@ def resident(pid: int) -> int | None:
     return None
 
 
+def peak(pid: int) -> int | None:
+    """The most resident memory that a process has held, since its `forget_peak`; None where nothing tells."""
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/status", "rb") as file:
+        return int(file.read().split(b"\nVmHWM:")[1].split()[0]) << 10
+    return None
+
+
+def forget_peak() -> bool:
+    """Let the peak of this process begin anew, at what it holds now; whether the system lets it."""
+    with suppress(OSError):
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            return os.write(descriptor, b"5") > 0
+        finally:
+            os.close(descriptor)
+    return False
+
+
 def _processes() -> Iterator[tuple[int, int]]:
     """(process group, resident bytes) of every process there is."""
     page = os.sysconf("SC_PAGE_SIZE")

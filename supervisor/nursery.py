@@ -32,7 +32,6 @@ from jobvisor.supervisor.crew import Post
 from jobvisor.supervisor.role import Role, Seat, role_class
 from jobvisor.supervisor.roster import CARETAKER, TEMPLATE, WORKER, Told
 from jobvisor.supervisor.signals import drain, poke
-from jobvisor.supervisor.stacks import Stacks
 
 
 class Nursery:
@@ -43,7 +42,6 @@ class Nursery:
         self._clock = clock
         self._pid = os.getpid()
         self._parents_own: list[int] = []
-        self.stacks = Stacks(clock)
         self._lifeline_read, self._lifeline_write = _pipe()
         self._poke_read, self._poke_write = _pipe()
         self._wake_caretaker = _pipe()
@@ -161,7 +159,6 @@ class Nursery:
             parent_poke=self._poke_write,
             caretaker_poke=self._wake_caretaker[1],
             wake_read=wake_read,
-            stacks=self.stacks.descriptor,
             pool=post.slot[POOL],
             generation=post.generation,
             clock=self._clock,
@@ -183,7 +180,6 @@ class Nursery:
         ):  # fmt: skip
             if descriptor >= 0:
                 os.close(descriptor)
-        self.stacks.close()
 
 
 def _is_template(post: Post) -> bool:

@@ -49,6 +49,7 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.child import Exit, reap, reap_strangers, send
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.cost import cost_at_death
 from jobvisor.supervisor.crew import Crew, Post
 from jobvisor.supervisor.family import ENDED, STOPPING, StateDir
 from jobvisor.supervisor.first_look import FirstLook
@@ -61,6 +62,7 @@ from jobvisor.supervisor.quarantine import Quarantine
 from jobvisor.supervisor.reload import Attempt, Reload
 from jobvisor.supervisor.scale import Scale
 from jobvisor.supervisor.signals import HANDLED, Signals
+from jobvisor.supervisor.stacks import Stacks
 from jobvisor.supervisor.stop import Stop
 from jobvisor.supervisor.succession import Succession
 from jobvisor.supervisor.trial import Trial
@@ -105,6 +107,7 @@ class Parent:
         self._wishes = Wishes(self._state)
         self._crew = Crew(self._board)
         self._judge = Judge(self._crew, clock)
+        self._stacks = Stacks(self._state.ledgers, clock)
         self._first_start = FirstStart(self._crew, clock)
         self._code = EX_OK
         self._lock = -1
@@ -170,7 +173,7 @@ class Parent:
         self._judge.look(self._config.family)
         self._preload.go_on(self._judge.judges_from)
         self.proceed()
-        self._nursery.stacks.go_on()
+        self._stacks.go_on()
         self._fill_posts()
         self._wait()
 
@@ -249,7 +252,7 @@ class Parent:
             slot = post.slot
             state, job = state_name(slot), jobs_text(slot)
             say("dump", name=post.name, pid=post.pid or "none", state=state, job=job)
-        self._nursery.stacks.ask(self._crew)
+        self._stacks.ask(self._crew)
 
     _actions: dict[int, Callable[[Parent], None]] = {  # noqa: RUF012 -- never changed
         signal.SIGTERM: _on_term,
@@ -285,7 +288,7 @@ class Parent:
         self._reload.note_death(post, self._config, ready=ready)
         last = self._stop.note_death(post, ended)
         asked = bool(post.leaving) and not last
-        expected = asked or (ready and ended.status == 0) or (post.killed and ready)
+        expected = asked or (ready and ended.status == 0) or (post.condemned_at and ready)
         fine = expected or was_useful(post, now, ready=ready)
         post.failures = 0 if fine else post.failures + 1
         # A life may be shorter than a look.
@@ -416,14 +419,15 @@ class Parent:
             self._begin_stop()
 
     def _next_look(self, now: int, busy: bool) -> int:
-        watchful = busy or self._nursery.stacks.is_busy() or self._stop.stage != RUN
-        until = min(now + (TICK_NS if watchful else IDLE_NS), self._preload.until)
+        watchful = busy or self._stacks.is_busy() or self._stop.stage != RUN
+        until = self._judge.next_look(now) or now + (TICK_NS if watchful else IDLE_NS)
+        until = min(until, self._preload.until)
         for post in self._crew:
             slot = post.slot
             if not post.pid:
                 if self._is_to_be_filled(post):
                     until = min(until, max(post.spawn_at, now + TICK_NS // 20))
-            elif not post.killed and not post.notice and (deadline := slot.first_deadline()):
+            elif not post.condemned_at and not post.notice and (deadline := slot.first_deadline()):
                 until = min(until, max(deadline, self._judge.judges_from, now))
             elif slot[STATE] == BOOTING:
                 until = min(until, now + SECOND // 10)
@@ -443,6 +447,7 @@ def _new_family() -> int:
 def _grave(post: Post, ended: Exit, now: int) -> Grave:
     slot = post.slot
     current = next(iter(slot.running()), Running(0, slot[CLAIM]))
+    cpu_ms, rss_bytes = cost_at_death(slot, ended, post.peak)
     return Grave(
         owner=post.owner,
         pid=post.pid,
@@ -455,12 +460,14 @@ def _grave(post: Post, ended: Exit, now: int) -> Grave:
         current=current.job,
         claim=current.claim,
         role=post.role.number,
+        cpu_ms=cpu_ms,
+        rss_bytes=rss_bytes,
     )
 
 
 def _say_ended(post: Post, ended: Exit) -> None:
     jobs = jobs_text(post.slot)
     unfinished = jobs != "none" and not post.leaving
-    died = (ended.status or unfinished) and not post.killed
+    died = (ended.status or unfinished) and not post.condemned_at
     line = "child_died" if died else "child_ended"
     say(line, role=post.name, pid=ended.pid, cause=ended.cause, job=jobs)

@@ -19,12 +19,18 @@ from jobvisor.jobs.identity import HOST, Identity, boot_id
 from jobvisor.jobs.log import say
 from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.base import FamilyRow
-from jobvisor.supervisor.board import OWNER, Board, Running
+from jobvisor.supervisor.autopsy import (
+    await_stack,
+    head_of,
+    stack_files,
+    with_stacks,
+)
+from jobvisor.supervisor.board import FOREVER, OWNER, Board, Running
 from jobvisor.supervisor.child import kill_group
 from jobvisor.supervisor.evidence import Read, Unread, ledger_files, read_ledger, read_ledger_of
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.guilt import Cause, overdue, seen, unseen
-from jobvisor.supervisor.layout import LAYOUTS
+from jobvisor.supervisor.layout import LAYOUTS, find_file
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.remains import end_remains
 from jobvisor.supervisor.settle import (
@@ -37,7 +43,7 @@ from jobvisor.supervisor.settle import (
 )
 from jobvisor.supervisor.silence import Silence
 from jobvisor.supervisor.spares import retire
-from jobvisor.supervisor.struck import forget, struck_lane
+from jobvisor.supervisor.struck import FATAL, forget, struck_lane
 
 UNSETTLED_MAX = 10_000  # ledgers that are remembered as told
 WATCH_SECONDS = 1.0  # between two looks at a heartbeat
@@ -78,8 +84,8 @@ class Rescue:
         self._strangers_left = False
         self._silence = Silence(clock)
         self._unsettled: set[str] = set()  # ledgers told to be impossible to settle
-        #: Owners killed here at the timeout of a job: the job and its claim.
-        self._overdue: dict[int, tuple[int, int]] = {}
+        #: Owners killed here at the timeout of a job: which, and when they were asked for its stack.
+        self._overdue: dict[int, tuple[Running, int]] = {}
 
     def database_was_away(self) -> None:
         """What was not watched did not stand still."""
@@ -177,6 +183,19 @@ class Rescue:
                 if not is_of_one_life(error):
                     raise
                 self._say_unsettled(path, error)
+        self._drop_stacks(folder)
+
+    def _drop_stacks(self, folder: str) -> None:
+        """Stacks of lives that have no ledger: nobody else will take them away."""
+        awaited = self._awaited_owners()
+        for owner, path in stack_files(folder):
+            if owner in awaited or find_file(folder, owner) is not None:
+                continue
+            life = head_of(owner, path)
+            if life is not None and life.identity.alive() is False:
+                forget(folder, owner)
+            else:
+                self._drop_stale(path)
 
     def _say_unsettled(self, path: str, error: Exception) -> None:
         """One ledger that cannot be settled never stops the others; it is tried again, and told once."""
@@ -250,10 +269,10 @@ class Rescue:
             alive = False  # of another container, whose family's heartbeat has long stood still
         if alive or alive is None:
             self._strangers_left = True
-            self._enforce_deadline(identity, found)
+            self._enforce_deadline(folder, identity, found)
             return
         # Read again: between the first look and its death it may have recorded and begun more.
-        last = read_ledger(path, header.owner, clock=self._clock)
+        last = read_ledger(path, header.owner, clock=self._clock, said=True)
         if not isinstance(last, Read):
             return  # it left properly, after all
         if not rebooted:
@@ -262,28 +281,40 @@ class Rescue:
         if rebooted:
             applied = settle_rebooted(self._store, life, last, forget=self._forget)
         else:
+            cause, running = self._cause_of(folder, last)
             # Of one that nobody saw end it is the only trace of a signal.
-            cause = self._cause_of(last)._replace(lane=struck_lane(folder, header.owner))
+            cause = cause._replace(lane=struck_lane(folder, header.owner))
             applied = settle(
-                self._store, life, last.records, last.running, cause, forget=self._forget
+                self._store, life, last.records, running, cause, forget=self._forget
             ).applied
         tell(applied, self._state.rejected)
         tell_strange(last, self._state.rejected)
         retire(folder, path)
         forget(folder, header.owner)
 
-    def _cause_of(self, found: Read) -> Cause:
-        """As its parent left it; else nobody saw it, unless it was this caretaker's own doing."""
-        if found.grave is not None:
-            return seen(found.grave, oom=False)
-        named = self._overdue.pop(found.header.owner, None)
-        return unseen(found.header) if named is None else overdue(found.header, *named)
+    def _cause_of(self, folder: str, found: Read) -> tuple[Cause, tuple[Running, ...]]:
+        """As its parent left it; else nobody saw it, unless it was this caretaker's own doing.
 
-    def _enforce_deadline(self, identity: Identity, found: Read) -> None:
+        With it what ran, and what that was doing.
+        """
+        owner, running = found.header.owner, found.running
+        if found.grave is not None:
+            cause = seen(found.grave, oom=False)
+            told = cause.verdict or cause.signal in FATAL
+            return cause, with_stacks(folder, owner, running) if told else running
+        killed = self._overdue.pop(owner, None)
+        if killed is None:
+            # What it wrote when it broke; whatever it had answered before was asked of a living one.
+            return unseen(found.header), with_stacks(folder, owner, running, since_ns=FOREVER)
+        late, asked = killed
+        cause = overdue(found.header, late.job, late.claim)
+        return cause, with_stacks(folder, owner, running, since_ns=asked)
+
+    def _enforce_deadline(self, folder: str, identity: Identity, found: Read) -> None:
         """A life without its family keeps its timeout: its caretaker is gone, so this one sees to it."""
         late = self.first_overdue(found.running)
         if late is not None and identity.alive():
-            self.kill_overdue(found.header.owner, found.header.pid, late)
+            self.kill_overdue(folder, found.header.owner, found.header.pid, late)
 
     def first_overdue(self, running: Iterable[Running]) -> Running | None:
         """Of these jobs the one whose deadline passed first."""
@@ -291,11 +322,13 @@ class Rescue:
         late = [run for run in running if run.deadline and now > run.deadline]
         return min(late, key=attrgetter("deadline"), default=None)
 
-    def kill_overdue(self, owner: int, pid: int, late: Running) -> None:
-        """As the parent would: the verdict first, so that the settling knows the cause."""
-        say("child_verdict", role="orphan", pid=pid, reason="timeout", job=late.job)
-        self._overdue[owner] = (late.job, late.claim)
-        kill_group(pid)
+    def kill_overdue(self, folder: str, owner: int, pid: int, late: Running) -> None:
+        """As the parent would: the verdict first, so that the settling knows the cause; then the stack."""
+        if owner not in self._overdue:
+            say("child_verdict", role="orphan", pid=pid, reason="timeout", job=late.job)
+            self._overdue[owner] = late, self._clock.monotonic_ns()
+            await_stack(folder, owner, pid, self._clock)
+        kill_group(pid)  # again, where it takes its time to go
 
     def _judge_family(self, family: FamilyRow) -> None:
         """Another family on this database: settled only when it is proved dead."""

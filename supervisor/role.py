@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import select
 import signal
@@ -16,10 +15,13 @@ from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import Life
 from jobvisor.supervisor.application import Application
+from jobvisor.supervisor.autopsy import StackWriter
 from jobvisor.supervisor.board import (
+    ANSWERS,
     BEAT,
     BOOTING,
     GOING,
+    LANE_COUNT,
     LEAVE,
     LEAVE_BY,
     OWNER,
@@ -27,14 +29,17 @@ from jobvisor.supervisor.board import (
     STATE,
     STOP,
     TICKS,
+    VERDICT,
     Board,
     Slot,
 )
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.roster import RoleRow
 from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
 
 SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
+STAND_STILL = 0.1  # for a kill that does not come: the parent may have died
 IDLE_LEAST, IDLE_MOST = 2.0, 30.0  # seconds for which a transaction may stand still
 
 
@@ -56,8 +61,6 @@ class Seat:
     caretaker_poke: int
     wake_read: int = -1
     """Readable when the parent or a sibling wants this child; -1 for a role that is told by a signal."""
-    stacks: int = 2
-    """Where this child writes its stack when it is asked to."""
     pool: int = 0
     """Which of the configured pools, for a worker."""
     generation: int = 0
@@ -87,8 +90,11 @@ class Role(ABC):
         self.slot[STATE] = BOOTING
         self.slot[OWNER] = self.seat.owner
         self.signals = Signals([signal.SIGTERM, signal.SIGUSR1])
-        # For USR2: from C, so that a child stuck in native code tells its stack as well.
-        faulthandler.register(signal.SIGUSR2, file=self.seat.stacks, all_threads=True)
+        folder = StateDir(self.seat.config.family.state_dir).ledgers
+        self.stacks = StackWriter(
+            folder, self.seat.owner, self.seat.name, answered=self._answered, clock=self.clock
+        )
+        self.stacks.listen(all_threads=self.slot[LANE_COUNT] > 1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PASSED_ON, signal.SIGTERM])
         identity = Identity.mine()
         self.slot[TICKS] = identity.start_ticks
@@ -111,7 +117,14 @@ class Role(ABC):
             self.beat()
             self.sleep(self.step())
         self.shut_down()
+        self.stacks.forget()
         return EX_OK
+
+    def _answered(self) -> None:
+        """Called in a signal handler. After a verdict the code stands still until the kill, which is near."""
+        self.slot[ANSWERS] += 1
+        if self.slot[VERDICT]:
+            self.clock.sleep(STAND_STILL)
 
     @abstractmethod
     def boot(self) -> None:

@@ -126,15 +126,24 @@ def _end_running(
     for run, found in order:
         held = store.held(run.job, life.owner, run.claim) if found.pays else None
         if held is not None:  # else an earlier settling had it
-            death = death_of(cause, held)._replace(company=found.company)
+            death = _with_evidence(death_of(cause, held)._replace(company=found.company), run)
             store.rescue(run.job, life.owner, held, death, _delay(held))
             ended.append((run, death))
     back = given_back(cause, len(running))
     innocent = [
-        (run, back._replace(company=found.company)) for run, found in order if not found.pays
+        (run, _with_evidence(back._replace(company=found.company), run))
+        for run, found in order
+        if not found.pays
     ]
     went = store.give_back_all(life.owner, [(run.job, run.claim, death) for run, death in innocent])
     return ended + [each for each in innocent if each[0].job in set(went)]
+
+
+def _with_evidence(death: Death, run: Running) -> Death:
+    """What it means for a job, with what is known of how that was going."""
+    return death._replace(
+        stack=run.stack, said=run.said, cpu_ms=run.cpu_ms, rss_bytes=run.rss_bytes
+    )
 
 
 def _delay(held: Held) -> int | None:

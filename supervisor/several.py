@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from types import FrameType
 
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.registry import registry
+from jobvisor.jobs.running import running
 from jobvisor.supervisor.absence import Absence
+from jobvisor.supervisor.autopsy import Work
 from jobvisor.supervisor.backlog import Backlog
 from jobvisor.supervisor.bell import Bell
 from jobvisor.supervisor.board import LANE_COUNT, LOOP_BEAT, ROLE, RUN, STOP
@@ -14,9 +17,10 @@ from jobvisor.supervisor.calls import Calls
 from jobvisor.supervisor.company import Company
 from jobvisor.supervisor.conductor import Conductor
 from jobvisor.supervisor.coroutines import Coroutines
-from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.fitness import Fitness
+from jobvisor.supervisor.frames import lane_of
 from jobvisor.supervisor.inspection import Inspection
+from jobvisor.supervisor.lane import Lane
 from jobvisor.supervisor.lane_of_several import LaneOfSeveral
 from jobvisor.supervisor.lanes import Lanes
 from jobvisor.supervisor.outcomes import Outcomes
@@ -24,9 +28,9 @@ from jobvisor.supervisor.parts import Parts
 from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.roster import QUARANTINE
 from jobvisor.supervisor.rounds import Rounds
+from jobvisor.supervisor.saying import KEPT, Speaker
 from jobvisor.supervisor.seeking import Seeking
 from jobvisor.supervisor.shared import Shared
-from jobvisor.supervisor.struck import watch
 from jobvisor.supervisor.turns_of_several import TurnsOfSeveral
 
 SWITCH_SECONDS = (
@@ -43,10 +47,10 @@ class Several:
         self._parts = parts
         store, clean = parts.store, parts.clean
         config = role.seat.config
+        self._keeps = KEPT[config.log.keep]
         pool = config.workers[role.seat.pool]
         bell, backlog = Bell(), Backlog()
-        struck = watch(StateDir(config.family.state_dir).ledgers, role.seat.owner)
-        clean.accept_new([*bell.descriptors(), *struck])
+        clean.accept_new(bell.descriptors())
         role.hear(bell.fileno())
         shared = Shared(
             Lanes(role.slot[LANE_COUNT], self._lane, registry=registry, backlog=backlog, bell=bell),
@@ -62,6 +66,7 @@ class Several:
             grace_ms=config.family.cancel_grace_ms,
             beat=self._note_beat,
         )
+        self._coroutines = coroutines
         calls = Calls(shared, coroutines)
         shared.lanes.to_loop, shared.lanes.to_thread = coroutines.give, calls.threads.give
         inspection = Inspection(clean, role.board, parts.database if store.one_machine else "")
@@ -89,6 +94,29 @@ class Several:
             fitness=self.fitness, absence=absence,
         )  # fmt: skip
 
+    def works(self, frame: FrameType | None) -> list[Work]:
+        """What runs and where; called in a handler of a signal, in the conductor's thread."""
+        frames = {
+            lane_of(each): each
+            for each in sys._current_frames().values()  # noqa: SLF001 -- documented so
+        }
+        found = [
+            Work(
+                run.lane, run.job, run.claim, frames.get(run.lane), self._coroutines.tasks(run.lane)
+            )
+            for run in self._role.slot.running()
+        ]
+        return found or [Work(0, 0, 0, frame)]
+
+    @staticmethod
+    def speaker() -> Speaker | None:
+        """Whose the words are that are said here; None outside of a job, and when it has ended."""
+        found = running.get()
+        lane = None if found is None else found[3]
+        if found is None or not isinstance(lane, Lane) or lane.current is not found[0]:
+            return None
+        return lane.speaker()
+
     def _lane(self, number: int) -> LaneOfSeveral:
         role = self._role
         return LaneOfSeveral(
@@ -99,6 +127,7 @@ class Several:
             leaving=self._is_closed,
             stopping=self._is_stopping,
             recorded=self._parts.successes.note,
+            keeps=self._keeps,
         )
 
     def _note_wait(self) -> None:

@@ -1,76 +1,66 @@
-"""The stacks of the children, asked for by USR2: each writes its own into shared memory, the parent logs it.
-
-A child writes from C (faulthandler), so that one that is stuck in native code tells its stack as well.
-Such a text is no log line; in shared memory it waits for the parent, who makes one of it.
-"""
+"""The stacks of the children, asked for by USR2: each writes its own into its file, the parent logs it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.log import say
+from jobvisor.supervisor.autopsy import ASK, read_answer
+from jobvisor.supervisor.board import ANSWERS
 from jobvisor.supervisor.child import send
 from jobvisor.supervisor.crew import Post
 
-STACK_MAX = 65_536  # bytes; a hundred threads are cut by faulthandler itself
-PATIENCE_NS = SECOND  # for a child that is stopped, or boots
+PATIENCE_NS = SECOND  # for a child that sits in native code, is stopped, or boots
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One that has not answered yet."""
+
+    post: Post
+    owner: int
+    answers: int  # that it had given before
+    until: int
 
 
 class Stacks:
-    """Who is to be asked yet, and who is being asked: one child at a time, since all write to one place."""
+    """Who was asked and has not answered yet."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, folder: str, clock: Clock) -> None:
+        """`folder` is where the children have their files."""
+        self._folder = folder
         self._clock = clock
-        self.descriptor = _memory()
-        """What the children write to."""
-        self._waiting: list[Post] = []
-        self._asked: tuple[str, int] | None = None
-        self._until = 0
-        self._size = 0
+        self._asked: list[_Asked] = []
 
     def ask(self, posts: Iterable[Post]) -> None:
         """Let these tell where they stand."""
-        self._waiting = [post for post in posts if post.pid]
+        until = self._clock.monotonic_ns() + PATIENCE_NS
+        living = [post for post in posts if post.pid]
+        self._asked = [_Asked(post, post.owner, post.slot[ANSWERS], until) for post in living]
+        for post in living:
+            send(post.pid, ASK)
 
     def is_busy(self) -> bool:
         """Whether `go_on` has something to do soon."""
-        return bool(self._waiting) or self._asked is not None
+        return bool(self._asked)
 
     def go_on(self) -> None:
-        """Log what the last one wrote, then ask the next."""
-        if self._asked is not None and not self._collect(*self._asked):
-            return
-        self._asked = None
-        while self._waiting:
-            post = self._waiting.pop(0)
-            if post.pid:
-                os.ftruncate(self.descriptor, 0)
-                os.lseek(self.descriptor, 0, os.SEEK_SET)  # of all who share it
-                self._asked, self._size = (post.name, post.pid), 0
-                self._until = self._clock.monotonic_ns() + PATIENCE_NS
-                send(post.pid, signal.SIGUSR2)
-                return
+        """Log what has been written since the last look."""
+        now = self._clock.monotonic_ns()
+        self._asked = [each for each in self._asked if not self._is_over(each, now)]
 
-    def _collect(self, name: str, pid: int) -> bool:
-        """Whether it is over with this one: all is written when nothing came since the last look."""
-        before, self._size = self._size, os.fstat(self.descriptor).st_size
-        if self._size and self._size == before:
-            text = os.pread(self.descriptor, STACK_MAX, 0).decode(errors="replace")
-            say("stack", name=name, pid=pid, trace=text)
+    def _is_over(self, asked: _Asked, now: int) -> bool:
+        post = asked.post
+        if post.owner != asked.owner or not post.pid:
             return True
-        return self._clock.monotonic_ns() > self._until
-
-    def close(self) -> None:
-        """The family has ended."""
-        os.close(self.descriptor)
-
-
-def _memory() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("jobvisor stacks")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        if post.slot[ANSWERS] != asked.answers:
+            for stack in read_answer(self._folder, asked.owner).stacks:
+                job = stack.job or "none"
+                say("stack", name=post.name, pid=post.pid, job=job, trace=stack.text)
+            return True
+        if now > asked.until:
+            say("stack_missing", name=post.name, pid=post.pid)
+            return True
+        return False

@@ -1,11 +1,10 @@
-"""Whose thread a fatal signal has struck: faulthandler writes that thread's stack into a file of the life.
+"""Whose thread a fatal signal has struck: faulthandler writes its stack into the stack file of the life.
 
 Each lane's outermost function bears its number, so the stack tells whose job it was.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import re
 from contextlib import suppress
@@ -13,24 +12,14 @@ from contextlib import suppress
 #: At which faulthandler writes.
 FATAL = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"})
 
+SUFFIX = ".stack"
 READ_BYTES = 64 << 10
 _LANE = re.compile(r" in lane_(\d+)$", re.MULTILINE)
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def path_of(folder: str, owner: int) -> str:
     """The file of one life, beside its ledger."""
-    return os.path.join(folder, f"{owner}.stack")
-
-
-def watch(folder: str, owner: int) -> list[int]:
-    """Write from now on, of the thread that is struck alone; the descriptor, none where there is no file."""
-    try:
-        descriptor = os.open(path_of(folder, owner), _FLAGS, 0o600)
-    except OSError:
-        return []  # a full disk: any of the jobs may have been it then
-    faulthandler.enable(descriptor, all_threads=False)
-    return [descriptor]
+    return os.path.join(folder, f"{owner}{SUFFIX}")
 
 
 def struck_lane(folder: str, owner: int) -> int | None:

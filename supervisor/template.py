@@ -141,6 +141,8 @@ class Template(Role):
             application=self._application,
         )
         closing = [*self.signals.descriptors(), self.seat.wake_read]
+        if self.stacks.descriptor >= 0:
+            closing.append(self.stacks.descriptor)
         try:
             pid = fork_sibling(lambda: self._enter(seat), closing, self._has_parent)
         except OSError as error:

@@ -21,7 +21,6 @@ from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.settle import tell
 from jobvisor.supervisor.shared import Shared
 from jobvisor.supervisor.signals import poke
-from jobvisor.supervisor.struck import forget
 from jobvisor.supervisor.successes import Successes
 from jobvisor.supervisor.turns import Turns
 
@@ -152,11 +151,6 @@ class TurnsOfSeveral(Turns):
         since = -(2**62) if at_once else self._alone_since
         given_up = [entry for entry in entries if self._give_up(entry, since)]
         self._outcomes.settled(len(given_up))
-
-    def end(self) -> None:
-        """As with one lane; and what is kept for a death is not needed any more."""
-        super().end()
-        forget(self._state.ledgers, self._seat.owner)
 
     def _made_ledger(self, header: Header) -> Ledger:
         return HalvedLedger(

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from jobvisor.jobs.client import Client, use_client
@@ -26,9 +27,12 @@ from jobvisor.jobs.store.base import Waker
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.application import application_settings, prepare_application
+from jobvisor.supervisor.autopsy import Work
 from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import (
     BEAT,
+    CURRENT,
+    CURRENT_CLAIM,
     GOING,
     LANE_COUNT,
     LEAVING_CODES,
@@ -50,6 +54,7 @@ from jobvisor.supervisor.parts import Parts
 from jobvisor.supervisor.remains import MARK
 from jobvisor.supervisor.resting import Resting
 from jobvisor.supervisor.role import Role, Seat
+from jobvisor.supervisor.saying import KEPT, Saying
 from jobvisor.supervisor.successes import Successes
 from jobvisor.supervisor.turns import Turns
 
@@ -108,15 +113,15 @@ class Worker(Role):
         self._attend: Callable[[], Attend]
         if self.slot[LANE_COUNT] > 1:
             self._execution = execution(port=Nobody())
-            self._boot_several(parts)
+            self._boot_several(parts, application.saying)
         else:
-            self._boot_one(parts, execution)
+            self._boot_one(parts, execution, application.saying)
         start(registry.hooks, self._execution.context, self._attend)
         clean.begin()  # what the application has made of its process is no stain
         opened.when_gone(self._leave_without_clerk)
         self.slot[STATE] = WAITING_STATE
 
-    def _boot_one(self, parts: Parts, execution: Callable[..., Execution]) -> None:
+    def _boot_one(self, parts: Parts, execution: Callable[..., Execution], saying: Saying) -> None:
         store, events, clean = parts.store, parts.events, parts.clean
         lane = Lane(
             self.board,
@@ -126,9 +131,12 @@ class Worker(Role):
             stopping=self._is_stopping,
             recorded=parts.successes.note,
             commit=self._commit,
+            keeps=KEPT[self._config.log.keep],
         )
+        saying.hear(lane.speaker)
         lane.execution = self._execution = execution(port=lane)
         self._attend = lambda: lane.execution.loop.attend
+        self.stacks.running = self._running
         path = self._database if store.one_machine else ""
         inspection = Inspection(clean, self.board, path)
         self._fitness = Fitness(self, lane, clean, inspection, self._pool.max_memory)
@@ -166,7 +174,7 @@ class Worker(Role):
             batch=self._batch,
         )
 
-    def _boot_several(self, parts: Parts) -> None:
+    def _boot_several(self, parts: Parts, saying: Saying) -> None:
         from jobvisor.supervisor.several import (  # noqa: PLC0415 -- with asyncio: 30 ms and 2 MB that one lane need not pay
             Several,
         )
@@ -175,6 +183,8 @@ class Worker(Role):
         self._attend = lambda: several.attend
         self._conductor, self._fitness = several.conductor, several.fitness
         self._opened.while_waiting(several.conductor.meanwhile)
+        self.stacks.running = several.works
+        saying.hear(several.speaker)
 
     def _leave_without_clerk(self, cause: str) -> None:
         if self._conductor is not None:
@@ -187,7 +197,7 @@ class Worker(Role):
             self.seat.lifeline,
             self.seat.parent_poke,
             self.seat.caretaker_poke,
-            self.seat.stacks,
+            self.stacks.descriptor,
         ]
         ours += [*self.signals.descriptors(), *log_descriptors()]
         ours += [clerk.fileno() for clerk in opened.clerks]
@@ -196,6 +206,13 @@ class Worker(Role):
 
     def _commit(self, entry: Entry) -> None:
         self._turns.commit(entry)
+
+    def _running(self, frame: FrameType | None) -> list[Work]:
+        """Called in a signal handler."""
+        words = self.slot.lane(0)
+        job = words[CURRENT]
+        claim = words[CURRENT_CLAIM] if job else 0
+        return [Work(0, job, claim, frame, self._execution.tasks)]
 
     # -- the loop
 

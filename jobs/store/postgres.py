@@ -30,7 +30,15 @@ from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, in_order, sight_of
 from jobvisor.jobs.store.server import at_once
-from jobvisor.jobs.store.settlement import SUCCEED, last_words, resting, settling, successes, summed
+from jobvisor.jobs.store.settlement import (
+    SUCCEED,
+    kept_words,
+    last_words,
+    resting,
+    settling,
+    successes,
+    summed,
+)
 from jobvisor.jobs.store.wake import PollWaker
 
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
@@ -175,6 +183,8 @@ class PostgresStore(Inserts):
                 if succeeded:
                     name, values = successes(succeeded, forget=forget_succeeded)
                     settled = self._ask(*at_once(name, values))
+                    if said := kept_words(succeeded, life, forget=forget_succeeded):
+                        self._ask(*at_once("keep_words", said))
                 for _record, name, parameters, _outcome in others:
                     moved.append(self._ask(name, parameters))
                 if rest is not None:

@@ -60,6 +60,8 @@ class Settlement(Refusals):
                 self._attempted(self._change_many, "progress", told)
             if succeeded:
                 applied = self._succeed(succeeded, life, forget_succeeded)
+                if said := kept_words(succeeded, life, forget=forget_succeeded):
+                    self._attempted(self._change_many, "keep_words", said)
             for record in others:
                 applied = summed(applied, self._apply_guarded(record, life, forget_succeeded))
         return applied
@@ -334,6 +336,20 @@ def last_words(records: Iterable[Record], *, forget: bool) -> list[dict[str, Any
         {**_fence(record), "progress": record.progress}
         for record in records
         if record.progress is not None and not (forget and record.verb == SUCCEED)
+    ]
+
+
+def kept_words(records: Iterable[Record], life: Life, *, forget: bool) -> list[dict[str, Any]]:
+    """What jobs said that succeeded, where it is to be kept: after their rows are settled."""
+    return [
+        {
+            **_fence(record),
+            "host": life.host,
+            "pid": life.pid,
+            "said": last_part(record.said, SAID_MAX),
+        }
+        for record in records
+        if record.said is not None and not forget
     ]
 
 

@@ -10,6 +10,7 @@ import click
 
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.units import duration_text, size_text
 from jobvisor.supervisor.cli import (
     brief,
     config_option,
@@ -82,9 +83,18 @@ def show(config: str | None, job_id: int, as_json: bool) -> None:
     for name, value in job.as_json().items():
         if value not in (None, False) and name != "created" and (value or name != "headers"):
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            click.echo(f"{name + ':':<18}{plain(shown)}")
+            click.echo(f"{name + ':':<18}{plain(shown)}{_in_words(name, value)}")
     for attempt in attempts:
         _print_attempt(attempt)
+
+
+def _in_words(name: str, value: Any) -> str:
+    """What a run cost as people write it, behind the number."""
+    if name == "rss_bytes" and value:
+        return f" ({size_text(value)})"
+    if name == "cpu_ms" and value >= 1_000:
+        return f" ({duration_text(value)})"
+    return ""
 
 
 def _job_row(job: Job) -> list[Any]:
@@ -139,7 +149,7 @@ def _print_attempt(attempt: Attempt) -> None:
     click.echo(f"\nattempt {attempt.attempt}: {attempt.outcome}")
     for name in _SHOWN_OF_ATTEMPT:
         if told[name] is not None:
-            click.echo(f"  {name + ':':<16}{plain(str(told[name]))}")
+            click.echo(f"  {name + ':':<16}{plain(str(told[name]))}{_in_words(name, told[name])}")
     if attempt.message or attempt.error_type:
         click.echo(f"  {plain(attempt.error_type or 'error')}: {plain(attempt.message or '')}")
     for line in (attempt.traceback or "").splitlines():

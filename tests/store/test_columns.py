@@ -97,11 +97,35 @@ def test_an_end_tells_what_the_run_cost_and_clears_it_of_suspicion(
     row = store.get(job.id)
     assert (row.cpu_ms, row.rss_bytes, row.company) == (1_234, 5 << 20, None)
     runs = [(run.cpu_ms, run.rss_bytes) for run in store.attempts(job.id)]
-    assert runs == ([] if verb in ("succeed", "snooze") else [(1_234, 5 << 20)])
+    assert runs == ([] if verb == "snooze" else [(1_234, 5 << 20)])
     for run in store.attempts(job.id):
         assert run.said is not None
         assert run.said.endswith("\ufffdlast words")
         assert len(run.said.encode()) <= 16 * 1024
+
+
+def test_words_of_many_successes_are_kept_once_each_and_only_of_rows_that_stand_so(
+    store: Store,
+) -> None:
+    who = life()
+    store.enqueue([new() for _ in range(4)])
+    jobs = claim(store, who, limit=4)
+    made = [record(who, 1, job)._replace(said=f"of {job.id}", cpu_ms=5) for job in jobs]
+    made[1] = made[1]._replace(said=None)
+    made[2] = made[2]._replace(claim=9)  # another claim has it
+    for _ in range(2):
+        store.apply(made, who)
+    kept = [store.attempts(job.id) for job in jobs]
+    assert [[(run.outcome, run.said, run.cpu_ms) for run in runs] for runs in kept] == [
+        [("succeeded", f"of {jobs[0].id}", 5)], [], [], [("succeeded", f"of {jobs[3].id}", 5)],
+    ]  # fmt: skip
+    assert kept[0][0].finished_at == store.get(jobs[0].id).finished_at
+
+
+def test_where_successes_are_not_kept_their_words_are_not_either(store: Store) -> None:
+    who, job = running(store)
+    store.apply([record(who, 1, job)._replace(said="x")], who, forget_succeeded=True)
+    assert store.attempts(job.id) == []
 
 
 def test_many_successes_tell_what_each_of_them_cost(store: Store) -> None:

@@ -75,7 +75,7 @@ def layout_2() -> bytes:
     for job in (5, 6):
         heads.append(1024 + len(journal))
         body = b"result" + b'{"done": 1}'
-        checked = CHECKED.pack(11, 3, job, 2, 1, 1, 11, 0, 17, 250)
+        checked = struct.pack("=4qhhi3q", 11, 3, job, 2, 1, 1, 11, 0, 17, 250)
         crc = zlib.crc32(body, zlib.crc32(checked))
         record = PREFIX.pack(len(body), crc) + checked + body
         journal += record.ljust(padded(len(record)), b"\0")
@@ -96,8 +96,8 @@ def test_the_layout_of_the_release_before_is_read(tmp_path: Path) -> None:
     assert found is not None
     assert found.header == header()._replace(claim=3)
     assert found.running == (Running(7, 3, deadline=5, progress='{"done": 4}'),)
-    assert [(r.claim, r.job, r.body, r.progress) for r in found.records] == [
-        (3, 6, b"result", '{"done": 1}')
+    assert [(r.claim, r.job, r.body, r.progress, r.cpu_ms, r.said) for r in found.records] == [
+        (3, 6, b"result", '{"done": 1}', None, None)
     ]
 
 
@@ -149,6 +149,22 @@ def test_a_layout_that_is_not_known_is_said_to_be_that(
     assert read_ledger(str(path), 11) is Unread.UNKNOWN
 
 
+def test_what_a_run_cost_and_said_comes_back_from_its_record(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path), header())
+    said = "früher, später".encode()
+    told = Entry(1, 5, 1, 1, 0, 5, 0, b"body", b'{"done": 1}')
+    for entry in (told._replace(cpu_ms=0), told._replace(cpu_ms=7, rss_bytes=9, said=said), told):
+        ledger.record(entry)
+    expected = [(0, None, None), (7, 9, said.decode()), (None, None, None)]
+    found = read_ledger_of(str(tmp_path), 11)
+    assert found is not None
+    for records in (found.records, ledger.journal().records):
+        assert [(r.cpu_ms, r.rss_bytes, r.said) for r in records] == expected
+        assert {(r.body, r.progress) for r in records} == {(b"body", '{"done": 1}')}
+    assert Entry.record(told._replace(cpu_ms=3, said=b"x"), 11, 0)[-3:] == (3, None, "x")
+    ledger.close()
+
+
 def test_a_file_that_is_gone_tells_nothing(tmp_path: Path) -> None:
     assert read_ledger(str(tmp_path / "11.3"), 11) is None
     assert read_ledger_of(str(tmp_path), 11) is None
@@ -159,7 +175,7 @@ def test_a_record_of_an_unknown_kind_is_handed_over_and_hides_no_other(tmp_path:
     (tail,) = struct.unpack_from("=q", content, TAIL_AT * 8)
     at = plan(1).journals[0][0]
     for kind, job, body in ((2, 7, b"a step"), (1, 8, b"outcome")):
-        checked = CHECKED.pack(11, 1, job, 1, kind, 1, 0, 0, 5, 0)
+        checked = CHECKED.pack(11, 1, job, 1, kind, 1, 0, 0, 0, 5, 0, -1, 0)
         crc = zlib.crc32(body, zlib.crc32(checked))
         record = PREFIX.pack(len(body), crc) + checked + body
         at = tail

@@ -12,8 +12,8 @@ from jobvisor.supervisor.struck import forget, lane_in, struck_lane
 
 DIES = """
 import ctypes, sys, threading
-from jobvisor.supervisor.struck import watch
-assert watch(sys.argv[1], 7)
+from jobvisor.supervisor.autopsy import StackWriter
+StackWriter(sys.argv[1], 7, "worker 1", answered=lambda: None).listen(all_threads=True)
 
 def within():
     ctypes.string_at(0)

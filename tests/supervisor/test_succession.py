@@ -121,10 +121,10 @@ def test_a_worker_told_to_leave_whose_time_is_over_is_killed_for_the_reload(staf
     family.go_on()
     family.clock.move(3_600_000 - 1_000)
     family.parent._judge.look(family.parent._config.family)
-    assert not going.killed
+    assert not going.condemned_at
     family.clock.move(1_001)
     family.parent._judge.look(family.parent._config.family)
-    assert going.killed
+    assert going.condemned_at
 
 
 def test_a_pool_that_is_gone_leaves_no_post_for_which_nobody_can_be_forked(staff: Build) -> None:

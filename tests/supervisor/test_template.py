@@ -77,7 +77,7 @@ class Nest:
         config = Config.of({"tasks": {"modules": ["tried"]}}, folder=str(self.folder))
         return Seat(
             config, self.board, self.board.slots[number], 1, 1, "template", os.getpid(),
-            self.lifeline, self.poke, self.poke, self.wake_read, stacks=2, clock=self.clock,
+            self.lifeline, self.poke, self.poke, self.wake_read, clock=self.clock,
         )  # fmt: skip
 
     def write(self, source: str, name: str = "tried") -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from jobvisor import Fixed
 from jobvisor.jobs.identity import Identity
+from jobvisor.supervisor.layout import parse_name
 from tests.system.harness import MARK, Build, House
 from tests.system.history import (
     SHORT,
@@ -150,7 +151,7 @@ def test_a_ledger_that_is_settled_twice_changes_nothing_the_second_time(
     before = everything(house)
     assert all(left_in(marks(house), pid) for pid in killed), "the ledgers held nothing"
     runs = len(marks(house))
-    copied = [path for path in kept.iterdir() if path.name[0].isdigit()]
+    copied = [path for path in kept.iterdir() if parse_name(path.name)]
     assert len(copied) == 2
     for path in copied:
         shutil.copy(path, house.state_dir / "ledger" / path.name)

@@ -333,6 +333,15 @@ VALUES (%(job)s, %(attempt)s, %(owner)s, %(claim)s, %(outcome)s, %(error_type)s,
     %(rss_bytes)s::bigint)
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
+-- name: keep_words
+-- What a run said that has succeeded, in the history; only where the row stands as this run left it.
+INSERT INTO {schema}.attempts (job, attempt, owner, claim, outcome, host, pid, started_at, finished_at, said,
+    cpu_ms, rss_bytes)
+SELECT id, attempt, owner, claim, 'succeeded', %(host)s, %(pid)s, started_at, finished_at, %(said)s,
+    cpu_ms, rss_bytes
+FROM {schema}.jobs WHERE id = %(job)s AND state = 'succeeded' AND owner = %(owner)s AND claim = %(claim)s
+ON CONFLICT (job, owner, claim) DO NOTHING;
+
 -- name: trim_attempts
 -- Of the history of one job the newest stay.
 DELETE FROM {schema}.attempts WHERE job = %(job)s AND id <= (SELECT id FROM {schema}.attempts WHERE job = %(job)s
@@ -730,6 +739,18 @@ FROM unnest(%(job)s::bigint[], %(attempt)s::bigint[], %(owner)s::bigint[], %(cla
         pid, exit_code, signal, verdict, age, duration, stack, said, cpu_ms, rss_bytes, place)
 LEFT JOIN {schema}.jobs ON jobs.id = told.job
 ORDER BY place
+ON CONFLICT (job, owner, claim) DO NOTHING;
+
+-- name: keep_words_many
+-- What many runs said that have succeeded.
+INSERT INTO {schema}.attempts (job, attempt, owner, claim, outcome, host, pid, started_at, finished_at, said,
+    cpu_ms, rss_bytes)
+SELECT jobs.id, jobs.attempt, jobs.owner, jobs.claim, 'succeeded', told.host, told.pid, jobs.started_at,
+    jobs.finished_at, told.said, jobs.cpu_ms, jobs.rss_bytes
+FROM unnest(%(job)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[], %(host)s::text[],
+    %(pid)s::bigint[], %(said)s::text[]) AS told (job, owner, claim, host, pid, said)
+JOIN {schema}.jobs ON jobs.id = told.job AND jobs.state = 'succeeded' AND jobs.owner = told.owner
+    AND jobs.claim = told.claim
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
 -- name: progress_many

@@ -288,6 +288,15 @@ VALUES (:job, :attempt, :owner, :claim, :outcome, :error_type, :message, :traceb
     :stack, :said, :cpu_ms, :rss_bytes)
 ON CONFLICT (job, owner, claim) DO NOTHING;
 
+-- name: keep_words
+-- What a run said that has succeeded, in the history; only where the row stands as this run left it.
+INSERT INTO attempts (job, attempt, owner, claim, outcome, host, pid, started_at, finished_at, said,
+    cpu_ms, rss_bytes)
+SELECT id, attempt, owner, claim, 'succeeded', :host, :pid, started_at, finished_at, :said, cpu_ms,
+    rss_bytes
+FROM jobs WHERE id = :job AND state = 'succeeded' AND owner = :owner AND claim = :claim
+ON CONFLICT (job, owner, claim) DO NOTHING;
+
 -- name: trim_attempts
 -- Of the history of one job the newest stay.
 DELETE FROM attempts WHERE job = :job AND id <= (SELECT id FROM attempts WHERE job = :job

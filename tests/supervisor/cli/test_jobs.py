@@ -381,6 +381,7 @@ def test_show_has_what_a_run_said_and_where_it_stood(
     with closing(sqlite3.connect(folder / "jobs.db")) as stranger, stranger:
         stranger.execute('UPDATE jobs SET headers = \'{"trace": "4bf9"}\', parent = 5')
         stranger.execute("UPDATE attempts SET stack = 'in f', said = 'bye\x1b', cpu_ms = 17")
+        stranger.execute("UPDATE jobs SET cpu_ms = 61500, rss_bytes = 157286400")
     shown = run("show", "1").stdout
     for part in (
         '{"trace": "4bf9"}',
@@ -389,7 +390,9 @@ def test_show_has_what_a_run_said_and_where_it_stood(
         "said last:\n    bye",
     ):
         assert part in shown
-    assert "cpu_ms:         17" in shown
+    assert "cpu_ms:         17\n" in shown
+    assert "cpu_ms:           61500 (1m1.5s)\n" in shown
+    assert "rss_bytes:        157286400 (150MB)\n" in shown
     assert "\x1b" not in shown
     told = json.loads(run("show", "1", "--json").stdout)
     assert (told["headers"], told["parent"]) == ({"trace": "4bf9"}, 5)
