@@ -33,7 +33,7 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.crew import Crew, Post
-from jobvisor.supervisor.judge import MEMORY_EVERY_NS, STUCK_NS, Judge
+from jobvisor.supervisor.judge import MEMORY_EVERY_NS, STUCK_BESIDE_NS, STUCK_NS, Judge
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import StandingClock
 
@@ -170,9 +170,16 @@ def test_what_a_clerk_of_its_worker_holds_is_no_jobs_memory(court: Court) -> Non
     assert court.look(MEMORY_EVERY_NS // 1_000_000) == ("memory", 72, 2)
 
 
-def test_a_turn_that_does_not_move_is_judged_though_the_lanes_are_busy(court: Court) -> None:
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_turn_that_does_not_move_is_judged_and_later_where_jobs_run_beside_it(
+    court: Court, busy: bool
+) -> None:
+    if not busy:
+        for words in court.slot.lanes():
+            words[CURRENT] = 0
+    limit = STUCK_BESIDE_NS if busy else STUCK_NS
     court.slot[TURN] = court.clock.monotonic_ns()
-    assert court.look(STUCK_NS // 1_000_000) == NONE
+    assert court.look(limit // 1_000_000) == NONE
     court.slot[TURN] += SECOND
     assert court.look(1_000) == NONE
     assert court.look(1) == ("stuck", 0, 0)
