@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from jobvisor.jobs import identity
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.identity import Identity
-from jobvisor.supervisor.board import Running
+from jobvisor.supervisor.board import UNTOLD, Running
 from jobvisor.supervisor.child import send
 from jobvisor.supervisor.frames import native_text, stack_text
 from jobvisor.supervisor.struck import SUFFIX, forget, path_of
@@ -64,6 +64,8 @@ class Work(NamedTuple):
     """Of its thread."""
     awaited: Sequence[Any] = ()
     """The coroutine or task that it is, if it is one, and the further tasks that it has."""
+    place: int = UNTOLD
+    """Where among several it runs."""
 
 
 class Stack(NamedTuple):
@@ -72,6 +74,7 @@ class Stack(NamedTuple):
     lane: int
     job: int
     claim: int
+    place: int
     text: str
 
 
@@ -109,6 +112,7 @@ class StackWriter:
         self._answered = answered
         self._clock = clock
         self._pid = os.getpid()
+        self._asked = False
         self.running: Callable[[FrameType | None], Iterable[Work]] = _nothing_known
         """What runs, given the frame that the signal has interrupted."""
         head = " ".join(map(str, Identity.mine()))
@@ -128,7 +132,13 @@ class StackWriter:
     def _answer(self, _number: int, frame: FrameType | None) -> None:
         # No word is kept that an answer is going on: a handler of the user's may end it at any line.
         try:
-            if not _is_in(frame, self._answer.__code__) and os.getpid() == self._pid:
+            if os.getpid() != self._pid:
+                return
+            self._asked = True
+            if _is_in(frame, self._answer.__code__):
+                return  # that one sees it: who asks again has read its answer, and it is not over yet
+            while self._asked:  # and nothing interrupts what follows the last look
+                self._asked = False
                 self._write(self.running(frame))
                 self._answered()
         except RecursionError:
@@ -143,7 +153,8 @@ class StackWriter:
         parts: list[bytes] = []
         for each in running:
             text = stack_text(each.frame, each.awaited).encode(errors="backslashreplace")
-            parts += (b"%b%d %d %d %d\n" % (_JOB, *each[:3], len(text)), text, b"\n")
+            whose = *each[:3], each.place, len(text)
+            parts += (b"%b%d %d %d %d %d\n" % (_JOB, *whose), text, b"\n")
         moment = self._clock.monotonic_ns()
         if self._inode is None or _inode(self.descriptor) != self._inode:
             return  # a task has closed it, and the number may be a file of its own now
@@ -228,10 +239,10 @@ def _parsed(told: bytes) -> Answer:
     stacks: list[Stack] = []
     for _ in range(count):
         head, _, rest = rest.partition(b"\n")
-        lane, job, claim, size = map(int, head.removeprefix(_JOB).split())
+        lane, job, claim, place, size = map(int, head.removeprefix(_JOB).split())
         if len(rest) <= size:
             raise ValueError("the answer is not whole")
-        stacks.append(Stack(lane, job, claim, rest[:size].decode(errors="replace")))
+        stacks.append(Stack(lane, job, claim, place, rest[:size].decode(errors="replace")))
         rest = rest[size + 1 :]
     return Answer(moment, stacks, rest.decode(errors="replace"))
 
@@ -245,15 +256,17 @@ def with_stacks(
     `since_ns` was given to somebody who asked a living process.
     """
     answer = read_answer(folder, owner)
-    told: dict[tuple[int, int], str] = {}
+    told: dict[tuple[int, int], Stack] = {}
     if answer.moment_ns >= since_ns:
-        told = {(each.job, each.claim): each.text for each in answer.stacks}
-    return tuple(
-        run._replace(
-            stack=native_text(answer.native, run.lane) or told.get((run.job, run.claim)) or None
-        )
-        for run in running
-    )
+        told = {(each.job, each.claim): each for each in answer.stacks}
+    return tuple(_with_stack(run, told.get((run.job, run.claim)), answer.native) for run in running)
+
+
+def _with_stack(run: Running, told: Stack | None, native: str) -> Running:
+    text = native_text(native, run.lane)
+    if told is None:
+        return run._replace(stack=text or None)
+    return run._replace(stack=text or told.text or None, place=told.place)
 
 
 def await_stack(folder: str, owner: int, pid: int, clock: Clock) -> bool:

@@ -112,8 +112,12 @@ VERDICTS = (
     "", "timeout", "memory", "cancel", "stop", "reload", "scale", "boot", "stuck", "force",
 )  # fmt: skip
 VERDICT_CODES = {word: code for code, word in enumerate(VERDICTS)}
-STOOD_STILL = 64
-"""Added to a code: the process had not moved for a second when it was killed."""
+STOOD_STILL, LOOP_STOOD_STILL = 64, 128
+"""Added to a code: when it was killed the process had not moved for a second, or only its loop had not."""
+
+# Where a job of several runs, as its process told when it was asked for its stack: nothing is known, in a
+# thread of its own, on the loop, on the loop and has kept that from going round.
+UNTOLD, IN_THREAD, ON_LOOP, BLOCKS_LOOP = range(4)
 
 # Why one child leaves while its family goes on: told by the parent (LEAVE), or by itself (GOING).
 LEAVINGS = ("", "stop", "reload", "scale", "recycled", "dirty", "clerk")
@@ -159,6 +163,8 @@ class Running(NamedTuple):
     """How far it last said that it had come (JSON), where a ledger tells it."""
     stack: str | None = None
     """What it was doing when its process was ended, where that is known."""
+    place: int = UNTOLD
+    """Where it ran then."""
     said: str | None = None
     """What it had logged or printed last, where a ledger tells it."""
     cpu_ms: int | None = None

@@ -12,7 +12,7 @@ from jobvisor.supervisor.autopsy import AGE_NS, with_stacks
 from jobvisor.supervisor.board import Board, Grave, Running
 from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.guilt import seen
+from jobvisor.supervisor.guilt import examined, seen
 from jobvisor.supervisor.layout import find_file
 from jobvisor.supervisor.oom import OomWatch
 from jobvisor.supervisor.roster import role_name
@@ -82,6 +82,7 @@ class Burial:
         if cause.verdict or cause.signal in FATAL:
             since = grave.at - AGE_NS
             running, nobody = self._examined(grave.owner, running, since)
+            cause = examined(cause, running, grave.at)
         records = found.records if found else []
         settled = settle(self._store, life, records, running, cause, forget=self._forget)
         tell(settled.applied, self._state.rejected)

@@ -33,6 +33,7 @@ from jobvisor.supervisor.shared import Shared
 BEAT_SECONDS = 0.25  # while a coroutine runs
 AT_ONCE = 32  # jobs that are begun in a row, about half a millisecond
 BLOCKED_NS = SECOND  # without a beat of the loop, before that is said
+PROVEN_NS = SECOND // 2  # that one step of a job is seen to last, before it is held to be the cause
 THREADS_LEAST = 32  # for `asyncio.to_thread`
 
 TIMEOUT, CANCEL = "timeout", "cancel"
@@ -98,7 +99,8 @@ class Coroutines:
         self._lock = threading.Lock()
         self._running: dict[int, JobRun] = {}  # by lane
         self._beats = False
-        self._beaten_ns = self._told_of = 0
+        self._beaten_ns = self._told_of = self._told_ns = 0
+        self._blocker: int | None = None  # the lane that was seen in each look since then
         self._thread_id = 0
 
     # -- from any thread
@@ -143,11 +145,15 @@ class Coroutines:
     def note_blocked(self, now: int) -> None:
         """Say once where a job keeps the loop from going round."""
         beaten = self._beaten_ns
-        if not beaten or now - beaten < BLOCKED_NS or self._told_of == beaten:
+        if not beaten or now - beaten < BLOCKED_NS:
             return
-        self._told_of = beaten
         frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 -- documented so
         lane = lane_of(frame)
+        if self._told_of == beaten:
+            if lane != self._blocker:
+                self._blocker = None  # each takes long, and nobody all of it
+            return
+        self._told_of, self._told_ns, self._blocker = beaten, now, lane
         run = self._running.get(lane) if lane is not None else None
         say(
             "loop_blocked",
@@ -156,6 +162,18 @@ class Coroutines:
             task=run.job.task if run is not None else "unknown",
             trace="".join(traceback.format_stack(frame)) if frame is not None else None,
         )
+
+    def blocker(self) -> int | None:
+        """The lane whose job has kept the loop from going round, where one step of it took so long.
+
+        A loop takes each of its tasks up once in a round: who was seen on its stack long ago in this round,
+        and ever since, has not come back to it.
+        """
+        proven = (
+            self._told_of == self._beaten_ns != 0
+            and self._clock.monotonic_ns() - self._told_ns >= PROVEN_NS
+        )
+        return self._blocker if proven else None
 
     def tasks(self, lane: int) -> list[asyncio.Task[Any]]:
         """Of the coroutine that runs in a lane: its first task, then those that it has started."""

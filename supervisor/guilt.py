@@ -8,7 +8,15 @@ from typing import NamedTuple
 from jobvisor.jobs.identity import HOST
 from jobvisor.jobs.store import Life
 from jobvisor.jobs.store.base import Death, Held
-from jobvisor.supervisor.board import STOOD_STILL, VERDICTS, Grave, Running
+from jobvisor.supervisor.board import (
+    BLOCKS_LOOP,
+    IN_THREAD,
+    LOOP_STOOD_STILL,
+    STOOD_STILL,
+    VERDICTS,
+    Grave,
+    Running,
+)
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.ledger import Header
 
@@ -34,8 +42,12 @@ class Cause(NamedTuple):
     claim: int = 0
     stood_still: bool = False
     """Whether the process had not moved for a second then: the named job may have waited for another."""
+    only_loop: bool = False
+    """Whether it was the loop alone that stood still."""
     lane: int | None = None
-    """Whose thread a fatal signal has struck, where that is known."""
+    """Whose thread a fatal signal has struck, or who has kept the loop waiting, where that is known."""
+    blocker: int = 0
+    """The job that has kept the loop waiting, where that is known."""
 
     @property
     def text(self) -> str:
@@ -50,13 +62,15 @@ def seen(grave: Grave, *, oom: bool) -> Cause:
     ended = Exit(grave.pid, grave.status)
     how = f"was killed by {ended.signal}" if ended.signal else f"ended by {ended.cause}"
     outcome = "crash"
-    code, still = grave.verdict & ~STOOD_STILL, bool(grave.verdict & STOOD_STILL)
+    only_loop = bool(grave.verdict & LOOP_STOOD_STILL)
+    still = bool(grave.verdict & STOOD_STILL) or only_loop
+    code = grave.verdict & ~(STOOD_STILL | LOOP_STOOD_STILL)
     verdict = VERDICTS[code] if 0 <= code < len(VERDICTS) else "force"
     if not verdict and oom and ended.signal == "SIGKILL":
         outcome, how = "oom", "was killed by the kernel: out of memory"
     return Cause(
         how, HOST, grave.pid, outcome, ended.code, ended.signal, verdict,
-        grave.verdict_job, grave.verdict_claim, still,
+        grave.verdict_job, grave.verdict_claim, still, only_loop,
     )  # fmt: skip
 
 
@@ -73,6 +87,25 @@ def overdue(header: Header, job: int, claim: int) -> Cause:
     )  # fmt: skip
 
 
+def examined(cause: Cause, running: Sequence[Running], at: int) -> Cause:
+    """The cause with what the stacks prove of a loop that stood still until the death, at this moment.
+
+    A job in a thread of its own had its turn all the same, and so had the one that kept the loop. Where
+    that one has outlived its own timeout as well it is the one to pay; else it is the suspect.
+    """
+    if not cause.only_loop:
+        return cause
+    named = [run for run in running if (run.job, run.claim) == (cause.job, cause.claim)]
+    if any(run.place in (IN_THREAD, BLOCKS_LOOP) for run in named):
+        return cause._replace(stood_still=False)
+    for run in running:
+        if run.place == BLOCKS_LOOP:
+            if cause.verdict == "timeout" and 0 < run.deadline <= at:
+                return cause._replace(job=run.job, claim=run.claim, stood_still=False)
+            return cause._replace(lane=run.lane, blocker=run.job)
+    return cause
+
+
 class Judged(NamedTuple):
     """What a death means for one of the jobs that ran in the process."""
 
@@ -87,8 +120,9 @@ def judged(running: Sequence[Running], cause: Cause) -> list[Judged]:
 
     A verdict charges whom it names, and nobody where it is about no job; of several only a verdict charges.
     Without one, a job that ran alone pays. Where a fatal signal struck the thread of one of several it is
-    a suspect, perhaps an innocent one: another's native code may have broken the memory. Else all are, and
-    run in half the company, so that a job which ends every process is alone after a few deaths.
+    a suspect, perhaps an innocent one: another's native code may have broken the memory. So is one that has
+    kept the loop waiting. Else all are, and run in half the company, so that a job which ends every process
+    is alone after a few deaths.
     """
     several = len(running) > 1
     if cause.verdict and not (several and cause.stood_still and cause.job):
@@ -116,7 +150,11 @@ def given_back(cause: Cause, company: int) -> Death:
     told = (cause.host, cause.pid, cause.exit_code, cause.signal, cause.verdict or None)
     text = cause.text
     if cause.verdict and cause.stood_still and cause.job and company > 1:
-        text = f"its worker stood still and was killed ({cause.verdict} of job {cause.job})"
+        killed = f"killed ({cause.verdict} of job {cause.job})"
+        if cause.blocker:
+            kept = f"job {cause.blocker} kept the event loop of its worker waiting"
+            return Death("stopped", f"{kept}, which was {killed}", *told)
+        text = f"its worker stood still and was {killed}"
     elif cause.verdict:
         return Death("stopped", text, *told)
     ran = f"while it ran {company} jobs, and nobody knows whose fault that was"

@@ -24,6 +24,7 @@ from jobvisor.supervisor.board import (
     DEADLINE,
     LANE_COUNT,
     LOOP_BEAT,
+    LOOP_STOOD_STILL,
     MEMORY,
     STATE,
     STOOD_STILL,
@@ -108,8 +109,7 @@ class Judge:
             return
         slot = post.slot
         slot[VERDICT_JOB], slot[VERDICT_CLAIM] = job, claim
-        still = STOOD_STILL if _stands_still(slot, self._clock.monotonic_ns()) else 0
-        slot[VERDICT] = VERDICT_CODES[reason] | still
+        slot[VERDICT] = VERDICT_CODES[reason] | _stillness(slot, self._clock.monotonic_ns())
         say(
             "child_verdict", role=post.name, pid=post.pid, reason=reason,
             job=job or jobs_text(slot),
@@ -205,10 +205,15 @@ class Judge:
                 self._condemn(post, "memory", *run)
 
 
-def _stands_still(slot: Slot, now: int) -> bool:
-    """Whether a worker with several lanes has not gone its rounds, or its loop has not: a job kept it."""
-    beats = (slot[BEAT], slot[LOOP_BEAT]) if slot[LANE_COUNT] > 1 else ()
-    return any(beat and now - beat >= STILL_NS for beat in beats)
+def _stillness(slot: Slot, now: int) -> int:
+    """What is added to a verdict where a job kept a worker with several lanes, or its loop, from moving."""
+    if slot[LANE_COUNT] <= 1:
+        return 0
+    for word, told in ((BEAT, STOOD_STILL), (LOOP_BEAT, LOOP_STOOD_STILL)):
+        beat = slot[word]
+        if beat and now - beat >= STILL_NS:
+            return told
+    return 0
 
 
 def _clerks_of(post: Post) -> int:

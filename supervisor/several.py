@@ -12,7 +12,16 @@ from jobvisor.supervisor.absence import Absence
 from jobvisor.supervisor.autopsy import Work
 from jobvisor.supervisor.backlog import Backlog
 from jobvisor.supervisor.bell import Bell
-from jobvisor.supervisor.board import LANE_COUNT, LOOP_BEAT, ROLE, RUN, STOP
+from jobvisor.supervisor.board import (
+    BLOCKS_LOOP,
+    IN_THREAD,
+    LANE_COUNT,
+    LOOP_BEAT,
+    ON_LOOP,
+    ROLE,
+    RUN,
+    STOP,
+)
 from jobvisor.supervisor.calls import Calls
 from jobvisor.supervisor.company import Company
 from jobvisor.supervisor.conductor import Conductor
@@ -100,12 +109,14 @@ class Several:
             lane_of(each): each
             for each in sys._current_frames().values()  # noqa: SLF001 -- documented so
         }
-        found = [
-            Work(
-                run.lane, run.job, run.claim, frames.get(run.lane), self._coroutines.tasks(run.lane)
-            )
-            for run in self._role.slot.running()
-        ]
+        blocker = self._coroutines.blocker()  # after that look
+        found: list[Work] = []
+        for run in self._role.slot.running():
+            thread, tasks = frames.get(run.lane), self._coroutines.tasks(run.lane)
+            place = ON_LOOP if tasks else IN_THREAD
+            if thread is not None and run.lane == blocker:
+                place = BLOCKS_LOOP
+            found.append(Work(run.lane, run.job, run.claim, thread, tasks, place))
         return found or [Work(0, 0, 0, frame)]
 
     @staticmethod

@@ -20,6 +20,7 @@ from jobvisor.supervisor.board import (
     DEADLINE,
     IDLE,
     LOOP_BEAT,
+    LOOP_STOOD_STILL,
     MEMORY,
     STATE,
     STOOD_STILL,
@@ -143,16 +144,22 @@ def test_the_grace_of_a_cancel_begins_anew_with_each_job(court: Court) -> None:
 
 @pytest.mark.parametrize(
     ("conductor_ms", "loop_ms", "still"),
-    [(200, None, False), (200, 200, False), (1_000, None, True), (200, 1_000, True)],
+    [
+        (200, None, 0),
+        (200, 200, 0),
+        (1_000, None, STOOD_STILL),
+        (200, 1_000, LOOP_STOOD_STILL),
+        (1_000, 1_000, STOOD_STILL),
+    ],
 )
 def test_a_kill_tells_whether_the_process_had_moved_in_the_last_second(
-    court: Court, conductor_ms: int, loop_ms: int | None, still: bool
+    court: Court, conductor_ms: int, loop_ms: int | None, still: int
 ) -> None:
     now = court.clock.monotonic_ns()
     court.slot[BEAT] = now - conductor_ms * 1_000_000
     court.slot[LOOP_BEAT] = 0 if loop_ms is None else now - loop_ms * 1_000_000
     court.judge.condemn(court.post, "timeout", 70, 2)
-    assert court.slot[VERDICT] == VERDICT_CODES["timeout"] | (STOOD_STILL if still else 0)
+    assert court.slot[VERDICT] == VERDICT_CODES["timeout"] | still
 
 
 def test_a_memory_limit_names_the_job_that_has_it(court: Court) -> None:

@@ -44,13 +44,14 @@ class Court:
         self.clock.move(1_000)
         self.judge = Judge(self.crew, self.clock)
 
-    def child(self, task: Callable[[], object]) -> Post:
-        """A worker that is in this task, and answers when it is asked."""
+    def child(self, task: Callable[[], object], at_answer: Callable[[int], object] = bool) -> Post:
+        """A worker that is in this task, and answers when it is asked; it is told how often it has."""
         post = self.crew.add(WORKER)
         slot = post.slot
 
         def answered() -> None:
             slot[ANSWERS] += 1
+            at_answer(slot[ANSWERS])
 
         def run() -> int:
             writer = StackWriter(self.folder, OWNER, "worker 1", answered=answered)
@@ -276,6 +277,16 @@ def test_an_answer_disturbs_neither_waits_nor_code_nor_a_limit_of_the_users(cour
         eventually(partial(has_answered, post.slot[ANSWERS]), what="an answer")
     assert reap(post.pid) is None
     assert os.stat(f"{court.folder}/{OWNER}.stack").st_size < 1 << 20
+
+
+def test_who_asks_again_before_an_answer_is_over_gets_another_one(court: Court) -> None:
+    def ask_again(answers: int) -> None:
+        if answers < 3:
+            os.kill(os.getpid(), ASK)
+
+    post = court.child(lambda: os.kill(os.getpid(), ASK), ask_again)
+    assert court.ended(post).status == 0
+    assert post.slot[ANSWERS] == 3
 
 
 def test_code_that_stands_as_deep_as_it_may_is_not_disturbed(court: Court) -> None:

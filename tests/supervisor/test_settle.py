@@ -11,9 +11,27 @@ import pytest
 from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.base import Death, Held
-from jobvisor.supervisor.board import STOOD_STILL, VERDICT_CODES, Grave, Running
+from jobvisor.supervisor.board import (
+    BLOCKS_LOOP,
+    IN_THREAD,
+    LOOP_STOOD_STILL,
+    ON_LOOP,
+    STOOD_STILL,
+    VERDICT_CODES,
+    Grave,
+    Running,
+)
 from jobvisor.supervisor.evidence import Read, Strange
-from jobvisor.supervisor.guilt import Cause, death_of, given_back, judged, overdue, seen, unseen
+from jobvisor.supervisor.guilt import (
+    Cause,
+    death_of,
+    examined,
+    given_back,
+    judged,
+    overdue,
+    seen,
+    unseen,
+)
 from jobvisor.supervisor.ledger import Header
 from jobvisor.supervisor.settle import (
     Settled,
@@ -317,6 +335,47 @@ def test_a_verdict_on_a_process_that_stood_still_charges_nobody_in_company() -> 
     assert [each.pays for each in judged([Running(3, 1)], how)] == [True]
     forced = how._replace(verdict="force", job=0, claim=0)
     assert companies(4, forced) == [None] * 4
+
+
+def beside_a_loop_that_stood_still(*places: int, named: int, deadline: int = 0) -> Cause:
+    """The cause that four jobs in such places make of the timeout of one of them; all have this deadline."""
+    code = VERDICT_CODES["timeout"] | LOOP_STOOD_STILL
+    how = seen(Grave(1, 4242, 3, -9, named, 1, code, 0, 0, 0, 1), oom=False)
+    ran = [Running(n, 1, n - 1, deadline, place=place) for n, place in enumerate(places, 1)]
+    return examined(how, ran, at=1_000)
+
+
+W, T, B = ON_LOOP, IN_THREAD, BLOCKS_LOOP
+
+
+@pytest.mark.parametrize(
+    ("places", "named", "deadline", "pays", "company"),
+    [
+        pytest.param((W, W, W, W), 3, 0, 0, [2] * 4, id="nobody knows who kept it"),
+        pytest.param((W, T, W, W), 2, 0, 2, [None, 1, None, None], id="one in a thread is late"),
+        pytest.param((W, B, W, T), 2, 0, 2, [None, 1, None, None], id="who keeps it is late"),
+        pytest.param(
+            (W, B, W, T), 3, 0, 0, [None, 1, None, None], id="who keeps it has no timeout"
+        ),
+        pytest.param((W, B, W, T), 3, 1_001, 0, [None, 1, None, None], id="and one in its time"),
+        pytest.param((W, B, W, T), 3, 1_000, 2, [None, 1, None, None], id="and is late as well"),
+        pytest.param((0, 0, 0, 0), 3, 0, 0, [2] * 4, id="it did not answer"),
+    ],
+)
+def test_beside_a_loop_that_stood_still_whoever_had_its_turn_is_charged(
+    places: tuple[int, ...], named: int, deadline: int, pays: int, company: list[int | None]
+) -> None:
+    how = beside_a_loop_that_stood_still(*places, named=named, deadline=deadline)
+    found = judged([Running(n, 1, n - 1) for n in range(1, 5)], how)
+    assert [n for n, each in enumerate(found, 1) if each.pays] == ([pays] if pays else [])
+    assert [each.company for each in found] == company
+
+
+def test_a_job_that_kept_the_loop_waiting_is_named_on_the_attempts_of_all() -> None:
+    how = beside_a_loop_that_stood_still(W, B, W, T, named=3)
+    assert given_back(how, 4).text == (
+        "job 2 kept the event loop of its worker waiting, which was killed (timeout of job 3)"
+    )
 
 
 def test_suspects_of_a_death_are_given_back_marked_and_an_outcome_clears_them(store: Store) -> None:

@@ -14,41 +14,18 @@ import pytest
 from jobvisor.supervisor.autopsy import ask as ask_life
 from jobvisor.supervisor.autopsy import living, read_answer
 from tests.system.harness import MARK, ROOT, Build, House
+from tests.system.stories import NATIVE, NATIVE_TASKS, attempts, command, functions, line_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 
-TASKS = f"""{MARK}
-import asyncio, ctypes, re
-from collections import deque
-from itertools import repeat
-
-def lock_twice(library):
-    mutex = ctypes.create_string_buffer(64)
-    library.pthread_mutex_lock(mutex)
-    library.pthread_mutex_lock(mutex)
+TASKS = f"""{MARK}{NATIVE_TASKS}
+import asyncio
 
 @task
 def asleep():
     mark("began")
     time.sleep(600)  # the line
-
-@task
-def in_a_regex():
-    re.match(r"(a|aa)+$", "a" * 60 + "b")  # the line
-
-@task
-def with_the_lock():
-    lock_twice(ctypes.PyDLL(None))  # the line
-
-@task
-def without_the_lock():
-    lock_twice(ctypes.CDLL(None))  # the line
-
-@task
-def in_c():
-    mark("native")
-    deque(repeat(None), maxlen=0)  # the line
 
 def hold(memory):
     time.sleep(600)  # task body
@@ -84,16 +61,8 @@ def busy():
 """
 
 
-def line_of(house: House, task: str) -> str:
-    """The marked line of a task, as a stack names it."""
-    source = (house.folder / "app.py").read_text().splitlines()
-    begin = next(at for at, line in enumerate(source) if line.endswith(f"def {task}():"))
-    marked = next(at for at, line in enumerate(source) if at > begin and "# the line" in line)
-    return f'app.py", line {marked + 1}, in {task}'
-
-
 def stacks(house: House, job: int) -> list[tuple[str, str | None]]:
-    return [(attempt.outcome, attempt.stack) for attempt in house.client.attempts(job)]
+    return [(attempt.outcome, attempt.stack) for attempt in attempts(house, job)]
 
 
 def with_line(house: House, job: int, line: str) -> str:
@@ -102,11 +71,7 @@ def with_line(house: House, job: int, line: str) -> str:
 
 
 def verdicts(house: House, jobs: list[int]) -> set[str | None]:
-    return {attempt.verdict for job in jobs for attempt in house.client.attempts(job)}
-
-
-RUNNING = "SELECT count(*) FROM jobs WHERE state = 'running'"
-NATIVE = ["in_a_regex", "with_the_lock", "without_the_lock", "in_c"]
+    return {attempt.verdict for attempt in attempts(house, *jobs)}
 
 
 def test_a_job_that_is_killed_at_its_timeout_leaves_the_line_it_was_in(build: Build) -> None:
@@ -121,8 +86,7 @@ def test_a_job_that_is_killed_at_its_timeout_leaves_the_line_it_was_in(build: Bu
         told = eventually(partial(with_line, house, job, line), what=line)
         assert "execution.py" not in told
         if name == "suspended":
-            functions = [each.rsplit(" in ")[1] for each in told.splitlines()]
-            assert functions == ["suspended", "waits", "sleep"]
+            assert functions(told) == ["suspended", "waits", "sleep"]
         house.client.cancel(job)
     house.wait_finished(jobs.values())
     assert {outcome for job in jobs.values() for outcome in house.history(job)} <= {
@@ -145,11 +109,10 @@ def test_every_kill_of_ours_leaves_the_stack_of_its_job(build: Build) -> None:
     both = [house.enqueue("asleep", retries=0) for _ in range(2)]
     house.wait_lines("began", 4)
     family.send_signal(signal.SIGHUP)
-    eventually(lambda: "reload" in verdicts(house, both), what="a kill by the reload")
-    eventually(lambda: house.query(RUNNING) == [(2,)], what="both run again")
+    house.wait_lines("began", 6)
     assert house.stop(family) == 75
     family = house.start()
-    eventually(lambda: house.query(RUNNING) == [(2,)], what="both run again")
+    house.wait_lines("began", 8)
     assert house.stop(family, signal.SIGQUIT) == 75
     assert [outcome for outcome, _ in stacks(house, large)] == ["memory"]
     assert [outcome for outcome, _ in stacks(house, cancelled)] == ["cancelled"]
@@ -224,18 +187,6 @@ def test_a_child_that_hangs_in_its_boot_tells_in_the_log_where_it_was(build: Bui
 
 def ask(house: House, *who: str) -> subprocess.CompletedProcess[str]:
     return command(house, "stack", *who)
-
-
-def command(house: House, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jobvisor", *words],
-        cwd=house.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def test_a_job_that_runs_can_be_asked_where_it_is_and_goes_on(build: Build) -> None:
