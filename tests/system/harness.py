@@ -53,10 +53,12 @@ class House:
         database: str | None = None,
         config: Mapping[str, Mapping[str, Any]] | None = None,
         state_dir: str = ".jobvisor",
+        preload: bool = False,
         **pool: Any,
     ) -> None:
         """`database` is the URL of an empty PostgreSQL database; else a file of SQLite is made."""
         self.folder = folder
+        self._preload = preload
         folder.mkdir(parents=True, exist_ok=True)
         self.state_dir = folder / state_dir
         self.log = folder / "log.txt"
@@ -76,7 +78,7 @@ class House:
     def configure(self, config: Mapping[str, Mapping[str, Any]], **pool: Any) -> None:
         """Write config.toml: two workers and the module `app` unless said otherwise."""
         sections: dict[str, dict[str, Any]] = {
-            "tasks": {"modules": ["app"]},
+            "tasks": {"modules": ["app"], **({"preload": True} if self._preload else {})},
             "supervisor": {"state_dir": str(self.state_dir)},
             "log": {"level": "debug"},
             **({"database": {"url": self.database}} if self.database else {}),

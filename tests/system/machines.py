@@ -70,9 +70,10 @@ class Mark(NamedTuple):
 class Site:
     """Machines around one PostgreSQL, and what their tasks wrote."""
 
-    def __init__(self, folder: Path, *, database: str | None = None) -> None:
+    def __init__(self, folder: Path, *, database: str | None = None, preload: bool = False) -> None:
         """`database` is the URL of an empty one; else it is of the shared server."""
         self.folder = folder
+        self._preload = preload
         self.database = database or shared().new_database()
         self._is_shared = database is None
         self.state_dir = folder / "state"
@@ -83,6 +84,7 @@ class Site:
 
     def machine(self, name: str, tasks: str, **options: Any) -> Machine:
         """One more machine, not yet started; options as a House and a Machine take them."""
+        options.setdefault("preload", self._preload)
         machine = Machine(self, name, tasks, **options)
         self.machines.append(machine)
         return machine

@@ -11,7 +11,7 @@ from tests.system.harness import Build, House, is_gone
 from tests.system.history import calls, check_each_succeeded, check_nothing_left, marking, marks
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.preload(False, True)]
 
 TASKS = marking("""
 import asyncio

@@ -12,7 +12,10 @@ from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build, House, alive
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 TASKS = f"""{MARK}
 @task

@@ -23,7 +23,11 @@ from tests.system.history import (
 )
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 
 def test_a_job_that_kills_its_worker_every_time_is_failed_while_others_flow(build: Build) -> None:

@@ -174,5 +174,6 @@ def test_a_worker_killed_at_random_loses_nothing(build: Build) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
+@pytest.mark.preload(False, True)
 def test_a_worker_killed_a_hundred_times_loses_nothing(build: Build) -> None:
     kill_at_random(build(TASKS, processes=1, concurrency=LANES), 100)

@@ -326,6 +326,7 @@ async def ashort(ctx: Context):
 """)
 
 
+@pytest.mark.preload(False, True)
 def test_killed_workers_lose_nothing_and_repeat_only_what_ran_in_them(build: Build) -> None:
     house = build(SHORT, processes=2, concurrency=8)
     ids = [*calls(house, "short", 600), *calls(house, "ashort", 600)]

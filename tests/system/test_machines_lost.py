@@ -17,7 +17,10 @@ from tests.system.harness import MARK, Build, alive
 from tests.system.machines import Machine, Site
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 DEAD_AFTER = 2.0
 PAGE = 500  # rows that a rescue gives back in one transaction
@@ -37,8 +40,8 @@ def gated(ctx: Context):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with Site(tmp_path) as made:
+def site(tmp_path: Path, preload: bool) -> Iterator[Site]:
+    with Site(tmp_path, preload=preload) as made:
         yield made
 
 

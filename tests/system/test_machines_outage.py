@@ -16,7 +16,10 @@ from tests.proxy import Proxy
 from tests.system.machines import Machine, Site, boottime_of
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 TASKS = """
 @task
@@ -35,8 +38,8 @@ def quick(ctx: Context):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with Site(tmp_path) as made:
+def site(tmp_path: Path, preload: bool) -> Iterator[Site]:
+    with Site(tmp_path, preload=preload) as made:
         yield made
 
 

@@ -14,7 +14,11 @@ from jobvisor.jobs.clock import SYSTEM
 from tests.system.harness import MARK, Build, House, NewDatabase, alive
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.preload(False, True),
+]
 
 TASKS = f"""{MARK}
 @task
@@ -178,6 +182,7 @@ def test_nothing_of_a_stopped_family_stays_behind(build: Build) -> None:
     assert house.status()["state"] == "stopped"
 
 
+@pytest.mark.preload(False)  # an import by a template is ended at once
 def test_a_stop_during_the_boot_ends_at_stop_timeout(build: Build) -> None:
     house = build(
         f"{TASKS}\nmark('importing')\ntime.sleep(600)  # task body\n",
@@ -213,12 +218,17 @@ SEQUENCES = st.lists(
 def test_whatever_signals_come_a_stop_ends_and_says_truly_how(
     tmp_path: Path,
     new_database: NewDatabase,
+    preload: bool,
     sequence: list[tuple[signal.Signals, float]],
     busy: bool,
 ) -> None:
     folder = tmp_path / f"house-{SYSTEM.monotonic_ns()}"
     house = House(
-        folder, TASKS, database=new_database(), config={"supervisor": {"stop_timeout": "1s"}}
+        folder,
+        TASKS,
+        database=new_database(),
+        config={"supervisor": {"stop_timeout": "1s"}},
+        preload=preload,
     )
     try:
         job = house.enqueue("stuck" if busy else "quick", *([] if busy else [1]), retries=0)

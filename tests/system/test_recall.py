@@ -21,7 +21,11 @@ from tests.system.history import (
 )
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.preload(False, True),
+]
 
 TASKS = marking("""
     @task

@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.stores("sqlite", "postgres"),
     pytest.mark.lanes(1, 4),
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
 ]
 
 TASKS = f"""{MARK}
@@ -52,6 +53,7 @@ def die(ctx: Context):
 """
 
 
+@pytest.mark.preload(False, True)
 def test_a_drain_runs_all_that_is_pending_and_exits_0(build: Build) -> None:
     house = build(TASKS)
     ids = [house.enqueue("quick", n) for n in range(300)]
