@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import sys
 import threading
-import traceback
 from asyncio import AbstractEventLoop, CancelledError, TimerHandle
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
+from traceback import StackSummary
 from types import CoroutineType
 from typing import Any
 
@@ -24,7 +25,7 @@ from jobvisor.jobs.loop import Run, called, caught, new_loop, note_generators, w
 from jobvisor.jobs.outcome import Cancelled, Outcome
 from jobvisor.jobs.task import Task
 from jobvisor.supervisor.backlog import Claim, Waiting
-from jobvisor.supervisor.frames import lane_of
+from jobvisor.supervisor.frames import lane_of, of_task
 from jobvisor.supervisor.lane_of_several import LaneOfSeveral
 from jobvisor.supervisor.lanes import Given
 from jobvisor.supervisor.ledger import Entry
@@ -148,6 +149,9 @@ class Coroutines:
         if not beaten or now - beaten < BLOCKED_NS:
             return
         frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 -- documented so
+        if frame is None or frame.f_code.co_filename == selectors.__file__:
+            self._blocker = None  # it waits for something to do: this machine is slow, and no job
+            return
         lane = lane_of(frame)
         if self._told_of == beaten:
             if lane != self._blocker:
@@ -160,7 +164,9 @@ class Coroutines:
             seconds=f"{(now - beaten) / SECOND:.1f}",
             job=run.job.id if run is not None else "unknown",
             task=run.job.task if run is not None else "unknown",
-            trace="".join(traceback.format_stack(frame)) if frame is not None else None,
+            trace="".join(
+                StackSummary.extract((each, each.f_lineno) for each in of_task(frame)).format()
+            ),
         )
 
     def blocker(self) -> int | None:

@@ -54,7 +54,7 @@ def stack_text(frame: FrameType | None, awaited: Sequence[Any] = ()) -> str:
     `frame` is where its thread stands; `awaited` are the coroutine or the task of a job that is one, and
     the further tasks that it has: they may wait while the thread does something else.
     """
-    thread = [str(_place(each)) for each in _of_task(_walked(frame))]
+    thread = [str(_place(each)) for each in of_task(frame)]
     chains = [list(_waits(each, AWAITS_MAX)) for each in awaited[:CHILDREN_MAX]]
     main, *others = chains or [[]]
     both = ["it runs:", *thread, "it waits in:", *main]
@@ -126,11 +126,12 @@ def _walked(frame: FrameType | None) -> list[FrameType]:
     return found
 
 
-def _of_task(frames: list[FrameType]) -> Iterator[FrameType]:
-    """The frames of the task: without ours and those of the loop around it. All where no task runs."""
-    for place, frame in enumerate(frames):
-        if frame.f_code is _RUN or _LANE_NAME.fullmatch(frame.f_code.co_name):
-            return dropwhile(lambda each: _is_around(each.f_code.co_filename), frames[place:])
+def of_task(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames of the task, outermost first: without ours and the loop's. All where no task runs."""
+    frames = _walked(frame)
+    for place, each in enumerate(frames):
+        if each.f_code is _RUN or _LANE_NAME.fullmatch(each.f_code.co_name):
+            return dropwhile(lambda inner: _is_around(inner.f_code.co_filename), frames[place:])
     return iter(frames)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import selectors
+import sys
 import threading
 import time
 import traceback
@@ -479,6 +481,30 @@ def test_the_job_that_blocks_the_loop_is_named_whatever_its_functions_are_called
         return str(told)
 
     assert in_a_copy(act) == "2"
+
+
+def test_a_loop_that_waits_for_something_to_do_is_kept_waiting_by_no_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def act() -> str:
+        began = threading.Event()
+
+        async def waits() -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        yard = Yard(2, waits)
+        yard.begin([job(1, "waits")])
+        began.wait(30)
+        (loop,) = [each.ident for each in threading.enumerate() if each.name == "loop"]
+        eventually(
+            lambda: sys._current_frames()[loop or 0].f_code.co_filename == selectors.__file__,
+            what="it waits",
+        )
+        yard.coroutines.note_blocked(SYSTEM.monotonic_ns() + 60 * SECOND)
+        return str(caplog.records)
+
+    assert in_a_copy(act) == "[]"
 
 
 @pytest.mark.parametrize(

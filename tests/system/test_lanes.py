@@ -232,6 +232,7 @@ def test_a_job_that_blocks_the_loop_is_named_in_the_log(build: Build) -> None:
     (line,) = house.heard("kept the event loop waiting")
     assert f"job {job} (app:blocks)" in line
     assert 'gate("go")' in house.log.read_text()
+    assert "run_forever" not in house.log.read_text()
     house.touch("go")
     house.wait_finished([job])
     assert house.stop(family) == 0
