@@ -17,7 +17,14 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.clock import SECOND, SYSTEM
-from jobvisor.supervisor.autopsy import ASK, ASK_NATIVE, StackWriter, Work, with_stacks
+from jobvisor.supervisor.autopsy import (
+    ASK,
+    ASK_NATIVE,
+    StackWriter,
+    Work,
+    await_stack,
+    with_stacks,
+)
 from jobvisor.supervisor.board import ANSWERS, BUSY, STATE, VERDICT, VERDICTS, Board, Running
 from jobvisor.supervisor.child import Exit, kill_group, reap, spawn
 from jobvisor.supervisor.config import Config
@@ -389,6 +396,29 @@ def test_what_native_code_was_called_from_goes_before_an_earlier_answer(court: C
     eventually(lambda: os.path.exists(ready))
     os.kill(post.pid, ASK_NATIVE)
     eventually(lambda: "in in_c_with_the_lock" in court.stack(), what="the native stack")
+
+
+class Writing(StandingClock):
+    """A clock in whose sleeps a process writes its answer, a part in each."""
+
+    def __init__(self, path: Path, parts: list[bytes]) -> None:
+        super().__init__()
+        self._path, self._parts = path, parts
+
+    def sleep(self, seconds: float, /) -> None:
+        super().sleep(seconds)
+        if self._parts:
+            with self._path.open("ab") as file:
+                file.write(self._parts.pop(0))
+
+
+def test_half_an_answer_is_none_for_who_waits_to_kill(tmp_path: Path) -> None:
+    path = tmp_path / f"{OWNER}.stack"
+    first = b"@life a 1 2 3 worker 1\n@stacks 5 1\n@job 0 4 1 0 5\nfirst\n"
+    path.write_bytes(first)
+    clock = Writing(path, [b"@stacks 9 1\n@job 0 5 1 0 6\nsec", b"ond\n"])
+    assert await_stack(str(tmp_path), OWNER, os.getpid(), clock)
+    assert stack_at_death(str(tmp_path), OWNER, JOB, CLAIM) == "second"
 
 
 def test_a_file_that_holds_nonsense_tells_nothing(tmp_path: Path) -> None:

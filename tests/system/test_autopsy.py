@@ -223,7 +223,7 @@ def test_who_sits_in_native_code_or_is_stopped_is_told_of_as_such(build: Build) 
 
 
 def has_answered(folder: str, owner: int, before: int) -> bool:
-    return read_answer(folder, owner).moment_ns != before
+    return read_answer(folder, owner).moment_ns > before
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.soak)])

@@ -288,7 +288,7 @@ def test_what_each_of_many_jobs_said_last_stands_on_its_own_attempt_after_kill_9
 
 
 def has_answered(folder: str, owner: int, before: int) -> bool:
-    return read_answer(folder, owner).moment_ns != before
+    return read_answer(folder, owner).moment_ns > before
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.soak)])
