@@ -124,6 +124,25 @@ def test_every_kill_of_ours_leaves_the_stack_of_its_job(build: Build) -> None:
             assert line_of(house, name) in (stack or ""), outcome
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_who_was_forked_from_a_template_tells_its_stack_as_well(
+    build: Build, concurrency: int
+) -> None:
+    preload = {"tasks": {"modules": ["app"], "preload": True}}
+    house = build(TASKS, processes=1, concurrency=concurrency, config=preload)
+    family = house.start()
+    for name in ("asleep", "without_the_lock"):
+        job = house.enqueue(name, retries=1_000, retry="10ms", timeout="300ms")
+        eventually(partial(with_line, house, job, line_of(house, name)), what=name)
+        house.client.cancel(job)
+    broken = house.enqueue("breaks", retries=0)
+    house.wait_finished([broken])
+    ((_, stack),) = stacks(house, broken)[-1:]
+    assert line_of(house, "breaks") in (stack or "")
+    assert house.status()["template"]["pid"] in house.children(family.pid)
+    house.stop(family)
+
+
 def test_a_job_that_breaks_its_process_leaves_its_stack_too(build: Build) -> None:
     house = build(TASKS, processes=1)
     job = house.enqueue("breaks", retries=0)

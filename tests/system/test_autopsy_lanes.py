@@ -201,6 +201,22 @@ def test_every_kill_of_ours_leaves_each_of_many_jobs_its_stack(build: Build) -> 
     assert len(told) == 2 + 4 * 20
 
 
+def test_a_worker_that_is_stopped_is_killed_all_the_same_and_nobody_pays(build: Build) -> None:
+    house = build(TASKS, processes=1, concurrency=LANES, config=SHORT)
+    others = [house.enqueue("gated", n) for n in range(3)]
+    late = house.enqueue("asleep", 3, timeout="2s", retries=0)
+    family = house.start()
+    house.wait_lines("began", 4)
+    os.kill(house.workers()[0], signal.SIGSTOP)
+    eventually(lambda: len(attempts(house, late, *others)) == 4, what="all went back")
+    assert {each.outcome for each in attempts(house, late, *others)} == {"stopped"}
+    house.touch("go")
+    house.wait_finished([late, *others])
+    assert house.history(late)[-1] == "timeout"
+    assert house.query("SELECT DISTINCT attempt FROM jobs") == [(1,)]
+    assert house.stop(family) == 0
+
+
 # -- a loop that stands still
 
 
