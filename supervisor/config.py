@@ -229,7 +229,7 @@ def _check_total(source: str, pools: tuple[Workers, ...]) -> None:
     places = sum(pool.places(pool.processes.most) for pool in pools)
     if places > PROCESSES_MAX:
         raise ConfigError(
-            f"{source}: [workers] processes add up to {total} over {len(pools)} pools, which need "
+            f"{source}: [workers] processes add up to {total} in all pools, which need "
             f"{places} places; one family has {PROCESSES_MAX}, and a pool with overlap needs two for "
             "each worker: have fewer, or write overlap = false"
         )
@@ -240,7 +240,7 @@ def check_lanes(source: str, pools: tuple[Workers, ...]) -> None:
     lanes = sum(pool.places(pool.processes.most) * pool.concurrency for pool in pools)
     if lanes > LANES_MAX:
         raise ConfigError(
-            f"{source}: [workers] processes times concurrency adds up to {lanes} over {len(pools)} pools, "
+            f"{source}: [workers] processes times concurrency adds up to {lanes} in all pools, "
             f"a pool with overlap counted twice; one family has at most {LANES_MAX}: have fewer, or write "
             "overlap = false"
         )

@@ -10,19 +10,22 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.registry import registry
-from jobvisor.supervisor.examination import HOOKS, Examination, Findings
+from jobvisor.supervisor.examination import HOOKS, Examination
 from jobvisor.supervisor.hook_calls import prepare
 from jobvisor.supervisor.memory import resident
 
 
 def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
     """The tasks, the seconds, the bytes, what a template would refuse, and what all copies would share.
+
+    And the hook before a fork that failed, which no worker could start without.
 
     Raises JobsError where something cannot be imported. This process is not to be used after it.
     """
@@ -37,7 +40,8 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
     seconds = (SYSTEM.monotonic_ns() - began) / SECOND
     gc.collect()
     held = max(0, (resident(os.getpid()) or 0) - before)
-    found = _examined(examination) if examines else None
+    failed = _prepared(examination if examines else None)
+    found = examination.findings(SYSTEM) if examines else None
     tasks = [registry.get(name) for name in registry.names()]
     return {
         "tasks": [
@@ -46,27 +50,27 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
                 "queue": task.options.queue,
                 "retries": task.options.retries,
                 "timeout_ms": task.options.timeout_ms,
+                "memory_bytes": task.options.memory_bytes or 0,
             }
             for task in tasks
             if task is not None
         ],
         "seconds": round(seconds, 3),
         "bytes": held,
+        "failed": failed,
         "refused": list(found.refused) if found else [],
         "shared": list(found.shared) if found else [],
     }
 
 
-def _examined(examination: Examination) -> Findings:
-    """As a template is, after the hooks before a fork; one that fails is a reason as well."""
-    failed: tuple[str, ...] = ()
+def _prepared(examination: Examination | None) -> str:
+    """Call the hooks before a fork, as a template and each worker does; why one failed, or ""."""
     try:
-        with examination.holding(HOOKS):
+        with examination.holding(HOOKS) if examination else nullcontext():
             prepare(registry.hooks)
     except JobsError as error:
-        failed = (str(error),)
-    found = examination.findings(SYSTEM)
-    return found._replace(refused=failed + found.refused)
+        return str(error)
+    return ""
 
 
 def _load(modules: Sequence[str], path: str, codec: str) -> None:

@@ -90,6 +90,8 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     found = _ask_importer(loaded)
     tasks = _with_defaults(loaded, found["tasks"])
     warnings = _check_warnings(loaded, tasks) + _preload_warnings(loaded, found)
+    if found["failed"]:
+        warnings.append(f"{found['failed']}; no worker would start")
     if as_json:
         measured = {key: found[key] for key in ("seconds", "bytes", "refused", "shared")}
         print_json(
@@ -242,12 +244,23 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
     for task in tasks:
         if task["queue"] not in config.queues:
             unserved.setdefault(task["queue"], []).append(task["name"])
+        warnings += _alone(config, task) if task["memory_bytes"] else []
     for queue, names in unserved.items():
         warnings.append(
             f"no pool serves queue {queue!r} of {', '.join(names)}; "
             "add it to the queues of a [[workers]]"
         )
     return warnings + _unwritable(config)
+
+
+def _alone(config: Config, task: dict[str, Any]) -> list[str]:
+    """Where its memory limit, which is its whole process's, keeps the other lanes of a worker empty."""
+    return [
+        f"{task['name']} has memory=, so it runs alone in a worker of pool {pool.name}, which has "
+        f"{pool.concurrency} lanes; give its queue {task['queue']!r} to a pool with concurrency = 1"
+        for pool in config.workers
+        if pool.concurrency > 1 and task["queue"] in pool.queues
+    ]
 
 
 def _told_of_import(config: Config, found: dict[str, Any]) -> str:

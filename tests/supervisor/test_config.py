@@ -152,7 +152,7 @@ def test_queues_are_named_once_in_the_order_written() -> None:
         ({"workers": [{"name": "a-b"}, {"name": "A_B"}]}, 'taken by "a-b"'),
         (
             {"workers": [{"name": "a", "processes": 80}, {"name": "b", "processes": 41}]},
-            "add up to 121 over 2 pools, which need 242 places; one family has 240",
+            "add up to 121 in all pools, which need 242 places; one family has 240",
         ),
         ({"workers": [{"name": "a"}, {"name": "b", "x": 1}]}, '[workers] "b": "x" is not a'),
         ({"workers": [{"max_memory": "1 parsec"}]}, 'a size with its unit such as "512MB"'),
@@ -437,7 +437,7 @@ def test_workers_whose_lanes_the_board_cannot_hold_twice_are_refused() -> None:
         (dataclasses.replace(pool, concurrency=1000), dataclasses.replace(pool, concurrency=24)),
     )
     with pytest.raises(
-        ConfigError, match=r"16400 over 2 pools, .* twice; one family has at most 16384"
+        ConfigError, match=r"16400 in all pools, .* twice; one family has at most 16384"
     ):
         check_lanes(
             "config",

@@ -81,10 +81,34 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
     told = json.loads(run("check", "--json").stdout)
     name = "tests.supervisor.cli.sample"
     assert told["tasks"] == [
-        {"name": f"{name}:add", "queue": "default", "retries": 3, "timeout_ms": 0},
-        {"name": f"{name}:at", "queue": "default", "retries": 3, "timeout_ms": 0},
-        {"name": f"{name}:boom", "queue": "default", "retries": 0, "timeout_ms": 0},
-        {"name": f"{name}:send", "queue": "mail", "retries": 1, "timeout_ms": 30_000},
+        {
+            "name": f"{name}:add",
+            "queue": "default",
+            "retries": 3,
+            "timeout_ms": 0,
+            "memory_bytes": 0,
+        },
+        {
+            "name": f"{name}:at",
+            "queue": "default",
+            "retries": 3,
+            "timeout_ms": 0,
+            "memory_bytes": 0,
+        },
+        {
+            "name": f"{name}:boom",
+            "queue": "default",
+            "retries": 0,
+            "timeout_ms": 0,
+            "memory_bytes": 0,
+        },
+        {
+            "name": f"{name}:send",
+            "queue": "mail",
+            "retries": 1,
+            "timeout_ms": 30_000,
+            "memory_bytes": 0,
+        },
     ]
     assert told["warnings"] == []
     assert not (folder / "jobs.db").exists()
@@ -111,6 +135,40 @@ def test_check_measures_the_import_and_tells_why_it_could_not_be_done_once(
         r"the import takes \d+\.\d s and (38|39|4\d) MB, in each worker", result.stdout
     )
     assert "would be refused: module threaded started the thread 'sender'" in result.stdout
+
+
+FAILING = """
+from jobvisor import before_fork, task
+
+@before_fork
+def load():
+    raise RuntimeError("no model")
+
+@task
+def send(): pass
+"""
+
+
+def test_check_warns_of_a_hook_that_would_keep_all_workers_from_starting(
+    run: Run, folder: Path
+) -> None:
+    modules(folder, "failing", FAILING)
+    result = run("check", "--strict")
+    assert result.exit_code == 1
+    warned = (
+        r"warning: the @before_fork hook load \(.*\) failed: .*no model.*; no worker would start"
+    )
+    assert re.search(warned, result.stderr)
+
+
+def test_check_warns_of_a_memory_limit_that_keeps_lanes_empty(run: Run, folder: Path) -> None:
+    modules(folder, "large", "from jobvisor import task\n@task(memory='1GB')\ndef sort(): pass\n")
+    assert run("check", "--strict").exit_code == 0
+    with (folder / "config.toml").open("a") as file:
+        file.write("[[workers]]\nconcurrency = 4\n")
+    result = run("check", "--strict")
+    assert result.exit_code == 1
+    assert "large:sort has memory=, so it runs alone in a worker of pool default" in result.stderr
 
 
 def test_check_warns_where_preload_is_wanted_and_would_be_refused(run: Run, folder: Path) -> None:
