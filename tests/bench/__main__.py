@@ -1,6 +1,6 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, preload, peers.
+WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, scaling, preload, peers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tests.bench import depth, enqueue, family, lanes, latency, preload, throughput
+from tests.bench import depth, enqueue, family, lanes, latency, preload, scaling, throughput
 from tests.bench.peers import run as peers_run
 from tests.bench.place import STORES, Places, new_databases, places
 from tests.postgres import URL_VARIABLE
@@ -106,6 +106,13 @@ def _rescue(places: Places, rounds: int) -> None:
 def _lanes(places: Places, rounds: int) -> None:
     """Many jobs at once in one worker, beside asyncio and threads alone."""
     lanes.run(places, rounds)
+
+
+@_measures("scaling")
+@click.option("--bursts", default=20, show_default=True)
+def _scaling(places: Places, bursts: int) -> None:
+    """Bursts in a pool of one to six workers: until nothing waits too long, and back to one."""
+    scaling.run(places, bursts)
 
 
 @_measures("preload")
