@@ -24,7 +24,11 @@ from tests.system.history import (
     wait_busy,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 JOBS = 800
 

@@ -21,7 +21,11 @@ from tests.system.history import (
 )
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 TASKS = marking("""
     @task
@@ -53,11 +57,12 @@ def wait_gone(pids: list[int], limit: float) -> None:
     eventually(lambda: not any(map(alive, pids)), limit=limit, what=f"{pids} are gone")
 
 
-def test_idle_children_leave_when_their_parent_has_died(build: Build) -> None:
+@pytest.mark.preload(False, True)
+def test_idle_children_leave_when_their_parent_has_died(build: Build, preload: bool) -> None:
     house = build(TASKS)
     family = house.start()
     children = house.children(family.pid)
-    assert len(children) == 3
+    assert len(children) == 3 + preload
     kill_parent(family)
     wait_gone(children, limit=20.0)
     assert house.query("SELECT count(*) FROM owners") == [(0,)]

@@ -26,7 +26,11 @@ from tests.system.history import (
 )
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.stores("sqlite", "postgres"),
+    pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
+]
 
 GATED = marking("""
     @task(retry=Fixed(0))

@@ -123,6 +123,7 @@ def test_the_death_of_a_template_is_seen_in_the_status_and_harms_no_worker(build
     workers, first = house.workers(), template(house)["pid"]
     os.kill(first, signal.SIGKILL)
     eventually(lambda: "the template has died" in " ".join(house.status()["degraded"]))
+    assert house.said("template keeps dying; next start in")
     house.touch("on")
     eventually(lambda: is_served(house, but=first), what="another template")
     eventually(lambda: house.status()["degraded"] == [], what="all is well again")
