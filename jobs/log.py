@@ -126,7 +126,7 @@ LINES: dict[str, tuple[int, str]] = {
     ),
     "emptied": (logging.INFO, "leaving: no job waits that may have ended its process"),
     "scale_refused": (logging.WARNING, "scale refused, the workers stay as they are: {error}"),
-    "orphaned": (logging.WARNING, "the parent is gone; finishing the current job, then leaving"),
+    "orphaned": (logging.WARNING, "the parent is gone; finishing what runs, then leaving"),
     "outcome_lost": (
         logging.ERROR,
         (

@@ -157,7 +157,7 @@ def _told(answer: Answer, events: Events) -> Any:
 def _gone() -> StoreUnavailable:
     return StoreUnavailable(
         "the process that held this worker's connection to the database is gone; "
-        "what the worker has recorded is stored from its ledger when it has left"
+        "the worker is replaced when its jobs have ended"
     )
 
 

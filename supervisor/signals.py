@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from types import FrameType
@@ -54,6 +55,34 @@ class Signals:
     def rearm(self) -> None:
         """Take the wake-up back: an event loop that a task ran with handlers of its own switched it off."""
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def forget_in_copies(self) -> None:
+        """Give copies of this process the defaults: what a task forks is to end where it is terminated.
+
+        multiprocessing does that, at the end of each pool, and waits; it waited for ever.
+        """
+        masks = threading.local()
+
+        def hold() -> None:
+            # Until the copy has its defaults: what it is sent before that would be noted, for nobody.
+            masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+
+        def release() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+        def forget() -> None:
+            self._forget()
+            release()
+
+        os.register_at_fork(before=hold, after_in_parent=release, after_in_child=forget)
+
+    def _forget(self) -> None:
+        for number in self._before:
+            if signal.getsignal(number) == self._note:  # else it is a user's
+                signal.signal(number, signal.SIG_DFL)
+        woken = signal.set_wakeup_fd(-1)
+        if woken not in (-1, self._write):
+            signal.set_wakeup_fd(woken)
 
     def close(self, *, ends_here: bool = False) -> None:
         """Put back what was there before, for a script that made itself a parent for a while.

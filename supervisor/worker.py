@@ -91,6 +91,7 @@ class Worker(Role):
         events.subscribe(log_event, hears=is_logged)
         self._opened = opened = opened_for(self, events)
         store = opened.store
+        self.signals.forget_in_copies()
         application = self.seat.application or prepare_application(self._config)
         client = Client(settings=application_settings(self._config))
         use_client(client)

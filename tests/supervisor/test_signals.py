@@ -6,11 +6,13 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
 from jobvisor.supervisor.signals import Signals, drain, forget_all, poke
+from tests.store.processes import in_a_copy
 
 WANTED = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -118,3 +120,36 @@ def test_a_wake_up_that_somebody_switched_off_is_taken_back() -> None:
         assert select.select([signals.fileno()], [], [], 10)[0] == [signals.fileno()]
     finally:
         signals.close()
+
+
+@pytest.mark.parametrize("where", ["main thread", "another thread"])
+def test_a_copy_that_a_task_forks_ends_by_the_signal_that_its_original_notes(where: str) -> None:
+    def end_a_copy() -> int:
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def act() -> str:
+        signals = Signals([signal.SIGTERM])
+        signals.forget_in_copies()
+        if where == "main thread":
+            ended = end_a_copy()
+        else:
+            with ThreadPoolExecutor(1) as threads:
+                ended = threads.submit(end_a_copy).result()
+        heard = signals.pending() or drain(signals.fileno())
+        signal.raise_signal(signal.SIGTERM)
+        return f"{ended} {heard} {signals.take()}"
+
+    assert in_a_copy(act) == f"{-signal.SIGTERM} False [{signal.SIGTERM.value}]"
+
+
+def test_a_copy_keeps_a_handler_of_the_users(signals: Signals) -> None:
+    def act() -> str:
+        return str(signal.getsignal(WANTED[0]) == signal.SIG_IGN)
+
+    signals.forget_in_copies()
+    signal.signal(WANTED[0], signal.SIG_IGN)
+    assert in_a_copy(act) == "True"

@@ -509,6 +509,30 @@ def test_what_a_task_prints_is_not_lost_with_a_killed_worker(build: Build) -> No
     assert house.stop(family) == 0
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_child_of_a_task_ends_when_the_task_terminates_it(build: Build, lanes: int) -> None:
+    source = (
+        TASKS
+        + """
+import multiprocessing
+
+@task
+def terminates():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    child.terminate()
+    child.join()
+    return child.exitcode
+"""
+    )
+    house = build(source, processes=1, concurrency=lanes)
+    family = house.start()
+    job = house.enqueue("terminates", retries=0)
+    house.wait_finished([job])
+    assert house.client.get(job).result == -signal.SIGTERM
+    assert house.stop(family) == 0
+
+
 def test_a_thousand_short_jobs_survive_neighbours_of_every_bad_kind(build: Build) -> None:
     house = build(TASKS, processes=2)
     calls: list[Any] = []
