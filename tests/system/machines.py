@@ -70,9 +70,12 @@ class Mark(NamedTuple):
 class Site:
     """Machines around one PostgreSQL, and what their tasks wrote."""
 
-    def __init__(self, folder: Path, *, database: str | None = None, preload: bool = False) -> None:
-        """`database` is the URL of an empty one; else it is of the shared server."""
+    def __init__(
+        self, folder: Path, *, database: str | None = None, lanes: int = 1, preload: bool = False
+    ) -> None:
+        """`database` is the URL of an empty one, else it is of the shared server; `lanes` of each worker."""
         self.folder = folder
+        self.lanes = lanes
         self._preload = preload
         self.database = database or shared().new_database()
         self._is_shared = database is None
@@ -85,6 +88,8 @@ class Site:
     def machine(self, name: str, tasks: str, **options: Any) -> Machine:
         """One more machine, not yet started; options as a House and a Machine take them."""
         options.setdefault("preload", self._preload)
+        if self.lanes > 1:
+            options.setdefault("concurrency", self.lanes)
         machine = Machine(self, name, tasks, **options)
         self.machines.append(machine)
         return machine

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.preload(False, pytest.param(True, marks=pytest.mark.soak)),
 ]
 on_both_stores = pytest.mark.stores("sqlite", "postgres")
+several = pytest.mark.lanes(1, 4)
 
 TASKS = f"""{MARK}
 @task
@@ -93,6 +94,7 @@ def with_a_long_job(house: House, name: str = "go") -> tuple[subprocess.Popen[by
     return family, job, worker
 
 
+@several
 @on_both_stores
 @pytest.mark.preload(False, True)
 def test_a_job_that_runs_through_a_reload_finishes_while_the_new_code_serves(
@@ -113,6 +115,7 @@ def test_a_job_that_runs_through_a_reload_finishes_while_the_new_code_serves(
     assert house.stop(family) == 0
 
 
+@several
 @pytest.mark.parametrize(
     ("limits", "pool", "killed"),
     [
@@ -166,6 +169,7 @@ BROKEN = {
 }
 
 
+@several
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_deploy_empties_nothing_and_a_mended_one_goes_on(build: Build, how: str) -> None:
     tail, reason = BROKEN[how]
@@ -201,6 +205,7 @@ def test_a_new_worker_that_is_killed_before_it_is_ready_empties_nothing(house: H
     assert house.stop(family) == 0
 
 
+@several
 def test_an_old_worker_that_is_killed_before_a_new_one_is_ready_is_replaced(house: House) -> None:
     family, job, worker = with_a_long_job(house)
     reload(house, family, HELD)
@@ -214,6 +219,7 @@ def test_an_old_worker_that_is_killed_before_a_new_one_is_ready_is_replaced(hous
     assert house.stop(family) == 0
 
 
+@several
 @pytest.mark.parametrize("who", ["old", "new"])
 def test_a_worker_that_is_killed_while_the_old_one_lingers_costs_its_own_job_alone(
     house: House, who: str
@@ -237,6 +243,7 @@ def test_a_worker_that_is_killed_while_the_old_one_lingers_costs_its_own_job_alo
     assert house.stop(family) == 0
 
 
+@several
 @on_both_stores
 @pytest.mark.parametrize("held", [True, False], ids=["before", "after"])
 def test_a_parent_that_is_killed_in_a_reload_leaves_jobs_that_finish_and_a_next_family(
@@ -266,6 +273,7 @@ def test_a_parent_that_is_killed_in_a_reload_leaves_jobs_that_finish_and_a_next_
     assert house.stop(family) == 0
 
 
+@several
 def test_as_many_workers_linger_as_the_pool_has_and_a_further_reload_waits(house: House) -> None:
     family, job, old = with_a_long_job(house)
     reload(house, family)

@@ -40,8 +40,8 @@ def gated(ctx: Context):
 
 
 @pytest.fixture
-def site(tmp_path: Path, preload: bool) -> Iterator[Site]:
-    with Site(tmp_path, preload=preload) as made:
+def site(tmp_path: Path, lanes: int, preload: bool) -> Iterator[Site]:
+    with Site(tmp_path, lanes=lanes, preload=preload) as made:
         yield made
 
 
@@ -55,6 +55,7 @@ def machine(site: Site, name: str, *queues: str) -> Machine:
     )
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_job_whose_machine_is_lost_is_not_charged_and_the_fourth_loss_fails_it(
     site: Site,
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_rescue_that_is_killed_between_two_pages_is_finished_by_its_successor(
     assert caring.shut_down() == 0
 
 
+@pytest.mark.lanes(1, 4)
 def test_a_family_declared_dead_by_one_who_died_too_is_settled_by_the_next_at_once(
     site: Site,
 ) -> None:

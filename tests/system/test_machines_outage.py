@@ -38,8 +38,8 @@ def quick(ctx: Context):
 
 
 @pytest.fixture
-def site(tmp_path: Path, preload: bool) -> Iterator[Site]:
-    with Site(tmp_path, preload=preload) as made:
+def site(tmp_path: Path, lanes: int, preload: bool) -> Iterator[Site]:
+    with Site(tmp_path, lanes=lanes, preload=preload) as made:
         yield made
 
 
@@ -57,6 +57,7 @@ def behind(site: Site, proxy: Proxy, name: str, dead_after: str) -> Machine:
     )
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize("how", ["refused", "silent"])
 def test_after_an_outage_for_all_longer_than_dead_after_nobody_is_declared_dead(
     site: Site, proxy: Proxy, how: str

@@ -39,8 +39,8 @@ def here(ctx: Context):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with Site(tmp_path) as made:
+def site(tmp_path: Path, lanes: int) -> Iterator[Site]:
+    with Site(tmp_path, lanes=lanes) as made:
         yield made
 
 
@@ -144,6 +144,7 @@ def test_a_caretaker_stopped_alone_past_dead_after_declares_nobody_dead(site: Si
     site.wait_finished(site.calls("here", 4))
 
 
+@pytest.mark.lanes(1, 4)
 def test_machines_that_were_suspended_together_declare_nobody_dead(site: Site) -> None:
     first = site.machine("first", TASKS, dead_after="3s", processes=1)
     second = site.machine("second", TASKS, dead_after="3s", processes=1)
@@ -172,6 +173,7 @@ SLOW = {
 }
 
 
+@pytest.mark.lanes(1, 4)
 @pytest.mark.parametrize("where", sorted(SLOW))
 def test_a_machine_that_sleeps_in_the_middle_of_a_transaction_is_rescued_as_soon(
     site: Site, where: str
