@@ -11,9 +11,9 @@ from jobvisor.jobs.log import take_in_others
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import Settings, environment, use_settings
 from jobvisor.jobs.url import parse_url
+from jobvisor.supervisor.autopsy.saying import KEPT, Saying
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.hook_calls import prepare
-from jobvisor.supervisor.saying import KEPT, Saying
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.supervisor.board import AHEAD
-from jobvisor.supervisor.cleanliness import Cleanliness
-from jobvisor.supervisor.fitness import Fitness
-from jobvisor.supervisor.lane import Lane
-from jobvisor.supervisor.pace import OVERRUN_NS, Pace
 from jobvisor.supervisor.role import Role
-from jobvisor.supervisor.turns import Turns
+from jobvisor.supervisor.running.cleanliness import Cleanliness
+from jobvisor.supervisor.running.fitness import Fitness
+from jobvisor.supervisor.running.lane import Lane
+from jobvisor.supervisor.running.pace import OVERRUN_NS, Pace
+from jobvisor.supervisor.running.turns import Turns
 
 
 class Batch:

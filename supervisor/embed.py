@@ -172,13 +172,13 @@ def run_family(
     configure(config.log.level, config.log.format, file=config.log.file)
     # Imported here: whoever only wants a Config or a running() does not pay for it.
     from jobvisor.jobs.store import load_driver  # noqa: PLC0415
-    from jobvisor.supervisor.first_look import FirstLook  # noqa: PLC0415
+    from jobvisor.supervisor.parent.first_look import FirstLook  # noqa: PLC0415
 
     load_driver(config.database.url, config.database.prefix)
     look = FirstLook(config, leashes, SYSTEM)
     try:
         # While that child looks: the largest import.
-        from jobvisor.supervisor.parent import Parent  # noqa: PLC0415
+        from jobvisor.supervisor.parent.parent import Parent  # noqa: PLC0415
 
         parent = Parent(
             config, drain_and_stop=drain, leashes=leashes, ends_here=ends_here, look=look

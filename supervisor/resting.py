@@ -10,10 +10,10 @@ from jobvisor.jobs.log import say
 from jobvisor.jobs.store.base import Waker, WorkerStore
 from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import AHEAD, IDLE, STATE
-from jobvisor.supervisor.fitness import Fitness
-from jobvisor.supervisor.pace import Pace
 from jobvisor.supervisor.role import Role
-from jobvisor.supervisor.turns import Turns
+from jobvisor.supervisor.running.fitness import Fitness
+from jobvisor.supervisor.running.pace import Pace
+from jobvisor.supervisor.running.turns import Turns
 
 POLL_UNWOKEN = 0.1  # seconds between two looks where nothing can wake this worker
 # Turns that claim nothing of what a look has found: the first are lost races, then it waits, up to a second.

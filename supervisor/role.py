@@ -15,7 +15,7 @@ from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import Life
 from jobvisor.supervisor.application import Application
-from jobvisor.supervisor.autopsy import StackWriter
+from jobvisor.supervisor.autopsy.autopsy import StackWriter
 from jobvisor.supervisor.board import (
     ANSWERS,
     BEAT,

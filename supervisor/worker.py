@@ -25,9 +25,9 @@ from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.store.base import Waker
 from jobvisor.jobs.url import parse_url
-from jobvisor.supervisor.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.application import application_settings, prepare_application
-from jobvisor.supervisor.autopsy import Work
+from jobvisor.supervisor.autopsy.autopsy import Work
+from jobvisor.supervisor.autopsy.saying import KEPT, Saying
 from jobvisor.supervisor.batch import Batch
 from jobvisor.supervisor.board import (
     BEAT,
@@ -42,24 +42,24 @@ from jobvisor.supervisor.board import (
     TURN,
     WAITING_STATE,
 )
-from jobvisor.supervisor.cleanliness import Cleanliness
-from jobvisor.supervisor.fitness import Fitness
-from jobvisor.supervisor.hiring import Opened, opened_for
+from jobvisor.supervisor.clerk.hiring import Opened, opened_for
+from jobvisor.supervisor.deaths.remains import MARK
 from jobvisor.supervisor.hook_calls import Attend, Patience, start, stop
-from jobvisor.supervisor.inspection import Inspection
-from jobvisor.supervisor.lane import Lane
-from jobvisor.supervisor.ledger import Entry
-from jobvisor.supervisor.pace import Pace
-from jobvisor.supervisor.parts import Parts
-from jobvisor.supervisor.remains import MARK
+from jobvisor.supervisor.ledger.ledger import Entry
 from jobvisor.supervisor.resting import Resting
 from jobvisor.supervisor.role import Role, Seat
-from jobvisor.supervisor.saying import KEPT, Saying
-from jobvisor.supervisor.successes import Successes
-from jobvisor.supervisor.turns import Turns
+from jobvisor.supervisor.running.absence import RETRY_FIRST, Absence
+from jobvisor.supervisor.running.cleanliness import Cleanliness
+from jobvisor.supervisor.running.fitness import Fitness
+from jobvisor.supervisor.running.inspection import Inspection
+from jobvisor.supervisor.running.lane import Lane
+from jobvisor.supervisor.running.pace import Pace
+from jobvisor.supervisor.running.parts import Parts
+from jobvisor.supervisor.running.successes import Successes
+from jobvisor.supervisor.running.turns import Turns
 
 if TYPE_CHECKING:
-    from jobvisor.supervisor.conductor import Conductor
+    from jobvisor.supervisor.several.conductor import Conductor
 
 # Between two looks for a lease: half a second of short ones, then as for a database that is away.
 LEASE_SOON, LEASE_SOON_TRIES = 0.005, 100
@@ -176,7 +176,7 @@ class Worker(Role):
         )
 
     def _boot_several(self, parts: Parts, saying: Saying) -> None:
-        from jobvisor.supervisor.several import (  # noqa: PLC0415 -- with asyncio: 30 ms and 2 MB that one lane need not pay
+        from jobvisor.supervisor.several.worker import (  # noqa: PLC0415 -- with asyncio: 30 ms and 2 MB that one lane need not pay
             Several,
         )
 

@@ -46,7 +46,7 @@ _process = _Process()
 def use_stores(instead: Instead | None) -> Callable[[], None]:
     """Let every later `open_store` of a SQLite file ask this first; call the answer to undo it.
 
-    For a process in which a connection to a file would not be safe: see supervisor/clerk.py.
+    For a process in which a connection to a file would not be safe: see supervisor/clerk/clerk.py.
     """
     before, _process.instead = _process.instead, instead
 

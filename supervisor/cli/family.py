@@ -27,7 +27,7 @@ from jobvisor.supervisor.cli import (
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.standing import of_holder
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.wishes import Wishes
+from jobvisor.supervisor.parent.wishes import Wishes
 
 __all__ = ["reload", "scale", "start", "stop", "wait_pools"]
 

@@ -14,14 +14,14 @@ from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import Attempt, Job, State
-from jobvisor.supervisor.autopsy import Living, living
+from jobvisor.supervisor.autopsy.autopsy import Living, living
 from jobvisor.supervisor.cli import config_option, examples, json_option, plain, print_json, say
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.selection import read_id
 from jobvisor.supervisor.cli.site import find_site
-from jobvisor.supervisor.evidence import Words, read_running, read_words
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.layout import find_file
+from jobvisor.supervisor.ledger.evidence import Words, read_running, read_words
+from jobvisor.supervisor.ledger.layout import find_file
 
 __all__ = ["logs"]
 

@@ -165,7 +165,7 @@ _IMPORTER = """
 import json, sys
 asked = json.loads(sys.argv[1])
 sys.path[:] = asked["sys_path"]
-from jobvisor.supervisor.measure import main
+from jobvisor.supervisor.template.measure import main
 main(asked)
 """
 

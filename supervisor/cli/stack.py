@@ -6,12 +6,12 @@ import click
 
 from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.errors import JobsError
-from jobvisor.supervisor.autopsy import LOOK_NS, Living, Stack, ask, living, read_answer
+from jobvisor.supervisor.autopsy.autopsy import LOOK_NS, Living, Stack, ask, living, read_answer
 from jobvisor.supervisor.cli import config_option, examples, json_option, plain, print_json
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.selection import read_id
-from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger.evidence import read_ledger_of
 
 __all__ = ["stack"]
 

@@ -16,7 +16,7 @@ from jobvisor.jobs.headers import NONE
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.outcome import Cancelled, Release
 from jobvisor.jobs.running import Place
-from jobvisor.supervisor.layout import PROGRESS_MAX as LEDGER_MAX
+from jobvisor.supervisor.ledger.layout import PROGRESS_MAX as LEDGER_MAX
 from tests.clock import START_MS, MovableClock
 
 

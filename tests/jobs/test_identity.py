@@ -64,8 +64,8 @@ def test_there_is_no_process_0_or_beyond_the_largest() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others need it")
 def test_no_process_of_ours_pays_for_psutil_on_linux() -> None:
     code = (
-        "import sys, jobvisor.supervisor.parent, jobvisor.supervisor.worker, "
-        "jobvisor.supervisor.caretaker; print('psutil' in sys.modules)"
+        "import sys, jobvisor.supervisor.parent.parent, jobvisor.supervisor.worker, "
+        "jobvisor.supervisor.caretaker.caretaker; print('psutil' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"

@@ -14,10 +14,10 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import Applied, Store, Turn, open_store
 from jobvisor.jobs.store.base import Sight
 from jobvisor.jobs.store.sqlite import SqliteStore
-from jobvisor.supervisor.clerk import Make
-from jobvisor.supervisor.clerk_handle import ClerkHandle
-from jobvisor.supervisor.clerk_store import ClerkStore
-from jobvisor.supervisor.client_store import ClientClerk, wait
+from jobvisor.supervisor.clerk.clerk import Make
+from jobvisor.supervisor.clerk.client_store import ClientClerk, wait
+from jobvisor.supervisor.clerk.handle import ClerkHandle
+from jobvisor.supervisor.clerk.store import ClerkStore
 from tests.clock import MovableClock
 from tests.store.database import SqliteDatabase
 

@@ -19,8 +19,8 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.crew import Post
-from jobvisor.supervisor.parent import Parent
+from jobvisor.supervisor.parent.crew import Post
+from jobvisor.supervisor.parent.parent import Parent
 from tests.clock import StandingClock
 
 PID = (1 << 22) + 1  # more than Linux has: a signal to it reaches nobody

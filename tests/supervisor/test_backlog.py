@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.store import Record, Rest
 from jobvisor.jobs.store.base import ALL
-from jobvisor.supervisor.backlog import Backlog, Claim
+from jobvisor.supervisor.several.backlog import Backlog, Claim
 from tests.supervisor.yard import job
 
 

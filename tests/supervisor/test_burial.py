@@ -10,8 +10,8 @@ import pytest
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.supervisor.board import Board, Grave
-from jobvisor.supervisor.burial import Burial
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.deaths.burial import Burial
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.status import Status

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobvisor.supervisor.channel import Channel, ClosedError
+from jobvisor.supervisor.clerk.channel import Channel, ClosedError
 
 
 def never(_descriptor: int, _events: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.supervisor.child import spawn
-from jobvisor.supervisor.cleanliness import Cleanliness, locks_database
+from jobvisor.supervisor.running.cleanliness import Cleanliness, locks_database
 from tests.supervisor.test_child import ended
 
 

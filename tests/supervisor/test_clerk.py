@@ -19,7 +19,7 @@ from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
-from jobvisor.supervisor.clerk_store import ClerkStore
+from jobvisor.supervisor.clerk.store import ClerkStore
 from jobvisor.supervisor.signals import HANDLED
 from tests.store.clerked import hired
 from tests.store.making import enqueue, life, new, record

@@ -17,7 +17,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import ForkedStore, InvalidOption, JobNotFound, StoreUnavailable
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
-from jobvisor.supervisor.client_store import ClientClerk, ClientStore
+from jobvisor.supervisor.clerk.client_store import ClientClerk, ClientStore
 from tests.store.clerked import forked, making
 from tests.store.processes import in_a_copy
 from tests.system.harness import open_files

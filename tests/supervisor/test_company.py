@@ -8,7 +8,7 @@ import pytest
 
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.store.base import Whom
-from jobvisor.supervisor.company import Company, company_of
+from jobvisor.supervisor.running.company import Company, company_of
 from tests.supervisor.yard import job
 
 LANES = 50

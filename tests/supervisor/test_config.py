@@ -20,7 +20,7 @@ from jobvisor.jobs.source import Source, strange_variables
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.values import count, word
 from jobvisor.supervisor.config import Config, check_lanes
-from jobvisor.supervisor.reload import _check_unchangeable
+from jobvisor.supervisor.parent.reload import _check_unchangeable
 
 ROOT = Path(__file__).parents[2]
 KEYS = [(table, key) for table in TABLES for key in table.keys]

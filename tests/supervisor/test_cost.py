@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
+from jobvisor.supervisor.autopsy.cost import LONG_NS, SHORT_NS, Meter, cost_at_death
 from jobvisor.supervisor.board import CPU, CURRENT, Board, Slot
 from jobvisor.supervisor.child import Exit
-from jobvisor.supervisor.cost import LONG_NS, SHORT_NS, Meter, cost_at_death
 from jobvisor.supervisor.memory import forget_peak, peak
 from tests.clock import StandingClock
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from jobvisor.jobs.keys import LANES_MAX
 from jobvisor.supervisor.board import CURRENT, LANE_COUNT, Board
-from jobvisor.supervisor.crew import Crew
-from jobvisor.supervisor.ranges import NONE, Range, Ranges
+from jobvisor.supervisor.parent.crew import Crew
+from jobvisor.supervisor.parent.ranges import NONE, Range, Ranges
 from jobvisor.supervisor.roster import CARETAKER, WORKER
 
 

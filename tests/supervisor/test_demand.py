@@ -22,8 +22,8 @@ from jobvisor.supervisor.board import (
     STATE,
     Board,
 )
+from jobvisor.supervisor.caretaker.demand import EVERY_SECONDS, Demand
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.demand import EVERY_SECONDS, Demand
 from jobvisor.supervisor.roster import WORKER
 from tests.store.database import Database, SqliteDatabase
 from tests.store.making import enqueue

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.supervisor.board import Running
-from jobvisor.supervisor.evidence import (
+from jobvisor.supervisor.ledger.evidence import (
     Read,
     Strange,
     Unread,
@@ -18,7 +18,7 @@ from jobvisor.supervisor.evidence import (
     read_ledger,
     read_ledger_of,
 )
-from jobvisor.supervisor.layout import (
+from jobvisor.supervisor.ledger.layout import (
     CHECKED,
     LANES_AT,
     LAYOUT_AT,
@@ -32,7 +32,7 @@ from jobvisor.supervisor.layout import (
     padded,
     plan,
 )
-from jobvisor.supervisor.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.ledger.ledger import Entry, Header, Ledger
 from tests.clock import MovableClock
 
 BOOT = "boot-1"

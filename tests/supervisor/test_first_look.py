@@ -9,7 +9,7 @@ import pytest
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.first_look import FirstLook
+from jobvisor.supervisor.parent.first_look import FirstLook
 
 
 def test_an_answer_is_read_although_the_end_of_the_child_that_gave_it_was_a_signal(

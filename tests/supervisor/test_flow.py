@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobvisor.jobs.clock import SECOND
-from jobvisor.supervisor.flow import Flow
+from jobvisor.supervisor.several.flow import Flow
 
 TURN = SECOND // 200  # 5 ms
 

@@ -17,7 +17,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.registry import Registry
-from jobvisor.supervisor.frames import OUTERMOST, STACK_MAX, native_text, stack_text
+from jobvisor.supervisor.autopsy.frames import OUTERMOST, STACK_MAX, native_text, stack_text
 
 
 def lines(text: str) -> list[str]:

@@ -27,13 +27,13 @@ from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.outcome import VERB_CODES
 from jobvisor.jobs.store import Life, Rest, Store, open_store
 from jobvisor.supervisor.board import VERDICT_CODES, Grave, Running
-from jobvisor.supervisor.evidence import Read, read_ledger_of
-from jobvisor.supervisor.guilt import seen
-from jobvisor.supervisor.halves import HalvedLedger
-from jobvisor.supervisor.layout import HALF_BYTES, INLINE
-from jobvisor.supervisor.ledger import Entry, Header, Journal
+from jobvisor.supervisor.deaths.guilt import seen
+from jobvisor.supervisor.deaths.settle import recall, settle
+from jobvisor.supervisor.ledger.evidence import Read, read_ledger_of
+from jobvisor.supervisor.ledger.halves import HalvedLedger
+from jobvisor.supervisor.ledger.layout import HALF_BYTES, INLINE
+from jobvisor.supervisor.ledger.ledger import Entry, Header, Journal
 from jobvisor.supervisor.roster import WORKER
-from jobvisor.supervisor.settle import recall, settle
 from tests.store.making import ended, enqueue, life
 from tests.waiting import eventually
 

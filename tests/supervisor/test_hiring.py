@@ -17,8 +17,8 @@ from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.board import BEAT, TURN, Board
 from jobvisor.supervisor.child import spawn
+from jobvisor.supervisor.clerk.hiring import opened_for
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.hiring import opened_for
 from jobvisor.supervisor.role import Role, Seat
 from tests.store.making import life
 from tests.store.processes import held_by_another

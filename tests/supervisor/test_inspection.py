@@ -12,8 +12,8 @@ import pytest
 
 from jobvisor.jobs.errors import EX_DESCRIPTORS, EX_LOCKED
 from jobvisor.supervisor.board import Board
-from jobvisor.supervisor.cleanliness import Cleanliness
-from jobvisor.supervisor.inspection import EVERY, FIRST_RUNS, LONG_NS, TASKS_MAX, Inspection
+from jobvisor.supervisor.running.cleanliness import Cleanliness
+from jobvisor.supervisor.running.inspection import EVERY, FIRST_RUNS, LONG_NS, TASKS_MAX, Inspection
 
 
 @pytest.fixture(autouse=True)

@@ -33,8 +33,8 @@ from jobvisor.supervisor.board import (
     Board,
 )
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.crew import Crew, Post
-from jobvisor.supervisor.judge import MEMORY_EVERY_NS, STUCK_BESIDE_NS, STUCK_NS, Judge
+from jobvisor.supervisor.parent.crew import Crew, Post
+from jobvisor.supervisor.parent.judge import MEMORY_EVERY_NS, STUCK_BESIDE_NS, STUCK_NS, Judge
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import StandingClock
 

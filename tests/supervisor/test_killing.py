@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.clock import SECOND, SYSTEM
-from jobvisor.supervisor.autopsy import (
+from jobvisor.supervisor.autopsy.autopsy import (
     ASK,
     ASK_NATIVE,
     StackWriter,
@@ -28,9 +28,9 @@ from jobvisor.supervisor.autopsy import (
 from jobvisor.supervisor.board import ANSWERS, BUSY, STATE, VERDICT, VERDICTS, Board, Running
 from jobvisor.supervisor.child import Exit, kill_group, reap, spawn
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.crew import Crew, Post
-from jobvisor.supervisor.judge import Judge
-from jobvisor.supervisor.killing import PATIENCE_NS
+from jobvisor.supervisor.parent.crew import Crew, Post
+from jobvisor.supervisor.parent.judge import Judge
+from jobvisor.supervisor.parent.killing import PATIENCE_NS
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.signals import PASSED_ON
 from tests.clock import StandingClock

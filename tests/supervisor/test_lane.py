@@ -10,8 +10,8 @@ from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.registry import Registry
 from jobvisor.supervisor.board import FOREVER, LEASE_UNTIL, Board
-from jobvisor.supervisor.lane import Lane
-from jobvisor.supervisor.ledger import Entry
+from jobvisor.supervisor.ledger.ledger import Entry
+from jobvisor.supervisor.running.lane import Lane
 from tests.clock import StandingClock
 
 is_there, go_on = threading.Event(), threading.Event()

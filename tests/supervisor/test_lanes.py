@@ -22,7 +22,6 @@ from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.context import Context
 from jobvisor.jobs.events import Event, Events, subscribe
 from jobvisor.jobs.outcome import SUCCEEDED, Cancelled, Fail, Outcome, Release, Retry, Snooze
-from jobvisor.supervisor.backlog import Backlog
 from jobvisor.supervisor.board import (
     CANCEL_CLAIM,
     CANCEL_JOB,
@@ -33,7 +32,8 @@ from jobvisor.supervisor.board import (
     STOP,
     VERDICT,
 )
-from jobvisor.supervisor.rounds import Rounds
+from jobvisor.supervisor.several.backlog import Backlog
+from jobvisor.supervisor.several.rounds import Rounds
 from tests.store.processes import in_a_copy
 from tests.supervisor.yard import Yard, job, threads_named
 from tests.waiting import eventually

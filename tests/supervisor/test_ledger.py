@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobvisor.supervisor.board import Running
-from jobvisor.supervisor.evidence import Read, read_ledger, read_running
-from jobvisor.supervisor.layout import INLINE, OLD_SIZE, PROGRESS_MAX, SAID_ONE, plan
-from jobvisor.supervisor.ledger import Entry, Header, Ledger
-from jobvisor.supervisor.spares import SPARES, retire
+from jobvisor.supervisor.ledger.evidence import Read, read_ledger, read_running
+from jobvisor.supervisor.ledger.layout import INLINE, OLD_SIZE, PROGRESS_MAX, SAID_ONE, plan
+from jobvisor.supervisor.ledger.ledger import Entry, Header, Ledger
+from jobvisor.supervisor.ledger.spares import SPARES, retire
 from tests.clock import MovableClock
 
 BOOT = "boot-1"

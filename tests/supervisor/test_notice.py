@@ -12,7 +12,7 @@ from jobvisor.supervisor.board import (
     Board,
     Slot,
 )
-from jobvisor.supervisor.notice import Notice, has_neighbours
+from jobvisor.supervisor.parent.notice import Notice, has_neighbours
 
 
 def running(*jobs: int) -> Slot:

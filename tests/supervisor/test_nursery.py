@@ -6,7 +6,7 @@ import os
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.board import Board
-from jobvisor.supervisor.nursery import Nursery
+from jobvisor.supervisor.parent.nursery import Nursery
 
 
 def test_a_family_that_has_left_leaves_no_descriptor_in_the_script_that_was_its_parent() -> None:

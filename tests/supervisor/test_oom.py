@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobvisor.supervisor.oom import OomWatch
+from jobvisor.supervisor.deaths.oom import OomWatch
 from tests.clock import MovableClock
 
 

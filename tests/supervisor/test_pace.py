@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobvisor.supervisor.pace import AHEAD_MOST_NS, AHEAD_NS, GROWTH, Pace
+from jobvisor.supervisor.running.pace import AHEAD_MOST_NS, AHEAD_NS, GROWTH, Pace
 
 MS = 1_000_000
 

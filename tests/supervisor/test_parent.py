@@ -31,11 +31,11 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.first_start import BOOTS_BEFORE_WRONG
-from jobvisor.supervisor.ledger import Header, Ledger
-from jobvisor.supervisor.parent import Parent
+from jobvisor.supervisor.ledger.evidence import read_ledger_of
+from jobvisor.supervisor.ledger.ledger import Header, Ledger
+from jobvisor.supervisor.parent.first_start import BOOTS_BEFORE_WRONG
+from jobvisor.supervisor.parent.parent import Parent
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import MovableClock
 

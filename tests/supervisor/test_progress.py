@@ -20,10 +20,10 @@ from jobvisor.supervisor.board import (
     STATE,
     Board,
 )
+from jobvisor.supervisor.caretaker.progress import SLICE_NS, Progress
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.halves import HalvedLedger
-from jobvisor.supervisor.ledger import Header
-from jobvisor.supervisor.progress import SLICE_NS, Progress
+from jobvisor.supervisor.ledger.halves import HalvedLedger
+from jobvisor.supervisor.ledger.ledger import Header
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import StandingClock
 from tests.store.making import claim, enqueue, life

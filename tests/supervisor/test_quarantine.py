@@ -14,7 +14,7 @@ from jobvisor.supervisor.board import (
     why_leaving,
 )
 from jobvisor.supervisor.child import Exit
-from jobvisor.supervisor.crew import Post
+from jobvisor.supervisor.parent.crew import Post
 from jobvisor.supervisor.roster import QUARANTINE
 from tests.supervisor.staff import Staff
 

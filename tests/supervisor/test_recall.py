@@ -32,10 +32,10 @@ from jobvisor.supervisor.board import (
     STATE,
     Board,
 )
+from jobvisor.supervisor.deaths.recall import Recall
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.halves import HalvedLedger
-from jobvisor.supervisor.ledger import Entry, Header, Ledger
-from jobvisor.supervisor.recall import Recall
+from jobvisor.supervisor.ledger.halves import HalvedLedger
+from jobvisor.supervisor.ledger.ledger import Entry, Header, Ledger
 from jobvisor.supervisor.roster import WORKER
 from tests.clock import StandingClock
 from tests.store.making import claim, enqueue, life

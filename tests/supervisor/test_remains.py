@@ -14,7 +14,7 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.identity import Identity
-from jobvisor.supervisor.remains import MARK, end_remains
+from jobvisor.supervisor.deaths.remains import MARK, end_remains
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="it needs pidfd")

@@ -15,9 +15,9 @@ from jobvisor.jobs.job import Claimed, State
 from jobvisor.jobs.store import Life, Store, open_store
 from jobvisor.jobs.store.settlement import VANISHED_AT_ONCE
 from jobvisor.supervisor.board import Board
+from jobvisor.supervisor.deaths.rescue import Rescue
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import Header, Ledger
-from jobvisor.supervisor.rescue import Rescue
+from jobvisor.supervisor.ledger.ledger import Header, Ledger
 from tests.store.making import enqueue, new
 
 DEAD_TICKS = 1  # no process of ours began with the machine

@@ -14,12 +14,12 @@ from jobvisor.jobs.identity import boot_id, pid_namespace
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.supervisor.board import VERDICT_CODES, Board, Grave
-from jobvisor.supervisor.evidence import read_ledger_of
+from jobvisor.supervisor.deaths.rescue import Rescue
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger import Entry, Header, Ledger, leave_grave
-from jobvisor.supervisor.rescue import Rescue
+from jobvisor.supervisor.ledger.evidence import read_ledger_of
+from jobvisor.supervisor.ledger.ledger import Entry, Header, Ledger, leave_grave
+from jobvisor.supervisor.ledger.spares import retire
 from jobvisor.supervisor.roster import WORKER
-from jobvisor.supervisor.spares import retire
 from tests.clock import MovableClock
 from tests.store import making
 

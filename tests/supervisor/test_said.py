@@ -7,8 +7,8 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobvisor.supervisor.layout import LANE
-from jobvisor.supervisor.said import Said, unrolled
+from jobvisor.supervisor.ledger.layout import LANE
+from jobvisor.supervisor.ledger.said import Said, unrolled
 
 SIZE = 16
 

@@ -11,8 +11,8 @@ from tests.system.harness import ROOT
 
 HEAD = """
 import logging, os, sys, threading
-from jobvisor.supervisor.said import Said
-from jobvisor.supervisor.saying import Saying
+from jobvisor.supervisor.ledger.said import Said
+from jobvisor.supervisor.autopsy.saying import Saying
 
 said = Said.of_nobody()
 ear = Saying()

@@ -21,8 +21,7 @@ from jobvisor.supervisor.board import (
     Grave,
     Running,
 )
-from jobvisor.supervisor.evidence import Read, Strange
-from jobvisor.supervisor.guilt import (
+from jobvisor.supervisor.deaths.guilt import (
     Cause,
     death_of,
     examined,
@@ -32,8 +31,7 @@ from jobvisor.supervisor.guilt import (
     seen,
     unseen,
 )
-from jobvisor.supervisor.ledger import Header
-from jobvisor.supervisor.settle import (
+from jobvisor.supervisor.deaths.settle import (
     Settled,
     recall,
     settle,
@@ -41,6 +39,8 @@ from jobvisor.supervisor.settle import (
     settle_vanished,
     tell_strange,
 )
+from jobvisor.supervisor.ledger.evidence import Read, Strange
+from jobvisor.supervisor.ledger.ledger import Header
 from tests.clock import MovableClock
 from tests.store import making
 

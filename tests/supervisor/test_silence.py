@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobvisor.supervisor.silence import Silence
+from jobvisor.supervisor.deaths.silence import Silence
 from tests.clock import MovableClock
 from tests.store.making import family
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobvisor.supervisor.struck import forget, lane_in, struck_lane
+from jobvisor.supervisor.autopsy.struck import forget, lane_in, struck_lane
 
 DIES = """
 import ctypes, sys, threading
-from jobvisor.supervisor.autopsy import StackWriter
+from jobvisor.supervisor.autopsy.autopsy import StackWriter
 StackWriter(sys.argv[1], 7, "worker 1", answered=lambda: None).listen(all_threads=True)
 
 def within():

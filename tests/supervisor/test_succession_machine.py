@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from jobvisor.jobs.keys import PROCESSES_MAX
 from jobvisor.supervisor.board import GOING, LEAVING_CODES, RUN, STOP
 from jobvisor.supervisor.child import Exit
-from jobvisor.supervisor.crew import Post
+from jobvisor.supervisor.parent.crew import Post
 from jobvisor.supervisor.roster import CARETAKER
 from tests.supervisor.staff import Staff
 

@@ -10,8 +10,8 @@ import pytest
 
 from jobvisor.jobs.store.base import Whom
 from jobvisor.supervisor.board import SUSPECTS_AT, SUSPECTS_BY, SUSPECTS_WAIT_MS, Board
+from jobvisor.supervisor.caretaker.suspicion import Suspicion
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.suspicion import Suspicion
 from tests.clock import StandingClock
 from tests.store.database import Database, SqliteDatabase
 from tests.store.making import enqueue, life

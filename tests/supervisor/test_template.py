@@ -26,11 +26,11 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.child import Exit, kill_group, reap, spawn
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.examination import Thing, described
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.roster import WORKER
 from jobvisor.supervisor.signals import poke
-from jobvisor.supervisor.template import Template, is_let_in
+from jobvisor.supervisor.template.examination import Thing, described
+from jobvisor.supervisor.template.template import Template, is_let_in
 from tests.waiting import eventually
 
 

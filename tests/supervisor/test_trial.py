@@ -9,7 +9,7 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.trial import Trial
+from jobvisor.supervisor.parent.trial import Trial
 from tests.system.harness import alive
 from tests.waiting import eventually
 

@@ -13,7 +13,7 @@ import pytest
 
 from jobvisor.jobs.errors import FamilyNotRunning, JobsError
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.wishes import STALE_MS, Wish, Wishes
+from jobvisor.supervisor.parent.wishes import STALE_MS, Wish, Wishes
 from tests.clock import MovableClock
 from tests.waiting import eventually
 

@@ -13,17 +13,17 @@ from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.registry import Registry
-from jobvisor.supervisor.backlog import Backlog, Claim
-from jobvisor.supervisor.bell import Bell
 from jobvisor.supervisor.board import FOREVER, LEASE_UNTIL, Board
-from jobvisor.supervisor.calls import Calls
-from jobvisor.supervisor.coroutines import Coroutines
-from jobvisor.supervisor.halves import HalvedLedger
-from jobvisor.supervisor.lane_of_several import LaneOfSeveral
-from jobvisor.supervisor.lanes import Lanes
-from jobvisor.supervisor.ledger import Entry, Header
-from jobvisor.supervisor.outcomes import Outcomes
-from jobvisor.supervisor.shared import Shared
+from jobvisor.supervisor.ledger.halves import HalvedLedger
+from jobvisor.supervisor.ledger.ledger import Entry, Header
+from jobvisor.supervisor.several.backlog import Backlog, Claim
+from jobvisor.supervisor.several.bell import Bell
+from jobvisor.supervisor.several.calls import Calls
+from jobvisor.supervisor.several.coroutines import Coroutines
+from jobvisor.supervisor.several.lane import LaneOfSeveral
+from jobvisor.supervisor.several.lanes import Lanes
+from jobvisor.supervisor.several.outcomes import Outcomes
+from jobvisor.supervisor.several.shared import Shared
 from tests.waiting import eventually
 
 OWNER = 17

@@ -28,17 +28,17 @@ from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import Life, Record, Store, open_store
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.child import spawn
-from jobvisor.supervisor.clerk_handle import ClerkHandle
-from jobvisor.supervisor.clerk_store import ClerkStore
-from jobvisor.supervisor.client_store import wait
-from jobvisor.supervisor.guilt import Cause
-from jobvisor.supervisor.settle import settle
+from jobvisor.supervisor.clerk.client_store import wait
+from jobvisor.supervisor.clerk.handle import ClerkHandle
+from jobvisor.supervisor.clerk.store import ClerkStore
+from jobvisor.supervisor.deaths.guilt import Cause
+from jobvisor.supervisor.deaths.settle import settle
 from tests.store.making import life, new, record
 from tests.system.every_line import STORE
 from tests.system.harness import is_gone
 from tests.waiting import eventually
 
-FILES = (*STORE, "supervisor/clerk.py", "supervisor/channel.py")
+FILES = (*STORE, "supervisor/clerk/clerk.py", "supervisor/clerk/channel.py")
 URL = "sqlite:///jobs.db"
 JOBS, CLAIMED = 12, 5
 KILLED = Cause("was killed by SIGKILL", "here", 1, signal="SIGKILL")

@@ -20,7 +20,7 @@ from jobvisor import Client
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.store import Record, open_store
 from jobvisor.jobs.store.base import WorkerStore
-from jobvisor.supervisor.client_store import ClientClerk
+from jobvisor.supervisor.clerk.client_store import ClientClerk
 from tests.store.clerked import forked, hired, making
 from tests.store.making import life, record
 

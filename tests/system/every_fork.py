@@ -30,14 +30,14 @@ from jobvisor.jobs.log import configure
 from jobvisor.supervisor.board import FAILURES, IDLE, MADE_PID, REACHED, STATE, Grave, Slot
 from jobvisor.supervisor.child import Exit, reap_strangers
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.crew import Post
 from jobvisor.supervisor.memory import resident
-from jobvisor.supervisor.parent import Parent
-from jobvisor.supervisor.preload import Preload
+from jobvisor.supervisor.parent.crew import Post
+from jobvisor.supervisor.parent.parent import Parent
+from jobvisor.supervisor.parent.preload import Preload
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.roster import CARETAKER, TEMPLATE, WORKER
-from jobvisor.supervisor.subreaper import become_subreaper
-from jobvisor.supervisor.template import Template, is_let_in
+from jobvisor.supervisor.template.subreaper import become_subreaper
+from jobvisor.supervisor.template.template import Template, is_let_in
 from tests.system.harness import open_files
 from tests.waiting import eventually
 
@@ -48,8 +48,8 @@ SIZES = Path("sizes.txt")
 PLACES = Path("places.txt")  # where somebody died
 DONE = Path("done.txt")  # nobody came to that line any more
 
-FILES = ("supervisor/template.py", "supervisor/sibling.py", "supervisor/child.py")
-PARENT_FILES = ("supervisor/preload.py", "supervisor/nursery.py")
+FILES = ("supervisor/template/template.py", "supervisor/template/sibling.py", "supervisor/child.py")
+PARENT_FILES = ("supervisor/parent/preload.py", "supervisor/parent/nursery.py")
 WHO = ("template", "middle", "worker")
 
 

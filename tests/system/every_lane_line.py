@@ -31,18 +31,18 @@ from jobvisor.jobs.outcome import VERB_CODES
 from jobvisor.jobs.retry import Fixed, policy_json
 from jobvisor.jobs.store import Life, Rest, Store, open_store
 from jobvisor.supervisor.board import Grave
-from jobvisor.supervisor.evidence import read_ledger_of
-from jobvisor.supervisor.guilt import seen
-from jobvisor.supervisor.halves import HalvedLedger
-from jobvisor.supervisor.ledger import Entry, Header
+from jobvisor.supervisor.deaths.guilt import seen
+from jobvisor.supervisor.deaths.settle import settle
+from jobvisor.supervisor.ledger.evidence import read_ledger_of
+from jobvisor.supervisor.ledger.halves import HalvedLedger
+from jobvisor.supervisor.ledger.ledger import Entry, Header
 from jobvisor.supervisor.roster import WORKER
-from jobvisor.supervisor.settle import settle
 from tests.waiting import eventually
 
 FILES = (
-    "supervisor/sheet.py",
-    "supervisor/ledger.py",
-    "supervisor/halves.py",
+    "supervisor/ledger/sheet.py",
+    "supervisor/ledger/ledger.py",
+    "supervisor/ledger/halves.py",
     "every_lane_line.py",
 )
 LANES, JOBS, AT_ONCE = 4, 24, 7

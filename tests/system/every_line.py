@@ -52,11 +52,11 @@ from jobvisor.supervisor.board import (
     Board,
     Grave,
 )
-from jobvisor.supervisor.caretaker import Caretaker
+from jobvisor.supervisor.caretaker.caretaker import Caretaker
 from jobvisor.supervisor.child import Exit, reap, spawn
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.evidence import read_ledger_of
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.ledger.evidence import read_ledger_of
 from jobvisor.supervisor.role import Seat
 from jobvisor.supervisor.roster import CARETAKER, WORKER, RoleRow
 from jobvisor.supervisor.worker import Worker
@@ -70,22 +70,22 @@ STORE = (
 )  # fmt: skip
 WORKER_FILES = (
     "supervisor/worker.py",
-    "supervisor/turns.py",
+    "supervisor/running/turns.py",
     "supervisor/batch.py",
     "supervisor/resting.py",
-    "supervisor/absence.py",
-    "supervisor/fitness.py",
-    "supervisor/successes.py",
-    "supervisor/lane.py",
-    "supervisor/sheet.py",
-    "supervisor/ledger.py",
+    "supervisor/running/absence.py",
+    "supervisor/running/fitness.py",
+    "supervisor/running/successes.py",
+    "supervisor/running/lane.py",
+    "supervisor/ledger/sheet.py",
+    "supervisor/ledger/ledger.py",
 )
 CARETAKER_FILES = (
-    "supervisor/caretaker.py",
-    "supervisor/burial.py",
-    "supervisor/settle.py",
-    "supervisor/guilt.py",
-    "supervisor/evidence.py",
+    "supervisor/caretaker/caretaker.py",
+    "supervisor/deaths/burial.py",
+    "supervisor/deaths/settle.py",
+    "supervisor/deaths/guilt.py",
+    "supervisor/ledger/evidence.py",
 )
 
 #: How often each kind of job starts when nothing goes wrong (`dies`: its own death included).

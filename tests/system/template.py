@@ -28,7 +28,7 @@ COMMAND = (
     "jobvisor.supervisor.cli",  # not __main__: who runs a module that was imported is warned
     "jobvisor.supervisor.cli.family",
     "jobvisor.supervisor.embed",
-    "jobvisor.supervisor.parent",
+    "jobvisor.supervisor.parent.parent",
 )
 
 

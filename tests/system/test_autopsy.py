@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from jobvisor.supervisor.autopsy import ask as ask_life
-from jobvisor.supervisor.autopsy import living, read_answer
+from jobvisor.supervisor.autopsy.autopsy import ask as ask_life
+from jobvisor.supervisor.autopsy.autopsy import living, read_answer
 from tests.system.harness import MARK, ROOT, Build, House
 from tests.system.stories import NATIVE, NATIVE_TASKS, attempts, command, functions, line_of
 from tests.waiting import eventually

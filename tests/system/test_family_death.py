@@ -9,7 +9,7 @@ import pytest
 
 from jobvisor import Fixed
 from jobvisor.jobs.identity import Identity
-from jobvisor.supervisor.layout import parse_name
+from jobvisor.supervisor.ledger.layout import parse_name
 from tests.system.harness import MARK, Build, House
 from tests.system.history import (
     SHORT,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.supervisor.evidence import ledger_files, read_ledger_of
+from jobvisor.supervisor.ledger.evidence import ledger_files, read_ledger_of
 from tests.proxy import Proxy
 from tests.system.machines import Machine, Site, boottime_of
 from tests.waiting import eventually

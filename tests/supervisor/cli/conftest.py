@@ -34,7 +34,7 @@ PLAYER = """
 import json, os, signal, sys
 from datetime import UTC, datetime
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.wishes import Wishes
+from jobvisor.supervisor.parent.wishes import Wishes
 
 state = StateDir(sys.argv[1])
 status = json.loads(sys.argv[2])

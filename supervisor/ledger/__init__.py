@@ -1,0 +1,1 @@
+"""The ledger of a life: what it writes while it lives, and what others read in it."""

@@ -1,0 +1,1 @@
+"""What every worker needs to run jobs, with one lane or with several."""

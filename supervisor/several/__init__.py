@@ -1,0 +1,1 @@
+"""A worker with several lanes: threads, one event loop, and the conductor between them."""

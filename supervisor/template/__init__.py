@@ -1,0 +1,1 @@
+"""The template: the application imported once, and workers that are copies of it."""
