@@ -5,7 +5,16 @@ from __future__ import annotations
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.store.base import WorkerStore
-from jobvisor.supervisor.board import AHEAD, BEAT, BUSY, IDLE, STATE, VERDICT, WAITING_STATE
+from jobvisor.supervisor.board import (
+    AHEAD,
+    BEAT,
+    BUSY,
+    CURRENT,
+    IDLE,
+    STATE,
+    VERDICT,
+    WAITING_STATE,
+)
 from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.running.absence import Absence
 from jobvisor.supervisor.running.company import Company
@@ -195,7 +204,9 @@ class Conductor:
 
     def _show(self) -> None:
         """How it stands, for who judges and recalls."""
-        self._slot[AHEAD] = len(self._backlog.waiting)
+        # What was given to a loop that a job blocks has a lane, and has not begun.
+        begun = sum(map(bool, self._slot.column(CURRENT))) if self._lanes.busy else 0
+        self._slot[AHEAD] = len(self._backlog.waiting) + max(0, self._lanes.busy - begun)
         holds = self._backlog.holds() or self._backlog.owes()
         if self._lanes.busy or (holds and not self._absence.failures):
             self._slot[STATE] = BUSY

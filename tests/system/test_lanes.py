@@ -238,6 +238,35 @@ def test_a_job_that_blocks_the_loop_is_named_in_the_log(build: Build) -> None:
     assert house.stop(family) == 0
 
 
+def test_what_a_blocked_loop_has_not_begun_is_run_by_others(build: Build) -> None:
+    source = (
+        TASKS
+        + """
+@task
+async def blocks():
+    mark("blocks", os.getpid())
+    while not os.path.exists("go"):
+        time.sleep(0.01)  # task body
+
+@task
+async def quick(n):
+    mark("quick", f"{n} {os.getpid()}")
+"""
+    )
+    house = build(source, processes=2, concurrency=20)
+    family = house.start()
+    ids = [house.enqueue("blocks")]
+    house.wait_lines("blocks", 1)
+    ids += house.client.enqueue_many([house.client.call("app:quick", n) for n in range(60)])
+    house.wait_finished(ids[1:])
+    assert house.client.get(ids[0]).state == "running"
+    house.touch("go")
+    house.wait_finished(ids)
+    assert sorted(int(line.split()[0]) for line in house.lines("quick")) == list(range(60))
+    assert house.query("SELECT DISTINCT state, attempt FROM jobs") == [("succeeded", 1)]
+    assert house.stop(family) == 0
+
+
 def test_a_stop_lets_what_runs_end_and_gives_back_what_has_not_begun(build: Build) -> None:
     house = build(TASKS, processes=1, concurrency=4)
     ids = of_both_kinds(house, 10)
