@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import select
 import statistics
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.outcome import VERB_CODES
 from jobvisor.jobs.store import Life, Record, Store, open_store
+from jobvisor.jobs.task import OptionValues
 from tests.bench.place import Place, Places, family_of, family_pss, quantile
 
 NAP = 0.1  # seconds
@@ -22,6 +26,7 @@ COMPUTING, COMPUTED, TURN_MS = (
     0.05,
     20,
 )  # lanes; seconds of a processor; of another worker's turn
+NEIGHBOURS, AGAIN_MS = 99, 100  # in the lanes beside a job that is killed; from its kill on
 NOOP_LANES, NOOP_LEAST = 100, 0.5  # of the rate of one lane
 
 
@@ -37,6 +42,7 @@ def run(places: Places, rounds: int) -> None:
     )  # fmt: skip
     waiting(places)
     turns(places)
+    neighbours(places)
     noops(places, rounds)
 
 
@@ -189,6 +195,54 @@ def _finished(place: Place) -> int:
 def _quantiles(values: list[float]) -> str:
     told = (f"p{100 * part:g} {quantile(values, part):.1f}" for part in (0.5, 0.9, 0.99))
     return f"{', '.join(told)}, max {max(values):.1f} ms"
+
+
+# -- a job that is killed at its timeout
+
+
+def neighbours(places: Places, rounds: int = 10) -> None:
+    """How soon those that ran beside it run again, in a second worker that has lanes to spare."""
+    with places.fresh(2, concurrency=NEIGHBOURS + 1) as place:
+        with (place.folder / "config.toml").open("a") as config:
+            config.write('[supervisor]\ncancel_grace = "200ms"\n')
+        with place.family():
+            took = [_again(place, place.folder / str(number)) for number in range(rounds)]
+    print(
+        f"a timeout among {NEIGHBOURS + 1} lanes, {rounds} times: its neighbours run again within "
+        f"p50 {quantile(took, 0.5):.0f} ms of the kill, max {max(took):.0f} ms, at most {AGAIN_MS}; "
+        "none was charged"
+    )
+
+
+def _again(place: Place, folder: Path) -> float:
+    """Milliseconds from the end of a process to the last new start of what ran in it."""
+    folder.mkdir()
+    paths = [folder / str(number) for number in range(NEIGHBOURS)]
+    gate, told = folder / "gate", folder / "pid"
+    options: OptionValues = {"timeout": "1s", "retries": 0}
+    place.client.enqueue_many(
+        [
+            place.client.call("app:stuck", str(told), options=options),
+            *(place.client.call("app:linger", str(path), str(gate)) for path in paths),
+        ]
+    )
+    while not (told.exists() and told.read_text().endswith("\n")):
+        SYSTEM.sleep(0.001)
+    process = os.pidfd_open(int(told.read_text()))
+    select.select([process], [], [])
+    ended = SYSTEM.monotonic_ns()
+    os.close(process)
+    while place.client.counts()["default"].get("running", 0) != NEIGHBOURS:
+        SYSTEM.sleep(0.05)
+    SYSTEM.sleep(0.5)  # who is claimed begins
+    starts = [[int(line) for line in path.read_text().splitlines()] for path in paths]
+    gate.touch()
+    while place.left():
+        SYSTEM.sleep(0.05)
+    again = [each[1] for each in starts if len(each) == 2]
+    assert again, "the job that was killed had no neighbours"
+    assert {job.attempt for job in place.client.list(task="app:linger", limit=NEIGHBOURS)} == {1}
+    return (max(again) - ended) / 1e6
 
 
 # -- jobs that do nothing

@@ -62,6 +62,19 @@ async def wait_for(path):
         await asyncio.sleep(0.25)
 
 @task
+def stuck(path):
+    with open(path, "w") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(600)
+
+@task
+async def linger(path, gate):
+    with open(path, "a") as file:
+        file.write(f"{time.clock_gettime_ns(time.CLOCK_MONOTONIC)}\\n")
+    while not os.path.exists(gate):
+        await asyncio.sleep(0.25)
+
+@task
 def stamp():
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 

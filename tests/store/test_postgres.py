@@ -1171,8 +1171,8 @@ def test_a_commit_into_a_network_that_swallows_everything_is_looked_up_afterward
 
 def test_a_turn_that_a_deadlock_has_ended_is_tried_again(place: Place) -> None:
     store, who = place.open(through=False), life()
-    place.stranger.sql("SET deadlock_timeout = '60s'")  # so the worker is the one to be ended
-    store._connected().execute(b"SET deadlock_timeout = '50ms'")
+    place.stranger.sql("SET deadlock_timeout = '60s'")  # the worker is the one to be ended
+    store._connected().execute(b"SET deadlock_timeout = '1s'")  # long enough for the cross
     store.enqueue([new()] * 2)
     first, second = claim(store, who)
     place.stranger.sql("BEGIN")
