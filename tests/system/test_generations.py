@@ -213,7 +213,8 @@ def test_an_old_worker_that_is_killed_before_a_new_one_is_ready_is_replaced(hous
     os.kill(worker, signal.SIGKILL)
     house.touch("imported")
     wait_reload(house, "done")
-    assert (house.client.get(job).state, house.history(job)) == ("failed", ["crash"])
+    house.wait_state(job, "failed")
+    assert house.history(job) == ["crash"]
     runs(house, "new", 1)
     eventually(lambda: len(house.workers()) == 1)
     assert house.stop(family) == 0
