@@ -28,8 +28,9 @@ NewDatabase = Callable[[Path], tuple[str, Callable[[], None]]]
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: asyncio, which takes 3 MB of each process that imports it, is imported by the tasks that need it.
 TASKS = """
-import asyncio, os, time
+import os, time
 from jobvisor import Fixed, task
 
 @task
@@ -42,6 +43,7 @@ async def noop_async():
 
 @task
 async def nap_async(seconds):
+    import asyncio
     await asyncio.sleep(seconds)
 
 @task
@@ -56,6 +58,7 @@ def compute(seconds):
 
 @task
 async def wait_for(path):
+    import asyncio
     with open("waiting", "a") as file:
         file.write(".")
     while not os.path.exists(path):
@@ -69,6 +72,7 @@ def stuck(path):
 
 @task
 async def linger(path, gate):
+    import asyncio
     with open(path, "a") as file:
         file.write(f"{time.clock_gettime_ns(time.CLOCK_MONOTONIC)}\\n")
     while not os.path.exists(gate):
