@@ -198,9 +198,10 @@ class Rescue:
             if owner in awaited or find_file(folder, owner) is not None:
                 continue
             life = head_of(owner, path)
-            if life is not None and life.identity.alive() is False:
+            alive = None if life is None else life.identity.alive()
+            if alive is False:
                 forget(folder, owner)
-            else:
+            elif alive is None:
                 self._drop_stale(path)
 
     def _say_unsettled(self, path: str, error: Exception) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.identity import boot_id, pid_namespace
+from jobvisor.jobs.identity import Identity, boot_id, pid_namespace
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.supervisor.board import VERDICT_CODES, Board, Grave
@@ -102,6 +102,33 @@ def test_a_file_that_no_life_begins_is_dropped_in_time_and_never_a_spare(
     clock.move(2)
     rescue.scan_ledgers(str(folder))
     assert os.listdir(folder) == []
+
+
+ME = Identity.mine()
+
+
+@pytest.mark.parametrize(
+    ("head", "stays"),
+    [
+        (" ".join(map(str, ME)), [True, True]),
+        (" ".join(map(str, ME._replace(start_ticks=1))), [False, False]),
+        (" ".join(map(str, ME._replace(pid_namespace=1))), [True, False]),
+        ("nobody", [True, False]),
+    ],
+    ids=["of the living", "of a dead process", "of a stranger", "of nobody"],
+)
+def test_a_stack_file_without_a_ledger_stays_as_long_as_somebody_may_be_asked(
+    folder: Path, rescue: Rescue, clock: MovableClock, head: str, stays: list[bool]
+) -> None:
+    path = folder / "11.stack"
+    path.write_text(f"@life {head} caretaker\n")
+    clock.move(os.stat(path).st_ctime_ns // 1_000_000 - clock.now_ms())
+    found = []
+    for later in (0, DEAD_AFTER_MS + 1):
+        clock.move(later)
+        rescue.scan_ledgers(str(folder))
+        found.append(path.exists())
+    assert found == stays
 
 
 def test_a_death_that_its_family_left_unsettled_is_told_as_its_parent_saw_it(
