@@ -48,7 +48,7 @@ async def nap_async(seconds):
 
 @task
 def nap(seconds):
-    time.sleep(seconds)
+    time.sleep(seconds)  # task body
 
 @task
 def compute(seconds):
@@ -68,7 +68,7 @@ async def wait_for(path):
 def stuck(path):
     with open(path, "w") as file:
         file.write(f"{os.getpid()}\\n")
-    time.sleep(600)
+    time.sleep(600)  # task body
 
 @task
 async def linger(path, gate):
@@ -87,7 +87,7 @@ def hang_once(path):
     with open(path, "a") as file:
         file.write(f"{time.clock_gettime_ns(time.CLOCK_MONOTONIC)}\\n")
     if sum(1 for _ in open(path)) == 1:
-        time.sleep(60)
+        time.sleep(60)  # task body
 """
 
 

@@ -36,6 +36,23 @@ def short(ctx: Context, seconds=0.003):
     mark("end", ctx)
 """
 
+#: Jobs of both kinds for a worker with several lanes, long enough that many are in the middle at a kill.
+SHORT_OF_BOTH = f"""{MARK}
+import asyncio
+
+@task(retry=Fixed(0), retries=50)
+def short(ctx: Context):
+    mark("start", ctx)
+    time.sleep(0.03)  # task body
+    mark("end", ctx)
+
+@task(retry=Fixed(0), retries=50)
+async def ashort(ctx: Context):
+    mark("start", ctx)
+    await asyncio.sleep(0.03)
+    mark("end", ctx)
+"""
+
 
 #: For a task that must know where it stands: which of its very claim are before and behind it. Its
 #: worker tells a batch before it runs the first of it, and every task asks, so nothing is looked up.

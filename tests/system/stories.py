@@ -41,11 +41,14 @@ def in_c():
 NATIVE = ["in_a_regex", "with_the_lock", "without_the_lock", "in_c"]
 
 
+MARKED = ("# the line", "# task body: the line")
+
+
 def line_of(house: House, task: str) -> str:
     """The marked line of a task, as a stack names it."""
     source = (house.folder / "app.py").read_text().splitlines()
     begin = next(at for at, line in enumerate(source) if f"def {task}(" in line)
-    marked = next(at for at, line in enumerate(source) if at > begin and "# the line" in line)
+    marked = next(at for at, line in enumerate(source) if at > begin and line.endswith(MARKED))
     return f'app.py", line {marked + 1}, in {task}'
 
 

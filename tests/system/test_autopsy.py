@@ -25,7 +25,7 @@ import asyncio
 @task
 def asleep():
     mark("began")
-    time.sleep(600)  # the line
+    time.sleep(600)  # task body: the line
 
 def hold(memory):
     time.sleep(600)  # task body

@@ -26,7 +26,7 @@ import asyncio
 @task
 def asleep(n):
     mark("began", n)
-    time.sleep(600)  # the line
+    time.sleep(600)  # task body: the line
 
 async def waits():
     while True:
@@ -72,7 +72,7 @@ def talks(n):
     for number in range(400):
         print(f"line {{number}} of {{n}}")
     mark("began", n)
-    time.sleep(600)  # the line
+    time.sleep(600)  # task body: the line
 
 @task
 async def atalks(n):

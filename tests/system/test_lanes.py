@@ -11,10 +11,10 @@ import pytest
 
 from tests.system.harness import MARK, Build, House
 from tests.system.history import (
+    SHORT_OF_BOTH,
     calls,
     check_each_succeeded,
     check_nothing_left,
-    marking,
     marks,
     never_overlapped,
     wait_busy,
@@ -339,26 +339,9 @@ def test_without_a_clerk_a_worker_ends_what_runs_and_is_replaced(build: Build) -
     assert house.stop(family) == 0
 
 
-SHORT = marking("""
-import asyncio
-
-@task(retry=Fixed(0), retries=50)
-def short(ctx: Context):
-    mark("start", ctx)
-    time.sleep(0.03)  # task body
-    mark("end", ctx)
-
-@task(retry=Fixed(0), retries=50)
-async def ashort(ctx: Context):
-    mark("start", ctx)
-    await asyncio.sleep(0.03)
-    mark("end", ctx)
-""")
-
-
 @pytest.mark.preload(False, True)
 def test_killed_workers_lose_nothing_and_repeat_only_what_ran_in_them(build: Build) -> None:
-    house = build(SHORT, processes=2, concurrency=8)
+    house = build(SHORT_OF_BOTH, processes=2, concurrency=8)
     ids = [*calls(house, "short", 600), *calls(house, "ashort", 600)]
     family = house.start()
     killed: list[int] = []

@@ -12,10 +12,10 @@ import pytest
 
 from tests.system.harness import Build, House, alive
 from tests.system.history import (
+    SHORT_OF_BOTH,
     calls,
     check_each_succeeded,
     check_nothing_left,
-    marking,
     marks,
     never_overlapped,
     wait_busy,
@@ -24,26 +24,13 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.preload(True)]
 
-TASKS = marking("""
-import asyncio
+TASKS = f"""{SHORT_OF_BOTH}
 IMPORTED = os.getpid()
-
-@task(retry=Fixed(0), retries=50)
-def short(ctx: Context):
-    mark("start", ctx)
-    time.sleep(0.03)  # task body
-    mark("end", ctx)
-
-@task(retry=Fixed(0), retries=50)
-async def ashort(ctx: Context):
-    mark("start", ctx)
-    await asyncio.sleep(0.03)
-    mark("end", ctx)
 
 @task
 async def who():
     return [IMPORTED, os.getpid(), os.getppid()]
-""")
+"""
 
 
 def template(house: House) -> int:
