@@ -7,12 +7,14 @@ process for ever.
 from __future__ import annotations
 
 import os
-import socket
+import random
 import sys
 from functools import cache
 from typing import NamedTuple
 
-HOST = socket.gethostname()
+HOST = os.uname().nodename
+
+_OF_THE_SYSTEM = random.SystemRandom()
 
 
 class Identity(NamedTuple):
@@ -92,3 +94,8 @@ def _ticks_by_psutil(pid: int) -> int | None:
         return None if zombie else int(process.create_time() * 100)
     except psutil.NoSuchProcess:
         return None
+
+
+def unique_number() -> int:
+    """1 to 2**62, at random: nobody draws it again, in any process of any machine."""
+    return _OF_THE_SYSTEM.getrandbits(62) + 1

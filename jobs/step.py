@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.execution import Execution
-from jobvisor.jobs.identity import HOST, Identity
+from jobvisor.jobs.identity import HOST, Identity, unique_number
 from jobvisor.jobs.job import Claimed, Job
 from jobvisor.jobs.log import log_lost, say
 from jobvisor.jobs.outcome import VERB_CODES
@@ -38,7 +37,7 @@ class Step:
         self._settle_owed(store)
         store.promote()
         served = store.pending_queues() if queues is None else queues
-        life = Life(secrets.randbits(63), 0, "run_one", HOST, *Identity.mine())
+        life = Life(unique_number(), 0, "run_one", HOST, *Identity.mine())
         record: Record | None = None
         try:
             turn = store.turn(life, 1, queues=served, limit=1, register=True)

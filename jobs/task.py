@@ -6,7 +6,6 @@ not yet stored. Every option is judged here, where it is written, and never in a
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import sys
@@ -365,6 +364,8 @@ class Call(Generic[CallR_co]):
 
     def _digest(self) -> str:
         """The same for f(1) and f(n=1), for any order of keywords, and with any codec."""
+        import hashlib  # noqa: PLC0415 -- it loads OpenSSL (3 ms), and few calls have such a key
+
         bound = None if self.function is None else self._bound(self.function)
         args, kwargs = (self.args, self.kwargs) if bound is None else (bound.args, bound.kwargs)
         texts = encode_call(args, kwargs, sys.maxsize)

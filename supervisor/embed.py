@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import FamilyNotRunning, JobsError
@@ -18,6 +16,9 @@ from jobvisor.jobs.log import configure
 from jobvisor.jobs.registry import registry
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
+
+if TYPE_CHECKING:
+    import subprocess
 
 READY_POLL = 0.01  # seconds between two looks whether the family is ready
 
@@ -59,6 +60,10 @@ class Supervisor:
         """Start the family beside this process and return at once; `running` waits until it is ready."""
         if self._process is not None and self._process.poll() is None:
             raise JobsError(f"this family was started already, as pid {self._process.pid}")
+        # Imported here: who only runs a family, or none, pays for neither.
+        import pickle  # noqa: PLC0415
+        import subprocess  # noqa: PLC0415
+
         self._asked_to_stop = False
         # -P: a file of the working directory must not stand in for a module of Python's. The way to
         # this package is told beside the environment, which every process of a task inherits.
@@ -96,10 +101,12 @@ class Supervisor:
 
     def join(self, timeout: float | None = None) -> int:
         """Wait until the family has left; the exit code. JobsError if it has not after `timeout`."""
+        from subprocess import TimeoutExpired  # noqa: PLC0415 -- loaded by `start`
+
         process = self._started()
         try:
             code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             raise JobsError(
                 f"the family (pid {process.pid}) still runs after {timeout} s"
             ) from None
@@ -241,6 +248,8 @@ def _end_of(script: int) -> list[int]:
 
 def main() -> None:
     """The fresh interpreter of `start`: its configuration comes down the leash."""
+    import pickle  # noqa: PLC0415 -- as in `start`
+
     leash = os.dup(0)
     # Buffered, so that it waits for all of a configuration that is longer than a pipe is.
     with os.fdopen(os.dup(0), "rb") as pipe:

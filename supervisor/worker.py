@@ -42,7 +42,6 @@ from jobvisor.supervisor.board import (
     TURN,
     WAITING_STATE,
 )
-from jobvisor.supervisor.clerk.hiring import Opened, opened_for
 from jobvisor.supervisor.deaths.remains import MARK
 from jobvisor.supervisor.hook_calls import Attend, Patience, start, stop
 from jobvisor.supervisor.ledger.ledger import Entry
@@ -53,6 +52,7 @@ from jobvisor.supervisor.running.cleanliness import Cleanliness
 from jobvisor.supervisor.running.fitness import Fitness
 from jobvisor.supervisor.running.inspection import Inspection
 from jobvisor.supervisor.running.lane import Lane
+from jobvisor.supervisor.running.opened import Opened, opened_for
 from jobvisor.supervisor.running.pace import Pace
 from jobvisor.supervisor.running.parts import Parts
 from jobvisor.supervisor.running.successes import Successes
@@ -176,9 +176,7 @@ class Worker(Role):
         )
 
     def _boot_several(self, parts: Parts, saying: Saying) -> None:
-        from jobvisor.supervisor.several.worker import (  # noqa: PLC0415 -- with asyncio: 30 ms and 2 MB that one lane need not pay
-            Several,
-        )
+        from jobvisor.supervisor.several.worker import Several  # noqa: PLC0415 -- see import_for_lanes
 
         several = Several(self, parts, self._execution)
         self._attend = lambda: several.attend

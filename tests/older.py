@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from importlib import resources
 from pathlib import Path
 
 import sqlite_utils
 
 from jobvisor.jobs.store import schema
+from jobvisor.jobs.store.shipped import read_migrations
 
 #: The numbers of the schema of 0.2.0, and of 0.3.0.
 SCHEMA_0_2 = {"sqlite": 2, "postgres": 1}
@@ -33,10 +33,7 @@ INSERT INTO families VALUES (1, 'theirs', 'h', 'b', 1, -1, 1, 'v', 's', 1, 1, 1,
 
 def scripts(dialect: str, numbers: Mapping[str, int]) -> dict[str, str]:
     """The migrations of an older release, by name."""
-    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", dialect)
-    files = sorted((each for each in folder.iterdir()), key=lambda each: each.name)
-    known = files[: numbers[dialect]]
-    return {each.name.removesuffix(".sql"): each.read_text("utf-8") for each in known}
+    return dict(read_migrations(dialect)[: numbers[dialect]])
 
 
 def make_old(path: Path, rows: str = "", *, numbers: Mapping[str, int] = SCHEMA_0_2) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import select
 from collections.abc import Container, Sequence
 
 import psycopg
 
 from jobvisor.jobs.errors import RowRefused, StoreUnavailable
+from jobvisor.jobs.identity import unique_number
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.arrays import columns
@@ -68,7 +68,7 @@ class Inserts(ServerStore):
             # After a rest it may be dead: within a transaction that is found out before anything is done.
             self._answered_ns = now
             return None
-        nonce = secrets.randbits(63)
+        nonce = unique_number()
         try:
             name = "enqueue_alone_ordinary" if is_ordinary(job) else "enqueue_alone"
             cursor = self._ask(name, {**job._asdict(), "nonce": nonce})

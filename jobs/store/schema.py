@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from importlib import resources
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
@@ -20,6 +19,7 @@ from jobvisor.jobs.log import say
 from jobvisor.jobs.store.fault import NAME_ANOTHER, NamedFaults
 from jobvisor.jobs.store.patience import BEAT_NS, LOCK_SECONDS, Patience
 from jobvisor.jobs.store.prefix import prefixed
+from jobvisor.jobs.store.shipped import read_migrations
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import made
 
@@ -190,11 +190,8 @@ def _apply_migrations(connection: sqlite3.Connection, prefix: str) -> None:
     migrations = Migrations("jobvisor")
     if prefix:  # else in the table that sqlite-utils has for all who use it
         migrations.migrations_table = f"{prefix}migrations"
-    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "sqlite")
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".sql"):
-            script = prefixed(file.read_text("utf-8"), prefix)
-            migrations(name=file.name.removesuffix(".sql"))(_migration(script))
+    for name, text in read_migrations("sqlite"):
+        migrations(name=name)(_migration(prefixed(text, prefix)))
     migrations.apply(Database(connection, execute_plugins=False))
 
 

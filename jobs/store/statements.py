@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from importlib import resources
 
 from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.prefix import prefixed
+from jobvisor.jobs.store.shipped import read_statements
 
 
 def statements(dialect: str, prefix: str = "") -> dict[str, str]:
@@ -23,10 +23,7 @@ def _read(dialect: str, prefix: str) -> dict[str, str]:
     wherever a statement says `{NAME}`, so that a new column is written once. `{whom}` is no fragment, and
     `{reach}` stands only in what passes over suspects.
     """
-    text = (
-        resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql").read_text("utf-8")
-    )
-    head, *parts = text.split("-- name: ")
+    head, *parts = read_statements(dialect).split("-- name: ")
     fragments = dict(map(_named, head.split("-- fragment: ")[1:]))
     found = dict(map(_named, parts))
     found = {name: each for part in found.items() for name, each in _of_whom(*part)}

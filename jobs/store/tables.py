@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import resources
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -15,6 +13,7 @@ from jobvisor.jobs.log import say
 from jobvisor.jobs.store.connection import PatientConnection
 from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.session import set_all
+from jobvisor.jobs.store.shipped import Script, read_migrations
 
 SCHEMA = 3  # the number of the newest migration this release knows
 CHANNEL_BYTES = 63  # PostgreSQL knows no longer name
@@ -78,21 +77,21 @@ class Tables:
         before = number = self.number(connection)
         if self._prefix:
             self._make_schema(connection)
-        for file in _migrations():
-            if int(file.name[:4]) > number:
-                number = self._migrate(connection, file)
+        for script in read_migrations("postgres"):
+            if int(script.name[:4]) > number:
+                number = self._migrate(connection, script)
         return before, max(before, number)
 
-    def _migrate(self, connection: PatientConnection, file: Any) -> int:
-        """One numbered file and the record that it ran, in one transaction of one process at a time."""
-        number = int(file.name[:4])
+    def _migrate(self, connection: PatientConnection, script: Script) -> int:
+        """One numbered script and the record that it ran, in one transaction of one process at a time."""
+        number = int(script.name[:4])
         with self._alone(connection, self._key):
             if self.number(connection) >= number:
                 return number  # somebody else was first
             if not self._prefix:
                 connection.execute(self._worded("CREATE SCHEMA IF NOT EXISTS {schema}").encode())
             try:
-                connection.execute(self._worded(file.read_text("utf-8")).encode())
+                connection.execute(self._worded(script.text).encode())
             except _TAKEN as error:
                 raise self._anothers(error) from error
             told = {"number": str(number)}
@@ -178,9 +177,3 @@ WHERE n.nspname = %s AND c.relname = 'meta'
 """
 _META = "SELECT key, value FROM {schema}.meta WHERE key IN ('schema', 'oldest_schema')"
 _MIGRATED = "UPDATE {schema}.meta SET value = %(number)s WHERE key = 'schema'"
-
-
-def _migrations() -> list[Any]:
-    folder = resources.files("jobvisor.jobs.store").joinpath("migrations", "postgres")
-    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return sorted(files, key=lambda file: file.name)

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -268,6 +267,8 @@ def print_table(
     """
     cells = [[_cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
+        import shutil  # noqa: PLC0415 -- with three ways to compress, which every other command would load
+
         width = shutil.get_terminal_size().columns
         shown = [
             place

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from collections.abc import Iterable
 
 from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.identity import unique_number
 from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import (
     BACKOFF,
@@ -15,6 +15,7 @@ from jobvisor.supervisor.board import (
     FAILURES,
     FAMILY,
     FILLED,
+    LANE_COUNT,
     LEAVE,
     LEAVE_BY,
     LEAVING_CODES,
@@ -29,7 +30,7 @@ from jobvisor.supervisor.child import send, spawn
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.parent.backoff import schedule
 from jobvisor.supervisor.parent.crew import Post
-from jobvisor.supervisor.role import Role, Seat, role_class
+from jobvisor.supervisor.role import Role, Seat, import_for_lanes, role_class
 from jobvisor.supervisor.roster import CARETAKER, TEMPLATE, WORKER, Told
 from jobvisor.supervisor.signals import drain, poke
 
@@ -94,6 +95,8 @@ class Nursery:
         """A new child for a post; where the system gives no process it is tried again later."""
         self.open_slot(post, config, family)
         slot = post.slot
+        if slot[LANE_COUNT] > 1:
+            import_for_lanes()
         try:
             wake_read = self._wake_of(post)
             try:
@@ -117,7 +120,7 @@ class Nursery:
         slot = post.slot
         slot.clear()
         self._board.write_note(slot.index, "")
-        post.owner = secrets.randbits(62) + 1
+        post.owner = unique_number()
         pool = config.workers.index(config.pool(post.pool)) if post.pool else 0
         self._board.write_pool_name(slot.index, post.pool)
         slot[ROLE], slot[POOL] = post.role.number, pool

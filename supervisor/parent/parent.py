@@ -7,7 +7,6 @@ Signals are noted by their handlers and obeyed here, between two sleeps.
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import signal
 import sys
@@ -17,6 +16,7 @@ from contextlib import suppress
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL, ConfigError
+from jobvisor.jobs.identity import unique_number
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import load_driver
 from jobvisor.jobs.url import parse_url, shown_url
@@ -102,7 +102,7 @@ class Parent:
         self._board[STARTED_AT] = clock.now_ms()
         if parse_url(config.database.url).kind == "postgresql":
             self._board[LEASE_UNTIL] = 0  # there is none before the first heartbeat
-        self._family = _new_family()
+        self._family = unique_number()
         self._state = StateDir(config.family.state_dir, clock)
         self._wishes = Wishes(self._state)
         self._crew = Crew(self._board)
@@ -355,7 +355,7 @@ class Parent:
         if self._board[EXPELLED] != self._family:
             return
         say("expelled", family=self._config.family.name)
-        self._family = _new_family()
+        self._family = unique_number()
         self._succession.replace_all(self._config.family.stop_timeout_ms)
 
     def _begin_stop(self) -> None:
@@ -438,10 +438,6 @@ class Parent:
         self._nursery.close()
         os.close(self._lock)
         sys.stderr.flush()
-
-
-def _new_family() -> int:
-    return secrets.randbits(62) + 1
 
 
 def _grave(post: Post, ended: Exit, now: int) -> Grave:

@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 from jobvisor.jobs.errors import ConfigError, FamilyNotRunning, JobsError
+from jobvisor.jobs.identity import unique_number
 from jobvisor.supervisor.family import POLL_S, StateDir
 
 __all__ = ["Wish", "Wishes"]
@@ -93,7 +93,7 @@ class Wishes:
 
     def _put(self, pool: str, wanted: str) -> tuple[str, int]:
         now = self._state.clock.now_ms()
-        path = os.path.join(self._state.path, f"{_PREFIX}{now:015}-{secrets.token_hex(8)}")
+        path = os.path.join(self._state.path, f"{_PREFIX}{now:015}-{unique_number():016x}")
         beside = f"{path}{_BEGUN}"
         descriptor = -1
         try:

@@ -15,7 +15,6 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import EX_OK, EX_UNFIT, JobsError
@@ -35,7 +34,7 @@ from jobvisor.supervisor.board import (
     Slot,
 )
 from jobvisor.supervisor.memory import resident
-from jobvisor.supervisor.role import SLEEP_MOST, Role, Seat, role_class
+from jobvisor.supervisor.role import SLEEP_MOST, Role, Seat, import_for_lanes, role_class
 from jobvisor.supervisor.roster import WORKER, RoleRow
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.template.examination import HOOKS, Examination, Findings
@@ -70,7 +69,8 @@ class Template(Role):
         with examination.watching_imports():
             around_hooks = examination.holding(HOOKS)
             self._application = prepare_application(self.seat.config, around_hooks)
-        self._import_for_lanes()
+        if any(pool.concurrency > 1 for pool in self.seat.config.workers):
+            import_for_lanes()
         self._settle_down()
         found = examination.findings(self.clock)
         self._log_as_configured()
@@ -79,11 +79,6 @@ class Template(Role):
         took, held = self.clock.monotonic_ns() - began, resident(os.getpid()) or 0
         say("preloaded", seconds=f"{took / SECOND:.1f}", size=f"{max(0, held - before) >> 20} MB")
         self.slot[STATE] = IDLE
-
-    def _import_for_lanes(self) -> None:
-        """What a worker of several lanes imports when it boots, with asyncio: 30 ms and 2 MB."""
-        if any(pool.concurrency > 1 for pool in self.seat.config.workers):
-            import_module("jobvisor.supervisor.several.worker")
 
     def _log_as_configured(self) -> None:
         """At a reload the parent still logs as before; the workers are of the new configuration."""

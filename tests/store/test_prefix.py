@@ -15,6 +15,7 @@ from sqlite_utils import Migrations
 from jobvisor.jobs.errors import SchemaError
 from jobvisor.jobs.store import Store, open_store, schema, tables
 from jobvisor.jobs.store.postgres import PostgresStore
+from jobvisor.jobs.store.shipped import read_migrations
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.store.statements import statements
 from tests.postgres import Stranger, shared
@@ -75,7 +76,7 @@ def test_on_postgres_no_name_of_ours_stands_without_schema_and_prefix() -> None:
     store = open_store("postgresql://nowhere/app", schema="app", prefix="our_")
     assert isinstance(store, PostgresStore)
     texts = [text.decode() for text in store._statements.values()]
-    texts += [store._worded(file.read_text()) for file in tables._migrations()]
+    texts += [store._worded(script.text) for script in read_migrations("postgres")]
     for text in texts:
         code = re.sub(r"--.*", "", text)
         assert re.findall(r'"app"\.(?!our_)\w*', code) == []

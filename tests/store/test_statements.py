@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib import resources
 
 import pytest
 
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.store.base import AttemptRow, JobRow
 from jobvisor.jobs.store.rows import Changed
+from jobvisor.jobs.store.shipped import read_statements
 from jobvisor.jobs.store.statements import statements
 
 JOB = JobRow._fields[:-1]  # the history is another table's
@@ -57,8 +57,7 @@ def test_what_is_read_are_the_fields_of_its_value(
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
 def test_no_other_statement_lists_the_columns_of_a_job(dialect: str) -> None:
-    file = resources.files("jobvisor.jobs.store").joinpath("sql", f"{dialect}.sql")
-    parts = file.read_text("utf-8").split("-- name: ")[1:]
+    parts = read_statements(dialect).split("-- name: ")[1:]
     listing = [part.partition("\n")[0] for part in parts if re.search(r"\bcreated_at, *\w*", part)]
     assert set(listing) <= {"import", "known"}
 

@@ -17,9 +17,9 @@ from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.board import BEAT, TURN, Board
 from jobvisor.supervisor.child import spawn
-from jobvisor.supervisor.clerk.hiring import opened_for
 from jobvisor.supervisor.config import Config
-from jobvisor.supervisor.role import Role, Seat
+from jobvisor.supervisor.role import Role, Seat, import_for_lanes
+from jobvisor.supervisor.running.opened import opened_for
 from tests.store.making import life
 from tests.store.processes import held_by_another
 from tests.system.harness import is_gone, open_files
@@ -71,6 +71,7 @@ def ran(
     config = Config.of(
         {"database": {"url": f"sqlite:///{folder}/jobs.db"}, "tasks": {"modules": ["app"]}}
     )
+    import_for_lanes()  # as its parent does: where it has no descriptors it can import nothing
     lifeline, kept = os.pipe()
     poke_read, poke = os.pipe()
     told_read, told = os.pipe()
