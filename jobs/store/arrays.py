@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -17,9 +17,16 @@ def array(values: Sequence[int | str | None]) -> str:
     >>> array([1, None, "a, b"])
     '{1,NULL,"a, b"}'
     """
-    # Numbers alone are the most, and need no look at each.
-    told = map(str, values) if set(map(type, values)) == {int} else map(_element, values)
-    return "{" + ",".join(told) + "}"
+    return "{" + ",".join(_elements(values)) + "}"
+
+
+def _elements(values: Sequence[int | str | None]) -> Iterable[str]:
+    kinds = set(map(type, values))  # numbers alone, or none at all, are the most: no look at each
+    if kinds == {int}:
+        return map(str, values)
+    if kinds == {type(None)}:
+        return ["NULL"] * len(values)
+    return map(_element, values)
 
 
 def _element(value: int | str | None) -> str:

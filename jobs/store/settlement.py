@@ -368,7 +368,8 @@ def _success(record: Record) -> dict[str, Any]:
         "result": record.body.decode("utf-8") if record.body else None,
         "age": record.age_ms,
         "duration": record.duration_ms,
-        **_cost(record),
+        "cpu_ms": _within(record.cpu_ms, CPU_MS_MAX),
+        "rss_bytes": _within(record.rss_bytes, RSS_BYTES_MAX),
     }
 
 
@@ -394,7 +395,9 @@ def _cost(told: Record | Death) -> dict[str, int | None]:
 
 
 def _within(value: int | None, most: int) -> int | None:
-    return None if value is None else min(max(value, 0), most)
+    if value is None or 0 <= value <= most:
+        return value
+    return 0 if value < 0 else most
 
 
 def _company(death: Death, held: Held) -> int | None:

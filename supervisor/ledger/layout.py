@@ -64,7 +64,8 @@ CHECKED_2 = Struct("=4qhhi3q")
 CHECKED_1 = Struct("=8q")
 HALF_BYTES = 1 << 20
 """Of each half of a journal that several lanes write."""
-ROOM = INLINE + PROGRESS_MAX + SAID_ONE + PREFIX.size + CHECKED.size + 8
+HEAD_SIZE = PREFIX.size + CHECKED.size  # of a record, before its texts
+ROOM = INLINE + PROGRESS_MAX + SAID_ONE + HEAD_SIZE + 8
 """What the largest record needs."""
 
 OUTCOME = 1

@@ -27,6 +27,7 @@ from jobvisor.supervisor.ledger.layout import (
     FAMILY_AT,
     FIRST_LANE_AT,
     HEAD_AT,
+    HEAD_SIZE,
     HOST_AT,
     LANES_AT,
     LAYOUT,
@@ -76,7 +77,7 @@ class Entry(NamedTuple):
     def size(self) -> int:
         """What its record takes in a journal."""
         body = len(self.body) + len(self.progress) + len(self.said)
-        return padded(PREFIX.size + CHECKED.size + body)
+        return padded(HEAD_SIZE + body)
 
     def record(self, owner: int, now_ns: int) -> Record:
         """As the store takes it."""
@@ -184,12 +185,13 @@ class Ledger:
         )  # fmt: skip
         if progress or said:
             body += progress + said
-        crc = zlib.crc32(body, zlib.crc32(checked))
+        crc = zlib.crc32(checked)
         at = self._tail
-        end = at + PREFIX.size + CHECKED.size
-        self._memory[at:end] = b"%b%b" % (PREFIX.pack(len(body), crc), checked)
+        end = at + HEAD_SIZE
         if body:
+            crc = zlib.crc32(body, crc)
             self._memory[end : end + len(body)] = body
+        self._memory[at:end] = PREFIX.pack(len(body), crc) + checked
         self._written = padded(end + len(body))
 
     def write_tail(self, entry: Entry) -> None:

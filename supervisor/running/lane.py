@@ -163,6 +163,7 @@ class Lane:
         cpu_ms = rss_bytes = 0
         if took_ns >= SHORT_NS:
             cpu_ms, rss_bytes = self._meter.cost(took_ns)
+        plain = outcome is SUCCEEDED  # the many
         speaker, progress = self._progress  # of a thread that speaks of an earlier job, perhaps
         return Entry(
             self.claim,
@@ -172,11 +173,11 @@ class Lane:
             self._clock.boottime_ns(),
             took_ns // 1_000_000,
             outcome.delay_ms,
-            outcome.body(),
+            b"" if plain else outcome.body(),
             progress if speaker == job.id else b"",
             cpu_ms,
             rss_bytes,
-            self._kept(job, outcome) if outcome is not SUCCEEDED or self._keeps_all else b"",
+            b"" if plain and not self._keeps_all else self._kept(job, outcome),
         )
 
     def _kept(self, job: Claimed, outcome: Outcome) -> bytes:

@@ -38,6 +38,7 @@ from jobvisor.supervisor.role import SLEEP_MOST, Role, Seat, import_for_lanes, r
 from jobvisor.supervisor.roster import WORKER, RoleRow
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.template.examination import HOOKS, Examination, Findings
+from jobvisor.supervisor.template.huge_pages import use_huge_pages
 from jobvisor.supervisor.template.sibling import fork_sibling
 
 ORPHAN_SECONDS = 10  # beyond `boot_timeout`: by then a parent that lives has ended it
@@ -86,14 +87,14 @@ class Template(Role):
         if config.path is not None:
             configure(config.log.level, config.log.format, file=config.log.file)
 
-    @staticmethod
-    def _settle_down() -> None:
+    def _settle_down(self) -> None:
         """What is here now is shared by all copies: no garbage, and touched by nobody's collector."""
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # or each copy would write what is left in it
                 stream.flush()
         gc.collect()
         gc.freeze()
+        use_huge_pages(self.clock)
 
     def _judge(self, found: Findings) -> None:
         for what in found.shared:
