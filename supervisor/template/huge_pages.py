@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from jobvisor.jobs.clock import SECOND, Clock
 
 PAGE = 2 << 20  # wherever Linux has another size it refuses what is not a whole one
-FILLED = (
-    7 / 8
-)  # of the small pages that one takes the place of: what nobody has used would be memory, too
+FILLED = 7 / 8
+"""Of the small pages that one takes the place of: what nobody has used would be memory, too."""
+
 LIMIT_NS = 2 * SECOND
 """For all of it: a gigabyte takes 2.5 s (measured)."""
 
