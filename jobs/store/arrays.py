@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """One array for each parameter; the statement says of which type, as in `%(job)s::bigint[]`."""
-    return {name: array([row[name] for row in rows]) for name in rows[0]}
+_NUMBERS, _NOTHING = {int}, {type(None)}
 
 
-def array(values: Sequence[int | str | None]) -> str:
-    """The text of one.
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The values of many rows, of each column together."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def arrays(told: Mapping[str, Sequence[int | str | None]]) -> dict[str, str | None]:
+    """One array for each column; the statement says of which type, as in `%(job)s::bigint[]`."""
+    return {name: array(values) for name, values in told.items()}
+
+
+def array(values: Sequence[int | str | None]) -> str | None:
+    """The text of one; None for a column without a value, which `unnest` fills beside the others.
 
     >>> array([1, None, "a, b"])
     '{1,NULL,"a, b"}'
+    >>> array([None, None])
     """
-    return "{" + ",".join(_elements(values)) + "}"
-
-
-def _elements(values: Sequence[int | str | None]) -> Iterable[str]:
-    kinds = set(map(type, values))  # numbers alone, or none at all, are the most: no look at each
-    if kinds == {int}:
-        return map(str, values)
-    if kinds == {type(None)}:
-        return ["NULL"] * len(values)
-    return map(_element, values)
+    kinds = set(map(type, values))
+    if kinds == _NOTHING:
+        return None
+    # Numbers alone are the most, and need no look at each.
+    return "{" + ",".join(map(str if kinds == _NUMBERS else _element, values)) + "}"
 
 
 def _element(value: int | str | None) -> str:

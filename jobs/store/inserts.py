@@ -11,7 +11,7 @@ from jobvisor.jobs.errors import RowRefused, StoreUnavailable
 from jobvisor.jobs.identity import unique_number
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.store import fate
-from jobvisor.jobs.store.arrays import columns
+from jobvisor.jobs.store.arrays import arrays, columns
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection
 from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
@@ -139,7 +139,7 @@ class Inserts(ServerStore):
         for start in range(0, len(order), ROWS_AT_ONCE):
             places = order[start : start + ROWS_AT_ONCE]
             values = [{"id": ids[place], **jobs[place]._asdict()} for place in places]
-            made = {row[0] for row in self._rows("enqueue_many", columns(values))}
+            made = {row[0] for row in self._rows("enqueue_many", arrays(columns(values)))}
             for place in places:
                 if ids[place] not in made:
                     number, row = carried_out(enqueueing(jobs[place]), self._rows)

@@ -29,7 +29,7 @@ from jobvisor.jobs.store.inserts import Inserts
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, in_order, sight_of
-from jobvisor.jobs.store.server import at_once
+from jobvisor.jobs.store.server import all_at_once, at_once
 from jobvisor.jobs.store.settlement import (
     SUCCEED,
     kept_words,
@@ -182,7 +182,7 @@ class PostgresStore(Inserts):
                     self._ask(*at_once("progress", told))
                 if succeeded:
                     name, values = successes(succeeded, forget=forget_succeeded)
-                    settled = self._ask(*at_once(name, values))
+                    settled = self._ask(*all_at_once(name, values))
                     if said := kept_words(succeeded, life, forget=forget_succeeded):
                         self._ask(*at_once("keep_words", said))
                 for _record, name, parameters, _outcome in others:

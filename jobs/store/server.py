@@ -32,7 +32,7 @@ from jobvisor.jobs.errors import (
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.addresses import resolved
-from jobvisor.jobs.store.arrays import columns
+from jobvisor.jobs.store.arrays import arrays, columns
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.front import Front
 from jobvisor.jobs.store.prefix import prefixed
@@ -468,6 +468,15 @@ _ALWAYS_MANY = ("import", "import_attempt")
 
 def at_once(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
     """One statement for many rows, over arrays."""
-    if name in _ALWAYS_MANY:
-        return name, columns(rows)
-    return (name, rows[0]) if len(rows) == 1 else (f"{name}_many", columns(rows))
+    return all_at_once(name, columns(rows))
+
+
+def all_at_once(
+    name: str, told: Mapping[str, Sequence[int | str | None]]
+) -> tuple[str, Mapping[str, Any]]:
+    """The same of values that are in columns already."""
+    if name not in _ALWAYS_MANY:
+        if len(told["job"]) == 1:
+            return name, {column: values[0] for column, values in told.items()}
+        name = f"{name}_many"
+    return name, arrays(told)

@@ -79,7 +79,9 @@ class Settlement(Refusals):
         return applied
 
     def _succeed_all(self, records: list[Record], forget: bool) -> int:
-        return self._change_many(*successes(records, forget=forget))
+        name, told = successes(records, forget=forget)
+        each = [dict(zip(told, values, strict=True)) for values in zip(*told.values(), strict=True)]
+        return self._change_many(name, each)
 
     def _apply_guarded(self, record: Record, life: Life, forget: bool) -> Applied:
         changed, refused = self._attempted(self._apply_one, record, life, forget)
@@ -353,24 +355,21 @@ def kept_words(records: Iterable[Record], life: Life, *, forget: bool) -> list[d
     ]
 
 
-def successes(records: Iterable[Record], *, forget: bool) -> tuple[str, list[dict[str, Any]]]:
-    """The statement that settles successes, and its parameters for each."""
-    if forget:
-        return "succeed_and_forget", [_fence(record) for record in records]
-    return "succeed", [_success(record) for record in records]
-
-
-def _success(record: Record) -> dict[str, Any]:
-    return {
-        "job": record.job,
-        "owner": record.owner,
-        "claim": record.claim,
-        "result": record.body.decode("utf-8") if record.body else None,
-        "age": record.age_ms,
-        "duration": record.duration_ms,
-        "cpu_ms": _within(record.cpu_ms, CPU_MS_MAX),
-        "rss_bytes": _within(record.rss_bytes, RSS_BYTES_MAX),
+def successes(records: Sequence[Record], *, forget: bool) -> tuple[str, dict[str, list[Any]]]:
+    """The statement that settles successes, and its parameters: of each the values for all records."""
+    told: dict[str, list[Any]] = {
+        "job": [record.job for record in records],
+        "owner": [record.owner for record in records],
+        "claim": [record.claim for record in records],
     }
+    if forget:
+        return "succeed_and_forget", told
+    told["result"] = [record.body.decode("utf-8") if record.body else None for record in records]
+    told["age"] = [record.age_ms for record in records]
+    told["duration"] = [record.duration_ms for record in records]
+    told["cpu_ms"] = [_within(record.cpu_ms, CPU_MS_MAX) for record in records]
+    told["rss_bytes"] = [_within(record.rss_bytes, RSS_BYTES_MAX) for record in records]
+    return "succeed", told
 
 
 def _death_of(record: Record, outcome: str, text: str, life: Life) -> Death:
