@@ -10,7 +10,6 @@ from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.errors import MissingExtra
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Applied, Life, Record, Rest, Store, Turn
-from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.url import parse_url
 from jobvisor.jobs.values import check_prefix
@@ -63,6 +62,8 @@ def load_driver(url: str, prefix: str = "") -> None:
     """
     kind = parse_url(url).kind
     if kind != "postgresql":
+        import jobvisor.jobs.store.sqlite  # noqa: PLC0415
+
         statements("sqlite", prefix)
     else:
         statements("postgres")  # their prefix comes with the name of the schema
@@ -121,5 +122,7 @@ def open_store(
             clock=clock,
             events=told,
         )
+    from jobvisor.jobs.store.sqlite import SqliteStore  # noqa: PLC0415
+
     path = ":memory:" if target.kind == "memory" else target.path
     return SqliteStore(path, durable=durable, prefix=prefix, clock=clock, events=told)

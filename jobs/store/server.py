@@ -39,7 +39,7 @@ from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.session import set_all, settings
 from jobvisor.jobs.store.sqlstate import named
-from jobvisor.jobs.store.statements import statements
+from jobvisor.jobs.store.statements import Worded, statements
 from jobvisor.jobs.store.tables import Tables, names
 from jobvisor.jobs.url import shown_url
 
@@ -80,9 +80,7 @@ class ServerStore(RelationalStore):
         self._names = names(schema, prefix)
         self._tables = Tables(self.place, schema, prefix, self._worded)
         self._number = self._worded(fate.NUMBER).encode()
-        self._statements = {
-            name: self._worded(text).encode() for name, text in statements("postgres").items()
-        }
+        self._statements = Worded(statements("postgres"), self._worded)
         self._connection: PatientConnection | None = None
         self._pid = os.getpid()
         self._depth = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from jobvisor.jobs.store.base import Whom
@@ -41,6 +41,20 @@ def _of_whom(name: str, text: str) -> Iterator[tuple[str, str]]:
         condition = f" {{{whom.value}}}" if whom.value else ""
         reach = " {reach}" if whom is Whom.UNSUSPECTED else ""
         yield whom.of(name), text.replace(" {whom}", condition).replace(" {reach}", reach)
+
+
+class Worded(dict[str, bytes]):
+    """Statements as a server takes them, made when first asked for: a process needs few."""
+
+    def __init__(self, texts: Mapping[str, str], worded: Callable[[str], str]) -> None:
+        """`worded` puts the names of a schema into a text."""
+        super().__init__()
+        self._texts = texts
+        self._worded = worded
+
+    def __missing__(self, name: str) -> bytes:
+        made = self[name] = self._worded(self._texts[name]).encode()
+        return made
 
 
 def _named(part: str) -> tuple[str, str]:

@@ -75,7 +75,7 @@ _PLACED = rf"\b(?:FROM|INTO|UPDATE|JOIN|TABLE|ON|INDEX|TRIGGER)\s+{_BARE}(?:_\w+
 def test_on_postgres_no_name_of_ours_stands_without_schema_and_prefix() -> None:
     store = open_store("postgresql://nowhere/app", schema="app", prefix="our_")
     assert isinstance(store, PostgresStore)
-    texts = [text.decode() for text in store._statements.values()]
+    texts = [store._statements[name].decode() for name in statements("postgres")]
     texts += [store._worded(script.text) for script in read_migrations("postgres")]
     for text in texts:
         code = re.sub(r"--.*", "", text)
