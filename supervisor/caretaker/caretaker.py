@@ -48,6 +48,7 @@ from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.status import Status
+from jobvisor.supervisor.watch import Watch
 
 TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is
@@ -68,6 +69,7 @@ class Caretaker(Role):
 
     def __init__(self, seat: Seat) -> None:
         super().__init__(seat)
+        self._watch = Watch(self.board, CARETAKER_WATCHES, self.clock)
         config = seat.config
         self._config = config
         self._state = StateDir(config.family.state_dir)
@@ -222,12 +224,7 @@ class Caretaker(Role):
     def _pause(self) -> float:
         if self._waiting or self.alone:
             return 0.1
-        # Say that nobody watches before the last look: a worker that turns busy after it pokes.
-        busy = bool(self.board.busy())
-        self.board[CARETAKER_WATCHES] = int(busy)
-        if not busy:
-            busy = bool(self.board.busy())
-        if busy or self.board[DRAINING]:
+        if self._watch.goes_on() or self.board[DRAINING]:
             return TICK
         return IDLE_SECONDS
 

@@ -67,6 +67,7 @@ from jobvisor.supervisor.parent.succession import Succession
 from jobvisor.supervisor.parent.trial import Trial
 from jobvisor.supervisor.parent.wishes import Wish, Wishes
 from jobvisor.supervisor.signals import HANDLED, Signals
+from jobvisor.supervisor.watch import Watch
 
 TICK_NS = 20_000_000  # between two looks while a worker is busy
 IDLE_NS = 2 * SECOND  # between two looks while none is
@@ -108,6 +109,7 @@ class Parent:
         self._crew = Crew(self._board)
         self._judge = Judge(self._crew, clock)
         self._stacks = Stacks(self._state.ledgers, clock)
+        self._watch = Watch(self._board, PARENT_WATCHES, clock)
         self._first_start = FirstStart(self._crew, clock)
         self._code = EX_OK
         self._lock = -1
@@ -399,12 +401,7 @@ class Parent:
         if self._is_over():
             return
         now = self._clock.monotonic_ns()
-        busy = bool(self._board.busy())
-        self._board[PARENT_WATCHES] = int(busy)
-        if not busy:
-            # A worker that turned busy before it read the word just written did not poke.
-            busy = bool(self._board.busy())
-        until = self._next_look(now, busy)
+        until = self._next_look(now, watches=self._watch.goes_on())
         milliseconds = max(0, -((now - until) // 1_000_000))
         for descriptor, _event in self._poll.poll(milliseconds):
             self._heard(descriptor)
@@ -418,8 +415,8 @@ class Parent:
             self._poll.unregister(descriptor)
             self._begin_stop()
 
-    def _next_look(self, now: int, busy: bool) -> int:
-        watchful = busy or self._stacks.is_busy() or self._stop.stage != RUN
+    def _next_look(self, now: int, *, watches: bool) -> int:
+        watchful = watches or self._stacks.is_busy() or self._stop.stage != RUN
         until = self._judge.next_look(now) or now + (TICK_NS if watchful else IDLE_NS)
         until = min(until, self._preload.until)
         for post in self._crew:
