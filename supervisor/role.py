@@ -14,6 +14,7 @@ from jobvisor.jobs.errors import EX_CONFIG, EX_OK, JobsError, StoreError
 from jobvisor.jobs.identity import HOST, Identity
 from jobvisor.jobs.log import reopen, say, set_role
 from jobvisor.jobs.store import Life
+from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.application import Application
 from jobvisor.supervisor.autopsy.autopsy import StackWriter
 from jobvisor.supervisor.board import (
@@ -264,7 +265,8 @@ def role_class(row: RoleRow) -> type[Role]:
     return found
 
 
-def import_for_lanes() -> None:
+def import_for_lanes(config: Config) -> None:
     """What a worker of several lanes needs, with asyncio (30 ms, 2 MB): once for all that are forked here."""
-    for module in ("clerk.hiring", "several.worker"):
-        import_module(f"jobvisor.supervisor.{module}")
+    import_module("jobvisor.supervisor.several.worker")
+    if parse_url(config.database.url).kind == "sqlite":
+        import_module("jobvisor.supervisor.clerk.hiring")

@@ -28,5 +28,5 @@ class Watch:
             self._until = now + LINGER_NS
         watches = now < self._until
         self._board[self._word] = int(watches)
-        # Not before that: a worker that turned busy before it read the word just written did not poke.
+        # Looked at again: a worker that turned busy before the word was written did not poke.
         return watches or bool(self._board.busy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.identity import unique_number
@@ -93,10 +94,11 @@ class Nursery:
 
     def fork(self, post: Post, config: Config, family: int) -> None:
         """A new child for a post; where the system gives no process it is tried again later."""
-        self.open_slot(post, config, family)
         slot = post.slot
         if slot[LANE_COUNT] > 1:
-            import_for_lanes()
+            with suppress(Exception):  # as the child will find, and say
+                import_for_lanes(config)
+        self.open_slot(post, config, family)
         try:
             wake_read = self._wake_of(post)
             try:

@@ -178,7 +178,7 @@ class Turns:
 
     def wake_watchers(self) -> None:
         """Let parent and caretaker look at this worker, which is busy."""
-        # Only when they sleep: while anything is busy they look every 20 ms by themselves.
+        # Only when they sleep: while anything is busy, and a moment longer, they look every 20 ms.
         if not self._board[PARENT_WATCHES]:
             poke(self._seat.parent_poke)
         if not self._board[CARETAKER_WATCHES]:

@@ -38,7 +38,7 @@ from jobvisor.supervisor.role import SLEEP_MOST, Role, Seat, import_for_lanes, r
 from jobvisor.supervisor.roster import WORKER, RoleRow
 from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.template.examination import HOOKS, Examination, Findings
-from jobvisor.supervisor.template.huge_pages import use_huge_pages
+from jobvisor.supervisor.template.huge_pages import LIMIT_NS, use_huge_pages
 from jobvisor.supervisor.template.sibling import fork_sibling
 
 ORPHAN_SECONDS = 10  # beyond `boot_timeout`: by then a parent that lives has ended it
@@ -71,7 +71,7 @@ class Template(Role):
             around_hooks = examination.holding(HOOKS)
             self._application = prepare_application(self.seat.config, around_hooks)
         if any(pool.concurrency > 1 for pool in self.seat.config.workers):
-            import_for_lanes()
+            import_for_lanes(self.seat.config)
         self._settle_down()
         found = examination.findings(self.clock)
         self._log_as_configured()
@@ -94,7 +94,8 @@ class Template(Role):
                 stream.flush()
         gc.collect()
         gc.freeze()
-        use_huge_pages(self.clock)
+        limit = self.seat.config.family.boot_timeout_ms * 1_000_000 // 10
+        use_huge_pages(self.clock, min(limit, LIMIT_NS))
 
     def _judge(self, found: Findings) -> None:
         for what in found.shared:

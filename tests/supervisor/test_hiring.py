@@ -71,7 +71,9 @@ def ran(
     config = Config.of(
         {"database": {"url": f"sqlite:///{folder}/jobs.db"}, "tasks": {"modules": ["app"]}}
     )
-    import_for_lanes()  # as its parent does: where it has no descriptors it can import nothing
+    import_for_lanes(
+        config
+    )  # as its parent does: where it has no descriptors it can import nothing
     lifeline, kept = os.pipe()
     poke_read, poke = os.pipe()
     told_read, told = os.pipe()
