@@ -111,6 +111,18 @@ _POOL = matching(r"[A-Za-z0-9_-]{1,50}")
 _MODULE = matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OBJECT = matching(r"|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _LETTERS = "1 to 100 letters, digits and _ . : -"
+_host = matching(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
+_host_or_none = matching(r"[A-Za-z0-9.-]{0,253}|[0-9A-Fa-f:.]{2,45}")
+_HOST_HELP = 'a host name or an address, such as "127.0.0.1" or "::1"'
+_secret = matching(r"[\x21-\x7e]{0,200}")
+_VISIBLE_HELP = "up to 200 visible ASCII characters"
+_user = matching(r"[^\x00-\x1f:\x7f]{0,200}")
+_USER_HELP = "up to 200 characters, no colon"
+_pattern = matching(r"[^\x00-\x1f]{1,200}")
+_origin = matching(r"https?://[A-Za-z0-9.:\[\]-]{1,255}")
+_field = matching(r"[^\x00-\x1f]{1,100}")
+_sender = matching(r"|[^\x00-\x1f]{0,200}@[^\x00-\x1f@]{1,253}")
+_SENDER_HELP = 'an address, as "jobs@example.com" or "Jobs <jobs@example.com>"'
 
 
 TABLES: tuple[Table, ...] = (
@@ -352,6 +364,69 @@ TABLES: tuple[Table, ...] = (
                 "failed",
                 'the end of what jobs print and log is kept: of "failed" runs, of "all", of "none"',
             ),
+        ),
+    ),
+    Table(
+        "web",
+        (
+            Key(
+                "enabled",
+                flag(),
+                False,
+                "serve pages, API and metrics (needs the extra `web`)",
+            ),
+            Key("host", word(_host, _HOST_HELP), "127.0.0.1", "the address it listens on"),
+            Key("port", count(0, 65_535), 8321, "its port; 0 takes one that is free"),
+            Key(
+                "token",
+                word(_secret, _VISIBLE_HELP),
+                "",
+                "a Bearer token that lets in; needed beyond this machine",
+            ),
+            Key("user", word(_user, _USER_HELP), "", "the name to sign in with on the page"),
+            Key("password", word(_secret, _VISIBLE_HELP), "", "and its password"),
+            Key("read_only", flag(), False, "show all and change nothing"),
+            Key(
+                "allow_tasks",
+                words(_pattern, 'patterns of task names, each once, as ["app.mail:*"]', least=0),
+                [],
+                'tasks that may be enqueued over HTTP, as ["app.mail:*"]',
+            ),
+            Key(
+                "origins",
+                words(_origin, 'origins, each once, as ["https://ops.example.com"]', least=0),
+                [],
+                "other origins whose pages may use it, and whose Host it has",
+            ),
+            Key(
+                "hide",
+                words(_field, 'names of arguments, each once, as ["password"]', least=0),
+                ["password", "token"],
+                "arguments of these names are shown as ***",
+            ),
+            Key(
+                "metrics_compat",
+                choice("", "celery"),
+                "",
+                'also the metrics that dashboards of "celery" exporters ask for',
+            ),
+        ),
+    ),
+    Table(
+        "email",
+        (
+            Key("host", word(_host_or_none, _HOST_HELP), "", "the SMTP server of the task `email`"),
+            Key("port", count(1, 65_535), 587, "its port"),
+            Key(
+                "security",
+                choice("starttls", "tls", "none"),
+                "starttls",
+                'how its connection is encrypted; "tls" from the first byte (port 465)',
+            ),
+            Key("username", word(_user, _USER_HELP), "", "whom to log in as; empty does not"),
+            Key("password", word(_secret, _VISIBLE_HELP), "", "and the password for it"),
+            Key("from", word(_sender, _SENDER_HELP), "", "the sender, unless a mail names its own"),
+            Key("timeout", _ABOVE_ZERO, "30s", "how long the server may take for each answer"),
         ),
     ),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jobvisor.jobs.errors import ConfigError
@@ -102,6 +102,37 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    """`[web]`: pages, API and metrics."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8321
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+    read_only: bool = False
+    allow_tasks: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ("password", "token")
+    metrics_compat: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """`[email]`: the SMTP server of the built-in task `email`."""
+
+    host: str
+    port: int
+    security: str
+    username: str
+    password: str = field(repr=False)
+    sender: str
+    """Its key is `from`."""
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything a family is told, validated.
 
@@ -116,6 +147,8 @@ class Config:
     workers: tuple[Workers, ...]
     retention: Retention
     log: Log
+    web: Web
+    email: Email
     path: str | None = None
 
     @classmethod
@@ -183,6 +216,7 @@ def _build(source: Source, path: str | None) -> Config:
     database, tasks = source.one("database"), source.one("tasks")
     defaults, family = source.one("defaults"), source.one("supervisor")
     retention, log = source.one("retention"), source.one("log")
+    web, email = source.one("web"), source.one("email")
     workers = tuple(
         Workers(**_in_ms(pool, "scale_latency", "scale_idle")) for pool in source.listed("workers")
     )
@@ -207,6 +241,8 @@ def _build(source: Source, path: str | None) -> Config:
         workers=workers,
         retention=Retention(**_in_ms(retention, "succeeded", "cancelled", "failed")),
         log=Log(**log),
+        web=Web(**web),
+        email=Email(sender=email.pop("from"), **_in_ms(email, "timeout")),
         path=path,
     )
 

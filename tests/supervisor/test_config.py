@@ -250,7 +250,7 @@ def test_a_mistake_in_the_environment_names_the_variable(
 
 def test_other_variables_are_nobodys_business() -> None:
     service = {"JOBVISOR_PORT": "tcp://10.0.0.1", "JOBVISOR_WORKERS_SERVICE_PORT_HTTP": "80"}
-    strange = {"JOBVISOR_WEB_TOKEN": "t", "JOBVISOR_VERSION": "7"}
+    strange = {"JOBVISOR_LICENCE_OF_SHOP": "t", "JOBVISOR_VERSION": "7"}
     environ = {"JOBVISOR_CONFIG": "x", "PATH": "/bin", **service, **strange}
     assert Config.of({}, environ=environ) == Config.of({})
     assert strange_variables(environ) == sorted(strange)
