@@ -8,7 +8,7 @@ from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client
 from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.web import health
+from jobvisor.supervisor.web import health, problems
 from jobvisor.supervisor.web.site import Site
 
 ROUTERS: tuple[APIRouter, ...] = (health.router,)
@@ -28,7 +28,9 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # its page would load scripts of other hosts
         redoc_url=None,
+        redirect_slashes=False,  # one address for each thing
     )
+    problems.install(app)
     app.state.site = Site(
         client, settings or Web(), None if state_dir is None else StateDir(state_dir)
     )
