@@ -135,11 +135,12 @@ class Judge:
 
     def _judge_turn(self, post: Post, now: int) -> None:
         slot = post.slot
-        if not slot[TURN] or now - slot[TURN] <= STUCK_NS:
+        began = slot[TURN]  # read once: it is 0 at the next look where the turn has just ended
+        if not began or now - began <= STUCK_NS:
             return
         # One of several jobs may have held the interpreter since the turn began: no fault of the turn.
         beside = slot[LANE_COUNT] > 1 and any(slot.column(CURRENT))
-        if not beside or now - slot[TURN] > STUCK_BESIDE_NS:
+        if not beside or now - began > STUCK_BESIDE_NS:
             self._condemn(post, "stuck")
 
     def _judge_job(self, post: Post, family: Supervision, now: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -190,3 +192,21 @@ def test_a_turn_that_does_not_move_is_judged_and_later_where_jobs_run_beside_it(
     court.slot[TURN] += SECOND
     assert court.look(1_000) == NONE
     assert court.look(1) == ("stuck", 0, 0)
+
+
+def test_a_turn_that_ends_while_it_is_judged_is_no_stuck_one(court: Court) -> None:
+    for words in court.slot.lanes():
+        words[CURRENT] = 0
+    worker = os.fork()
+    if worker == 0:
+        try:
+            while True:
+                court.slot[TURN] = court.clock.monotonic_ns()
+                court.slot[TURN] = 0
+        finally:
+            os._exit(1)
+    try:
+        assert {court.look() for _ in range(20_000)} == {NONE}
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
