@@ -193,16 +193,17 @@ class Judge:
     def _judge_memory(self) -> None:
         """One look at all processes for all jobs that have a limit."""
         limited = [
-            (post, words, _run_of(words), words[MEMORY])
+            (post, words, run, limit)
             for post in self._crew.living()
             if Check.JOB in post.role.checks and any(post.slot.column(MEMORY))
             for words in post.slot.lanes()
-            if words[MEMORY] and words[CURRENT]
+            # As with deadlines: read between two equal looks at `current` the limit is this job's.
+            if (run := _run_of(words))[0] and (limit := words[MEMORY])
         ]
         held = resident_of({post.pid for post, *_ in limited}) if limited else {}
         for post, words, run, limit in limited:
             over = held[post.pid] - limit
-            if run[0] and _run_of(words) == run and over > 0 and over > _clerks_of(post):
+            if _run_of(words) == run and over > 0 and over > _clerks_of(post):
                 self._condemn(post, "memory", *run)
 
 

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -194,19 +195,43 @@ def test_a_turn_that_does_not_move_is_judged_and_later_where_jobs_run_beside_it(
     assert court.look(1) == ("stuck", 0, 0)
 
 
-def test_a_turn_that_ends_while_it_is_judged_is_no_stuck_one(court: Court) -> None:
-    for words in court.slot.lanes():
-        words[CURRENT] = 0
+@contextmanager
+def beside(act: Callable[[], None]) -> Iterator[None]:
+    """A process that does this again and again meanwhile."""
     worker = os.fork()
     if worker == 0:
         try:
             while True:
-                court.slot[TURN] = court.clock.monotonic_ns()
-                court.slot[TURN] = 0
+                act()
         finally:
             os._exit(1)
     try:
-        assert {court.look() for _ in range(20_000)} == {NONE}
+        yield
     finally:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
+
+
+def test_a_turn_that_ends_while_it_is_judged_is_no_stuck_one(court: Court) -> None:
+    for words in court.slot.lanes():
+        words[CURRENT] = 0
+
+    def turn() -> None:
+        court.slot[TURN] = court.clock.monotonic_ns()
+        court.slot[TURN] = 0
+
+    with beside(turn):
+        assert {court.look() for _ in range(20_000)} == {NONE}
+
+
+def test_a_job_without_a_limit_is_not_held_to_that_of_the_one_before_it(court: Court) -> None:
+    words = court.slot.lane(0)
+
+    def run_two() -> None:
+        for job, limit in ((70, 1 << 50), (71, 0)):
+            words[MEMORY] = limit
+            words[CURRENT] = job
+            words[CURRENT] = 0
+
+    with beside(run_two):
+        assert {court.look(MEMORY_EVERY_NS // 1_000_000) for _ in range(20_000)} == {NONE}
