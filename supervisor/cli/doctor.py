@@ -33,9 +33,9 @@ from jobvisor.supervisor.cli import (
     print_table,
 )
 from jobvisor.supervisor.cli.finding import Finding
-from jobvisor.supervisor.cli.unknown import UNKNOWN_MAX, told_unknown
 from jobvisor.supervisor.cli.writable import existing, file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.documents.unknown import UNKNOWN_MAX, told_unknown
 from jobvisor.supervisor.family import StateDir
 
 __all__ = ["disk", "doctor"]
@@ -241,7 +241,7 @@ def _family(config: Config) -> Iterator[Finding]:
         text = f"{config.family.name} is not running; `jobvisor start` starts it"
         yield Finding("family", "warn", text)
         return
-    from jobvisor.supervisor.cli.standing import trouble  # noqa: PLC0415 - only this check needs it
+    from jobvisor.supervisor.documents.standing import trouble  # noqa: PLC0415 - only this check needs it
 
     reason = trouble(state.status(), pid)
     text = f"{config.family.name} runs as pid {pid or 'of another container'}"

@@ -6,14 +6,12 @@ None of them looks at the database, so they answer while it is away.
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import EX_TEMPFAIL, FamilyNotRunning, InvalidOption, JobsError
 from jobvisor.jobs.source import strange_variables
@@ -25,17 +23,20 @@ from jobvisor.supervisor.cli import (
     say,
 )
 from jobvisor.supervisor.cli.bearings import find_family
-from jobvisor.supervisor.cli.standing import of_holder
+from jobvisor.supervisor.documents.standing import of_holder
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.parent.wishes import Wishes
+from jobvisor.supervisor.steering import (
+    ask_to_reload,
+    check_wanted,
+    readable_status,
+    reload_number,
+    scale_pool,
+)
 
-__all__ = ["reload", "scale", "start", "stop", "wait_pools"]
+__all__ = ["reload", "scale", "start", "stop"]
 
 KILL_WAIT_S = 10.0
 """After QUIT the parent kills, joins and gives its caretaker 5 s for the final settle."""
-
-ANSWER_WAIT_S = 10.0
-"""The status is written on every change; a family that shows none for so long is not answering."""
 
 POLL_S = 0.05
 
@@ -107,17 +108,10 @@ def _ask_to_stop(state: StateDir) -> int:
     if pid and state.is_stopping():
         return pid
     # A family of a release before 0.3 says it in its status alone.
-    found = of_holder(_readable(state), pid) if pid else None
+    found = of_holder(readable_status(state), pid) if pid else None
     if pid and found and found.get("state") == "stopping":
         return pid
     return state.signal(signal.SIGTERM)
-
-
-def _readable(state: StateDir) -> dict[str, Any] | None:
-    try:
-        return state.status()
-    except JobsError:
-        return None  # damaged; what is asked for does not need it
 
 
 @click.command()
@@ -145,28 +139,12 @@ def reload(config: str | None, timeout: str | None) -> None:
     if timeout is not None:
         patience_ms = _duration("--timeout", timeout)
     state = StateDir(family.state_dir)
-    before = of_holder(_readable(state), state.holder()) or {}
-    _check_release(before, "reload")
-    pid = state.signal(signal.SIGHUP)
+    pid, last = ask_to_reload(state)
     say(f"family {family.name} (pid {pid}) is reloading")
-    told = _wait_reload(state, _reload_number(before), patience_ms)
+    told = _wait_reload(state, last, patience_ms)
     if told["state"] == "refused":
         raise JobsError(f"reload refused: {told['reason']}")
     say("reloaded")
-
-
-def _check_release(found: Mapping[str, Any], key: str) -> None:
-    """A family of a release before 0.3 shows no answer that could be waited for."""
-    if found and key not in found:
-        raise JobsError(
-            f"the family (pid {found.get('pid')}) runs release {found.get('version')}, which does not "
-            f"answer this command of {__version__}: `jobvisor stop` it and start it again"
-        )
-
-
-def _reload_number(status: Mapping[str, Any]) -> int:
-    told = status.get("reload")
-    return int(told["number"]) if isinstance(told, dict) else 0
 
 
 def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, Any]:
@@ -176,8 +154,8 @@ def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, An
         pid = state.holder()
         if pid is None:
             raise FamilyNotRunning("the family stopped before its reload was done")
-        found = of_holder(_readable(state), pid) or {}
-        if _reload_number(found) > before and found["reload"]["state"] != "going on":
+        found = of_holder(readable_status(state), pid) or {}
+        if reload_number(found) > before and found["reload"]["state"] != "going on":
             told: dict[str, Any] = found["reload"]
             return told
         if SYSTEM.monotonic_ns() >= deadline:
@@ -204,35 +182,17 @@ def scale(config: str | None, words: tuple[str, ...]) -> None:
         raise InvalidOption(
             "write `jobvisor scale 4`, or `jobvisor scale POOL 4` for one of several"
         )
-    wanted = words[-1]
-    _check_number(wanted)
-    loaded = load_config(config)
-    state = StateDir(loaded.family.state_dir)
-    pool = _pool(wait_pools(state), words[0] if len(words) == 2 else None)
-    answer = Wishes(state).ask(pool, wanted, ANSWER_WAIT_S)
-    if answer.get("stopping"):
-        raise JobsError(f"family {loaded.family.name} is stopping; it is not scaled any more")
-    if "refused" in answer:
-        raise InvalidOption(str(answer["refused"]))
-    say(f"pool {pool} has {_told(answer)}")
+    check_wanted(words[-1])
+    state = StateDir(load_config(config).family.state_dir)
+    told = scale_pool(state, words[0] if len(words) == 2 else None, words[-1])
+    say(f"pool {told['pool']} has {_workers_told(told)}")
 
 
-def _told(answer: Mapping[str, Any]) -> str:
-    least, most = answer.get("least"), answer.get("most")
+def _workers_told(told: Mapping[str, Any]) -> str:
+    least, most = told["least"], told["most"]
     if least == most:
-        return f"{answer['workers']} workers"
-    return f"{answer['workers']} workers, at least {least} and at most {most}"
-
-
-def _pool(pools: Mapping[str, int], named: str | None) -> str:
-    known = ", ".join(pools)
-    if named is None and len(pools) == 1:
-        return next(iter(pools))
-    if named is None:
-        raise InvalidOption(f"there are the pools {known}: write `jobvisor scale POOL N`")
-    if named not in pools:
-        raise InvalidOption(f"there is no pool {named!r}; the family has {known}")
-    return named
+        return f"{told['workers']} workers"
+    return f"{told['workers']} workers, at least {least} and at most {most}"
 
 
 def _duration(option: str, text: str) -> int:
@@ -247,31 +207,3 @@ def _signal_again(state: StateDir, number: signal.Signals) -> None:
         state.signal(number)
     except FamilyNotRunning:
         return  # it left between the last look and this one, which is what was wanted
-
-
-def _check_number(wanted: str) -> None:
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", wanted):
-        raise InvalidOption(
-            f"{wanted!r} is not a number of workers; write 4 for four, +1 or -1 for more or fewer"
-        )
-
-
-def wait_pools(state: StateDir, *, patience_s: float = ANSWER_WAIT_S) -> dict[str, int]:
-    """How many workers each pool is to have, by the status, which a family writes once it is up."""
-    deadline = SYSTEM.monotonic_ns() + int(patience_s * 1e9)
-    while True:
-        pid = state.holder()
-        if pid is None:
-            raise FamilyNotRunning(
-                f"no family runs in {state.path}; start one with `jobvisor start`"
-            )
-        found = of_holder(state.status(), pid) or {}
-        _check_release(found, "pools")
-        pools: dict[str, int] = found.get("pools") or {}
-        if pools:
-            return pools
-        if SYSTEM.monotonic_ns() >= deadline:
-            raise JobsError(
-                f"the family (pid {pid}) has shown no status in {patience_s:g} s; see its log"
-            )
-        SYSTEM.sleep(POLL_S)

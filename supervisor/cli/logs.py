@@ -5,8 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import click
 
@@ -14,14 +13,13 @@ from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import Attempt, Job, State
-from jobvisor.supervisor.autopsy.autopsy import Living, living
 from jobvisor.supervisor.cli import config_option, examples, json_option, plain, print_json, say
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.selection import read_id
 from jobvisor.supervisor.cli.site import find_site
+from jobvisor.supervisor.documents.said import Run, run_of, said_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger.evidence import Words, read_running, read_words
-from jobvisor.supervisor.ledger.layout import find_file
+from jobvisor.supervisor.ledger.evidence import Words
 
 __all__ = ["logs"]
 
@@ -58,9 +56,9 @@ def logs(config: str | None, as_json: bool, lines: int, follow: bool, job_id: in
     folder = StateDir(site.config.family.state_dir).ledgers if site.config else ""
     with site.client() as client:
         job, attempts = client.get(job_id), client.attempts(job_id)
-        run = _run_of(folder, job)
+        run = run_of(folder, job)
         if as_json:
-            print_json([*map(_told, attempts), *([_told_running(job, run)] if run else [])])
+            print_json(said_of(job, attempts, run))
         else:
             _print_job(client, folder, job, attempts, run, follow=follow)
 
@@ -68,57 +66,12 @@ def logs(config: str | None, as_json: bool, lines: int, follow: bool, job_id: in
 # -- of a job
 
 
-class _Run(NamedTuple):
-    """A run that goes on in a process of this machine."""
-
-    life: Living
-    path: str
-    job: int
-    claim: int
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it has not ended."""
-        found = read_running(self.path, self.life.owner)
-        return any((each.job, each.claim) == (self.job, self.claim) for each in found)
-
-    def words(self) -> Words | None:
-        """What it has said so far; None where it has said nothing."""
-        words = read_words(self.path, self.life.owner, self.job)
-        return words if words is not None and words.claim == self.claim else None
-
-
-def _run_of(folder: str, job: Job) -> _Run | None:
-    with suppress(PermissionError):  # another user's family: the past runs are shown
-        for life in living(folder):
-            path = find_file(folder, life.owner)
-            for run in read_running(path, life.owner) if path else ():
-                if path and run.job == job.id:
-                    return _Run(life, path, job.id, run.claim)
-    return None
-
-
-def _told(attempt: Attempt) -> dict[str, object]:
-    told = attempt.as_json()
-    names = ("attempt", "outcome", "started_at", "finished_at", "said")
-    return {name: told[name] for name in names}
-
-
-def _told_running(job: Job, run: _Run) -> dict[str, object]:
-    words = run.words()
-    started = job.as_json()["claimed_at"]
-    return {
-        "attempt": job.attempt, "outcome": "running", "started_at": started, "finished_at": None,
-        "said": words.kept.decode(errors="replace") if words else None,
-    }  # fmt: skip
-
-
 def _print_job(
     client: Client,
     folder: str,
     job: Job,
     attempts: list[Attempt],
-    run: _Run | None,
+    run: Run | None,
     *,
     follow: bool,
 ) -> None:
@@ -136,14 +89,14 @@ def _print_job(
             break
         SYSTEM.sleep(POLL_S)
         job = client.get(job.id)
-        run = _run_of(folder, job)
+        run = run_of(folder, job)
     if follow:
         say(f"job {job.id}: {job.state}")
     elif not shown:
         say(_why_nothing(job, run))
 
 
-def _print_run(run: _Run, *, follow: bool) -> bool:
+def _print_run(run: Run, *, follow: bool) -> bool:
     """What it says, until it has ended where it is followed; whether it said anything."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     printed = 0
@@ -156,7 +109,7 @@ def _print_run(run: _Run, *, follow: bool) -> bool:
     return bool(printed)
 
 
-def _said(run: _Run, *, follow: bool) -> Iterator[Words]:
+def _said(run: Run, *, follow: bool) -> Iterator[Words]:
     """Its words each time that there are more, until it has ended."""
     end = 0
     while True:
@@ -170,7 +123,7 @@ def _said(run: _Run, *, follow: bool) -> Iterator[Words]:
         SYSTEM.sleep(POLL_S)
 
 
-def _why_nothing(job: Job, run: _Run | None) -> str:
+def _why_nothing(job: Job, run: Run | None) -> str:
     if run is not None:
         return f"job {job.id} has said nothing yet"
     if job.state is State.RUNNING:

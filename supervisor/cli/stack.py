@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import click
 
-from jobvisor.jobs.clock import SECOND, SYSTEM
-from jobvisor.jobs.errors import JobsError
-from jobvisor.supervisor.autopsy.autopsy import LOOK_NS, Living, Stack, ask, living, read_answer
 from jobvisor.supervisor.cli import config_option, examples, json_option, plain, print_json
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.selection import read_id
+from jobvisor.supervisor.documents.stack import stacks_of_job, stacks_of_process
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger.evidence import read_ledger_of
 
 __all__ = ["stack"]
-
-PATIENCE_NS = SECOND
-"""For an answer: code that runs gives it at once, on a busy machine somewhat later."""
 
 
 @click.command(epilog=examples("jobvisor stack 17", "jobvisor stack worker 2"))
@@ -31,76 +25,11 @@ def stack(config: str | None, as_json: bool, who: tuple[str, ...]) -> None:
     """
     folder = StateDir(find_family(config).state_dir).ledgers
     name = " ".join(who)
-    job = 0 if name[:1].isalpha() else read_id(name)
-    life = _find(folder, name, job)
-    found = [each for each in _ask(folder, life) if not job or each.job == job]
-    if job and not found:
-        raise JobsError(f"job {job} has just ended; `jobvisor show {job}` tells how")
+    by_name = name[:1].isalpha()
+    found = stacks_of_process(folder, name) if by_name else stacks_of_job(folder, read_id(name))
     if as_json:
-        print_json([_told(life, each) for each in found])
+        print_json(found)
         return
     for each in found:
-        of = f"job {each.job}" if each.job else "no job"
-        click.echo(f"{life.name} pid {life.identity.pid}, {of}:\n{plain(each.text)}")
-
-
-def _told(life: Living, found: Stack) -> dict[str, object]:
-    return {
-        "name": life.name,
-        "pid": life.identity.pid,
-        "lane": found.lane,
-        "job": found.job or None,
-        "stack": found.text,
-    }
-
-
-def _find(folder: str, name: str, job: int) -> Living:
-    lives = living(folder)
-    for life in lives:
-        if life.name == name if not job else _runs(folder, life, job):
-            return life
-    told = ", ".join(sorted(life.name for life in lives)) or "none"
-    what = f"job {job} runs in no worker" if job else f"there is no process {name!r}"
-    raise JobsError(f"{what} of the families in {folder}; the processes there: {told}")
-
-
-def _runs(folder: str, life: Living, job: int) -> bool:
-    found = read_ledger_of(folder, life.owner)
-    return found is not None and any(run.job == job for run in found.running)
-
-
-def _ask(folder: str, life: Living) -> list[Stack]:
-    before = read_answer(folder, life.owner).moment_ns
-    ends = SYSTEM.monotonic_ns() + PATIENCE_NS
-    pid = life.identity.pid
-    try:
-        if not ask(life):
-            raise JobsError(f"{life.name} (pid {pid}) has just ended")
-    except PermissionError:
-        raise JobsError(
-            f"{life.name} (pid {pid}) is another user's; run this as that user or as root"
-        ) from None
-    while SYSTEM.monotonic_ns() < ends:
-        SYSTEM.sleep(LOOK_NS / SECOND)
-        answer = read_answer(folder, life.owner)
-        if answer.moment_ns > before:
-            return answer.stacks
-    raise JobsError(f"{life.name} (pid {pid}) does not answer: {_why_silent(life)}")
-
-
-def _why_silent(life: Living) -> str:
-    """Why a process did not answer within a second, as far as the system knows."""
-    if not life.identity.alive():
-        return "it has just ended"
-    if _state(life.identity.pid) in ("T", "t"):
-        return "it is stopped (SIGSTOP, or a debugger); SIGCONT lets it go on"
-    return "it sits in native code, or its task has taken SIGWINCH for itself"
-
-
-def _state(pid: int) -> str:
-    """One letter of the kernel's."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
+        of = f"job {each['job']}" if each["job"] else "no job"
+        click.echo(f"{each['name']} pid {each['pid']}, {of}:\n{plain(each['stack'])}")

@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import click
 
-from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store.base import Unknown
@@ -29,14 +27,12 @@ from jobvisor.supervisor.cli import (
     say,
 )
 from jobvisor.supervisor.cli.bearings import find_family
-from jobvisor.supervisor.cli.unknown import UNKNOWN_MAX, told_unknown, unknown_of_status
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.documents.standing import health_of, standing_of
+from jobvisor.supervisor.documents.unknown import UNKNOWN_MAX, told_unknown, unknown_of_status
 from jobvisor.supervisor.family import StateDir
 
-__all__ = ["health", "of_holder", "status", "trouble"]
-
-FRESH_S = 10.0
-"""The status is written every five seconds at the least: one older than this has no caretaker behind it."""
+__all__ = ["health", "status"]
 
 ASK_S = 5.0
 """How long `status` waits for a database that is away, before it shows the rest without it."""
@@ -55,18 +51,11 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
     """
     family = find_family(config)
     state = StateDir(family.state_dir)
-    pid = state.holder()
-    found = of_holder(state.status(), pid) if pid is not None else None
-    shown = found or {
-        "family": family.name,
-        "pid": pid or None,
-        "state": "stopped" if pid is None else "starting",
-        "workers": [],
-    }
+    shown = standing_of(state, family.name)
     asked = _ask(family.config, counts) if family.config else None
     queues = asked.queues if asked else None
     unserved = _unserved(queues)
-    unknown = asked.unknown if asked else unknown_of_status(found)
+    unknown = asked.unknown if asked else unknown_of_status(shown)
     if as_json:
         told = {"unknown_tasks": [each._asdict() for each in unknown]}
         print_json({**shown, "queues": queues, "unserved": unserved, **told})
@@ -76,7 +65,7 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
     for queue in unserved:
         say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
     _warn(told_unknown(unknown))
-    if pid is None:
+    if shown["state"] == "stopped" and shown["pid"] is None:
         say(f"family {family.name} is not running; start it with `jobvisor start`")
         click.get_current_context().exit(1)
 
@@ -91,18 +80,14 @@ def health(config: str | None, as_json: bool) -> None:
     module has are a warning: the family is well, its modules are not.
     """
     family = find_family(config)
-    state = StateDir(family.state_dir)
-    pid = state.holder()
-    found = state.status()
-    reason = trouble(found, pid)
-    living = of_holder(found, pid) if pid is not None else None
-    warnings = told_unknown(unknown_of_status(living))
+    told = health_of(StateDir(family.state_dir))
+    reason = told["reason"]
     if as_json:
-        told = {"healthy": reason is None, "reason": reason, "pid": pid or None}
-        print_json({**told, "warnings": warnings})
+        print_json(told)
     else:
-        click.echo(reason or f"family {family.name} is well (pid {pid or 'of another container'})")
-    _warn(warnings)
+        pid = told["pid"] or "of another container"
+        click.echo(reason or f"family {family.name} is well (pid {pid})")
+    _warn(told["warnings"])
     if reason is not None:
         click.get_current_context().exit(1)
 
@@ -110,47 +95,6 @@ def health(config: str | None, as_json: bool) -> None:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         say(f"warning: {warning}")
-
-
-def of_holder(found: dict[str, Any] | None, pid: int | None) -> dict[str, Any] | None:
-    """The status, unless an earlier family left it behind; pid 0 is a holder not visible here."""
-    if found is None or (pid and found.get("pid") != pid):
-        return None
-    return found
-
-
-def trouble(status: dict[str, Any] | None, pid: int | None) -> str | None:
-    """Why the family whose lock `pid` holds is not well, in one line; None when it is."""
-    if pid is None:
-        return "not running"
-    found = of_holder(status, pid)
-    if found is None:
-        return "starting: no status yet"
-    age = _age_s(found.get("written_at"))
-    if age is None or age > FRESH_S:
-        return f"its status is {'of unknown age' if age is None else f'{age:.0f} s old'}"
-    degraded = found.get("degraded") or []
-    if degraded or found.get("state") == "degraded":
-        return f"degraded: {'; '.join(map(str, degraded)) or 'no reason given'}"
-    if found.get("state") == "stopping":
-        return "stopping"
-    if found.get("waiting_for_database"):
-        return "waiting for the database"
-    ready = {"waiting", "idle", "turn", "busy"}
-    if not any(worker.get("state") in ready for worker in found.get("workers", [])):
-        return "no worker is ready"
-    return None
-
-
-def _age_s(written_at: Any) -> float | None:
-    """Seconds since an ISO time; a clock that went back makes it 0, not negative."""
-    if isinstance(written_at, (int, float)):
-        return max(0.0, (SYSTEM.now_ms() - written_at) / 1000)
-    try:
-        written = datetime.fromisoformat(str(written_at))
-        return max(0.0, SYSTEM.now_ms() / 1000 - written.timestamp())
-    except (ValueError, OverflowError):
-        return None
 
 
 class _Asked(NamedTuple):

@@ -14,10 +14,10 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
-from jobvisor.supervisor.cli.family import wait_pools
 from jobvisor.supervisor.cli.site import find_site
-from jobvisor.supervisor.cli.standing import trouble
+from jobvisor.supervisor.documents.standing import trouble
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.steering import wait_pools
 from tests.supervisor.cli.conftest import WELL, Player, Run
 from tests.waiting import eventually
 
