@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client
 from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.web import health, problems
+from jobvisor.supervisor.web import health, problems, sign_in
+from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
+from jobvisor.supervisor.web.gate import Gate
+from jobvisor.supervisor.web.problems import Page
 from jobvisor.supervisor.web.site import Site
 
-ROUTERS: tuple[APIRouter, ...] = (health.router,)
+ROUTERS: tuple[APIRouter, ...] = (health.router, sign_in.router)
 """What a further chapter adds is a further row."""
 
 
+class Application(FastAPI):
+    """FastAPI with our gate before all of it: also before what answers an unforeseen error."""
+
+    def guard(self, keeper: Doorkeeper, page: Page) -> None:
+        """Judge every request by this one; what is refused is shown to people by this page."""
+        self.state.keeper = keeper
+        self._page = page
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Called by the framework, once, with the first request."""
+        return Gate(super().build_middleware_stack(), self.state.keeper, self._page)
+
+
 def create_app(
-    client: Client, *, settings: Web | None = None, state_dir: str | None = None
+    client: Client,
+    *,
+    settings: Web | None = None,
+    state_dir: str | None = None,
+    authenticated_by: AuthenticatedBy | None = None,
 ) -> FastAPI:
     """An ASGI application over the database of this client, which stays the caller's to close.
 
-    `state_dir` is the folder of the family on this machine, where there is one.
+    `state_dir` is the folder of the family on this machine, where there is one. Whoever asks is judged by
+    `settings`: by their token or a sign-in, and where they have none only this machine is let in. In an
+    application that has users of its own `authenticated_by` takes their place: called with the connection,
+    it answers with the name of whoever asks, or None for nobody who may.
     """
-    app = FastAPI(
+    known = settings or Web()
+    app = Application(
         title="jobvisor",
         version=__version__,
         openapi_url="/api/v1/openapi.json",
@@ -30,10 +55,10 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # one address for each thing
     )
-    problems.install(app)
-    app.state.site = Site(
-        client, settings or Web(), None if state_dir is None else StateDir(state_dir)
-    )
+    page: Page = problems.plain_page
+    problems.install(app, page)
+    app.guard(Doorkeeper(known, home=client.home, authenticated_by=authenticated_by), page)
+    app.state.site = Site(client, known, None if state_dir is None else StateDir(state_dir))
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -9,6 +9,7 @@ from jobvisor import Client, errors
 from jobvisor.jobs.errors import JobsError
 from jobvisor.supervisor.web.app import create_app
 from jobvisor.supervisor.web.problems import Problem
+from tests.supervisor.web.visitor import visitor
 
 router = APIRouter()
 
@@ -32,7 +33,7 @@ def asking(error: Exception) -> TestClient:
     app.include_router(router)
     app.add_api_route("/api/v1/fails", fail)
     app.add_api_route("/fails", fail)
-    return TestClient(app, raise_server_exceptions=False)
+    return visitor(app, raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize(
