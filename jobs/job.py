@@ -283,3 +283,5 @@ class Claimed(NamedTuple):
     """The JSON of an object, None for nothing."""
     company: int | None = None
     """It may run among at most so many; None is any."""
+    waited_ms: int | None = None
+    """For how long it had been due; None where nobody counts that."""

@@ -14,10 +14,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from itertools import compress
-from typing import NamedTuple, NewType
+from typing import TYPE_CHECKING, NamedTuple, NewType
 
 from jobvisor.jobs.keys import LANES_MAX
 from jobvisor.supervisor.roster import ROSTER
+
+if TYPE_CHECKING:
+    from jobvisor.supervisor.counting.counters import Counters
 
 SLOTS = 256
 GRAVES = 1024
@@ -288,6 +291,9 @@ def why_leaving(slot: Slot) -> str:
 
 class Board:
     """Words of the whole family, its slots, and the ring of graves."""
+
+    counters: Counters | None = None
+    """What the family counts, for its metrics; None where it counts nothing."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _BYTES)

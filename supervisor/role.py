@@ -6,8 +6,10 @@ import os
 import select
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, JobsError, StoreError
@@ -38,6 +40,9 @@ from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.roster import RoleRow
 from jobvisor.supervisor.signals import PASSED_ON, Signals, drain, poke
+
+if TYPE_CHECKING:
+    from jobvisor.supervisor.counting.tally import Tally
 
 SLEEP_MOST = 3600.0  # seconds; poll takes no more than 24 days
 STAND_STILL = 0.1  # for a kill that does not come: the parent may have died
@@ -82,6 +87,8 @@ class Role(ABC):
         self.lifeline_cut = False
         self._sigterm_seen = False
         self.log_rotated = False
+        self.tally: Tally | None = None
+        """What this child counts, where its family counts and it is one that does."""
         self._poll = select.poll()
         self._watched: int | None = None
 
@@ -120,6 +127,16 @@ class Role(ABC):
         self.shut_down()
         self.stacks.forget()
         return EX_OK
+
+    def begin_to_count(self, knows: Callable[[str], object] = lambda _task: True) -> None:
+        """In a boot: have a tally, where the family is to count; of a task that it `knows` by its name."""
+        counters = self.board.counters
+        if counters is not None and self.seat.config.web.enabled:
+            # Imported by the parent where anybody counts, and nowhere else.
+            from jobvisor.supervisor.counting.tally import Tally  # noqa: PLC0415
+
+            block = counters.block(self.slot.index)
+            self.tally = Tally(block, self.seat.owner, knows)
 
     def _answered(self) -> None:
         """Called in a signal handler. After a verdict the code stands still until the kill, which is near."""

@@ -328,6 +328,10 @@ class WorkerStore(ABC):
     # -- workers
 
     @abstractmethod
+    def tell_waits(self) -> None:
+        """From now on a claim tells for how long each of its jobs had been due: for who counts that."""
+
+    @abstractmethod
     def turn(
         self,
         life: Life,

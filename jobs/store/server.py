@@ -102,6 +102,9 @@ class ServerStore(RelationalStore):
         literal = cast("Any", prefixed(text, self._prefix))
         return sql.SQL(literal).format(**self._names).as_string(None)
 
+    def tell_waits(self) -> None:
+        self._statements = Worded(statements("postgres", waits=True), self._worded)
+
     # -- connection
 
     def open(self) -> None:

@@ -364,6 +364,9 @@ class SqliteStore(RelationalStore):
 
     # -- workers
 
+    def tell_waits(self) -> None:
+        self._statements = statements("sqlite", self._prefix, waits=True)
+
     def _turn(self, *asked: Any, **named: Any) -> Turn:
         if self._connection is None:
             self._prepare(len(named["journal"]), named["whom"].of("claim"))

@@ -10,13 +10,16 @@ from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.shipped import read_statements
 
 
-def statements(dialect: str, prefix: str = "") -> dict[str, str]:
-    """The statements of one dialect by name, in the order of its file; about tables with this prefix."""
-    return _read(dialect, prefix)  # however the caller names them, they are kept once
+def statements(dialect: str, prefix: str = "", *, waits: bool = False) -> dict[str, str]:
+    """The statements of one dialect by name, in the order of its file; about tables with this prefix.
+
+    `waits`: a claim tells for how long each of its rows has been due.
+    """
+    return _read(dialect, prefix, waits)  # however the caller names them, they are kept once
 
 
 @cache
-def _read(dialect: str, prefix: str) -> dict[str, str]:
+def _read(dialect: str, prefix: str, waits: bool) -> dict[str, str]:
     """What stands in the file, read once.
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
@@ -25,6 +28,8 @@ def _read(dialect: str, prefix: str) -> dict[str, str]:
     """
     head, *parts = read_statements(dialect).split("-- name: ")
     fragments = dict(map(_named, head.split("-- fragment: ")[1:]))
+    if not waits:
+        fragments["waited"] = "NULL"
     found = dict(map(_named, parts))
     found = {name: each for part in found.items() for name, each in _of_whom(*part)}
     for word, columns in fragments.items():

@@ -95,6 +95,9 @@ class Caretaker(Role):
         """Ready at once: the database may come later."""
         events = Events()
         events.subscribe(log_event, hears=is_logged)
+        self.begin_to_count()
+        if self.tally is not None:
+            events.subscribe(self.tally.hear, hears=self.tally.hears)
         database, family = self._config.database, self._config.family
         self._store = open_store(
             database.url,
@@ -128,6 +131,7 @@ class Caretaker(Role):
             family=self.seat.family,
             forget=self._forget,
             go_on=self._keep,
+            tally=self.tally,
         )
         self._recall = Recall(
             self._store,
@@ -136,6 +140,7 @@ class Caretaker(Role):
             self.clock,
             family=self.seat.family,
             forget=self._forget,
+            tally=self.tally,
         )
         self._progress = Progress(self._store, self._state, self.board, self.clock)
         self._rescue = Rescue(
@@ -235,6 +240,8 @@ class Caretaker(Role):
             yield
         except StoreError as error:
             now = self.clock.monotonic_ns()
+            if self.tally is not None:
+                self.tally.failed()
             if not self._waiting or now - self._told_at > TOLD_AGAIN_NS:
                 self._told_at = now
                 say("database_lost", error=str(error))

@@ -56,6 +56,9 @@ class ClerkStore(WorkerStore):
     def database_id(self) -> str:
         return str(self._ask("database_id"))
 
+    def tell_waits(self) -> None:
+        self._ask("tell_waits")
+
     def turn(
         self,
         life: Life,

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
+from jobvisor.jobs.job import Job
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store import Life, Store
+from jobvisor.jobs.store import Life, Record, Store
 from jobvisor.supervisor.autopsy.autopsy import AGE_NS, with_stacks
 from jobvisor.supervisor.autopsy.struck import FATAL, forget, struck_lane
-from jobvisor.supervisor.board import Board, Grave, Running
+from jobvisor.supervisor.board import FOREVER, Board, Grave, Running
 from jobvisor.supervisor.deaths.guilt import examined, seen
 from jobvisor.supervisor.deaths.oom import OomWatch
-from jobvisor.supervisor.deaths.settle import is_of_one_life, settle, tell, tell_strange
+from jobvisor.supervisor.deaths.settle import Settled, is_of_one_life, settle, tell, tell_strange
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger.evidence import read_ledger_of
 from jobvisor.supervisor.ledger.layout import find_file
 from jobvisor.supervisor.ledger.spares import retire
 from jobvisor.supervisor.roster import role_name
 from jobvisor.supervisor.status import Status
+
+if TYPE_CHECKING:
+    from jobvisor.supervisor.counting.tally import Tally
 
 
 class Burial:
@@ -36,6 +41,7 @@ class Burial:
         family: int,
         forget: bool,
         go_on: Callable[[], None],
+        tally: Tally | None = None,
     ) -> None:
         """`forget` keeps no succeeded rows; `go_on` is called before each of many deaths."""
         self._store = store
@@ -46,6 +52,7 @@ class Burial:
         self._family = family
         self._forget = forget
         self._go_on = go_on
+        self._tally = tally
         self._oom = OomWatch(clock)
 
     def settle_all(self) -> None:
@@ -84,6 +91,7 @@ class Burial:
             running, nobody = self._examined(grave.owner, running, since)
             cause = examined(cause, running, grave.at)
         records = found.records if found else []
+        left = self._uncounted(grave, records) if self._tally is not None else []
         settled = settle(self._store, life, records, running, cause, forget=self._forget)
         tell(settled.applied, self._state.rejected)
         tell_strange(found, self._state.rejected)
@@ -96,9 +104,29 @@ class Burial:
             say("stack", name=name, pid=grave.pid, job="none", trace=nobody)
         if grave.status or settled.ended:  # who left by itself has not died
             self._status.note_death(grave, death, job)
+        if self._tally is not None:
+            self._count(self._tally, grave, settled, left)
         if found is not None and path is not None:
             retire(self._state.ledgers, path)
         forget(self._state.ledgers, grave.owner)
+
+    def _uncounted(self, grave: Grave, records: list[Record]) -> list[tuple[Job, Record]]:
+        """The runs that it had recorded and not counted any more, each with its job."""
+        counters = self._board.counters
+        counted = FOREVER if counters is None else counters.counted(grave.slot, grave.owner)
+        left = [record for record in records if record.claim > counted]
+        jobs = self._store.get_many(record.job for record in left) if left else {}
+        return [(jobs[record.job], record) for record in left if record.job in jobs]
+
+    def _count(
+        self, tally: Tally, grave: Grave, settled: Settled, left: list[tuple[Job, Record]]
+    ) -> None:
+        """How soon it was settled, and what it could not count any more."""
+        if grave.status or settled.ended:
+            tally.rescued((self._clock.monotonic_ns() - grave.at) // 1_000_000)
+        tally.lost(len(settled.applied.lost))
+        if settled.applied.changed:  # else it had been settled and counted before
+            tally.count_records(left)
 
     def _examined(
         self, owner: int, running: tuple[Running, ...], since_ns: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.identity import HOST, boot_id, pid_namespace
 from jobvisor.jobs.log import say
@@ -30,6 +32,9 @@ from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger.evidence import read_ledger_of
 from jobvisor.supervisor.roster import role_name
 
+if TYPE_CHECKING:
+    from jobvisor.supervisor.counting.tally import Tally
+
 LONG_JOB_NS = 50_000_000  # a job longer than this does not keep its neighbours waiting
 RECALL_WAIT = 0.002  # seconds for a recall word to be seen: far longer than any store buffer
 
@@ -46,14 +51,16 @@ class Recall:
         *,
         family: int,
         forget: bool,
+        tally: Tally | None = None,
     ) -> None:
-        """`forget` keeps no succeeded rows."""
+        """`forget` keeps no succeeded rows; `tally` counts what was recalled."""
         self._store = store
         self._state = state
         self._board = board
         self._clock = clock
         self._family = family
         self._forget = forget
+        self._tally = tally
         self._recalled: dict[int, tuple[int, int]] = {}
 
     def behind_long_jobs(self) -> None:
@@ -108,6 +115,8 @@ class Recall:
         # The worker still has its journal: what came too late it finds out, and tells, by itself.
         tell(applied._replace(lost=[]), self._state.rejected)
         job = found.running[0].job if found.running else "none"
+        if self._tally is not None:
+            self._tally.recalled(released)
         say("recalled", count=released, job=job, settled=applied.changed)
 
 

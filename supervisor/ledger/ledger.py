@@ -72,6 +72,8 @@ class Entry(NamedTuple):
     """The most memory that its process held in it; 0 where it is not known."""
     said: bytes = b""
     """What it logged or printed last, at most SAID_ONE bytes of text."""
+    took_ns: int = 0
+    """How long it ran, for who counts that; no journal has it."""
 
     @property
     def size(self) -> int:
@@ -178,7 +180,9 @@ class Ledger:
 
     def write_body(self, entry: Entry) -> None:
         """The record itself, not yet valid."""
-        claim, job, attempt, verb, moment, duration, delay, body, progress, cpu, rss, said = entry
+        claim, job, attempt, verb, moment, duration, delay, body, progress, cpu, rss, said, _ = (
+            entry
+        )
         checked = CHECKED.pack(
             self._owner, claim, job, attempt, OUTCOME, verb, len(progress), len(said), moment, duration,
             delay, cpu, rss,
@@ -219,7 +223,7 @@ class Ledger:
                 body, progress.decode() if progress else None, cpu if cpu >= 0 else None, rss or None,
                 said.decode(errors="replace") if said else None,
             )
-            for claim, job, attempt, verb, moment, duration, delay, body, progress, cpu, rss, said
+            for claim, job, attempt, verb, moment, duration, delay, body, progress, cpu, rss, said, _
             in entries
         ]  # fmt: skip
 

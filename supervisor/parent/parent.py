@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import EX_CONFIG, EX_OK, EX_TEMPFAIL, ConfigError
@@ -36,6 +37,7 @@ from jobvisor.supervisor.board import (
     RESTARTS,
     RUN,
     SLOT_STATE,
+    SLOTS,
     STARTED_AT,
     STATE,
     VERDICT,
@@ -68,6 +70,9 @@ from jobvisor.supervisor.parent.trial import Trial
 from jobvisor.supervisor.parent.wishes import Wish, Wishes
 from jobvisor.supervisor.signals import HANDLED, Signals
 from jobvisor.supervisor.watch import Watch
+
+if TYPE_CHECKING:
+    from jobvisor.supervisor.counting.restarts import Restarts
 
 TICK_NS = 20_000_000  # between two looks while a worker is busy
 IDLE_NS = 2 * SECOND  # between two looks while none is
@@ -114,6 +119,7 @@ class Parent:
         self._code = EX_OK
         self._lock = -1
         self._term_at = 0  # when the first TERM or INT came
+        self._restarts: Restarts | None = None
         self._woke = clock.monotonic_ns()
 
     # -- the whole life
@@ -127,6 +133,7 @@ class Parent:
         self._wishes.clear()  # what an earlier family did not live to see
         set_role("parent")
         self._signals = Signals(HANDLED)
+        self._begin_to_count(self._config)
         self.prepare()
         self._nursery.keep_from_children([self._lock, *self._leashes, *self._signals.descriptors()])
         try:
@@ -304,6 +311,8 @@ class Parent:
             return
         if self._stop.stage == RUN:
             self._board[RESTARTS] += 1
+            if self._restarts is not None:
+                self._restarts.note(slot, ended)
         schedule(post, now)
 
     def _note_grave(self, post: Post, grave: Grave) -> None:
@@ -347,8 +356,19 @@ class Parent:
             self._reload.begin(config)
             self._scale.follow(config)
 
+    def _begin_to_count(self, config: Config) -> None:
+        """Have counters before the first child is forked that is to count; once there they stay."""
+        if config.web.enabled and self._board.counters is None:
+            # What a family that counts nothing need not import; its children share it.
+            from jobvisor.supervisor.counting import restarts, tally  # noqa: F401, PLC0415
+            from jobvisor.supervisor.counting.counters import Counters  # noqa: PLC0415
+
+            self._board.counters = counters = Counters(SLOTS)
+            self._restarts = restarts.Restarts(counters.parents())
+
     def _try_out(self, config: Config) -> Attempt:
         """New code is imported by its template, which then forks the new workers, or by a trial."""
+        self._begin_to_count(config)
         candidate = self._preload.try_out(config, self._family)
         return candidate or Trial(config, self._nursery.closed_by(), self._clock)
 

@@ -42,6 +42,8 @@ class Absence:
     def note(self, error: StoreError) -> float:
         """Say so now and then; in how many seconds it is to be tried again."""
         self.failures += 1
+        if self._role.tally is not None:
+            self._role.tally.failed()
         now = self._role.clock.monotonic_ns()
         told = self._fitness.reason == "clerk_gone"  # it will not be back, and that was said
         if not told and (self.failures == 1 or now - self._told_at > TOLD_AGAIN_NS):

@@ -178,6 +178,7 @@ class Lane:
             cpu_ms,
             rss_bytes,
             b"" if plain and not self._keeps_all else self._kept(job, outcome),
+            took_ns,
         )
 
     def _kept(self, job: Claimed, outcome: Outcome) -> bytes:

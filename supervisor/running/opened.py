@@ -53,8 +53,18 @@ def opened_for(role: Role, events: Events) -> Opened:
     if role.slot[LANE_COUNT] > 1 and target.kind == "sqlite":
         from jobvisor.supervisor.clerk.hiring import hired  # noqa: PLC0415 -- one lane has no clerk
 
-        return Opened(*hired(role, os.path.realpath(target.path), database.prefix, events))
-    store = open_store(
+        opened = Opened(*hired(role, os.path.realpath(target.path), database.prefix, events))
+    else:
+        opened = Opened(_opened(role, events))
+    if role.tally is not None:
+        opened.store.tell_waits()
+    return opened
+
+
+def _opened(role: Role, events: Events) -> WorkerStore:
+    config = role.seat.config
+    database = config.database
+    return open_store(
         database.url,
         durable=False,
         schema=database.schema,
@@ -65,4 +75,3 @@ def opened_for(role: Role, events: Events) -> Opened:
         clock=role.clock,
         events=events,
     )
-    return Opened(store)

@@ -15,7 +15,7 @@ from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events, event_of
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import say
-from jobvisor.jobs.store import Record, Rest
+from jobvisor.jobs.store import Applied, Record, Rest
 from jobvisor.jobs.store.base import WorkerStore
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.board import (
@@ -70,6 +70,7 @@ class Turns:
         self._fitness = fitness
         self._absence = absence
         self._successes = successes
+        self._tally = role.tally
         config = role.seat.config
         self._queues = config.workers[role.seat.pool].queues
         self._forget = config.retention.succeeded_ms == 0
@@ -109,6 +110,8 @@ class Turns:
         ledger = self.ledger
         if ledger is None:
             limit = min(limit, 1)
+        if self._tally is not None:
+            self._tally.count(self._claim)
         claim = self._claim + 1
         self._claim = claim  # a number is used once, whether or not its COMMIT was answered
         self._lane.claim, self._lane.claimed_ns = claim, self._clock.monotonic_ns()
@@ -139,6 +142,8 @@ class Turns:
         self._slot[CLAIM] = claim
         if turn.jobs:
             self._slot[STATE] = BUSY
+        if self._tally is not None:
+            self._tally.turned(turn.jobs, len(turn.applied.lost))
         tell(turn.applied, self._state.rejected)
         if self._events.of_all:
             self._successes.tell(journal.records if journal is not None else [], turn.applied)
@@ -238,7 +243,7 @@ class Turns:
             applied = self._store.apply(records, self._role.life, forget_succeeded=self._forget)
             self._store.step_aside()
         self._clean.hold(self._store.descriptors())
-        tell(applied, self._state.rejected)
+        self._tell(applied)
         self._successes.tell(records, applied)
         self._events.tell()
         self._slot[STATE] = BUSY
@@ -267,9 +272,17 @@ class Turns:
     def _settle_all(self) -> None:
         ledger = self.ledger
         records = ledger.whole().records if ledger is not None else []
+        if self._tally is not None:
+            self._tally.count(self._claim)
         with self._in_turn():
             applied = self._store.leave(self._role.life, records, forget_succeeded=self._forget)
-        tell(applied, self._state.rejected)
+        self._tell(applied)
         self._successes.tell(records, applied)
         if ledger is not None:
             ledger.retire()
+
+    def _tell(self, applied: Applied) -> None:
+        """What was settled outside of a turn that claims."""
+        tell(applied, self._state.rejected)
+        if self._tally is not None:
+            self._tally.lost(len(applied.lost))

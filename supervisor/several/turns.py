@@ -70,7 +70,7 @@ class TurnsOfSeveral(Turns):
             self._store.open()  # in no transaction, so nobody judges how long it takes
         with self._in_turn():
             turn, records = self._turn(limit, woken=woken)
-        self._tell(turn, records)
+        self._tell_turn(turn, records)
         return len(turn.jobs)
 
     def _turn(self, limit: int, *, woken: bool) -> tuple[Turn, list[Record]]:
@@ -79,6 +79,8 @@ class TurnsOfSeveral(Turns):
         if self.ledger is None:
             # Exactness needs no file where every outcome is its own transaction.
             limit = 0 if self._lanes.busy else min(limit, 1)
+        if self._tally is not None:
+            self._tally.count(self._claim)
         self._claim = number = self._claim + 1  # used once, whether or not its COMMIT was answered
         asked_ns = self._clock.monotonic_ns()
         rest = self._backlog.rest()
@@ -133,7 +135,9 @@ class TurnsOfSeveral(Turns):
             poke(self._seat.caretaker_poke)
         self._absence.is_over()
 
-    def _tell(self, turn: Turn, records: list[Record]) -> None:
+    def _tell_turn(self, turn: Turn, records: list[Record]) -> None:
+        if self._tally is not None:
+            self._tally.turned(turn.jobs, len(turn.applied.lost))
         tell(turn.applied, self._state.rejected)
         if self._events.of_all:
             self._successes.tell(records, turn.applied)

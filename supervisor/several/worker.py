@@ -53,7 +53,8 @@ class Several:
     def __init__(self, role: Role, parts: Parts, execution: Execution) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._role = role
-        self._parts = parts
+        note = parts.successes.note
+        self._recorded = note if role.tally is None else role.tally.noting(note)
         store, clean = parts.store, parts.clean
         config = role.seat.config
         self._keeps = KEPT[config.log.keep]
@@ -137,7 +138,7 @@ class Several:
             role.clock,
             leaving=self._is_closed,
             stopping=self._is_stopping,
-            recorded=self._parts.successes.note,
+            recorded=self._recorded,
             keeps=self._keeps,
         )
 

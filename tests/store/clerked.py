@@ -79,6 +79,9 @@ class ClerkedStore(SqliteStore):
     def leave(self, *asked: Any, **named: Any) -> Applied:
         return self.clerk.leave(*asked, **named)
 
+    def tell_waits(self) -> None:
+        self.clerk.tell_waits()
+
     def close(self) -> None:
         super().close()
         self.clerk.clerk.end()

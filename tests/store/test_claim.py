@@ -208,3 +208,20 @@ def test_forgetting_successes_keeps_failures(store: Store) -> None:
     who, job = running(store)
     store.apply([record(who, 1, job, "fail")], who, forget_succeeded=True)
     assert store.get(job.id).state is State.FAILED
+
+
+# -- how long they had waited
+
+
+def test_a_claim_tells_how_long_each_job_had_been_due_to_who_asks(
+    store: Store, clock: MovableClock
+) -> None:
+    enqueue(store)
+    clock.move(250)
+    enqueue(store, run_in_ms=1_000)
+    assert [job.waited_ms for job in claim(store, life(), number=1)] == [None]
+    store.tell_waits()
+    enqueue(store)
+    clock.move(1_000)
+    waits = {job.waited_ms for job in claim(store, life(), number=2)}
+    assert waits == {0, 1_000}

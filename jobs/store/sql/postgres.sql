@@ -33,7 +33,11 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms, memory_bytes,
-{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company
+{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company, {waited}
+
+-- fragment: waited
+-- For how long it has been due; NULL stands here where nobody counts that.
+{schema}.ms({schema}.clock()) - {schema}.ms(run_at)
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.

@@ -18,7 +18,11 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-expires_at - :now, queue, priority, headers, company
+expires_at - :now, queue, priority, headers, company, {waited}
+
+-- fragment: waited
+-- For how long it has been due; NULL stands here where nobody counts that.
+:now - run_at
 
 -- fragment: new_columns
 -- Of a new job whose values are all known, in the order in which `new_rows` gives them.

@@ -1,0 +1,242 @@
+"""What one child counts into its block: each run that ended, each turn, each death that it settled.
+
+A run is noted when it ends and counted with all others of its turn in one pass, since to count by itself
+each run of a job that does nothing would cost more than the rest of its bookkeeping.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import TypeVar
+
+from jobvisor.jobs.events import Event
+from jobvisor.jobs.job import Claimed, Job
+from jobvisor.jobs.outcome import Outcome
+from jobvisor.jobs.store import Record
+from jobvisor.supervisor.autopsy.cost import SHORT_NS
+from jobvisor.supervisor.counting.counters import Block, Pair
+from jobvisor.supervisor.counting.layout import (
+    BEFORE,
+    BEFORE_OF,
+    CLAIMED,
+    COUNTED,
+    COUNTED_OF,
+    CPU_NS,
+    DEATH_CAUSES,
+    DEATHS_AT,
+    ERRORS,
+    LOST,
+    OUTCOMES,
+    OUTCOMES_AT,
+    PAIR_WORDS,
+    PAIRS_AT,
+    RECALLED,
+    RECALLS,
+    RESCUE_BOUNDS_MS,
+    RESCUE_MS,
+    RESCUES_AT,
+    RUN_BOUNDS_NS,
+    RUN_NS,
+    RUNS_AT,
+    SUCCEED,
+    TURN_BOUNDS,
+    TURNS,
+    TURNS_AT,
+    WAIT_BOUNDS_MS,
+    WAIT_MS,
+    WAITS_AT,
+)
+from jobvisor.supervisor.ledger.ledger import Entry
+
+KNOWN_MAX = 10_000  # names that are remembered: they come from rows, so there may be any number
+
+_task, _queue = (itemgetter(Claimed._fields.index(name)) for name in ("task", "queue"))
+_waited = itemgetter(Claimed._fields.index("waited_ms"))
+_verb, _took, _cpu = (
+    itemgetter(Entry._fields.index(name)) for name in ("verb", "took_ns", "cpu_ms")
+)
+
+Value = TypeVar("Value")
+
+Ended = tuple[Claimed, Entry]
+"""A run that has ended, and how."""
+
+#: By the verb of an event: how a run ended that ended with its process.
+_OF_VERB = {"rescue": "retried", "fail": "failed", "release": "released", "cancel": "cancelled"}
+
+
+class Tally:
+    """The writer of one block."""
+
+    def __init__(
+        self, block: Block, owner: int, knows: Callable[[str], object] = lambda _task: True
+    ) -> None:
+        """`owner` is the life that counts; what lives before it had counted in this place stays.
+
+        `knows` says whether there is a task of this name: others are not counted by their names.
+        """
+        self._block = block
+        self._knows = knows
+        self._words = block.words
+        self._rows: dict[Pair, int] = {
+            pair: PAIRS_AT + row * PAIR_WORDS for row, pair in enumerate(block.pairs(), 1)
+        }
+        self._ended: list[Ended] = []
+        # The life before may not be settled yet. Its claim first, and ours: in between they are nobody's.
+        words = self._words
+        words[BEFORE_OF], words[BEFORE] = 0, words[COUNTED]
+        words[BEFORE_OF] = words[COUNTED_OF]
+        words[COUNTED_OF], words[COUNTED] = 0, 0
+        words[COUNTED_OF] = owner
+
+    # -- runs
+
+    def noting(
+        self, recorded: Callable[[Claimed, Entry, Outcome], None]
+    ) -> Callable[[Claimed, Entry, Outcome], None]:
+        """The same, that also notes each run to be counted; called from any thread."""
+        note = self._ended.append
+
+        def noted(job: Claimed, entry: Entry, outcome: Outcome) -> None:
+            note((job, entry))
+            recorded(job, entry, outcome)
+
+        return noted
+
+    def count(self, claim: int) -> None:
+        """Count what has ended since the last time: all runs of the claims up to this one, with one lane."""
+        ended = self._ended
+        number = len(ended)
+        if number:
+            each = ended[:number]
+            del ended[:number]  # threads may have noted more since
+            self.count_runs(each)
+        self._words[COUNTED] = claim
+
+    def count_runs(self, ended: Sequence[Ended]) -> None:
+        """Count these runs, in one pass for each pair."""
+        jobs, entries = zip(*ended, strict=True)
+        for pair, some in _by_pair(jobs, entries).items():
+            self._count(self._row(pair), some)
+
+    def count_records(self, ended: Iterable[tuple[Job, Record]]) -> None:
+        """The same of what a dead worker had recorded, each with its job."""
+        for job, told in ended:
+            cpu_ms = -1 if told.cpu_ms is None else told.cpu_ms
+            entry = Entry(
+                told.claim, told.job, told.attempt, told.verb, 0, told.duration_ms, told.delay_ms, b"",
+                cpu_ms=cpu_ms, took_ns=told.duration_ms * 1_000_000,
+            )  # fmt: skip
+            self._count(self._row((job.task, job.queue)), [entry])
+
+    def _count(self, row: int, entries: Sequence[Entry]) -> None:
+        words = self._words
+        verbs = list(map(_verb, entries))
+        succeeded = verbs.count(SUCCEED)
+        words[row + OUTCOMES_AT] += succeeded
+        if succeeded < len(verbs):
+            for verb in verbs:
+                if verb != SUCCEED and 0 < verb <= len(OUTCOMES):
+                    words[row + OUTCOMES_AT + verb - 1] += 1
+        took = sorted(map(_took, entries))
+        self._fill(row + RUNS_AT, took, RUN_BOUNDS_NS)
+        words[row + RUN_NS] += sum(took)
+        # A short run is not measured: it is taken to have computed all the time.
+        short = bisect_left(took, SHORT_NS)
+        cpu_ms = sum(cpu for cpu in map(_cpu, entries) if cpu > 0) if short < len(took) else 0
+        words[row + CPU_NS] += sum(took[:short]) + cpu_ms * 1_000_000
+
+    def _fill(self, at: int, values: list[int], bounds: tuple[int, ...]) -> None:
+        """Into the buckets, the sorted values."""
+        words = self._words
+        if len(values) == 1:
+            words[at + bisect_left(bounds, values[0])] += 1
+            return
+        done, last = 0, len(values)
+        for number, bound in enumerate(bounds):
+            until = last if values[-1] <= bound else bisect_right(values, bound, done)
+            if until > done:
+                words[at + number] += until - done
+                done = until
+            if done == last:
+                return
+        words[at + len(bounds)] += last - done
+
+    def _row(self, pair: Pair) -> int:
+        row = self._rows.get(pair)
+        if row is None:
+            entered = self._block.enter(pair) if self._knows(pair[0]) else 0
+            row = PAIRS_AT + entered * PAIR_WORDS
+            if len(self._rows) < KNOWN_MAX:
+                self._rows[pair] = row
+        return row
+
+    # -- turns
+
+    def turned(self, jobs: Sequence[Claimed], lost: int) -> None:
+        """A turn is committed: what it claimed, and how many outcomes came too late."""
+        words = self._words
+        words[TURNS] += 1
+        if lost:
+            words[LOST] += lost
+        if not jobs:
+            return
+        words[CLAIMED] += len(jobs)
+        words[TURNS_AT + bisect_left(TURN_BOUNDS, len(jobs))] += 1
+        told = list(map(_waited, jobs))
+        if None in told:
+            return  # by a store that was not asked to
+        for pair, some in _by_pair(jobs, told).items():
+            row = self._row(pair)
+            waits = sorted(some)
+            if waits[0] < 0:  # a clock was set back
+                waits = [max(0, ms) for ms in waits]
+            self._fill(row + WAITS_AT, waits, WAIT_BOUNDS_MS)
+            words[row + WAIT_MS] += sum(waits)
+
+    def lost(self, number: int) -> None:
+        """So many outcomes came too late: their jobs were another's by then."""
+        self._words[LOST] += number
+
+    def failed(self) -> None:
+        """The database could not be used."""
+        self._words[ERRORS] += 1
+
+    # -- what a caretaker does
+
+    @staticmethod
+    def hears(verb: str) -> bool:
+        """Whether `hear` may do anything with an event of this verb."""
+        return verb in _OF_VERB
+
+    def hear(self, event: Event) -> None:
+        """A run that has ended with its process, as the store tells of it."""
+        if event.kind not in DEATH_CAUSES or event.verb not in _OF_VERB:
+            return
+        row = self._row((event.task, event.queue))
+        self._words[row + DEATHS_AT + DEATH_CAUSES.index(event.kind)] += 1
+        self._words[row + OUTCOMES_AT + OUTCOMES.index(_OF_VERB[event.verb])] += 1
+
+    def rescued(self, after_ms: int) -> None:
+        """A dead worker was settled, so long after its death."""
+        self._words[RESCUES_AT + bisect_left(RESCUE_BOUNDS_MS, after_ms)] += 1
+        self._words[RESCUE_MS] += after_ms
+
+    def recalled(self, jobs: int) -> None:
+        """A claim was taken back, of which so many jobs had not begun."""
+        self._words[RECALLS] += 1
+        self._words[RECALLED] += jobs
+
+
+def _by_pair(jobs: Sequence[Claimed], of: Sequence[Value]) -> dict[Pair, Sequence[Value]]:
+    """What belongs to these jobs, by their task and queue."""
+    tasks, queues = list(map(_task, jobs)), list(map(_queue, jobs))
+    first = (tasks[0], queues[0])
+    if tasks.count(first[0]) == len(tasks) and queues.count(first[1]) == len(queues):
+        return {first: of}  # most batches
+    found: dict[Pair, list[Value]] = {}
+    for pair, each in zip(zip(tasks, queues, strict=True), of, strict=True):
+        found.setdefault(pair, []).append(each)
+    return dict(found)
