@@ -139,7 +139,7 @@ def test_all_names_exactly_what_is_exported_in_order() -> None:
     exported = jobvisor.__all__
     assert list(exported) == sorted(exported)
     public = {name for name in vars(jobvisor) if not name.startswith("_")}
-    parts = {"annotations", "jobs", "supervisor", "testing"}
+    parts = {"annotations", "builtin", "jobs", "supervisor", "testing"}
     assert public - parts == set(exported) - {"__version__"}
 
 

@@ -5,7 +5,8 @@ somebody else finds the worker dead, perhaps days later, and its number may be a
 So it is not the number that proves it: a process is ended only if it is in that group, began after the
 worker did, and bears the random number of that life, in the environment that it was started with, or,
 where it was forked and never started a program, in the ledger that it still has mapped. What has left the
-group (`setsid`, a daemon) was meant to live on, and is left alone as the parent leaves it.
+group (`setsid`, a daemon) was meant to live on, and is left alone as the parent leaves it; but for what a
+command of the task `shell` has left, whose keeper was killed with the family: that bears a second number.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def end_remains(identity: Identity, owner: int, ledger: str | None, clock: Clock
     ended: set[int] = set()  # one that takes its time to go is signalled again, and counts once
     for _ in range(PASSES):
         killed = {pid for pid in _members(identity.pid) if _end(pid, identity, owner, ledger)}
+        killed |= {pid for pid in _of_commands(owner) if _end(pid, identity, owner, None)}
         if not killed:
             break
         ended |= killed
@@ -54,6 +56,23 @@ def _members(group: int) -> list[int]:
             with suppress(OSError, ValueError):
                 if name.isdigit() and os.getpgid(int(name)) == group:
                     found.append(int(name))
+    return found
+
+
+def _of_commands(owner: int) -> list[int]:
+    """The pids of what was started by commands of that life, in whatever group."""
+    # Seldom needed: of a life whose end nobody of its family saw.
+    from jobvisor.jobs.builtin.marked import MARK as COMMAND  # noqa: PLC0415
+    from jobvisor.jobs.builtin.marked import variables_of  # noqa: PLC0415
+
+    found: list[int] = []
+    with suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            variables = variables_of(int(name))
+            if f"{MARK}={owner}".encode() in variables and any(
+                each.startswith(f"{COMMAND}=".encode()) for each in variables
+            ):
+                found.append(int(name))
     return found
 
 

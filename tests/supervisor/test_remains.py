@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.builtin.marked import MARK as COMMAND
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.identity import Identity
 from jobvisor.supervisor.deaths.remains import MARK, end_remains
@@ -30,13 +31,16 @@ def start() -> Iterator[Start]:
     """A worker that starts one program in its group and dies; who it was, and the program's pid."""
     left: list[int] = []
 
-    def begin(*, mark: str | None, own_group: bool = False) -> tuple[Identity, int]:
+    def begin(
+        *, mark: str | None, own_group: bool = False, command: bool = False
+    ) -> tuple[Identity, int]:
         leave, stay = os.pipe()
         read, write = os.pipe()
         worker = os.fork()
         if worker == 0:
             os.setpgid(0, 0)
             environ = {**os.environ, **({MARK: mark} if mark else {})}
+            environ |= {COMMAND: "1"} if command else {}
             program = subprocess.Popen(
                 SLEEP, env=environ, stdout=subprocess.PIPE, start_new_session=own_group
             )
@@ -85,6 +89,13 @@ def test_a_program_that_left_the_group_lives_on(start: Start) -> None:
     identity, pid = start(mark=str(OWNER), own_group=True)
     assert end_remains(identity, OWNER, None, SYSTEM) == 0
     assert not is_gone(pid)
+
+
+def test_what_a_command_has_left_is_ended_in_whatever_group(start: Start) -> None:
+    identity, pid = start(mark=str(OWNER), own_group=True, command=True)
+    assert end_remains(identity, OWNER + 1, None, SYSTEM) == 0
+    assert end_remains(identity, OWNER, None, SYSTEM) == 1
+    eventually(lambda: is_gone(pid), what="it is gone")
 
 
 def test_nothing_is_ended_while_the_worker_lives_or_another_has_its_number(start: Start) -> None:
