@@ -5,6 +5,8 @@ WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, 
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -20,6 +22,8 @@ from tests.postgres import URL_VARIABLE
 @click.group()
 def main() -> None:
     """Measure jobvisor on this machine. Nothing else should run meanwhile."""
+    # As at a Ctrl-C: the family and the server that it had started end with it.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def _measures(name: str) -> Callable[[Callable[..., None]], click.Command]:
