@@ -171,9 +171,11 @@ def test_who_holds_the_interpreter_is_killed_with_its_line_and_costs_nobody_an_a
     assert house.query("SELECT DISTINCT attempt FROM jobs") == [(1,)]
     for attempt in attempts(house, holds):
         assert line_of(house, task) in (attempt.stack or "")
-    for attempt in attempts(house, *others):  # of them it is read from C as well
-        assert attempt.outcome == "stopped"
-        assert line_of(house, "gated") in (attempt.stack or "")
+    for job in others:  # of them it is read from C as well
+        first, *later = attempts(house, job)
+        assert line_of(house, "gated") in (first.stack or "")
+        # Beside the suspect once more, it may have been held up before it came to that line.
+        assert {attempt.outcome for attempt in (first, *later)} == {"stopped"}
     assert house.stop(family) == 0
 
 
