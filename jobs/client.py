@@ -11,6 +11,7 @@ from jobvisor.jobs.change import Change, Moved, Moves
 from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.execution import Execution
+from jobvisor.jobs.follow import Follow
 from jobvisor.jobs.job import Job
 from jobvisor.jobs.look import Ids, Look
 from jobvisor.jobs.registry import Registry, check_name
@@ -39,7 +40,7 @@ class Export(NamedTuple):
     """In the order of their ids; a running one as a release would leave it."""
 
 
-class Client(Look, Change):
+class Client(Look, Change, Follow):
     """A door to one database, for any number of threads.
 
     What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that

@@ -147,6 +147,26 @@ class Door:
         if isinstance(self._payload.codec, NamedCodec):
             self._payload.codec.load()
 
+    def another(self) -> Self:
+        """A client of the same database with a connection of its own; of `memory://` this one itself.
+
+        For a thread whose calls must not wait for those of others. What is not `self` is to be closed.
+        """
+        if self.stage is not None or parse_url(self.url).kind == "memory":
+            return self
+        return type(self)(
+            codec=self._payload.codec,
+            hold=True,
+            defaults=self._defaults,
+            durability="full" if self._durable else "normal",
+            schema=self._schema,
+            prefix=self._prefix,
+            notify=self._notify,
+            settings=self._settings,
+            registry=self._registry,
+            clock=self._clock,
+        )
+
     def close(self) -> None:
         """Disconnect; a later call connects again."""
         with self._lock:

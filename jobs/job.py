@@ -208,6 +208,32 @@ class Attempt:
         return {name: _json_value(name, getattr(self, name)) for name in self.__slots__}
 
 
+class Summary(NamedTuple):
+    """A job in short, for whoever shows many: every name means what it does in a Job."""
+
+    id: int
+    task: str
+    queue: str
+    priority: int
+    state: State
+    run_at: datetime
+    attempt: int
+    attempts_max: int
+    deferred: str | None
+    cancel_requested: bool
+    claimed_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+    """The first 300 letters of the last failure."""
+    progress: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes, with the words of a Job."""
+        told = {name: _json_value(name, value) for name, value in self._asdict().items()}
+        return {**told, "progress": _users_value(self.progress)}
+
+
 def _users_value(value: Any) -> Any:
     """What a stranger's SQL stored may have no JSON form, such as an infinite number: it says so."""
     try:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
-from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State
+from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.feed import AT_ONCE, Changes, Cursor
@@ -199,6 +199,26 @@ class JobRow(NamedTuple):
     rss_bytes: int | None = None
     attempts: tuple[AttemptRow, ...] = ()
     """Oldest first."""
+
+
+class SummaryRow(NamedTuple):
+    """One job in short, as it is stored: moments are UTC milliseconds, `progress` is its text."""
+
+    id: int
+    task: str
+    queue: str
+    priority: int
+    state: str
+    run_at: int
+    attempt: int
+    attempts_max: int
+    deferred: str | None
+    cancel_requested: int
+    claimed_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    error: str | None
+    progress: str | None
 
 
 class Unknown(NamedTuple):
@@ -417,6 +437,10 @@ class Store(WorkerStore):
     @abstractmethod
     def get_many(self, jobs: Iterable[int]) -> dict[int, Job]:
         """Those of these jobs that there are, by their ids, in the order asked; read in pages."""
+
+    @abstractmethod
+    def summaries(self, jobs: Iterable[int]) -> list[Summary]:
+        """The same in short, in no order."""
 
     @abstractmethod
     def find(

@@ -17,7 +17,7 @@ from jobvisor.jobs.errors import (
     UniqueTaken,
     shown,
 )
-from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State
+from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State, Summary
 from jobvisor.jobs.store.base import (
     NOTHING,
     Applied,
@@ -33,7 +33,15 @@ from jobvisor.jobs.store.base import (
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
-from jobvisor.jobs.store.rows import Changed, Row, attempt_of, in_order, job_of, sight_of
+from jobvisor.jobs.store.rows import (
+    Changed,
+    Row,
+    attempt_of,
+    in_order,
+    job_of,
+    sight_of,
+    summary_of,
+)
 from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
 from jobvisor.jobs.store.transfer import Transfer
 
@@ -93,6 +101,14 @@ class RelationalStore(Settlement, Transfer, Following):
             for row in self._rows("get_many", page):
                 found[row[0]] = job_of(row, self.payload)
         return {job: found[job] for job in wanted if job in found}
+
+    def summaries(self, jobs: Iterable[int]) -> list[Summary]:
+        wanted = [job for job in dict.fromkeys(jobs) if 0 < job <= ID_MAX]
+        found: list[Summary] = []
+        for start in range(0, len(wanted), JOBS_AT_ONCE):
+            page = {"jobs": json.dumps(wanted[start : start + JOBS_AT_ONCE])}
+            found += map(summary_of, self._rows("summaries", page))
+        return found
 
     def find(
         self,

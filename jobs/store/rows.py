@@ -13,9 +13,9 @@ from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.headers import decode_headers
-from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State
+from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
 from jobvisor.jobs.payload import Payload
-from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight
+from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight, SummaryRow
 
 Row = tuple[Any, ...]
 
@@ -184,6 +184,28 @@ def attempt_of(columns: Row) -> Attempt:
         "finished_at": _moment(row.finished_at),
     }
     return Attempt(job, **{**row._asdict(), **moments})
+
+
+def summary_of(columns: Row) -> Summary:
+    """A stored job in short."""
+    row = SummaryRow._make(columns)
+    return Summary(
+        id=row.id,
+        task=row.task,
+        queue=row.queue,
+        priority=row.priority,
+        state=State(row.state),
+        run_at=_moment(row.run_at),
+        attempt=row.attempt,
+        attempts_max=row.attempts_max,
+        deferred=row.deferred,
+        cancel_requested=bool(row.cancel_requested),
+        claimed_at=_moment_or_none(row.claimed_at),
+        started_at=_moment_or_none(row.started_at),
+        finished_at=_moment_or_none(row.finished_at),
+        error=row.error,
+        progress=_progress(row.progress),
+    )
 
 
 def in_order(rows: list[Row]) -> list[Claimed]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import os
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
@@ -17,9 +15,8 @@ from jobvisor.supervisor.cli import config_option, examples, json_option, plain,
 from jobvisor.supervisor.cli.bearings import find_family
 from jobvisor.supervisor.cli.selection import read_id
 from jobvisor.supervisor.cli.site import find_site
-from jobvisor.supervisor.documents.said import Run, run_of, said_of
+from jobvisor.supervisor.documents.said import Run, Speech, run_of, said_of
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.ledger.evidence import Words
 
 __all__ = ["logs"]
 
@@ -98,28 +95,19 @@ def _print_job(
 
 def _print_run(run: Run, *, follow: bool) -> bool:
     """What it says, until it has ended where it is followed; whether it said anything."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    printed = 0
-    for words in _said(run, follow=follow):
-        fresh = words.end - printed
-        if printed and fresh > len(words.kept):
-            say("... it said more than could be read")
-        click.echo(plain(decoder.decode(words.kept[-fresh:])), nl=False)
-        printed = words.end
-    return bool(printed)
-
-
-def _said(run: Run, *, follow: bool) -> Iterator[Words]:
-    """Its words each time that there are more, until it has ended."""
-    end = 0
+    speech = Speech(run)
+    said = False
     while True:
+        # Asked before its words are read: what it said last is not missed.
         goes_on = run.goes_on if follow else False
-        words = run.words()  # after the look whether it goes on: what it said last is not missed
-        if words is not None and words.end > end:
-            end = words.end
-            yield words
+        piece = speech.more()
+        if piece is not None:
+            said = True
+            if piece.missed:
+                say("... it said more than could be read")
+            click.echo(plain(piece.text), nl=False)
         if not goes_on:
-            return
+            return said
         SYSTEM.sleep(POLL_S)
 
 

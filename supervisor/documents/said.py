@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from jobvisor.jobs.job import Attempt, Job
+from jobvisor.jobs.job import Attempt, Job, Summary
 from jobvisor.supervisor.autopsy.autopsy import Living, living
 from jobvisor.supervisor.ledger.evidence import Words, read_running, read_words
 from jobvisor.supervisor.ledger.layout import find_file
@@ -34,7 +35,34 @@ class Run(NamedTuple):
         return words if words is not None and words.claim == self.claim else None
 
 
-def run_of(folder: str, job: Job) -> Run | None:
+class Piece(NamedTuple):
+    """What a run has said since it was last asked."""
+
+    text: str
+    missed: bool
+    """Before this it said more than could be read."""
+
+
+class Speech:
+    """What one run says, each part of it once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._end = 0
+
+    def more(self) -> Piece | None:
+        """What is new; None where nothing is."""
+        words = self.run.words()
+        if words is None or words.end <= self._end:
+            return None
+        fresh = words.end - self._end
+        missed = bool(self._end) and fresh > len(words.kept)
+        self._end = words.end
+        return Piece(self._decoder.decode(words.kept[-fresh:]), missed)
+
+
+def run_of(folder: str, job: Job | Summary) -> Run | None:
     with suppress(PermissionError):  # another user's family: the past runs are shown
         for life in living(folder):
             path = find_file(folder, life.owner)

@@ -11,11 +11,13 @@ from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.web import health, problems, sign_in
 from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
+from jobvisor.supervisor.web.events import routes as events
+from jobvisor.supervisor.web.events.live import Live
 from jobvisor.supervisor.web.gate import Gate
 from jobvisor.supervisor.web.problems import Page
 from jobvisor.supervisor.web.site import Site
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, sign_in.router)
+ROUTERS: tuple[APIRouter, ...] = (health.router, sign_in.router, events.router)
 """What a further chapter adds is a further row."""
 
 
@@ -59,6 +61,7 @@ def create_app(
     problems.install(app, page)
     app.guard(Doorkeeper(known, home=client.home, authenticated_by=authenticated_by), page)
     app.state.site = Site(client, known, None if state_dir is None else StateDir(state_dir))
+    app.state.live = Live(app.state.site, dict)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -1,6 +1,6 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, scaling, preload, peers.
+WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, scaling, preload, web, peers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from tests.bench import depth, enqueue, family, lanes, latency, preload, scaling, throughput
+from tests.bench import depth, enqueue, family, lanes, latency, preload, scaling, throughput, web
 from tests.bench.peers import run as peers_run
 from tests.bench.place import STORES, Places, new_databases, places
 from tests.postgres import URL_VARIABLE
@@ -126,6 +126,19 @@ def _scaling(places: Places, bursts: int) -> None:
 def _preload(places: Places, jobs: int, kills: int, lives: int) -> None:
     """An application of 200 MB, imported by each worker or by a template."""
     preload.run(places, jobs, kills, lives)
+
+
+@_measures("web")
+@click.option("--rows", default=1_000_000, show_default=True, help="Of the table under the pages.")
+@click.option("--requests", default=40, show_default=True, help="Of each page and call.")
+@click.option("--readers", default=200, show_default=True)
+@click.option("--rate", default=1000, show_default=True, help="Jobs that are enqueued each second.")
+@click.option("--seconds", default=20.0, show_default=True, help="For so long.")
+@click.option("--jobs", default=100_000, show_default=True, help="Beside a site nobody looks at.")
+@click.option("--rounds", default=3, show_default=True)
+def _web(places: Places, **sizes: Any) -> None:
+    """Pages over a million rows, readers beside jobs, and a site nobody looks at; a size of 0 skips."""
+    web.run(places, web.Sizes(**sizes))
 
 
 @main.command("peers")

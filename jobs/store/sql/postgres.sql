@@ -20,6 +20,12 @@ policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_reque
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
 cpu_ms, rss_bytes
 
+-- fragment: summary
+-- A job in short, as SummaryRow names it: without what may be long.
+id, task, queue, priority, state, {schema}.ms(run_at), attempt, attempts_max, deferred, cancel_requested,
+{schema}.ms(claimed_at), {schema}.ms(started_at), {schema}.ms(finished_at), substr(error, 1, 300),
+progress::text
+
 -- fragment: attempt
 -- The whole row of an attempt, as AttemptRow names it.
 job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
@@ -385,6 +391,11 @@ FROM {schema}.jobs WHERE id = %(job)s;
 -- name: get_many
 -- Some jobs; their ids come as a JSON list.
 SELECT {job}
+FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint));
+
+-- name: summaries
+-- The same in short.
+SELECT {summary}
 FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint));
 
 -- name: find

@@ -10,6 +10,11 @@ policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_reque
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
 cpu_ms, rss_bytes
 
+-- fragment: summary
+-- A job in short, as SummaryRow names it: without what may be long.
+id, task, queue, priority, state, run_at, attempt, attempts_max, deferred, cancel_requested,
+claimed_at, started_at, finished_at, substr(error, 1, 300), progress
+
 -- fragment: attempt
 -- The whole row of an attempt, as AttemptRow names it.
 job, attempt, owner, claim, outcome, error_type, message, traceback, host, pid, exit_code, signal,
@@ -337,6 +342,11 @@ FROM jobs WHERE id = :job;
 -- name: get_many
 -- Some jobs; their ids come as a JSON list.
 SELECT {job}
+FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs));
+
+-- name: summaries
+-- The same in short.
+SELECT {summary}
 FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs));
 
 -- name: find

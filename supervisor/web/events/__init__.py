@@ -1,0 +1,1 @@
+"""What changes, as it changes: Server-Sent Events for pages and programs."""
