@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, overload
 
-from jobvisor.jobs.door import Door, id_of, state_of
+from jobvisor.jobs.door import Door, id_of
 from jobvisor.jobs.errors import IllegalMove, JobNotFound, JobsError
+from jobvisor.jobs.filter import state_of
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.store import Store
 
-__all__ = ["Change", "Moved", "Moves"]
+__all__ = ["Change", "Moved", "Moves", "moved_each", "requeued"]
 
 R = TypeVar("R")
 
@@ -61,17 +62,12 @@ class Change(Door):
 
     def requeue_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`requeue` of each in one transaction, as `cancel_many` cancels."""
-        return self._move_many(jobs, _requeued)
+        return self._move_many(jobs, requeued)
 
     def _move_many(self, jobs: Iterable[int | Job], move: Callable[[Store, int], str]) -> Moves:
         numbers = [id_of(job) for job in jobs]
-        moved: dict[int, Moved] = {}
         with self._store() as store, store.transaction():
-            # Rows are locked in id order, as everybody does it: else two of these, or one and a
-            # worker's turn, stand in each other's way on PostgreSQL.
-            for place in sorted(range(len(numbers)), key=numbers.__getitem__):
-                moved[place] = _moved(store, numbers[place], move)
-        return [moved[place] for place in range(len(numbers))]
+            return moved_each(store, numbers, move)
 
     def prune(self, older_than_ms: Mapping[str, int], *, dry_run: bool = False) -> dict[str, int]:
         """Remove finished jobs older than their state's time; how many, by state."""
@@ -89,6 +85,16 @@ class Change(Door):
             return store.migrate()
 
 
+def moved_each(store: Store, jobs: Sequence[int], move: Callable[[Store, int], str]) -> Moves:
+    """Move each, within a transaction; what became of each, in order."""
+    moved: dict[int, Moved] = {}
+    # Rows are locked in id order, as everybody does it: else two of these, or one and a worker's
+    # turn, stand in each other's way on PostgreSQL.
+    for place in sorted(range(len(jobs)), key=jobs.__getitem__):
+        moved[place] = _moved(store, jobs[place], move)
+    return [moved[place] for place in range(len(jobs))]
+
+
 def _moved(store: Store, job: int, move: Callable[[Store, int], str]) -> Moved:
     try:
         return Moved(job, move(store, job))
@@ -96,7 +102,8 @@ def _moved(store: Store, job: int, move: Callable[[Store, int], str]) -> Moved:
         return Moved(job, "refused", error)
 
 
-def _requeued(store: Store, job: int) -> str:
+def requeued(store: Store, job: int) -> str:
+    """Requeue one; what it is then."""
     store.requeue(job)
     return "pending"
 

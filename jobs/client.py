@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
+from jobvisor.jobs.beside import Beside
 from jobvisor.jobs.change import Change, Moved, Moves
 from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import InvalidOption, shown
@@ -18,9 +19,10 @@ from jobvisor.jobs.registry import Registry, check_name
 from jobvisor.jobs.step import Step
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
+from jobvisor.jobs.sweep import Sweep, Swept
 from jobvisor.jobs.task import NO_OPTIONS, Call, Options, OptionValues, Task
 
-__all__ = ["Client", "Export", "Moved", "Moves", "list_of", "use_client"]
+__all__ = ["Client", "Export", "Moved", "Moves", "Swept", "list_of", "use_client"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,7 +42,7 @@ class Export(NamedTuple):
     """In the order of their ids; a running one as a release would leave it."""
 
 
-class Client(Look, Change, Follow):
+class Client(Look, Change, Sweep, Follow, Beside):
     """A door to one database, for any number of threads.
 
     What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that

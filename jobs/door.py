@@ -14,7 +14,7 @@ from jobvisor.jobs.clock import SYSTEM, Clock
 from jobvisor.jobs.codec import NamedCodec, named_codec
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.job import Job, State
+from jobvisor.jobs.job import Job
 from jobvisor.jobs.keys import DURABILITIES
 from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.payload import Codec, Payload
@@ -25,7 +25,7 @@ from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import home_of, parse_url
 from jobvisor.jobs.values import check_prefix
 
-__all__ = ["Door", "Stage", "id_of", "state_of"]
+__all__ = ["Door", "Stage", "id_of"]
 
 
 class Stage(Protocol):
@@ -198,14 +198,6 @@ def id_of(job: Any) -> int:
             "enqueue returned"
         )
     return job
-
-
-def state_of(name: str) -> State:
-    """The state of this name; InvalidOption names those there are."""
-    try:
-        return State(name)
-    except ValueError:
-        raise InvalidOption(f"{name!r} is no state; it must be one of {', '.join(State)}") from None
 
 
 def _is_durable(durability: str) -> bool:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any, TypeVar, overload
 
-from jobvisor.jobs.door import Door, id_of, state_of
-from jobvisor.jobs.errors import WaitTimeout
-from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.clock import from_datetime
+from jobvisor.jobs.door import Door, id_of
+from jobvisor.jobs.errors import InvalidOption, WaitTimeout, shown
+from jobvisor.jobs.filter import Filter, state_of
+from jobvisor.jobs.found import Count, Failures, Page, Tally
+from jobvisor.jobs.job import Attempt, Job
+from jobvisor.jobs.store.base import EVERY
+from jobvisor.jobs.store.base import Ids as PageOfIds
 from jobvisor.jobs.units import Duration, duration_ms
 from jobvisor.jobs.watch import Watch
 
@@ -22,7 +28,7 @@ Attempts = list[Attempt]
 Names = list[str]
 
 WAIT_LONGEST = 3600.0  # seconds that a wait without a limit looks ahead; it goes on after them
-IDS_AT_ONCE = 100_000  # of finished jobs each page is a sort of all of that state
+IDS_AT_ONCE = 10_000
 TASK_NAMES_MAX = 1000
 
 
@@ -65,6 +71,7 @@ class Look(Door):
 
     def list(
         self,
+        which: Filter | None = None,
         *,
         state: str | None = None,
         queue: str | None = None,
@@ -76,51 +83,101 @@ class Look(Door):
     ) -> Jobs:
         """The newest jobs, at most `limit`; `before` an id shows the page after it.
 
-        `error` is a part of the error's text, in any case (on SQLite of the letters a to z).
-        `within="1h"` leaves out what ended (of a running job: began; of another: was due) longer ago.
-
-        It reads from the newest on until it has enough. Where few match a task, a queue or an error,
-        that is the whole table, or with a `state` all of that state: of a million finished jobs 0.3 s
-        on SQLite and 1 s on PostgreSQL. No other process waits for it.
+        Which ones is said by a Filter, or by these few words of one; `within="1h"` is its `since`.
+        It looks from the newest job on until it has enough, as many pages as that takes; see `page`.
         """
-        wanted = None if state is None else state_of(state)
-        within_ms = None if within is None else duration_ms(within)
+        wanted = _filter(which, state=state, queue=queue, task=task, error=error, since=within)
         with self._store() as store:
-            return store.find(
-                state=wanted,
-                queue=queue,
-                task=task,
-                error=error,
-                within_ms=within_ms,
-                limit=limit,
-                before=before,
-            )
+            return store.find(wanted, limit=limit, before=before)
+
+    def page(
+        self, which: Filter | None = None, *, limit: int = 50, before: int | None = None
+    ) -> Page:
+        """Some of the newest jobs that match, in a bounded time: for whoever is asked in a request.
+
+        The answer has the jobs, how many were looked at, and `before`: where the next page begins, None
+        where there is none. An index finds up to 10,000 jobs of a state, of a queue's pending, and of
+        a task's failed ones; where there are more, or no state was said, jobs are looked at from
+        `before` on, at most 50,000 of them or for 50 ms. So a page of what is rare may be short, or
+        empty, though another one follows.
+
+        >>> from jobvisor import Client, Filter
+        >>> with Client("memory://") as client:
+        ...     _ = client.enqueue_many(client.call("app.mail:send", n) for n in range(3))
+        ...     page = client.page(Filter(state="pending", text="2"))
+        ...     [job.args for job in page.jobs], page.before
+        ([[2]], None)
+        """
+        with self._store() as store:
+            return store.page(_filter(which), limit=limit, before=before)
 
     def ids(
         self,
-        state: str,
+        state: str | Filter,
         *,
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
         within: Duration | None = None,
     ) -> Iterator[int]:
-        """The ids of all jobs in one state, narrowed as `list` is; the oldest first, in pages."""
-        within_ms = None if within is None else duration_ms(within)
-        page: Ids = []
-        while page := self._page_of_ids(
-            state_of(state),
-            queue=queue,
-            task=task,
-            error=error,
-            within_ms=within_ms,
-            after=page[-1] if page else 0,
-        ):
-            yield from page
+        """The ids of all jobs in one state, or of a Filter, narrowed as `list` is; the oldest first.
 
-    def _page_of_ids(self, state: State, **narrowed: Any) -> Ids:
+        They are read in pages. A job that comes to match behind the page that is being read is not told.
+        """
+        if isinstance(state, Filter):
+            wanted = _filter(state, queue=queue, task=task, error=error, since=within)
+        else:
+            wanted = Filter(
+                state=state_of(state), queue=queue, task=task, error=error, since=within
+            )
+        after: int | None = 0
+        while after is not None:
+            page = self._page_of_ids(wanted, after)
+            yield from page.found
+            after = page.after
+
+    def _page_of_ids(self, wanted: Filter, after: int) -> PageOfIds:
         with self._store() as store:
-            return store.find_ids(state, limit=IDS_AT_ONCE, **narrowed)
+            return store.ids_page(wanted, limit=IDS_AT_ONCE, after=after)
+
+    def count(self, which: Filter | None = None, *, most: int = 10_000) -> Count:
+        """How many jobs match, counted up to `most`; bounded as `page` is, and it says whether that ended it.
+
+        >>> from jobvisor import Client
+        >>> with Client("memory://") as client:
+        ...     _ = client.enqueue_many(client.call("app.mail:send", n) for n in range(3))
+        ...     client.count(), str(client.count(most=2))
+        (Count(number=3, at_least=False), '2+')
+        """
+        with self._store() as store:
+            return store.count(_filter(which), most=most)
+
+    def tally(self, *, most: int = 5_000) -> Tally:
+        """How many jobs of each queue are in each state, as `counts` tells, in a bounded time.
+
+        Of each state `most` jobs are counted, of the pending at least a hundred of each queue; the
+        answer names the states that have more.
+        """
+        with self._store() as store:
+            return store.tally(most=most)
+
+    def failures(self, *, since: datetime | Duration | None = None, limit: int = 100) -> Failures:
+        """The failed jobs by task and type of error, at most `limit` groups, the one that failed last first.
+
+        `since` a moment, or so long ago, leaves out what failed before. A group is told with how many
+        there are (100,000 are counted for all groups together), when the first and the last failed, and
+        the last one's id and error. `Filter(state="failed", task=group.task,
+        error_type=group.error_type)` finds its jobs. It costs a step of an index for each group.
+        """
+        since_ms = None if since is None else self._moment_of(since)
+        with self._store() as store:
+            return store.failures(since_ms=since_ms, limit=limit)
+
+    def _moment_of(self, since: datetime | Duration) -> int:
+        """In UTC milliseconds; of a duration by this machine's clock."""
+        if isinstance(since, datetime):
+            return from_datetime(since)
+        return self._clock.now_ms() - duration_ms(since)
 
     def task_names(self) -> Names:
         """The names of the tasks that any job is of, at most 1,000; reads the whole table."""
@@ -128,7 +185,7 @@ class Look(Door):
             return store.task_names(TASK_NAMES_MAX)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many jobs of each queue are in each state; reads the whole table.
+        """How many jobs of each queue are in each state; reads the whole table (`tally` does not).
 
         A queue without jobs is not in it, nor a state that none of its jobs is in, so read it by
         `get`: `client.counts().get("mail", {}).get("failed", 0)`. The states are plain texts:
@@ -180,6 +237,18 @@ class Look(Door):
             if self._watch_of is None or self._watch_of[0] != os.getpid():
                 self._watch_of = (os.getpid(), Watch(self._clock))
             return self._watch_of[1]
+
+
+def _filter(which: Filter | None, **words: Any) -> Filter:
+    """A Filter that was given, or what these words say."""
+    said = {name: value for name, value in words.items() if value is not None}
+    if which is None:
+        return Filter(**said) if said else EVERY
+    if not isinstance(which, Filter):
+        raise InvalidOption(f"{shown(which)} is no Filter; write Filter(state=...) or so")
+    if said:
+        raise InvalidOption(f"{', '.join(said)}: say it in the Filter, or leave the Filter out")
+    return which
 
 
 def _seconds(timeout: Duration | None) -> float | None:

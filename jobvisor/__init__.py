@@ -8,6 +8,7 @@ from jobvisor.jobs.client import Client, Moved, use_client
 from jobvisor.jobs.context import Context, current
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.events import Event, subscribe
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.headers import headers
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.jobs.log_context import LogContext
@@ -32,6 +33,7 @@ __all__ = [
     "Event",
     "Exponential",
     "Fail",
+    "Filter",
     "Fixed",
     "Job",
     "JobsError",

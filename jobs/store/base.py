@@ -13,10 +13,17 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
+from jobvisor.jobs.annals import Action, KnownTask, Sums
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.filter import Filter
+from jobvisor.jobs.found import Count, Failures, Page, Tally
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.feed import AT_ONCE, Changes, Cursor
+
+EVERY = Filter()
+PAGE_MAX = 100_000
 
 
 class Record(NamedTuple):
@@ -231,6 +238,14 @@ class Unknown(NamedTuple):
     """What one of them was told: it names the nearest task there is."""
 
 
+class Ids(NamedTuple):
+    """Ids of jobs, the oldest first."""
+
+    found: list[int]
+    after: int | None
+    """Where the next page begins; None: there is none. A page may be empty, and not the last."""
+
+
 class Imported(NamedTuple):
     """What became of imported rows: how many were added, and how many had been there already."""
 
@@ -442,40 +457,55 @@ class Store(WorkerStore):
     def summaries(self, jobs: Iterable[int]) -> list[Summary]:
         """The same in short, in no order."""
 
-    @abstractmethod
     def find(
-        self,
-        *,
-        state: State | None = None,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        within_ms: int | None = None,
-        limit: int = 50,
-        before: int | None = None,
+        self, which: Filter = EVERY, *, limit: int = 50, before: int | None = None
     ) -> list[Job]:
-        """Newest first, at most `limit`; `before` an id pages on.
+        """Newest first, at most `limit`; `before` an id pages on. As many pages are read as that takes."""
+        if limit < 0:
+            raise InvalidOption(f"limit={limit} must be 0 or more")
+        found: list[Job] = []
+        while len(found) < limit:
+            page = self.page(which, limit=min(limit - len(found), PAGE_MAX), before=before)
+            found += page.jobs
+            before = page.before
+            if before is None:
+                break
+        return found
 
-        `error` is a part of the error, in any case (on SQLite of the letters a to z).
-        `within_ms`: not longer ago than this, counted from the end of a finished job, the beginning of
-        a running one, else from when it is due.
-        Reads from the newest on until there are enough: with a rare task, queue or error the whole
-        table, or all of the state. It locks nothing.
+    @abstractmethod
+    def page(self, which: Filter, *, limit: int = 50, before: int | None = None) -> Page:
+        """Some jobs, newest first; `before` is where the last page said that the next one begins.
+
+        Bounded: an index finds up to 10,000 jobs of a state, of a queue's pending and of a failed task's;
+        else rows are looked at from the newest on, 50,000 at the most or for about 50 ms, and the answer
+        says how far it came. It locks nothing.
         """
 
     @abstractmethod
-    def find_ids(
-        self,
-        state: State,
-        *,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        within_ms: int | None = None,
-        limit: int,
-        after: int = 0,
-    ) -> list[int]:
-        """The ids of jobs in one state, narrowed as `find` is; oldest first, `after` an id pages on."""
+    def ids_page(self, which: Filter, *, limit: int, after: int = 0) -> Ids:
+        """The same of ids alone, the oldest first; at most 20,000 rows are looked at."""
+
+    @abstractmethod
+    def newest_id(self) -> int:
+        """The greatest id of a job, 0 where there is none."""
+
+    @abstractmethod
+    def count(self, which: Filter, *, most: int = 10_000) -> Count:
+        """How many match: counted up to `most`, and bounded as `page` is."""
+
+    @abstractmethod
+    def tally(self, *, most: int = 5_000) -> Tally:
+        """How many jobs of each queue are in each state, of each state up to `most` counted.
+
+        Pending ones are counted queue by queue, at least a hundred of each and 100,000 together.
+        """
+
+    @abstractmethod
+    def failures(self, *, since_ms: int | None = None, limit: int = 100) -> Failures:
+        """Failed jobs by task and type of error; only those that failed at this moment or later.
+
+        Each group is found by a step of an index: a thousand are looked at, and 100,000 jobs counted.
+        """
 
     @abstractmethod
     def task_names(self, limit: int) -> list[str]:
@@ -516,6 +546,24 @@ class Store(WorkerStore):
     @abstractmethod
     def requeue(self, job: int) -> None:
         """A finished job starts over at attempt 0, its history kept; UniqueTaken names a holder."""
+
+    @abstractmethod
+    def delete(self, jobs: Iterable[int]) -> list[int]:
+        """Remove those of these jobs that are finished, with their history; their ids."""
+
+    @abstractmethod
+    def repeat(
+        self,
+        job: int,
+        *,
+        args: str | None = None,
+        kwargs: str | None = None,
+        parent: int | None = None,
+    ) -> Job:
+        """A new job like another one, pending at once, with other arguments where they are given.
+
+        It has no unique key, and does not expire.
+        """
 
     @abstractmethod
     def block(self, job: int) -> bool:
@@ -560,6 +608,42 @@ class Store(WorkerStore):
     @abstractmethod
     def trim_changes(self) -> bool:
         """Remove a page of changes that are older than ten minutes or beyond 10,000; whether more may be."""
+
+    # -- beside the jobs
+
+    @abstractmethod
+    def add_stats(self, rows: Iterable[Sums]) -> None:
+        """Add to the sums of some minutes; at most a thousand rows."""
+
+    @abstractmethod
+    def stats(
+        self, from_ms: int, to_ms: int, *, step_ms: int, queue: str | None = None, limit: int
+    ) -> list[Sums]:
+        """Sums by so many minutes and by queue, or of one queue; the oldest first."""
+
+    @abstractmethod
+    def stats_of_all(self, from_ms: int, to_ms: int, *, step_ms: int, limit: int) -> list[Sums]:
+        """The same of all queues together."""
+
+    @abstractmethod
+    def trim_stats(self) -> bool:
+        """Remove a page of what is older than 90 days; whether more may be."""
+
+    @abstractmethod
+    def note_action(self, who: str, verb: str, what: str, number: int | None) -> None:
+        """Somebody has done something; the newest 100,000 are kept."""
+
+    @abstractmethod
+    def actions(self, *, limit: int = 50, before: int | None = None) -> list[Action]:
+        """What was done, the newest first."""
+
+    @abstractmethod
+    def note_tasks(self, tasks: Mapping[str, str]) -> None:
+        """A worker has registered these tasks; what it tells of each is JSON."""
+
+    @abstractmethod
+    def tasks(self, *, limit: int = 1_000, after: str = "") -> list[KnownTask]:
+        """The tasks that workers have registered in the last 30 days, by name."""
 
     # -- moving to another database
 

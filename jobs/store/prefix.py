@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from functools import cache
 
-TABLES = ("jobs", "attempts", "families", "owners", "meta", "changes")
+TABLES = (
+    "jobs", "attempts", "families", "owners", "meta", "changes", "stats", "actions", "tasks",
+)  # fmt: skip
 _TABLES = "|".join(TABLES)
 #: Views, indexes, triggers and constraints; sequences and functions are only named within a schema.
 _BESIDE = (
     "jobs_(?:readable|pending|scheduled|retrying|running|cancelling|finished|unique|deferred|blocked"
-    "|unknown|suspects|wake|forget)|attempts_(?:readable|job_fkey)|owners_family"
+    "|unknown|suspects|unsuccessful|failures|wake|forget)|attempts_(?:readable|job_fkey)|owners_family"
 )
 _NAMES = re.compile(
     rf"""

@@ -10,14 +10,15 @@ from typing import Any
 
 from jobvisor.jobs.errors import (
     IllegalMove,
-    InvalidOption,
     JobNotFound,
     RowRefused,
     StoreUnavailable,
     UniqueTaken,
     shown,
 )
+from jobvisor.jobs.filter import ID_MAX
 from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State, Summary
+from jobvisor.jobs.store.annals import Annals
 from jobvisor.jobs.store.base import (
     NOTHING,
     Applied,
@@ -31,6 +32,7 @@ from jobvisor.jobs.store.base import (
     Whom,
 )
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
+from jobvisor.jobs.store.finding import Finding
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import (
@@ -46,16 +48,14 @@ from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
 from jobvisor.jobs.store.transfer import Transfer
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
-ID_MAX = 2**63 - 1
-RECENT_IDS = 20_000  # where a page of a common state is looked for, before all of it is sorted
 JOBS_AT_ONCE = 500  # by their ids in one statement; each may hold 2 MB
 LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
 SUSPECTS_OF = 100  # of a queue
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
-class RelationalStore(Settlement, Transfer, Following):
-    """The logic of every verb but those that end runs, move jobs elsewhere, or follow what changes."""
+class RelationalStore(Settlement, Transfer, Following, Finding, Annals):
+    """The logic of every verb but those that have a file of their own."""
 
     # -- the application
 
@@ -109,49 +109,6 @@ class RelationalStore(Settlement, Transfer, Following):
             page = {"jobs": json.dumps(wanted[start : start + JOBS_AT_ONCE])}
             found += map(summary_of, self._rows("summaries", page))
         return found
-
-    def find(
-        self,
-        *,
-        state: State | None = None,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        within_ms: int | None = None,
-        limit: int = 50,
-        before: int | None = None,
-    ) -> list[Job]:
-        wanted = _wanted(queue=queue, task=task, error=error, within=within_ms, limit=limit)
-        if wanted is None:
-            return []
-        wanted["before"] = ID_MAX if before is None else max(min(before, ID_MAX), 0)
-        rows = self._rows("find", wanted) if state is None else self._find_in(state, wanted)
-        return [job_of(row, self.payload) for row in rows]
-
-    def _find_in(self, state: State, wanted: dict[str, Any]) -> list[Row]:
-        wanted["state"] = state.value
-        rows = self._rows("find_recent", {**wanted, "recent": RECENT_IDS})
-        if len(rows) == wanted["limit"]:
-            return rows
-        return self._rows("find_finished" if state in FINISHED else "find_unfinished", wanted)
-
-    def find_ids(
-        self,
-        state: State,
-        *,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        within_ms: int | None = None,
-        limit: int,
-        after: int = 0,
-    ) -> list[int]:
-        wanted = _wanted(queue=queue, task=task, error=error, within=within_ms, limit=limit)
-        if wanted is None:
-            return []
-        name = "ids_finished" if state in FINISHED else "ids_unfinished"
-        rows = self._rows(name, {**wanted, "state": state.value, "after": after})
-        return [row[0] for row in rows]
 
     def task_names(self, limit: int) -> list[str]:
         return [row[0] for row in self._rows("task_names", {"limit": limit})]
@@ -260,6 +217,32 @@ class RelationalStore(Settlement, Transfer, Following):
                     self._audience.note_all(row[0] for row in rows)
                     gone += len(rows)
         return gone
+
+    def delete(self, jobs: Iterable[int]) -> list[int]:
+        with self.transaction():
+            rows = self._rows("delete", {"jobs": json.dumps(sorted(set(jobs)))})
+            self._audience.note_all(row[0] for row in rows)
+            return sorted(row[0] for row in rows)
+
+    def repeat(
+        self,
+        job: int,
+        *,
+        args: str | None = None,
+        kwargs: str | None = None,
+        parent: int | None = None,
+    ) -> Job:
+        _check_id(job)
+        with self.transaction():
+            told = {"job": job, "args": args, "kwargs": kwargs, "parent": parent}
+            rows = self._rows("repeat", told)
+            if not rows:
+                raise JobNotFound(f"there is no job {job}")
+            made = job_of(rows[0], self.payload)
+            self._pending_made = True
+            row = Changed("", made.task, made.queue, 0, made.attempts_max)
+            self._moved("enqueue", made.id, row)
+            return made
 
     def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
         return {
@@ -463,21 +446,3 @@ def _check_id(job: int) -> None:
     """A number that no database has is not asked for: PostgreSQL would take it for another type."""
     if not 0 < job <= ID_MAX:
         raise JobNotFound(f"there is no job {shown(job)}")
-
-
-def _wanted(*, limit: int, within: int | None, **texts: str | None) -> dict[str, Any] | None:
-    """The parameters that narrow `find`; None where nothing can match: what no database holds."""
-    if limit < 0:
-        raise InvalidOption(f"limit={limit} must be 0 or more")
-    if not all(_is_text(text or "") for text in texts.values()):
-        return None
-    return {**texts, "within": within, "limit": min(limit, ID_MAX)}
-
-
-def _is_text(text: str) -> bool:
-    """Whether a database could hold it: one has no NUL, and no half of a letter."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text

@@ -62,7 +62,7 @@ def job_of(columns: Row, payload: Payload) -> Job:
         queue=row.queue,
         priority=row.priority,
         state=State(row.state),
-        run_at=_moment(row.run_at),
+        run_at=moment_of(row.run_at),
         attempt=row.attempt,
         attempts_max=row.attempts_max,
         timeout=row.timeout_ms / 1000 if row.timeout_ms else None,
@@ -75,7 +75,7 @@ def job_of(columns: Row, payload: Payload) -> Job:
         losses=row.losses,
         owner=row.owner,
         claim=row.claim,
-        created_at=_moment(row.created_at),
+        created_at=moment_of(row.created_at),
         claimed_at=_moment_or_none(row.claimed_at),
         started_at=_moment_or_none(row.started_at),
         finished_at=_moment_or_none(row.finished_at),
@@ -91,7 +91,7 @@ def job_of(columns: Row, payload: Payload) -> Job:
 
 def new_job_of(number: int, job: NewJob, stored: Stored, payload: Payload) -> Job:
     """A job as it was just stored; `stored` are the moments that the database has of it."""
-    created = _moment(stored.created_at)
+    created = moment_of(stored.created_at)
     return Job(
         id=number,
         task=job.task,
@@ -100,7 +100,7 @@ def new_job_of(number: int, job: NewJob, stored: Stored, payload: Payload) -> Jo
         queue=job.queue,
         priority=job.priority,
         state=State(stored.state),
-        run_at=created if stored.run_at == stored.created_at else _moment(stored.run_at),
+        run_at=created if stored.run_at == stored.created_at else moment_of(stored.run_at),
         attempt=0,
         attempts_max=job.attempts_max,
         timeout=job.timeout_ms / 1000 if job.timeout_ms else None,
@@ -146,7 +146,7 @@ def _value(text: str, payload: Payload) -> Any:
         return Unreadable("$unreadable", str(error))
 
 
-def _moment(ms: int) -> datetime:
+def moment_of(ms: int) -> datetime:
     """A moment that no calendar has stands at the nearest end of the years that people write."""
     try:
         return to_datetime(ms)
@@ -155,7 +155,7 @@ def _moment(ms: int) -> datetime:
 
 
 def _moment_or_none(ms: int | None) -> datetime | None:
-    return None if ms is None else _moment(ms)
+    return None if ms is None else moment_of(ms)
 
 
 def _progress(text: str | None) -> dict[str, Any] | None:
@@ -181,7 +181,7 @@ def attempt_of(columns: Row) -> Attempt:
     row = AttemptRow._make(run)
     moments = {
         "started_at": _moment_or_none(row.started_at),
-        "finished_at": _moment(row.finished_at),
+        "finished_at": moment_of(row.finished_at),
     }
     return Attempt(job, **{**row._asdict(), **moments})
 
@@ -195,7 +195,7 @@ def summary_of(columns: Row) -> Summary:
         queue=row.queue,
         priority=row.priority,
         state=State(row.state),
-        run_at=_moment(row.run_at),
+        run_at=moment_of(row.run_at),
         attempt=row.attempt,
         attempts_max=row.attempts_max,
         deferred=row.deferred,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from jobvisor.jobs.store.base import Whom
@@ -23,18 +23,45 @@ def _read(dialect: str, prefix: str, waits: bool) -> dict[str, str]:
     """What stands in the file, read once.
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
-    wherever a statement says `{NAME}`, so that a new column is written once. `{whom}` is no fragment, and
-    `{reach}` stands only in what passes over suspects.
+    wherever a statement, or another fragment, says `{NAME}`, so that a new column is written once. `{whom}`
+    is no fragment, and `{reach}` stands only in what passes over suspects. A statement that says `{along}`
+    or `{source}` is one for each fragment whose name begins so.
     """
     head, *parts = read_statements(dialect).split("-- name: ")
     fragments = dict(map(_named, head.split("-- fragment: ")[1:]))
     if not waits:
         fragments["waited"] = "NULL"
+    fragments = {word: _filled(each, fragments) for word, each in fragments.items()}
     found = dict(map(_named, parts))
     found = {name: each for part in found.items() for name, each in _of_whom(*part)}
+    for group in ("along", "source"):
+        kinds = [word for word in fragments if word.startswith(f"{group}_")]
+        found = {name: each for part in found.items() for name, each in _of(group, kinds, *part)}
+    return {name: prefixed(_filled(each, fragments), prefix) for name, each in found.items()}
+
+
+def of(statement: str, kind: str) -> str:
+    """The name of a statement that is one for each fragment of a group.
+
+    >>> of("find", "unsuccessful")
+    'find.unsuccessful'
+    """
+    return f"{statement}.{kind}"
+
+
+def _filled(text: str, fragments: Mapping[str, str]) -> str:
     for word, columns in fragments.items():
-        found = {name: each.replace(f"{{{word}}}", columns) for name, each in found.items()}
-    return {name: prefixed(each, prefix) for name, each in found.items()}
+        text = text.replace(f"{{{word}}}", columns)
+    return text
+
+
+def _of(group: str, kinds: Iterable[str], name: str, text: str) -> Iterator[tuple[str, str]]:
+    """A statement for each fragment of a group, called by both."""
+    if f"{{{group}}}" not in text:
+        yield name, text
+        return
+    for kind in kinds:
+        yield of(name, kind.removeprefix(f"{group}_")), text.replace(f"{{{group}}}", f"{{{kind}}}")
 
 
 def _of_whom(name: str, text: str) -> Iterator[tuple[str, str]]:

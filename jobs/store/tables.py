@@ -15,7 +15,7 @@ from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.session import set_all
 from jobvisor.jobs.store.shipped import Script, read_migrations
 
-SCHEMA = 3  # the number of the newest migration this release knows
+SCHEMA = 4  # the number of the newest migration this release knows
 CHANNEL_BYTES = 63  # PostgreSQL knows no longer name
 NAME_ANOTHER = (
     "name another [database] schema, or give ours names of their own by another [database] prefix"
@@ -141,6 +141,7 @@ def names(schema: str, prefix: str) -> dict[str, sql.Composable]:
         "jobs_id": "jobs_id_seq",
         "changes_number": "changes_number_seq",
         "jobs_table": "jobs",
+        "attempts_table": "attempts",
     }
     objects |= {"woken": "woken", "followed": "followed"}
     channel = lock_key(schema, prefix).encode()[:CHANNEL_BYTES].decode(errors="ignore")

@@ -17,6 +17,7 @@ from typing import Any
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events
+from jobvisor.jobs.found import Page
 from jobvisor.jobs.job import Job
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store import use_stores
@@ -142,6 +143,8 @@ class ClientStore(Store):
         """With the users' values in jobs, which come as they are stored."""
         if isinstance(value, Job):
             return decoded(value, self.payload)
+        if isinstance(value, Page):
+            return value._replace(jobs=[decoded(job, self.payload) for job in value.jobs])
         if isinstance(value, list) and value and isinstance(value[0], Job):
             return [decoded(job, self.payload) for job in value]
         if isinstance(value, dict) and any(isinstance(job, Job) for job in value.values()):

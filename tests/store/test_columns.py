@@ -294,8 +294,8 @@ def old_postgres(url: str) -> Store:
     return store
 
 
-def check_migrated(store: Store, newest: int) -> None:
-    assert store.migrate() == (newest - 1, newest)
+def check_migrated(store: Store, before: int, newest: int) -> None:
+    assert store.migrate() == (before, newest)
     assert [job.state.value for job in store.find()] == ["running", "failed", "succeeded"]
     assert {(job.company, job.parent, job.cpu_ms) for job in store.find()} == {(None, None, None)}
     assert store.attempts(2)[0].said is None
@@ -306,13 +306,13 @@ def check_migrated(store: Store, newest: int) -> None:
 def test_filled_tables_of_the_release_before_are_brought_up_on_sqlite(tmp_path: Path) -> None:
     make_old(tmp_path / "jobs.db", FILLED, numbers=SCHEMA_0_3)
     with closing(open_store(f"sqlite:///{tmp_path}/jobs.db", durable=False)) as store:
-        check_migrated(store, schema.SCHEMA)
+        check_migrated(store, SCHEMA_0_3["sqlite"], schema.SCHEMA)
 
 
 def test_filled_tables_of_the_release_before_are_brought_up_on_postgresql() -> None:
     url = shared().new_database()
     with closing(old_postgres(url)) as store:
-        check_migrated(store, tables.SCHEMA)
+        check_migrated(store, SCHEMA_0_3["postgres"], tables.SCHEMA)
     shared().drop_database(url)
 
 

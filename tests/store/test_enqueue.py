@@ -9,6 +9,7 @@ import pytest
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.errors import JobNotFound
 from jobvisor.jobs.events import Event
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State
 from jobvisor.jobs.outcome import Failure, Outcome
 from jobvisor.jobs.store import Store
@@ -176,7 +177,7 @@ def test_jobs_are_found_by_their_state(store: Store, state: State) -> None:
     # Finished ones first, pending last: what brings a job there claims whatever is pending.
     order: list[State] = [*sorted(FINISHED), State.RUNNING, State.SCHEDULED, State.BLOCKED]
     made = {one: job_in(store, one) for one in [*order, State.PENDING]}
-    assert [job.id for job in store.find(state=state)] == [made[state]]
+    assert [job.id for job in store.find(Filter(state=state))] == [made[state]]
 
 
 @pytest.mark.parametrize("state", [None, State.PENDING, State.SUCCEEDED])
@@ -184,8 +185,10 @@ def test_jobs_are_found_by_queue_and_task(store: Store, state: State | None) -> 
     wanted = job_in(store, state or State.PENDING, queue="mail", task="app:send")
     for queue, task in (("mail", "app:f"), ("other", "app:send")):
         job_in(store, state or State.PENDING, queue=queue, task=task)
-        assert len(store.find(state=state, queue=queue)) >= 1
-    assert [j.id for j in store.find(state=state, queue="mail", task="app:send")] == [wanted]
+        assert len(store.find(Filter(state=state, queue=queue))) >= 1
+    assert [j.id for j in store.find(Filter(state=state, queue="mail", task="app:send"))] == [
+        wanted
+    ]
 
 
 def test_find_is_narrowed_by_error_and_by_the_moment_of_a_job(
@@ -195,12 +198,16 @@ def test_find_is_narrowed_by_error_and_by_the_moment_of_a_job(
     made = {state: job_in(store, state, queue=state.value) for state in past}
     clock.move(60_000)
     late = enqueue(store, run_in_ms=1)
-    assert [job.id for job in store.find(within_ms=59_000)] == [late]
-    assert [job.id for job in store.find(within_ms=61_000)] == [late, *sorted(made.values())[::-1]]
+    assert [job.id for job in store.find(Filter(since="59s"))] == [late]
+    assert [job.id for job in store.find(Filter(since="61s"))] == [
+        late,
+        *sorted(made.values())[::-1],
+    ]
     error = (store.get(made[State.FAILED]).error or "")[2:9]
     having = [job.id for job in store.find() if error in (job.error or "")]
-    assert [job.id for job in store.find(error=error.upper())] == having
-    assert store.find(error="%") == store.find(error="\0") == store.find(task="\udcff") == []
+    assert [job.id for job in store.find(Filter(error=error.upper()))] == having
+    for nothing in (Filter(error="%"), Filter(error="\0"), Filter(task="\udcff")):
+        assert store.find(nothing) == []
 
 
 @pytest.mark.parametrize("state", State)
@@ -208,9 +215,9 @@ def test_ids_are_found_oldest_first_and_in_pages(store: Store, state: State) -> 
     made = [job_in(store, state, queue=f"q{n}") for n in range(3)]
     others = [job_in(store, other, queue=other.value) for other in State if other is not state]
     assert len(others) == len(State) - 1
-    assert store.find_ids(state, limit=2) == made[:2]
-    assert store.find_ids(state, limit=2, after=made[1]) == made[2:]
-    assert store.find_ids(state, limit=9, task="app:g") == []
+    assert store.ids_page(Filter(state=state), limit=2).found == made[:2]
+    assert store.ids_page(Filter(state=state), limit=2, after=made[1]).found == made[2:]
+    assert store.ids_page(Filter(state=state, task="app:g"), limit=9).found == []
 
 
 def test_tasks_that_no_worker_knew_are_told_with_how_many_wait(store: Store) -> None:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from jobvisor.jobs.errors import InvalidOption, StoreRefused
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.base import JobRow
@@ -97,7 +98,7 @@ def _read(store: Store) -> None:
     store.open()
     store.get(1)
     store.counts()
-    store.find(state=State.PENDING)
+    store.find(Filter(state=State.PENDING))
     store.attempts(1)
     store.families()
     store.export(0, 9, finished=True)

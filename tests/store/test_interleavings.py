@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 
 from jobvisor.jobs.errors import IllegalMove, JobNotFound
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, Claimed, Job, State
 from jobvisor.jobs.store import Life, Record, Store
 from tests.clock import MovableClock
@@ -183,14 +184,14 @@ class World:
 
     def check(self) -> None:
         store = self.doors["c"]
-        assert store.find(queue=self.queue, state=State.RUNNING) == []  # I6
+        assert store.find(Filter(queue=self.queue, state=State.RUNNING)) == []  # I6
         for number in self.acknowledged:
             ends = [state for one, state in self.ended if one == number]
             assert len(ends) == 1  # I1, I5: in one finished state, entered once
             job = self.job(number)
             assert job is None or job.state is ends[0]
             assert (ends[0] is State.SUCCEEDED) == (number in self.successes)
-        stored = {job.id for job in store.find(queue=self.queue)}
+        stored = {job.id for job in store.find(Filter(queue=self.queue))}
         assert stored <= set(self.acknowledged)  # I2
 
 

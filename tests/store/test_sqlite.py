@@ -17,6 +17,7 @@ import pytest
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import RowRefused, SchemaError, StoreRefused, StoreUnavailable
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import NewJob, State
 from jobvisor.jobs.store import open_store
 from jobvisor.jobs.store.checkpoint import WORTH_BYTES
@@ -622,7 +623,8 @@ def test_a_statement_uses_its_partial_index(planned: SqliteStore, name: str) -> 
 
 
 def test_the_few_failed_are_found_without_reading_the_many_succeeded(store: SqliteStore) -> None:
-    assert any("INDEX jobs_finished" in step for step in plan(store, "find_finished"))
+    assert any("INDEX jobs_finished" in step for step in plan(store, "find_few.succeeded"))
+    assert any("INDEX jobs_unsuccessful" in step for step in plan(store, "find.unsuccessful"))
 
 
 @pytest.mark.parametrize("name", ORDERED)
@@ -708,11 +710,11 @@ def test_a_page_of_a_common_state_is_read_without_the_rest_of_it(store: SqliteSt
     taken = []
     for number in (1_000, 20_000):
         store._connected().execute(fill, (number,))
-        taken.append(steps(store, lambda: store.find(state=State.SUCCEEDED, limit=50)))
+        taken.append(steps(store, lambda: store.find(Filter(state=State.SUCCEEDED), limit=50)))
     assert taken[1] < 2 * taken[0]
-    last = store.find(state=State.SUCCEEDED, limit=3, before=500)
+    last = store.find(Filter(state=State.SUCCEEDED), limit=3, before=500)
     assert [job.id for job in last] == [499, 498, 497]
-    assert len(store.find(state=State.SUCCEEDED, limit=50, before=20)) == 19
+    assert len(store.find(Filter(state=State.SUCCEEDED), limit=50, before=20)) == 19
 
 
 @pytest.mark.parametrize("jobs", [[new()], [new(), new()], [new(unique_key="mine"), new()]])
@@ -747,7 +749,7 @@ def test_the_ids_of_a_batch_are_its_own_where_a_trigger_enqueues_too(
     assert [created for _number, created in found] == [True] * len(jobs)
     stored = [store.get(number) for number, _created in found]
     assert [(job.task, job.priority) for job in stored] == [("app:f", job.priority) for job in jobs]
-    assert len(store.find(task="audit", limit=1000)) == len(jobs)
+    assert len(store.find(Filter(task="audit"), limit=1000)) == len(jobs)
 
 
 # -- a turn

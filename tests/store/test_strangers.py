@@ -13,6 +13,7 @@ import pytest
 
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import JobsError, RowRefused
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store, postgres, schema, tables
 from jobvisor.jobs.store.base import Death
@@ -67,7 +68,7 @@ def look_at_all(store: Store) -> int:
     seen = store.find(limit=10_000)
     assert len(seen) == sum(sum(states.values()) for states in store.counts().values())
     for state in State:
-        store.find(state=state, limit=10_000)
+        store.find(Filter(state=state), limit=10_000)
     for job in seen:
         json.dumps(job.as_json(), allow_nan=False)
         for run in store.attempts(job.id):

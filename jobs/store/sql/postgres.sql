@@ -50,11 +50,80 @@ id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text,
 state, task, queue, attempt, attempts_max
 
 -- fragment: wanted
--- What `find` and its kin may be narrowed to; the moment of a row is its end, its beginning, or when it is due.
-(%(queue)s::text IS NULL OR queue = %(queue)s) AND (%(task)s::text IS NULL OR task = %(task)s)
+-- What a Filter says, but for ids; lists are JSON. The moment of a row is its end, its beginning, or when it is due.
+(%(states)s::json IS NULL OR state IN (SELECT json_array_elements_text(%(states)s::json)))
+    AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+    AND (%(tasks)s::json IS NULL OR task IN (SELECT json_array_elements_text(%(tasks)s::json)))
     AND (%(error)s::text IS NULL OR position(lower(%(error)s) IN lower(error)) > 0)
-    AND (%(within)s::bigint IS NULL OR {schema}.clock() - %(within)s::bigint * interval '1 ms'
-        <= coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at))
+    AND (%(error_type)s::text IS NULL OR {error_type} = %(error_type)s)
+    AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(task)) > 0
+        OR position(lower(%(text)s) IN lower(error)) > 0 OR position(lower(%(text)s) IN lower(unique_key)) > 0
+        OR position(lower(%(text_in_json)s) IN lower(args::text)) > 0
+        OR position(lower(%(text_in_json)s) IN lower(kwargs::text)) > 0)
+    AND (coalesce(%(since)s::bigint, %(since_ago)s::bigint) IS NULL OR {moment} >= coalesce(
+        {schema}.moment(%(since)s::bigint), {schema}.clock() - %(since_ago)s::bigint * interval '1 ms'))
+    AND (coalesce(%(until)s::bigint, %(until_ago)s::bigint) IS NULL OR {moment} < coalesce(
+        {schema}.moment(%(until)s::bigint), {schema}.clock() - %(until_ago)s::bigint * interval '1 ms'))
+
+-- fragment: error_type
+-- What the error begins with. The index jobs_failures says the same words.
+left(split_part(coalesce(error, ''), ': ', 1), 100)
+
+-- fragment: of_task
+-- And the task, as far as that index has room for it.
+left(task, 400)
+
+-- fragment: moment
+-- What `since` and `until` are about.
+coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at)
+
+-- fragment: along_all
+-- Which rows are walked along in the order of their ids: all.
+id IS NOT NULL
+
+-- fragment: along_unsuccessful
+-- Or those of one of these states, by an index of their own.
+state = %(state)s AND state IN ('failed', 'cancelled')
+
+-- fragment: source_scheduled
+-- Where rows are found by an index of their own, whatever else is asked of them.
+{schema}.jobs WHERE state = 'scheduled'
+
+-- fragment: source_pending
+-- Those that may be claimed.
+{schema}.jobs WHERE state = 'pending'
+
+-- fragment: source_pending_of_queue
+-- Of one queue.
+{schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
+
+-- fragment: source_blocked
+-- Those that wait for something else.
+{schema}.jobs WHERE state = 'blocked'
+
+-- fragment: source_running
+-- Those that a worker has.
+{schema}.jobs WHERE state = 'running'
+
+-- fragment: source_succeeded
+-- Those that ended well.
+{schema}.jobs WHERE state = 'succeeded' AND finished_at IS NOT NULL
+
+-- fragment: source_failed
+-- Those that failed for good.
+{schema}.jobs WHERE state = 'failed' AND state IN ('failed', 'cancelled')
+
+-- fragment: source_failed_of_task
+-- Of one task.
+{schema}.jobs WHERE state = 'failed' AND {of_task} = %(task)s
+
+-- fragment: source_failed_of_type
+-- And with one type of error.
+{schema}.jobs WHERE state = 'failed' AND {of_task} = %(task)s AND {error_type} = %(error_type)s
+
+-- fragment: source_cancelled
+-- Those that were cancelled.
+{schema}.jobs WHERE state = 'cancelled' AND state IN ('failed', 'cancelled')
 
 -- fragment: unsuspected
 -- A job that has ended no process, as far as is known, and whose memory limit is not its process's.
@@ -399,42 +468,115 @@ SELECT {summary}
 FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint));
 
 -- name: find
--- The newest jobs, of every state.
+-- The newest jobs between two ids, along all rows or along an index.
 SELECT {job}
-FROM {schema}.jobs WHERE id < %(before)s AND {wanted}
+FROM {schema}.jobs WHERE {along} AND id < %(before)s AND id > %(after)s AND {wanted}
 ORDER BY id DESC LIMIT %(limit)s;
 
--- name: find_recent
--- The newest jobs of one state, among the newest ids alone: a page of a common state, without sorting all of
--- it. The state is written so that no partial index matches.
+-- name: find_few
+-- The newest of few jobs that an index finds. With a sum the planner does not walk along the ids.
 SELECT {job}
-FROM {schema}.jobs WHERE id < %(before)s
-    AND id >= least(%(before)s, (SELECT max(id) FROM {schema}.jobs)) - %(recent)s
-    AND state || '' = %(state)s AND {wanted}
+FROM {source} AND id + 0 < %(before)s AND {wanted}
+ORDER BY id + 0 DESC LIMIT %(limit)s;
+
+-- name: find_these
+-- The newest of some jobs; their ids come as a JSON list.
+SELECT {job}
+FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(ids)s::json)::bigint)) AND id < %(before)s AND {wanted}
 ORDER BY id DESC LIMIT %(limit)s;
 
--- name: find_unfinished
--- The newest jobs of one unfinished state.
-SELECT {job}
-FROM {schema}.jobs WHERE state = %(state)s AND id < %(before)s AND {wanted}
-ORDER BY id DESC LIMIT %(limit)s;
-
--- name: find_finished
--- The jobs of one finished state; the finished index finds the few failed among millions of others.
-SELECT {job}
-FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL AND id < %(before)s AND {wanted}
-ORDER BY id DESC LIMIT %(limit)s;
-
--- name: ids_unfinished
--- Only the ids of jobs of one unfinished state, the oldest first.
-SELECT id FROM {schema}.jobs WHERE state = %(state)s AND id > %(after)s AND {wanted}
+-- name: ids
+-- Only the ids of jobs between two ids, the oldest first.
+SELECT id FROM {schema}.jobs WHERE {along} AND id < %(before)s AND id > %(after)s AND {wanted}
 ORDER BY id LIMIT %(limit)s;
 
--- name: ids_finished
--- Only the ids of jobs of one finished state, the oldest first.
-SELECT id FROM {schema}.jobs
-WHERE state = %(state)s AND finished_at IS NOT NULL AND id > %(after)s AND {wanted}
+-- name: ids_few
+-- Only the ids of few jobs that an index finds, the oldest first.
+SELECT id FROM {source} AND id + 0 < %(before)s AND id + 0 > %(after)s AND {wanted}
+ORDER BY id + 0 LIMIT %(limit)s;
+
+-- name: ids_these
+-- Those of some ids (a JSON list) that are what is wanted, the oldest first.
+SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(ids)s::json)::bigint)) AND id < %(before)s AND id > %(after)s AND {wanted}
 ORDER BY id LIMIT %(limit)s;
+
+-- name: below
+-- The row so many rows before an id.
+SELECT id FROM {schema}.jobs WHERE {along} AND id < %(before)s ORDER BY id DESC LIMIT 1 OFFSET %(looked)s;
+
+-- name: above
+-- The row so many rows behind an id.
+SELECT id FROM {schema}.jobs WHERE {along} AND id > %(after)s ORDER BY id LIMIT 1 OFFSET %(looked)s;
+
+-- name: newest_id
+-- The greatest id there is.
+SELECT max(id) FROM {schema}.jobs;
+
+-- name: count
+-- How many jobs between two ids are what is wanted, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE {along} AND id < %(before)s AND id > %(after)s AND {wanted} LIMIT %(most)s) AS found;
+
+-- name: count_few
+-- The same of few jobs that an index finds.
+SELECT count(*) FROM {source} AND {wanted};
+
+-- name: count_all
+-- How many jobs an index finds, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT %(most)s) AS found;
+
+-- name: queues
+-- In which queues the first of them are that an index finds.
+SELECT queue, count(*) FROM (SELECT queue FROM {source} LIMIT %(most)s) AS found GROUP BY queue;
+
+-- name: pending_counts
+-- How many pending rows each queue has, counted up to a limit.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM {schema}.jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue LIMIT %(most)s) AS found)
+FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
+
+-- name: failure_groups
+-- Each task and type of error that a failed job has, with the last time; a step of the index each.
+WITH RECURSIVE tasks_found (task) AS (
+    SELECT min({of_task}) FROM {schema}.jobs WHERE state = 'failed'
+    UNION ALL
+    SELECT (SELECT min({of_task}) FROM {schema}.jobs WHERE state = 'failed' AND {of_task} > tasks_found.task)
+    FROM tasks_found WHERE tasks_found.task IS NOT NULL),
+found (task, error_type) AS (
+    SELECT tasks_found.task, (SELECT min({error_type}) FROM {schema}.jobs
+        WHERE state = 'failed' AND {of_task} = tasks_found.task)
+    FROM tasks_found WHERE tasks_found.task IS NOT NULL
+    UNION ALL
+    SELECT found.task, (SELECT min({error_type}) FROM {schema}.jobs
+        WHERE state = 'failed' AND {of_task} = found.task AND {error_type} > found.error_type)
+    FROM found WHERE found.error_type IS NOT NULL)
+SELECT found.task, found.error_type, (SELECT {schema}.ms(max(finished_at)) FROM {schema}.jobs
+    WHERE state = 'failed' AND {of_task} = found.task AND {error_type} = found.error_type)
+FROM found WHERE found.error_type IS NOT NULL LIMIT %(limit)s;
+
+-- name: failure_group
+-- One of them: how many, counted up to a limit, the first time, and the id of the last.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM {source_failed_of_type} AND finished_at >= {schema}.moment(%(from)s) LIMIT %(most)s) AS found),
+    (SELECT {schema}.ms(min(finished_at)) FROM {source_failed_of_type} AND finished_at >= {schema}.moment(%(from)s)),
+    (SELECT id FROM {source_failed_of_type} AND finished_at >= {schema}.moment(%(from)s) ORDER BY finished_at DESC LIMIT 1);
+
+-- name: delete
+-- Finished jobs go; their ids come as a JSON list.
+DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state IN ('succeeded', 'failed', 'cancelled')
+RETURNING id;
+
+-- name: repeat
+-- A new job like another one, with other arguments where they are given.
+INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, headers, parent, created_at)
+SELECT task, coalesce(%(args)s::json, args), coalesce(%(kwargs)s::json, kwargs), queue, priority, 'pending', {schema}.clock(), attempts_max,
+    policy, timeout_ms, memory_bytes, headers, %(parent)s::bigint, {schema}.clock()
+FROM {schema}.jobs WHERE id = %(job)s
+RETURNING {job};
 
 -- name: task_names
 -- The tasks of all jobs; reads the whole table.
@@ -717,6 +859,76 @@ WITH promoted AS (UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (A
     SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
     ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)) RETURNING id)
 SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING count(*) > 0;
+
+-- name: add_stats
+-- What became of jobs in some minutes, a JSON list in the order of the columns, added to what is there.
+INSERT INTO {schema}.stats (minute, queue, enqueued, started, succeeded, failed, retried, cancelled, run_ms, cpu_ms,
+    wait_ms, wait_max_ms, depth, oldest_ms)
+SELECT (told.value ->> 0)::bigint, told.value ->> 1, (told.value ->> 2)::bigint, (told.value ->> 3)::bigint,
+    (told.value ->> 4)::bigint, (told.value ->> 5)::bigint, (told.value ->> 6)::bigint, (told.value ->> 7)::bigint,
+    (told.value ->> 8)::bigint, (told.value ->> 9)::bigint, (told.value ->> 10)::bigint, (told.value ->> 11)::bigint,
+    (told.value ->> 12)::bigint, (told.value ->> 13)::bigint
+FROM json_array_elements(%(rows)s::json) AS told
+ON CONFLICT (minute, queue) DO UPDATE SET
+    enqueued = stats.enqueued + excluded.enqueued, started = stats.started + excluded.started,
+    succeeded = stats.succeeded + excluded.succeeded, failed = stats.failed + excluded.failed,
+    retried = stats.retried + excluded.retried, cancelled = stats.cancelled + excluded.cancelled,
+    run_ms = stats.run_ms + excluded.run_ms, cpu_ms = stats.cpu_ms + excluded.cpu_ms,
+    wait_ms = stats.wait_ms + excluded.wait_ms, wait_max_ms = greatest(stats.wait_max_ms, excluded.wait_max_ms),
+    depth = greatest(stats.depth, excluded.depth),
+    oldest_ms = greatest(stats.oldest_ms, excluded.oldest_ms);
+
+-- name: stats
+-- Sums by so many minutes and queue.
+SELECT minute / %(step)s * %(step)s, queue, sum(enqueued)::bigint, sum(started)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(retried)::bigint,
+    sum(cancelled)::bigint, sum(run_ms)::bigint, sum(cpu_ms)::bigint, sum(wait_ms)::bigint, max(wait_max_ms), max(depth), max(oldest_ms)
+FROM {schema}.stats WHERE minute >= %(from)s AND minute < %(to)s AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(limit)s;
+
+-- name: stats_of_all
+-- The same of all queues together; their depths add up.
+SELECT at, '', sum(enqueued)::bigint, sum(started)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(retried)::bigint,
+    sum(cancelled)::bigint, sum(run_ms)::bigint, sum(cpu_ms)::bigint, sum(wait_ms)::bigint, max(wait_max_ms), sum(depth)::bigint, max(oldest_ms)
+FROM (SELECT minute / %(step)s * %(step)s AS at, sum(enqueued)::bigint AS enqueued, sum(started)::bigint AS started,
+        sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed, sum(retried)::bigint AS retried, sum(cancelled)::bigint AS cancelled,
+        sum(run_ms)::bigint AS run_ms, sum(cpu_ms)::bigint AS cpu_ms, sum(wait_ms)::bigint AS wait_ms, max(wait_max_ms) AS wait_max_ms,
+        max(depth) AS depth, max(oldest_ms) AS oldest_ms
+    FROM {schema}.stats WHERE minute >= %(from)s AND minute < %(to)s GROUP BY 1, queue) AS each_queue
+GROUP BY at ORDER BY at LIMIT %(limit)s;
+
+-- name: trim_stats
+-- Old minutes go, a bounded number at a time, and what a wrong clock has put far ahead.
+DELETE FROM {schema}.stats WHERE (minute, queue) IN (
+    SELECT minute, queue FROM {schema}.stats WHERE minute < {schema}.ms({schema}.clock()) - %(age)s
+    UNION ALL SELECT minute, queue FROM {schema}.stats WHERE minute > {schema}.ms({schema}.clock()) + %(age)s LIMIT %(limit)s)
+RETURNING minute;
+
+-- name: note_action
+-- Somebody has done something.
+INSERT INTO {schema}.actions (at, who, verb, what, number) VALUES ({schema}.clock(), %(who)s, %(verb)s, %(what)s, %(number)s);
+
+-- name: trim_actions
+-- The newest stay.
+DELETE FROM {schema}.actions WHERE id <= (SELECT max(id) FROM {schema}.actions) - %(kept)s;
+
+-- name: actions
+-- The newest of them.
+SELECT id, {schema}.ms(at), who, verb, what, number FROM {schema}.actions WHERE id < %(before)s ORDER BY id DESC LIMIT %(limit)s;
+
+-- name: note_tasks
+-- Workers have registered tasks: a JSON list of pairs.
+INSERT INTO {schema}.tasks (name, told, seen_at)
+SELECT told.value ->> 0, told.value ->> 1, {schema}.clock() FROM json_array_elements(%(rows)s::json) AS told
+ON CONFLICT (name) DO UPDATE SET told = excluded.told, seen_at = excluded.seen_at;
+
+-- name: trim_tasks
+-- Those that nobody has registered for long go, and of too many those that were seen longest ago.
+DELETE FROM {schema}.tasks WHERE seen_at < {schema}.clock() - %(age)s * interval '1 ms'
+    OR name IN (SELECT name FROM {schema}.tasks ORDER BY seen_at DESC, name OFFSET %(kept)s);
+
+-- name: tasks
+-- The tasks that workers have registered.
+SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name > %(after_name)s ORDER BY name LIMIT %(limit)s;
 
 -- name: succeed_many
 -- Many runs that returned, in the order of the arrays. The state is written so that no partial index

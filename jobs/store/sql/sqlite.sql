@@ -46,11 +46,73 @@ nullif(:headers, ''), nullif(:parent, 0), :now
 state, task, queue, attempt, attempts_max
 
 -- fragment: wanted
--- What `find` and its kin may be narrowed to; the moment of a row is its end, its beginning, or when it is due.
-(:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
+-- What a Filter says, but for ids; lists are JSON. The moment of a row is its end, its beginning, or when it is due.
+(:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+    AND (:queue IS NULL OR queue = :queue)
+    AND (:tasks IS NULL OR task IN (SELECT value FROM json_each(:tasks)))
     AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
-    AND (:within IS NULL OR :now - :within
-        <= coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at))
+    AND (:error_type IS NULL OR {error_type} = :error_type)
+    AND (:text IS NULL OR instr(lower(task), lower(:text)) > 0 OR instr(lower(error), lower(:text)) > 0
+        OR instr(lower(unique_key), lower(:text)) > 0
+        OR instr(lower(args), lower(:text_in_json)) > 0 OR instr(lower(kwargs), lower(:text_in_json)) > 0)
+    AND (coalesce(:since, :since_ago) IS NULL OR {moment} >= coalesce(:since, :now - :since_ago))
+    AND (coalesce(:until, :until_ago) IS NULL OR {moment} < coalesce(:until, :now - :until_ago))
+
+-- fragment: error_type
+-- What the error begins with. The index jobs_failures says the same words.
+substr(coalesce(error, ''), 1, min(instr(coalesce(error, '') || ': ', ': ') - 1, 100))
+
+-- fragment: moment
+-- What `since` and `until` are about.
+coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at)
+
+-- fragment: along_all
+-- Which rows are walked along in the order of their ids: all.
+id IS NOT NULL
+
+-- fragment: along_unsuccessful
+-- Or those of one of these states, by an index of their own.
+state = :state AND state IN ('failed', 'cancelled')
+
+-- fragment: source_scheduled
+-- Where rows are found by an index of their own, whatever else is asked of them.
+jobs INDEXED BY jobs_scheduled WHERE state = 'scheduled'
+
+-- fragment: source_pending
+-- Those that may be claimed.
+jobs INDEXED BY jobs_pending WHERE state = 'pending'
+
+-- fragment: source_pending_of_queue
+-- Of one queue.
+jobs INDEXED BY jobs_pending WHERE state = 'pending' AND queue = :queue
+
+-- fragment: source_blocked
+-- Those that wait for something else.
+jobs INDEXED BY jobs_blocked WHERE state = 'blocked'
+
+-- fragment: source_running
+-- Those that a worker has.
+jobs INDEXED BY jobs_running WHERE state = 'running'
+
+-- fragment: source_succeeded
+-- Those that ended well.
+jobs INDEXED BY jobs_finished WHERE state = 'succeeded' AND finished_at IS NOT NULL
+
+-- fragment: source_failed
+-- Those that failed for good.
+jobs INDEXED BY jobs_unsuccessful WHERE state = 'failed' AND state IN ('failed', 'cancelled')
+
+-- fragment: source_failed_of_task
+-- Of one task.
+jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = :task
+
+-- fragment: source_failed_of_type
+-- And with one type of error.
+jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = :task AND {error_type} = :error_type
+
+-- fragment: source_cancelled
+-- Those that were cancelled.
+jobs INDEXED BY jobs_unsuccessful WHERE state = 'cancelled' AND state IN ('failed', 'cancelled')
 
 -- fragment: followed
 -- Whether somebody follows the changes; not longer than anybody may ask for, where a clock was set back.
@@ -350,39 +412,114 @@ SELECT {summary}
 FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs));
 
 -- name: find
--- The newest jobs, of every state.
+-- The newest jobs between two ids, along all rows or along an index.
 SELECT {job}
-FROM jobs WHERE id < :before AND {wanted}
+FROM jobs WHERE {along} AND id < :before AND id > :after AND {wanted}
 ORDER BY id DESC LIMIT :limit;
 
--- name: find_recent
--- The newest jobs of one state, among the newest ids alone: a page of a common state, without sorting all of it.
+-- name: find_few
+-- The newest of few jobs that an index finds. With a + the planner does not walk along the ids.
 SELECT {job}
-FROM jobs NOT INDEXED WHERE id < :before
-    AND id >= coalesce(min(:before, (SELECT max(id) FROM jobs)) - :recent, 0)
-    AND state = :state AND {wanted}
+FROM {source} AND +id < :before AND {wanted}
+ORDER BY +id DESC LIMIT :limit;
+
+-- name: find_these
+-- The newest of some jobs; their ids come as a JSON list.
+SELECT {job}
+FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND id < :before AND {wanted}
 ORDER BY id DESC LIMIT :limit;
 
--- name: find_unfinished
--- The newest jobs of one unfinished state.
-SELECT {job}
-FROM jobs WHERE state = :state AND id < :before AND {wanted}
-ORDER BY id DESC LIMIT :limit;
-
--- name: find_finished
--- The jobs of one finished state; the finished index finds the few failed among millions of others.
-SELECT {job}
-FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id < :before AND {wanted}
-ORDER BY id DESC LIMIT :limit;
-
--- name: ids_unfinished
--- Only the ids of jobs of one unfinished state, the oldest first.
-SELECT id FROM jobs WHERE state = :state AND id > :after AND {wanted} ORDER BY id LIMIT :limit;
-
--- name: ids_finished
--- Only the ids of jobs of one finished state, the oldest first.
-SELECT id FROM jobs WHERE state = :state AND finished_at IS NOT NULL AND id > :after AND {wanted}
+-- name: ids
+-- Only the ids of jobs between two ids, the oldest first.
+SELECT id FROM jobs WHERE {along} AND id < :before AND id > :after AND {wanted}
 ORDER BY id LIMIT :limit;
+
+-- name: ids_few
+-- Only the ids of few jobs that an index finds, the oldest first.
+SELECT id FROM {source} AND +id < :before AND +id > :after AND {wanted}
+ORDER BY +id LIMIT :limit;
+
+-- name: ids_these
+-- Those of some ids (a JSON list) that are what is wanted, the oldest first.
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND id < :before AND id > :after AND {wanted}
+ORDER BY id LIMIT :limit;
+
+-- name: below
+-- The row so many rows before an id.
+SELECT id FROM jobs WHERE {along} AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :looked;
+
+-- name: above
+-- The row so many rows behind an id.
+SELECT id FROM jobs WHERE {along} AND id > :after ORDER BY id LIMIT 1 OFFSET :looked;
+
+-- name: newest_id
+-- The greatest id there is.
+SELECT max(id) FROM jobs;
+
+-- name: count
+-- How many jobs between two ids are what is wanted, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {along} AND id < :before AND id > :after AND {wanted} LIMIT :most);
+
+-- name: count_few
+-- The same of few jobs that an index finds.
+SELECT count(*) FROM {source} AND {wanted};
+
+-- name: count_all
+-- How many jobs an index finds, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT :most);
+
+-- name: queues
+-- In which queues the first of them are that an index finds.
+SELECT queue, count(*) FROM (SELECT queue FROM {source} LIMIT :most) GROUP BY queue;
+
+-- name: pending_counts
+-- How many pending rows each queue has, counted up to a limit.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM jobs WHERE state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_pending
+    WHERE state = 'pending' AND jobs.queue = found.queue LIMIT :most))
+FROM found WHERE queue IS NOT NULL LIMIT :limit;
+
+-- name: failure_groups
+-- Each task and type of error that a failed job has, with the last time; a step of the index each.
+WITH RECURSIVE tasks_found (task) AS (
+    SELECT min(task) FROM jobs WHERE state = 'failed'
+    UNION ALL
+    SELECT (SELECT min(jobs.task) FROM jobs WHERE state = 'failed' AND jobs.task > tasks_found.task)
+    FROM tasks_found WHERE tasks_found.task IS NOT NULL),
+found (task, error_type) AS (
+    SELECT task, (SELECT min({error_type}) FROM jobs WHERE state = 'failed' AND jobs.task = tasks_found.task)
+    FROM tasks_found WHERE task IS NOT NULL
+    UNION ALL
+    SELECT task, (SELECT min({error_type}) FROM jobs
+        WHERE state = 'failed' AND jobs.task = found.task AND {error_type} > found.error_type)
+    FROM found WHERE error_type IS NOT NULL)
+SELECT task, error_type, (SELECT max(finished_at) FROM jobs
+    WHERE state = 'failed' AND jobs.task = found.task AND {error_type} = found.error_type)
+FROM found WHERE error_type IS NOT NULL LIMIT :limit;
+
+-- name: failure_group
+-- One of them: how many, counted up to a limit, the first time, and the id of the last.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM {source_failed_of_type} AND finished_at >= :from LIMIT :most)),
+    (SELECT min(finished_at) FROM {source_failed_of_type} AND finished_at >= :from),
+    (SELECT id FROM {source_failed_of_type} AND finished_at >= :from ORDER BY finished_at DESC LIMIT 1);
+
+-- name: delete
+-- Finished jobs go; their ids come as a JSON list.
+DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs)) AND state IN ('succeeded', 'failed', 'cancelled')
+RETURNING id;
+
+-- name: repeat
+-- A new job like another one, with other arguments where they are given.
+INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, headers, parent, created_at)
+SELECT task, coalesce(:args, args), coalesce(:kwargs, kwargs), queue, priority, 'pending', :now, attempts_max,
+    policy, timeout_ms, memory_bytes, headers, :parent, :now
+FROM jobs WHERE id = :job
+RETURNING {job};
 
 -- name: task_names
 -- The tasks of all jobs; reads the whole table.
@@ -578,6 +715,76 @@ DELETE FROM changes WHERE number IN (SELECT number
     WHERE number < (SELECT max(number) FROM changes)
         AND (at <= :now - :age OR number <= (SELECT max(number) FROM changes) - :kept))
 RETURNING number;
+
+-- name: add_stats
+-- What became of jobs in some minutes, a JSON list in the order of the columns, added to what is there.
+INSERT INTO stats (minute, queue, enqueued, started, succeeded, failed, retried, cancelled, run_ms, cpu_ms,
+    wait_ms, wait_max_ms, depth, oldest_ms)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+    json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'),
+    json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
+    json_extract(value, '$[12]'), json_extract(value, '$[13]')
+FROM json_each(:rows) WHERE true
+ON CONFLICT (minute, queue) DO UPDATE SET
+    enqueued = stats.enqueued + excluded.enqueued, started = stats.started + excluded.started,
+    succeeded = stats.succeeded + excluded.succeeded, failed = stats.failed + excluded.failed,
+    retried = stats.retried + excluded.retried, cancelled = stats.cancelled + excluded.cancelled,
+    run_ms = stats.run_ms + excluded.run_ms, cpu_ms = stats.cpu_ms + excluded.cpu_ms,
+    wait_ms = stats.wait_ms + excluded.wait_ms, wait_max_ms = max(stats.wait_max_ms, excluded.wait_max_ms),
+    depth = max(coalesce(stats.depth, excluded.depth), coalesce(excluded.depth, stats.depth)),
+    oldest_ms = max(coalesce(stats.oldest_ms, excluded.oldest_ms), coalesce(excluded.oldest_ms, stats.oldest_ms));
+
+-- name: stats
+-- Sums by so many minutes and queue.
+SELECT minute / :step * :step, queue, sum(enqueued), sum(started), sum(succeeded), sum(failed), sum(retried),
+    sum(cancelled), sum(run_ms), sum(cpu_ms), sum(wait_ms), max(wait_max_ms), max(depth), max(oldest_ms)
+FROM stats WHERE minute >= :from AND minute < :to AND (:queue IS NULL OR queue = :queue)
+GROUP BY 1, 2 ORDER BY 1, 2 LIMIT :limit;
+
+-- name: stats_of_all
+-- The same of all queues together; their depths add up.
+SELECT at, '', sum(enqueued), sum(started), sum(succeeded), sum(failed), sum(retried),
+    sum(cancelled), sum(run_ms), sum(cpu_ms), sum(wait_ms), max(wait_max_ms), sum(depth), max(oldest_ms)
+FROM (SELECT minute / :step * :step AS at, sum(enqueued) AS enqueued, sum(started) AS started,
+        sum(succeeded) AS succeeded, sum(failed) AS failed, sum(retried) AS retried, sum(cancelled) AS cancelled,
+        sum(run_ms) AS run_ms, sum(cpu_ms) AS cpu_ms, sum(wait_ms) AS wait_ms, max(wait_max_ms) AS wait_max_ms,
+        max(depth) AS depth, max(oldest_ms) AS oldest_ms
+    FROM stats WHERE minute >= :from AND minute < :to GROUP BY 1, queue)
+GROUP BY at ORDER BY at LIMIT :limit;
+
+-- name: trim_stats
+-- Old minutes go, a bounded number at a time, and what a wrong clock has put far ahead.
+DELETE FROM stats WHERE (minute, queue) IN (
+    SELECT minute, queue FROM stats WHERE minute < :now - :age
+    UNION ALL SELECT minute, queue FROM stats WHERE minute > :now + :age LIMIT :limit)
+RETURNING minute;
+
+-- name: note_action
+-- Somebody has done something.
+INSERT INTO actions (at, who, verb, what, number) VALUES (:now, :who, :verb, :what, :number);
+
+-- name: trim_actions
+-- The newest stay.
+DELETE FROM actions WHERE id <= (SELECT max(id) FROM actions) - :kept;
+
+-- name: actions
+-- The newest of them.
+SELECT id, at, who, verb, what, number FROM actions WHERE id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: note_tasks
+-- Workers have registered tasks: a JSON list of pairs.
+INSERT INTO tasks (name, told, seen_at)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), :now FROM json_each(:rows) WHERE true
+ON CONFLICT (name) DO UPDATE SET told = excluded.told, seen_at = excluded.seen_at;
+
+-- name: trim_tasks
+-- Those that nobody has registered for long go, and of too many those that were seen longest ago.
+DELETE FROM tasks WHERE seen_at < :now - :age
+    OR name IN (SELECT name FROM tasks ORDER BY seen_at DESC, name LIMIT -1 OFFSET :kept);
+
+-- name: tasks
+-- The tasks that workers have registered.
+SELECT name, told, seen_at FROM tasks WHERE name > :after_name ORDER BY name LIMIT :limit;
 
 -- name: succeed_many
 -- Runs of one claim that returned; the row of values is repeated, with what is missing as a value that the

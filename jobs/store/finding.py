@@ -1,0 +1,303 @@
+"""Finding jobs among a million: by an index where one fits, else along the ids, so many at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jobvisor.jobs.clock import from_datetime
+from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.filter import ID_MAX, Filter
+from jobvisor.jobs.found import Count, Failures, Group, Page, Tally
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store.base import PAGE_MAX, Ids
+from jobvisor.jobs.store.dialect import Dialect
+from jobvisor.jobs.store.rows import Row, job_of, moment_of
+from jobvisor.jobs.store.statements import of
+from jobvisor.jobs.units import duration_ms
+
+FEW = 10_000  # rows: so many are read and sorted for one page, more are walked along
+FIRST_LOOK = 500  # rows of the first window of a walk; a page of a common kind is full by then
+LOOKED_AT_ONCE = 20_000  # rows of one statement
+LOOKED_MOST = 50_000  # of one page
+PATIENCE_NS = 50_000_000  # of one page: what a row costs to be looked at depends on how large it is
+GROUPS_MOST = 1_000  # of failures, and of queues
+COUNTED_MOST = 100_000  # rows that are counted for all groups, or queues, together
+
+
+class Finding(Dialect):
+    """The verbs that look for jobs. None of them locks anything, or reads a whole table in one statement."""
+
+    def page(self, which: Filter, *, limit: int = 50, before: int | None = None) -> Page:
+        limit = _number("limit", limit, 0, PAGE_MAX)
+        start = ID_MAX if before is None else _id("before", before)
+        wanted = _wanted(which)
+        if wanted is None or limit == 0:
+            return Page([], None, 0)
+        wanted["limit"] = limit
+        if which.numbers is not None:
+            rows = self._rows("find_these", {**wanted, "before": start})
+            return self._full(rows, limit, len(which.numbers))
+        rows, after, looked = self._first_rows(wanted, which, start)
+        if len(rows) < limit and after:
+            source = source_of(which)
+            few = None if source is None else self._few(source, wanted)
+            if source is not None and few is not None:
+                rows = self._rows(of("find_few", source), {**wanted, "before": start})
+                return self._full(rows, limit, few)
+        return self._walked(wanted, which, rows, after, looked)
+
+    def _full(self, rows: list[Row], limit: int, looked: int) -> Page:
+        """A page behind which there is another one only where it is full."""
+        jobs = [job_of(row, self.payload) for row in rows]
+        return Page(jobs, jobs[-1].id if len(jobs) == limit else None, looked)
+
+    def _first_rows(
+        self, wanted: dict[str, Any], which: Filter, before: int
+    ) -> tuple[list[Row], int, int]:
+        """What a first, short look finds; behind which id it has not looked, and at how many it has."""
+        return self._down(wanted, along_of(which), before, FIRST_LOOK)
+
+    def _down(
+        self, wanted: dict[str, Any], along: str, before: int, rows: int
+    ) -> tuple[list[Row], int, int]:
+        window = {**wanted, "before": before, "looked": rows - 1}
+        edge = self._rows(of("below", along), window)
+        after = edge[0][0] - 1 if edge else 0
+        found = self._rows(of("find", along), {**window, "after": after})
+        return found, after, rows
+
+    def _walked(
+        self, wanted: dict[str, Any], which: Filter, rows: list[Row], after: int, looked: int
+    ) -> Page:
+        """On from what was found, until there are enough, or so many were looked at, or it has taken long."""
+        limit, along = wanted["limit"], along_of(which)
+        began = self.clock.monotonic_ns()
+        rows, step = list(rows), FIRST_LOOK
+        while len(rows) < limit and after and looked < LOOKED_MOST:
+            if self.clock.monotonic_ns() - began > PATIENCE_NS:
+                break
+            step = min(4 * step, LOOKED_AT_ONCE)
+            asked = {**wanted, "limit": limit - len(rows)}
+            more, after, at = self._down(asked, along, after + 1, step)
+            rows += more
+            looked += at
+        jobs = [job_of(row, self.payload) for row in rows]
+        if len(jobs) == limit:
+            return Page(jobs, jobs[-1].id, looked)
+        return Page(jobs, after + 1 if after else None, looked)
+
+    # -- only their ids
+
+    def ids_page(self, which: Filter, *, limit: int, after: int = 0) -> Ids:
+        limit = _number("limit", limit, 1, PAGE_MAX)
+        wanted = _wanted(which)
+        if wanted is None:
+            return Ids([], None)
+        wanted |= {"limit": limit, "after": _id("after", after), "before": ID_MAX}
+        if which.numbers is not None:
+            return _full_ids(self._rows("ids_these", wanted), limit)
+        source = source_of(which)
+        if source is not None and self._few(source, wanted) is not None:
+            return _full_ids(self._rows(of("ids_few", source), wanted), limit)
+        along = along_of(which)
+        edge = self._rows(of("above", along), {**wanted, "looked": LOOKED_AT_ONCE - 1})
+        if edge:
+            wanted["before"] = edge[0][0] + 1
+        found = [row[0] for row in self._rows(of("ids", along), wanted)]
+        if len(found) == limit:
+            return Ids(found, found[-1])
+        return Ids(found, edge[0][0] if edge else None)
+
+    def newest_id(self) -> int:
+        return int(self._rows("newest_id", {})[0][0] or 0)
+
+    # -- how many
+
+    def count(self, which: Filter, *, most: int = 10_000) -> Count:
+        most = _number("most", most, 1, 10_000_000)
+        wanted = _wanted(which)
+        if wanted is None:
+            return Count(0, at_least=False)
+        wanted["most"] = most + 1
+        if which.numbers is not None:
+            everything = {**wanted, "limit": len(which.numbers), "after": 0, "before": ID_MAX}
+            return _count(len(self._rows("ids_these", everything)), most)
+        source = source_of(which)
+        if source is not None:
+            if set(which.said()) <= SOURCES[source]:
+                return _count(self._rows(of("count_all", source), wanted)[0][0], most)
+            if self._few(source, wanted) is not None:
+                return _count(self._rows(of("count_few", source), wanted)[0][0], most)
+        return self._counted(wanted, along_of(which), most)
+
+    def _counted(self, wanted: dict[str, Any], along: str, most: int) -> Count:
+        began, number, looked, before, step = self.clock.monotonic_ns(), 0, 0, ID_MAX, FIRST_LOOK
+        while True:
+            edge = self._rows(of("below", along), {"before": before, "looked": step - 1, **wanted})
+            after = edge[0][0] - 1 if edge else 0
+            window = {**wanted, "before": before, "after": after, "most": most + 1 - number}
+            number += self._rows(of("count", along), window)[0][0]
+            looked += step
+            if number > most or not after:
+                return _count(number, most)
+            if looked >= LOOKED_MOST or self.clock.monotonic_ns() - began > PATIENCE_NS:
+                return Count(number, at_least=True)
+            before, step = after + 1, min(4 * step, LOOKED_AT_ONCE)
+
+    def _few(self, source: str, wanted: dict[str, Any]) -> int | None:
+        """How many rows an index has of these; None where they are many."""
+        number = self._rows(of("count_all", source), {**wanted, "most": FEW + 1})[0][0]
+        return number if number <= FEW else None
+
+    def tally(self, *, most: int = 5_000) -> Tally:
+        most = _number("most", most, 1, 1_000_000)
+        queues: dict[str, dict[str, int]] = {}
+        more: set[str] = set()
+        for state in State:
+            counted, at_least = self._tallied(state, most)
+            for queue, number in counted:
+                queues.setdefault(queue, {})[state.value] = number
+            if at_least:
+                more.add(state.value)
+        return Tally(queues, frozenset(more))
+
+    def _tallied(self, state: State, most: int) -> tuple[list[Row], bool]:
+        if state is not State.PENDING:
+            counted = self._rows(of("queues", state.value), {"most": most + 1})
+            return counted, sum(row[1] for row in counted) > most
+        names = self._rows("pending_queues", {"limit": GROUPS_MOST + 1})
+        each = max(100, COUNTED_MOST // max(len(names), 1))
+        counted = self._rows("pending_counts", {"limit": GROUPS_MOST, "most": each + 1})
+        at_least = len(names) > GROUPS_MOST or any(number > each for _queue, number in counted)
+        return [(queue, min(number, each)) for queue, number in counted], at_least
+
+    # -- failures
+
+    def failures(self, *, since_ms: int | None = None, limit: int = 100) -> Failures:
+        limit = _number("limit", limit, 1, GROUPS_MOST)
+        found = self._rows("failure_groups", {"limit": GROUPS_MOST + 1})
+        since = -(1 << 45) if since_ms is None else since_ms
+        recent = [row for row in found[:GROUPS_MOST] if row[2] is not None and row[2] >= since]
+        recent.sort(key=lambda row: row[2], reverse=True)
+        most = COUNTED_MOST // max(1, min(len(recent), limit))
+        groups = [self._group(row, since, most) for row in recent[:limit]]
+        there = [group for group in groups if group is not None]
+        return Failures(
+            self._with_messages(there), at_least=len(found) > GROUPS_MOST or len(recent) > limit
+        )
+
+    def _group(self, row: Row, since: int, most: int) -> Group | None:
+        task, error_type, last = row
+        asked = {"task": task, "error_type": error_type, "from": since, "most": most + 1}
+        ((number, first, example),) = self._rows("failure_group", asked)
+        if example is None:
+            return None  # all of them were requeued meanwhile
+        return Group(
+            task, error_type, _count(number, most), moment_of(first), moment_of(last), example, None
+        )
+
+    def _with_messages(self, groups: list[Group]) -> list[Group]:
+        jobs = self.get_many(group.example for group in groups)
+        return [
+            group._replace(message=jobs[group.example].error if group.example in jobs else None)
+            for group in groups
+        ]
+
+
+#: Where jobs are found by an index of their own: the name of each, and what a Filter may say to be all of it.
+SOURCES: dict[str, set[str]] = {
+    **{state.value: {"state"} for state in State},
+    "pending_of_queue": {"state", "queue"},
+    "failed_of_task": {"state", "task"},
+    "failed_of_type": {"state", "task", "error_type"},
+}
+
+
+def source_of(which: Filter) -> str | None:
+    """The narrowest index that has all that is meant; None where more than one would be needed."""
+    if len(which.states) != 1:
+        return None
+    (state,) = which.states
+    if state is State.PENDING and which.queue is not None:
+        return "pending_of_queue"
+    if state is State.FAILED and len(which.tasks) == 1:
+        return "failed_of_task" if which.error_type is None else "failed_of_type"
+    return state.value
+
+
+def along_of(which: Filter) -> str:
+    """Along what the rows are walked."""
+    return "unsuccessful" if which.states in _UNSUCCESSFUL else "all"
+
+
+_UNSUCCESSFUL = ((State.FAILED,), (State.CANCELLED,))
+
+
+def _wanted(which: Filter) -> dict[str, Any] | None:
+    """The parameters that a Filter stands for; None where nothing can match: what no database holds."""
+    texts = (which.queue, which.error, which.error_type, which.text, *which.tasks)
+    if not all(_is_text(text or "") for text in texts):
+        return None
+    since, since_ago = _moment(which.since)
+    until, until_ago = _moment(which.until)
+    states, tasks = which.states, which.tasks
+    return {
+        "states": json.dumps(states) if states else None,
+        "state": states[0].value if len(states) == 1 else None,
+        "queue": which.queue,
+        "tasks": json.dumps(tasks) if tasks else None,
+        "task": tasks[0] if len(tasks) == 1 else None,
+        "error": which.error,
+        "error_type": which.error_type,
+        "text": which.text,
+        # As it stands in a text of JSON: a quotation mark has a backslash before it there.
+        "text_in_json": None
+        if which.text is None
+        else json.dumps(which.text, ensure_ascii=False)[1:-1],
+        "since": since,
+        "since_ago": since_ago,
+        "until": until,
+        "until_ago": until_ago,
+        "ids": None if which.numbers is None else json.dumps(which.numbers),
+    }
+
+
+def _moment(value: Any) -> tuple[int | None, int | None]:
+    """As a moment, or as so long ago."""
+    if value is None:
+        return None, None
+    if hasattr(value, "utcoffset"):
+        return from_datetime(value), None
+    return None, duration_ms(value)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a database could hold it: one has no NUL, and no half of a letter."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _number(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidOption(f"{name}={shown(value)} must be a whole number from {low} to {high}")
+    return value
+
+
+def _id(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOption(f"{name}={shown(value)} is no id of a job, which is a whole number")
+    return max(min(value, ID_MAX), 0)
+
+
+def _count(number: int, most: int) -> Count:
+    return Count(min(number, most), at_least=number > most)
+
+
+def _full_ids(rows: list[Row], limit: int) -> Ids:
+    """A page behind which there is another one only where it is full."""
+    found = [row[0] for row in rows]
+    return Ids(found, found[-1] if len(found) == limit else None)

@@ -1,0 +1,191 @@
+"""What an application does to all jobs that match: cancel, requeue, remove; a page in a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from jobvisor.jobs.change import Moved, Moves, moved_each, requeued
+from jobvisor.jobs.door import Door
+from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.filter import Filter
+from jobvisor.jobs.found import Count
+from jobvisor.jobs.job import FINISHED, UNFINISHED, State, json_id
+from jobvisor.jobs.store import Store
+
+__all__ = ["Sweep", "Swept"]
+
+MOVED_AT_ONCE = 1_000
+REFUSALS_KEPT = 20
+COUNTED_MOST = 100_000
+
+Act = Callable[[Store, list[int]], Moves]
+
+
+class Swept(NamedTuple):
+    """What became of all jobs that matched."""
+
+    jobs: int
+    """How many matched; of a dry run how many would be tried."""
+    outcomes: dict[str, int]
+    """`pending`, `cancelled`, `requested` (of running ones), `removed`, `refused`: how many of each."""
+    refusals: list[Moved]
+    """The first twenty that were refused, with the reason."""
+    dry_run: bool
+    at_least: bool
+    """Of a dry run: there are more, they were not counted."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        told = [{"id": json_id(each.id), "error": str(each.error)} for each in self.refusals]
+        return {**self._asdict(), "refusals": told}
+
+
+class Sweep(Door):
+    """The verbs over a Filter.
+
+    Jobs that match when they are called are meant, up to the newest one there is then: what is enqueued
+    meanwhile is left alone, and none comes twice. A thousand go in a transaction of their own, so that
+    workers get in between; where the program dies, or the database goes away, those before stay done,
+    and the same call again does the rest. One that is refused stops no other. They are found as `page`
+    finds them: where no index helps a walk along all ids, 1 to 2 s for a million.
+
+    With `dry_run` nothing is changed: they are counted, up to 100,000. `told` is called after each page
+    with what became of its jobs; what it raises ends the call between two pages.
+    """
+
+    def cancel_where(
+        self,
+        which: Filter,
+        *,
+        dry_run: bool = False,
+        told: Callable[[Moves], None] | None = None,
+    ) -> Swept:
+        """`cancel` of each unfinished job that matches; a filter without a state means all unfinished."""
+        return self._sweep(which, UNFINISHED, _cancel, dry_run=dry_run, told=told)
+
+    def requeue_where(
+        self,
+        which: Filter,
+        *,
+        dry_run: bool = False,
+        told: Callable[[Moves], None] | None = None,
+    ) -> Swept:
+        """`requeue` of each finished job that matches; the filter has to name its state, or the ids."""
+        _check(which)
+        _named(which, "requeue")
+        return self._sweep(which, FINISHED, _requeue, dry_run=dry_run, told=told)
+
+    def prune_where(
+        self,
+        which: Filter,
+        *,
+        dry_run: bool = False,
+        told: Callable[[Moves], None] | None = None,
+    ) -> Swept:
+        """Remove each finished job that matches for good; the filter has to name its state, or the ids."""
+        _check(which)
+        _named(which, "remove")
+        return self._sweep(which, FINISHED, _remove, dry_run=dry_run, told=told)
+
+    def _sweep(
+        self,
+        which: Filter,
+        may_be: frozenset[State],
+        act: Act,
+        *,
+        dry_run: bool,
+        told: Callable[[Moves], None] | None,
+    ) -> Swept:
+        _check(which)
+        wanted = _narrowed(which, may_be)
+        if dry_run:
+            found = self._count(wanted)
+            return Swept(found.number, {}, [], dry_run=True, at_least=found.at_least)
+        jobs, outcomes, refusals = 0, dict[str, int](), list[Moved]()
+        for each in wanted:
+            for page in self._pages(each, act):
+                jobs += len(page)
+                for moved in page:
+                    outcomes[moved.outcome] = outcomes.get(moved.outcome, 0) + 1
+                refused = [moved for moved in page if moved.error is not None]
+                refusals += refused[: REFUSALS_KEPT - len(refusals)]
+                if told is not None:
+                    told(page)
+        return Swept(jobs, outcomes, refusals, dry_run=False, at_least=False)
+
+    def _pages(self, which: Filter, act: Act) -> Iterator[Moves]:
+        with self._store() as store:
+            newest = store.newest_id()
+        for ids in self._pages_of_ids(which, newest):
+            with self._store() as store, store.transaction():
+                # What has left the state, or does not match any more, since it was found.
+                still = store.ids_page(_these(which, ids), limit=len(ids)).found
+                page = act(store, still)
+            yield page
+
+    def _pages_of_ids(self, which: Filter, newest: int) -> Iterator[list[int]]:
+        after: int | None = 0
+        while after is not None:
+            with self._store() as store:
+                page = store.ids_page(which, limit=MOVED_AT_ONCE, after=after)
+            found = [number for number in page.found if number <= newest]
+            if found:
+                yield found
+            after = page.after if len(found) == len(page.found) else None
+
+    def _count(self, wanted: list[Filter]) -> Count:
+        number = 0
+        for each in wanted:
+            after: int | None = 0
+            while after is not None:
+                with self._store() as store:
+                    page = store.ids_page(each, limit=MOVED_AT_ONCE, after=after)
+                number += len(page.found)
+                after = page.after
+                if number > COUNTED_MOST:
+                    return Count(COUNTED_MOST, at_least=True)
+        return Count(number, at_least=False)
+
+
+def _check(which: Any) -> None:
+    if not isinstance(which, Filter):
+        raise InvalidOption(f"{shown(which)} is no Filter; write Filter(state=...) or so")
+
+
+def _narrowed(which: Filter, may_be: frozenset[State]) -> list[Filter]:
+    """A Filter for each state that is meant: each has an index of its own."""
+    if which.is_empty:
+        raise InvalidOption("an empty Filter means every job; say which ones, or name their states")
+    wrong = [state for state in which.states if state not in may_be]
+    if wrong:
+        raise InvalidOption(
+            f"state={wrong[0]} cannot be meant here; it must be one of {', '.join(sorted(may_be))}"
+        )
+    if which.ids is not None and not which.states:
+        return [which]
+    return [which.with_state(state) for state in which.states or sorted(may_be)]
+
+
+def _named(which: Filter, verb: str) -> None:
+    if not which.states and which.ids is None:
+        raise InvalidOption(
+            f"the Filter must say which finished jobs to {verb}: state=failed, cancelled or succeeded"
+        )
+
+
+def _these(which: Filter, ids: list[int]) -> Filter:
+    return which.with_ids(ids)
+
+
+def _cancel(store: Store, ids: list[int]) -> Moves:
+    return moved_each(store, ids, lambda store, job: store.cancel(job))
+
+
+def _requeue(store: Store, ids: list[int]) -> Moves:
+    return moved_each(store, ids, requeued)
+
+
+def _remove(store: Store, ids: list[int]) -> Moves:
+    gone = set(store.delete(ids))
+    return [Moved(job, "removed") for job in ids if job in gone]

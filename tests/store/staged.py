@@ -1,0 +1,33 @@
+"""A client of whatever store a test has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.door import Door
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.store import Store
+from tests.clock import MovableClock
+
+
+class Staged:
+    """One store, for every client of this process."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def enqueued(self, payload: Payload, /) -> None:
+        """Nothing runs here by itself."""
+
+
+@contextmanager
+def client_of(store: Store, clock: MovableClock) -> Iterator[Client]:
+    """A client that plays in this store."""
+    before, Door.stage = Door.stage, Staged(store)
+    try:
+        with Client("memory://", clock=clock) as client:
+            yield client
+    finally:
+        Door.stage = before

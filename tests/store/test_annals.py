@@ -1,0 +1,82 @@
+"""What is kept beside the jobs: sums by the minute, who did what, and the tasks that workers have."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobvisor.jobs.annals import Sums
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.annals import STATS_KEPT_MS, TASKS_KEPT_MS
+from tests.clock import MovableClock
+from tests.store.database import Database
+
+MINUTE = 60_000
+
+
+def test_sums_of_several_families_add_up(store: Store) -> None:
+    rows = [
+        Sums(5 * MINUTE + 7, "mail", succeeded=2, run_ms=30, wait_max_ms=5, depth=4),
+        Sums(5 * MINUTE, "mail", succeeded=1, failed=1, wait_max_ms=9, oldest_ms=8),
+        Sums(5 * MINUTE, "other", enqueued=1, depth=2),
+        Sums(6 * MINUTE, "mail", started=1, depth=1),
+    ]
+    store.add_stats(rows[:1])
+    store.add_stats(rows[1:])
+    mail = Sums(
+        5 * MINUTE, "mail", succeeded=3, failed=1, run_ms=30, wait_max_ms=9, depth=4, oldest_ms=8
+    )
+    assert store.stats(0, 9 * MINUTE, step_ms=MINUTE, limit=9) == [mail, rows[2], rows[3]]
+    assert store.stats(0, 6 * MINUTE, step_ms=MINUTE, queue="mail", limit=9) == [mail]
+    both = mail._replace(at_ms=5 * MINUTE, queue="", enqueued=1, started=1, depth=6)
+    assert store.stats_of_all(0, 9 * MINUTE, step_ms=5 * MINUTE, limit=9) == [both]
+    store.add_stats([])
+
+
+def test_old_sums_go_and_so_do_those_of_a_wrong_clock(store: Store, clock: MovableClock) -> None:
+    now = clock.now_ms()
+    for minute in (now - STATS_KEPT_MS - MINUTE, now, now + STATS_KEPT_MS + 2 * MINUTE):
+        store.add_stats([Sums(minute, "mail", failed=1)])
+    assert not store.trim_stats()
+    kept = store.stats(0, 1 << 45, step_ms=MINUTE, limit=9)
+    assert [row.at_ms for row in kept] == [now // MINUTE * MINUTE]
+
+
+def test_who_did_what_is_told_the_newest_first(store: Store, clock: MovableClock) -> None:
+    store.note_action("ada", "requeue", "state=failed \0\ud800\x1b%_\\ \U0001f600", 12)
+    clock.move(5)
+    store.note_action("b" * 999, "cancel", "job 7", None)
+    second, first = store.actions()
+    assert first[2:] == ("ada", "requeue", "state=failed \ufffd\ufffd\ufffd%_\\ \U0001f600", 12)
+    assert first.at == to_datetime(clock.now_ms() - 5)
+    assert (len(second.who), second.number) == (200, None)
+    assert store.actions(limit=1) == [second]
+    assert store.actions(before=second.id) == [first]
+
+
+def test_tasks_are_known_for_30_days_after_they_were_seen(
+    store: Store, clock: MovableClock
+) -> None:
+    store.note_tasks({"app:f": '{"queue":"mail"}', "app:g": "{}"})
+    clock.move(TASKS_KEPT_MS)
+    store.note_tasks({"app:f": '{"queue":"other"}', "app:h": "[]"})
+    now = to_datetime(clock.now_ms())
+    known = [task.as_json()["name"] for task in store.tasks()]
+    assert known == ["app:f", "app:g", "app:h"]
+    assert store.tasks(limit=1) == [("app:f", {"queue": "other"}, now)]
+    assert [task.name for task in store.tasks(after="app:g")] == ["app:h"]
+    clock.move(1)
+    store.note_tasks({})
+    assert [task.name for task in store.tasks()] == ["app:f", "app:h"]
+
+
+def test_what_a_stranger_wrote_hides_no_task(store: Store, database: Database) -> None:
+    store.note_tasks({"app:f": "{}"})
+    database.sql("UPDATE tasks SET told = 'no JSON'")
+    assert [(task.name, task.told) for task in store.tasks()] == [("app:f", {})]
+
+
+@pytest.mark.parametrize("step", [0, 1, 59_999])
+def test_a_step_is_a_minute_at_least(store: Store, step: int) -> None:
+    store.add_stats([Sums(MINUTE, "mail", failed=1)])
+    assert len(store.stats(0, 9 * MINUTE, step_ms=step, limit=9)) == 1
