@@ -536,7 +536,8 @@ WITH RECURSIVE found (queue) AS (
     SELECT (SELECT min(jobs.queue) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue > found.queue)
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE state = 'pending' AND jobs.queue = found.queue LIMIT %(most)s) AS found)
+    WHERE state = 'pending' AND jobs.queue = found.queue
+    ORDER BY priority DESC, id LIMIT %(most)s) AS found)
 FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
 
 -- name: failure_groups

@@ -480,7 +480,8 @@ WITH RECURSIVE found (queue) AS (
     SELECT (SELECT min(jobs.queue) FROM jobs WHERE state = 'pending' AND jobs.queue > found.queue)
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_pending
-    WHERE state = 'pending' AND jobs.queue = found.queue LIMIT :most))
+    WHERE state = 'pending' AND jobs.queue = found.queue
+    ORDER BY priority DESC, id LIMIT :most))
 FROM found WHERE queue IS NOT NULL LIMIT :limit;
 
 -- name: failure_groups
