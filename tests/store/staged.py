@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobvisor.jobs.client import Client
-from jobvisor.jobs.door import Door
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store import Store
 from tests.clock import MovableClock
@@ -25,9 +24,9 @@ class Staged:
 @contextmanager
 def client_of(store: Store, clock: MovableClock) -> Iterator[Client]:
     """A client that plays in this store."""
-    before, Door.stage = Door.stage, Staged(store)
+    before, Client.stage = Client.stage, Staged(store)
     try:
         with Client("memory://", clock=clock) as client:
             yield client
     finally:
-        Door.stage = before
+        Client.stage = before
