@@ -52,3 +52,12 @@ def a_duration(name: str, value: Any) -> int | None:
         return duration_ms(value)
     except InvalidOption as error:
         raise InvalidOption(f"{name}: {error}") from error
+
+
+def a_mapping(name: str, value: Any) -> dict[str, Any]:
+    """An object whose names are texts; an empty one where nothing is said."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise refuse(name, value, "an object")
+    return value

@@ -38,7 +38,15 @@ from typing import IO, Any
 
 from jobvisor.jobs.builtin.command import Command, How, Report
 from jobvisor.jobs.builtin.fence import take_fence
-from jobvisor.jobs.builtin.given import a_duration, a_flag, a_text, a_whole, refuse, texts
+from jobvisor.jobs.builtin.given import (
+    a_duration,
+    a_flag,
+    a_mapping,
+    a_text,
+    a_whole,
+    refuse,
+    texts,
+)
 from jobvisor.jobs.builtin.output import KEEP_MAX
 from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.context import Context
@@ -139,7 +147,7 @@ def _how(ctx: Context, command: Any, *, in_shell: Any, cwd: Any, env: Any, limit
         command,
         _environment(ctx, env),
         None if cwd is None else a_text("cwd", cwd),
-        tuple(_limit(name, value) for name, value in _mapping("limits", limits).items()),
+        tuple(_limit(name, value) for name, value in a_mapping("limits", limits).items()),
         0 if found is None else found[0].memory_bytes,
     )
 
@@ -147,7 +155,7 @@ def _how(ctx: Context, command: Any, *, in_shell: Any, cwd: Any, env: Any, limit
 def _environment(ctx: Context, env: Any) -> dict[str, str]:
     told = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     told |= {"JOB_ID": str(ctx.job), "JOB_ATTEMPT": str(ctx.attempt)}
-    for name, value in _mapping("env", env).items():
+    for name, value in a_mapping("env", env).items():
         if not a_text("env", name) or "=" in name:
             raise refuse("env", name, "names of variables, without =")
         told.pop(name, None)
@@ -196,14 +204,6 @@ def _size(where: str, value: Any) -> int:
         return size_bytes(value)
     except InvalidOption as error:
         raise InvalidOption(f"{where}: {error}") from error
-
-
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise refuse(name, value, "an object")
-    return value
 
 
 def _codes(name: str, value: Any) -> frozenset[int]:
