@@ -177,6 +177,7 @@ class Client(Look, Change, Sweep, Follow, Beside):
             worker="run_one",
             payload=self._payload,
             home=self.home,
+            look=self.get,
         )
 
 

@@ -18,7 +18,7 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Context, Port
 from jobvisor.jobs.errors import PayloadError, shown
 from jobvisor.jobs.headers import NONE, decode_headers
-from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.job import Claimed, Job
 from jobvisor.jobs.log import say
 from jobvisor.jobs.outcome import (
     SUCCEEDED,
@@ -62,8 +62,9 @@ class Execution:
         defer_unknown: bool = True,
         payload: Payload | None = None,
         home: str = "",
+        look: Callable[[int], Job] | None = None,
     ) -> None:
-        """`home` names the tables that the jobs are from.
+        """`home` names the tables that the jobs are from; `look` looks one up, else the default client.
 
         What stands in context variables by now each job finds there.
         """
@@ -72,7 +73,7 @@ class Execution:
         self._payload = payload or Payload()
         self._clock = clock
         self._port = port
-        self._place = Place(worker, clock, home)
+        self._place = Place(worker, clock, home, look=look)
         self.context = copy_context()
         """Copied for each job, so that none finds what another has left in context variables."""
         self._copied = self.context.copy  # looked up once, not for each job

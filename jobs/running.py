@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.headers import TRACE, ambient, as_one
-from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.job import Claimed, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Place:
     """The tables that the jobs are from, in one text."""
     state: MutableMapping[str, Any] = field(default_factory=dict)
     """What lives as long as the process, for what is dear to make."""
+    look: Callable[[int], Job] | None = None
+    """How a job of these tables is looked up; None where the default client does it."""
 
 
 Running = tuple[Claimed, Mapping[str, Any], int, Any, Place]

@@ -33,6 +33,26 @@ _ONLY_OURS = frozenset({"supervisor", "workers"})  # tables that other programs'
 
 
 @dataclass(frozen=True, slots=True)
+class Email:
+    """`[email]`: the SMTP server of the built-in task `email`."""
+
+    host: str
+    port: int
+    security: str
+    username: str
+    password: str = field(repr=False)
+    sender: str
+    """Its key is `from`."""
+    timeout_ms: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Email:
+        """Of the keys of the table."""
+        renamed = {"from": "sender", "timeout": "timeout_ms"}
+        return cls(**{renamed.get(key, key): value for key, value in values.items()})
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a client needs to know."""
 
@@ -54,6 +74,8 @@ class Settings:
     """Whether a connection stays open between two calls."""
     prefix: str = ""
     """What the names of all our tables begin with."""
+    email: Email | None = None
+    """Of a family; a program that runs jobs without one finds it when it is asked for."""
 
 
 class _Process:
@@ -98,6 +120,16 @@ def find(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Set
         settings = _found(_nothing(environ, folder), named)
         _say_passed_over(folder, str(error))
         return settings
+
+
+def find_email(environ: Mapping[str, str] = os.environ) -> Email:
+    """The `[email]` of the family in a worker, else of the file and the variables that count here.
+
+    It is judged when a mail is to be sent: a mistake in it stops no client.
+    """
+    if _Process.settings is not None and _Process.settings.email is not None:
+        return _Process.settings.email
+    return Email.of(_source(environ, os.getcwd()).one("email"))
 
 
 @lru_cache(maxsize=16)

@@ -93,6 +93,7 @@ class _Runner(Client):
             worker="test",
             payload=self._payload,
             home=self.home,
+            look=self.get,
             errors=self.errors,
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
 from jobvisor.jobs.registry import Registry
-from jobvisor.jobs.settings import Settings
+from jobvisor.jobs.settings import Email, Settings
 from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import parse_url
@@ -119,20 +119,6 @@ class Web:
 
 
 @dataclass(frozen=True, slots=True)
-class Email:
-    """`[email]`: the SMTP server of the built-in task `email`."""
-
-    host: str
-    port: int
-    security: str
-    username: str
-    password: str = field(repr=False)
-    sender: str
-    """Its key is `from`."""
-    timeout_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Everything a family is told, validated.
 
@@ -201,6 +187,7 @@ class Config:
             database.codec,
             self.tasks.path,
             prefix=database.prefix,
+            email=self.email,
         )
 
     def check_tasks(self, registry: Registry) -> None:
@@ -242,7 +229,7 @@ def _build(source: Source, path: str | None) -> Config:
         retention=Retention(**_in_ms(retention, "succeeded", "cancelled", "failed")),
         log=Log(**log),
         web=Web(**web),
-        email=Email(sender=email.pop("from"), **_in_ms(email, "timeout")),
+        email=Email.of(email),
         path=path,
     )
 

@@ -88,7 +88,7 @@ def test_claims_count_the_attempts_that_were_given_back_too(store: Store) -> Non
     assert (again.attempt, again.claims) == (1, 2)
 
 
-def test_a_claim_forgets_the_progress_and_the_reason_of_a_delay(
+def test_a_claim_keeps_the_progress_of_the_run_before_and_forgets_the_reason_of_its_delay(
     store: Store, clock: MovableClock
 ) -> None:
     who, job = running(store)
@@ -98,7 +98,7 @@ def test_a_claim_forgets_the_progress_and_the_reason_of_a_delay(
     clock.move(60_000)
     claim(store, who, 2)
     row = store.get(job.id)
-    assert (row.deferred, row.progress) == (None, None)
+    assert (row.deferred, row.progress) == (None, {"done": 1})
 
 
 def test_two_claims_never_share_a_row(database: Database, store: Store) -> None:

@@ -165,14 +165,15 @@ UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
 RETURNING id;
 
 -- name: claim
--- The first pending rows of one queue become running under this owner and claim. What the queues before
+-- The first pending rows of one queue become running under this owner and claim. How far an earlier run said
+-- that it had come stays, for the task that goes on from there. What the queues before
 -- it have filled of this claim is taken off the limit, so that all queues are asked in one round trip.
 -- An owner that entered and is gone was settled: what it had sent before its death claims nothing. Nor does
 -- one that was woken and has not locked its row of `owners`, and so has written nothing yet.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
-    deferred = NULL, progress = NULL
+    deferred = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     ORDER BY priority DESC, id
@@ -195,7 +196,7 @@ ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 -- One of them becomes running, by itself.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1, owner = %(owner)s, claim = %(claim)s,
-    claimed_at = {schema}.clock(), started_at = {schema}.clock(), deferred = NULL, progress = NULL
+    claimed_at = {schema}.clock(), started_at = {schema}.clock(), deferred = NULL
 WHERE id = %(job)s AND state = 'pending'
 RETURNING {claimed};
 
@@ -379,11 +380,11 @@ RETURNING {told};
 UPDATE {schema}.jobs SET cancel_requested = 1 WHERE id = %(job)s AND state = 'running' RETURNING state;
 
 -- name: requeue
--- A finished row starts over; its history stays.
+-- A finished row starts over; its history stays, and how far it had come where it did not succeed.
 UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {schema}.clock(),
     deferred = NULL, cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
-    progress = NULL, cpu_ms = NULL, rss_bytes = NULL
+    progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL
 WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING {told};
 
@@ -837,7 +838,7 @@ FOR KEY SHARE;
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
-    deferred = NULL, progress = NULL
+    deferred = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
         AND priority = %(priority)s AND id > %(after)s

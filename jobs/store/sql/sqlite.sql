@@ -156,10 +156,11 @@ UPDATE jobs SET state = 'pending' WHERE id IN
 RETURNING id;
 
 -- name: claim
--- The first pending rows of one queue become running under this owner and claim.
+-- The first pending rows of one queue become running under this owner and claim. How far an earlier run said
+-- that it had come stays, for the task that goes on from there.
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
-    started_at = :now, deferred = NULL, progress = NULL
+    started_at = :now, deferred = NULL
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
     ORDER BY priority DESC, id LIMIT :limit)
 RETURNING {claimed};
@@ -173,7 +174,7 @@ SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
 -- One of them becomes running, by itself.
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
-    started_at = :now, deferred = NULL, progress = NULL
+    started_at = :now, deferred = NULL
 WHERE id = :job AND state = 'pending'
 RETURNING {claimed};
 
@@ -331,11 +332,11 @@ RETURNING {told};
 UPDATE jobs SET cancel_requested = 1 WHERE id = :job AND state = 'running' RETURNING state;
 
 -- name: requeue
--- A finished row starts over; its history stays.
+-- A finished row starts over; its history stays, and how far it had come where it did not succeed.
 UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, deferred = NULL,
     cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
-    started_at = NULL, finished_at = NULL, result = NULL, error = NULL, progress = NULL,
-    cpu_ms = NULL, rss_bytes = NULL
+    started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
+    progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING {told};
 
