@@ -496,13 +496,8 @@ def test_a_call_ends_before_the_timeout_of_its_job_would_end_the_worker() -> Non
 
 
 def test_json_may_be_anything_that_json_has(run: Run) -> None:
+    values: list[Any] = [0, False, "", [], {"deep": [[[[1]]]]}]
     with Server([answer()]) as server:
-        for value in (0, False, "", [], {"deep": [[[[1]]]]}):
+        for value in values:
             run(server.url(), "PUT", json=value)
-    assert [json.loads(call.body) for call in server.calls] == [
-        0,
-        False,
-        "",
-        [],
-        {"deep": [[[[1]]]]},
-    ]
+    assert [json.loads(call.body) for call in server.calls] == values
