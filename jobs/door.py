@@ -43,6 +43,9 @@ class Door:
     stage: ClassVar[Stage | None] = None
     """Where every client of this process plays instead of its own database: `jobvisor.testing`."""
 
+    patience_s: ClassVar[float] = 30.0
+    """How long PostgreSQL may take for one answer."""
+
     def __init__(
         self,
         url: str | None = None,
@@ -116,18 +119,23 @@ class Door:
             if self._store_of is None or self._store_of[0] != os.getpid():
                 if self._store_of is not None:
                     self._store_of[1].close()  # of the process we were forked from: only forgotten
-                store = open_store(
-                    self.url,
-                    durable=self._durable,
-                    schema=self._schema,
-                    prefix=self._prefix,
-                    notify=self._notify,
-                    clock=self._clock,
-                    events=self._events,
-                )
+                store = self._open()
                 store.payload = self._payload
                 self._store_of = (os.getpid(), store)
             return self._store_of[1]
+
+    def _open(self) -> Store:
+        """The store of this process; nothing is connected yet."""
+        return open_store(
+            self.url,
+            durable=self._durable,
+            schema=self._schema,
+            prefix=self._prefix,
+            notify=self._notify,
+            patience=self.patience_s,
+            clock=self._clock,
+            events=self._events,
+        )
 
     @property
     def _lock(self) -> threading.Lock:

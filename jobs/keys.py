@@ -26,6 +26,7 @@ from jobvisor.jobs.values import (
     folder_path,
     matching,
     retention,
+    secret,
     size,
     span,
     url,
@@ -114,8 +115,6 @@ _LETTERS = "1 to 100 letters, digits and _ . : -"
 _host = matching(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 _host_or_none = matching(r"[A-Za-z0-9.-]{0,253}|[0-9A-Fa-f:.]{2,45}")
 _HOST_HELP = 'a host name or an address, such as "127.0.0.1" or "::1"'
-_secret = matching(r"[\x21-\x7e]{0,200}")
-_VISIBLE_HELP = "up to 200 visible ASCII characters"
 _user = matching(r"[^\x00-\x1f:\x7f]{0,200}")
 _USER_HELP = "up to 200 characters, no colon"
 _pattern = matching(r"[^\x00-\x1f]{1,200}")
@@ -379,12 +378,12 @@ TABLES: tuple[Table, ...] = (
             Key("port", count(0, 65_535), 8321, "its port; 0 takes one that is free"),
             Key(
                 "token",
-                word(_secret, _VISIBLE_HELP),
+                secret(),
                 "",
                 "a Bearer token that lets in; needed beyond this machine",
             ),
             Key("user", word(_user, _USER_HELP), "", "the name to sign in with on the page"),
-            Key("password", word(_secret, _VISIBLE_HELP), "", "and its password"),
+            Key("password", secret(), "", "and its password"),
             Key("read_only", flag(), False, "show all and change nothing"),
             Key(
                 "allow_tasks",
@@ -424,7 +423,7 @@ TABLES: tuple[Table, ...] = (
                 'how its connection is encrypted; "tls" from the first byte (port 465)',
             ),
             Key("username", word(_user, _USER_HELP), "", "whom to log in as; empty does not"),
-            Key("password", word(_secret, _VISIBLE_HELP), "", "and the password for it"),
+            Key("password", secret(), "", "and the password for it"),
             Key("from", word(_sender, _SENDER_HELP), "", "the sender, unless a mail names its own"),
             Key("timeout", _ABOVE_ZERO, "30s", "how long the server may take for each answer"),
         ),

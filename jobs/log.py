@@ -245,6 +245,14 @@ LINES: dict[str, tuple[int, str]] = {
             "if it is meant, mend it or name it by JOBVISOR_CONFIG"
         ),
     ),
+    # the web role
+    "listening": (logging.INFO, "the web role listens on {url}"),
+    "not_listening": (logging.WARNING, "{error}; tried again in {delay}"),
+    "web_failed": (logging.ERROR, "the web role has met an error: {error}"),
+    "web_lines_left_out": (
+        logging.WARNING,
+        "{count} further errors of the web role in the last {seconds} s are not logged",
+    ),
     # the database
     "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
     "database_back": (logging.INFO, "the database is back after {delay}"),

@@ -150,7 +150,7 @@ class Source:
     ) -> Any:
         variable = table.variable(key, entry)
         text = self.environ.get(variable, "") if table.has_twin(key) else ""
-        if text:
+        if text and not _is_of_a_service(variable, text):
             return _judged(key, text, variable, os.getcwd(), key.form.from_text)
         value = written.get(key.name, key.default)
         return _judged(key, value, f"{self.name}: {where} {key.name}", self.folder)
@@ -165,11 +165,19 @@ def _judged(
         # A URL can hold a password: its own error knows what may be shown.
         raise ConfigError(f"{where}: {error}") from error
     except (ValueError, OverflowError) as error:
+        if key.form.hidden:
+            raise ConfigError(f"{where} is not valid: write {key.form.expects}") from None
         if key.name == "url":
             raise ConfigError(f"{where} is not valid: write {key.form.expects}") from error
         raise ConfigError(
             f"{where} = {toml_text(value)} is not valid: write {key.form.expects}"
         ) from error
+
+
+def _is_of_a_service(variable: str, text: str) -> bool:
+    """Whether Kubernetes or Docker have set it: JOBVISOR_WEB_PORT of a service called jobvisor-web."""
+    address = re.match(r"(tcp|udp|sctp)://", text)
+    return bool(address and _OF_A_SERVICE.fullmatch(variable))
 
 
 def file_source(path: str, environ: Mapping[str, str]) -> Source:

@@ -33,6 +33,8 @@ class Form:
     expects: str
     read: Callable[[Any, str], Any]
     from_text: Callable[[str], Any] = str
+    hidden: bool = False
+    """Whether it is a secret, that no error may show."""
 
 
 class Span(NamedTuple):
@@ -156,6 +158,13 @@ def words(check: Callable[[Any], str], expects: str, *, least: int = 1) -> Form:
         return found
 
     return Form(expects, read, lambda text: [one.strip() for one in text.split(",")])
+
+
+def secret() -> Form:
+    """A text that is sent in a header, and shown nowhere."""
+    check = matching(r"[\x21-\x7e]{0,200}")
+    expects = "up to 200 visible ASCII characters, without spaces (the value is not shown here)"
+    return Form(expects, lambda value, _: check(value), hidden=True)
 
 
 def matching(pattern: str) -> Callable[[Any], str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.errors import ConfigError, MissingExtra
 from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.settings import Email, Settings
@@ -18,6 +18,19 @@ from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.url import parse_url
 from jobvisor.jobs.values import Span
+
+TOKEN_LEAST, PASSWORD_LEAST = 16, 8
+"""Characters of a secret that keeps others than this machine out."""
+
+WEB_MODULES = (
+    "fastapi",
+    "uvicorn",
+    "sse_starlette",
+    "jinja2",
+    "python_multipart",
+    "prometheus_client",
+)
+"""What the extra `web` installs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,18 @@ class Web:
     hide: tuple[str, ...] = ("password", "token")
     metrics_compat: str = ""
 
+    @property
+    def is_for_this_machine(self) -> bool:
+        """Whether only programs of this machine can reach it."""
+        if self.host.lower() == "localhost":
+            return True
+        import ipaddress  # noqa: PLC0415 - a family without a site needs none
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -198,6 +223,17 @@ class Config:
                 'write the modules that hold your tasks: modules = ["app.tasks"]'
             )
 
+    def check_extras(self) -> None:
+        """MissingExtra where something is asked for whose libraries are not installed; imports none."""
+        from importlib.util import find_spec  # noqa: PLC0415 - seldom asked for
+
+        missing = [name for name in WEB_MODULES if self.web.enabled and find_spec(name) is None]
+        if missing:
+            raise MissingExtra(
+                f"[web] enabled = true needs {', '.join(missing)}, which is not installed; "
+                "run: pip install 'jobvisor[web]'"
+            )
+
 
 def _build(source: Source, path: str | None) -> Config:
     database, tasks = source.one("database"), source.one("tasks")
@@ -209,6 +245,8 @@ def _build(source: Source, path: str | None) -> Config:
     )
     source.check_names()
     _check_memory(source.name, database["url"])
+    site = Web(**web)
+    _check_web(source.name, site)
     _check_total(source.name, workers)
     check_lanes(source.name, workers)
     return Config(
@@ -228,7 +266,7 @@ def _build(source: Source, path: str | None) -> Config:
         workers=workers,
         retention=Retention(**_in_ms(retention, "succeeded", "cancelled", "failed")),
         log=Log(**log),
-        web=Web(**web),
+        web=site,
         email=Email.of(email),
         path=path,
     )
@@ -245,6 +283,32 @@ def _check_memory(source: str, url: str) -> None:
             f"{source}: [database] url: memory:// lives in one process and cannot be shared by a "
             'family; write a file, such as "sqlite:///jobs.db"'
         )
+
+
+def _check_web(source: str, web: Web) -> None:
+    """ConfigError where everybody could get in, or nobody knows how."""
+    if not web.enabled:
+        return
+    if bool(web.user) != bool(web.password):
+        raise ConfigError(
+            f"{source}: [web] user and password go together; write both, or a token alone"
+        )
+    if web.is_for_this_machine:
+        return
+    where = f'{source}: [web] host = "{web.host}" can be reached from other machines'
+    if not web.token and not web.password:
+        raise ConfigError(
+            f'{where}; set a token, or user and password, or write host = "127.0.0.1"'
+        )
+    for name, text, least in (
+        ("token", web.token, TOKEN_LEAST),
+        ("password", web.password, PASSWORD_LEAST),
+    ):
+        if text and len(text) < least:
+            raise ConfigError(
+                f"{where}, and the {name} can be guessed; make it of {least} characters or more, as "
+                "`openssl rand -hex 16` does"
+            )
 
 
 def _check_total(source: str, pools: tuple[Workers, ...]) -> None:

@@ -171,6 +171,7 @@ def run_family(
     A leash is a descriptor that becomes readable when the family is to stop.
     """
     config.check_tasks(registry)
+    config.check_extras()
     _refuse_threads()
     fill_streams()
     for stream in (sys.stdout, sys.stderr):

@@ -36,7 +36,7 @@ class RoleRow:
     """In logs, in the status and in the history of jobs."""
     made_by: str
     """`module:class` of a Role. Loaded by the parent before its first fork, so that all share it, but for a
-    template's, which few families have."""
+    template's and the site's, which few families have."""
     several: bool
     """Whether a family may have more than one, so that a name needs the number of the slot."""
     runs_jobs: bool
@@ -48,6 +48,8 @@ class RoleRow:
     """Whether it is forked again where it dies in a stop: it has something to finish for the others."""
     renewed: bool = True
     """Whether a reload replaces it in its turn; else by a rule of its own."""
+    vital: bool = True
+    """Whether a first start comes to nothing where it cannot boot."""
 
     def name(self, slot: int) -> str:
         """As in logs: `worker 2`, `caretaker`."""
@@ -93,7 +95,21 @@ TEMPLATE = RoleRow(
 QUARANTINE = replace(WORKER, number=4, word="quarantine")
 """A worker for suspects alone, where all others of its pool are busy; it leaves when there are none."""
 
-ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE, QUARANTINE)}
+WEB = RoleRow(
+    number=5,
+    word="web",
+    made_by="jobvisor.supervisor.web.role:WebRole",
+    several=False,
+    runs_jobs=False,
+    told=Told.BY_SIGNAL,
+    checks=frozenset({Check.BEAT}),
+    leaves=0,
+    kept_while_stopping=False,
+    renewed=False,  # where its configuration is another, and whenever that suits
+    vital=False,  # the jobs go on without it
+)
+
+ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE, QUARANTINE, WEB)}
 
 
 def role_name(number: int, slot: int) -> str:

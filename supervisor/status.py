@@ -51,6 +51,7 @@ from jobvisor.supervisor.board import (
     STATE,
     STOP,
     UNFIT,
+    WAITING_STATE,
     WANTED,
     WHY,
     WHY_MS,
@@ -64,7 +65,7 @@ from jobvisor.supervisor.child import Exit
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.memory import resident
-from jobvisor.supervisor.roster import QUARANTINE, ROSTER, RoleRow
+from jobvisor.supervisor.roster import QUARANTINE, ROSTER, WEB, RoleRow
 from jobvisor.supervisor.staffing import why_text
 
 EVERY_NS = 1_000_000_000
@@ -204,6 +205,7 @@ class Status:
             "restarts": board[RESTARTS],
             "workers": workers,
             **{row.word: self._only(row) for row in ROSTER.values() if not row.runs_jobs},
+            "web": self._site(),
             "deaths": list(self._deaths),
         }
 
@@ -241,6 +243,14 @@ class Status:
         """The child of a role that a family has one of."""
         return next((self._slot(slot, row) for slot, its in self._seats() if its is row), None)
 
+    def _site(self) -> dict[str, Any] | None:
+        """The web role, with the address where it listens; None for that where it does not."""
+        told = self._only(WEB)
+        if told is None:
+            return None
+        note = self._board.read_note(told["slot"])
+        return {**told, "url": note if told["state"] == "idle" else None}
+
     def _say_change(self, degraded: list[str]) -> None:
         if degraded and degraded != self._degraded_before:
             say("degraded", reason="; ".join(degraded))
@@ -259,6 +269,8 @@ class Status:
                 told.append(f"{name} keeps dying and is started again with growing delay")
             elif slot[LACKS_LEDGER]:
                 told.append(f"{name} has no ledger file and runs one job at a time")
+            elif row is WEB and slot[STATE] == WAITING_STATE:
+                told += filter(None, [self._board.read_note(slot.index)])
         return told
 
     def _lacks_template(self) -> list[str]:

@@ -85,6 +85,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     """
     loaded = load_config(config)
     loaded.check_tasks(Registry())
+    loaded.check_extras()
     # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
     _store(loaded).close()
     found = _ask_importer(loaded)

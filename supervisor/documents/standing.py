@@ -9,7 +9,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
 from jobvisor.supervisor.family import StateDir
 
-__all__ = ["health_of", "of_holder", "standing_of", "trouble"]
+__all__ = ["health_of", "is_serving", "of_holder", "standing_of", "trouble"]
 
 FRESH_S = 10.0
 """The status is written every five seconds at the least: one older than this has no caretaker behind it."""
@@ -51,6 +51,15 @@ def of_holder(found: dict[str, Any] | None, pid: int | None) -> dict[str, Any] |
     return found
 
 
+def is_serving(status: dict[str, Any] | None, pid: int | None) -> bool:
+    """Whether the family is there and runs jobs, well or not so well."""
+    found = of_holder(status, pid) if pid is not None else None
+    if found is None or found.get("state") in ("stopping", "stopped"):
+        return False
+    age = _age_s(found.get("written_at"))
+    return age is not None and age <= FRESH_S and _has_ready_worker(found)
+
+
 def trouble(status: dict[str, Any] | None, pid: int | None) -> str | None:
     """Why the family whose lock `pid` holds is not well, in one line; None when it is."""
     if pid is None:
@@ -68,10 +77,12 @@ def trouble(status: dict[str, Any] | None, pid: int | None) -> str | None:
         return "stopping"
     if found.get("waiting_for_database"):
         return "waiting for the database"
+    return None if _has_ready_worker(found) else "no worker is ready"
+
+
+def _has_ready_worker(found: dict[str, Any]) -> bool:
     ready = {"waiting", "idle", "turn", "busy"}
-    if not any(worker.get("state") in ready for worker in found.get("workers", [])):
-        return "no worker is ready"
-    return None
+    return any(worker.get("state") in ready for worker in found.get("workers", []))
 
 
 def _age_s(written_at: Any) -> float | None:

@@ -35,6 +35,8 @@ class FirstStart:
 
     def note_death(self, post: Post, *, ready: bool) -> None:
         """A child has ended, before or after it was ready."""
+        if not post.role.vital:
+            return
         self._ever_reached = self._ever_reached or bool(post.slot[REACHED])
         self.ever_ready = self.ever_ready or (ready and post.role.runs_jobs)
         if not ready and not post.leaving and not self.ever_ready:

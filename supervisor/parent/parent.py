@@ -67,6 +67,7 @@ from jobvisor.supervisor.parent.stacks import Stacks
 from jobvisor.supervisor.parent.stop import Stop
 from jobvisor.supervisor.parent.succession import Succession
 from jobvisor.supervisor.parent.trial import Trial
+from jobvisor.supervisor.parent.website import Website
 from jobvisor.supervisor.parent.wishes import Wish, Wishes
 from jobvisor.supervisor.signals import HANDLED, Signals
 from jobvisor.supervisor.watch import Watch
@@ -170,9 +171,11 @@ class Parent:
         self._quarantine = Quarantine(crew, nursery, board, clock)
         self._preload = Preload(crew, nursery, board, clock, of_our_own=self._ends_here)
         self._reload = Reload(crew, nursery, board, clock, self._succession, try_out=self._try_out)
+        self._website = Website(crew, nursery, clock)
         self._stop = Stop(self._crew, self._nursery, self._judge, self._board, self._clock)
         self._scale.furnish(self._config)
         self._preload.furnish(self._config)
+        self._website.furnish(self._config)
 
     def _round(self) -> None:
         """All that the parent does, between two sleeps."""
@@ -351,6 +354,7 @@ class Parent:
 
     def _take_up(self, config: Config | None) -> None:
         if config is not None:
+            self._website.follow(self._config, config)
             self._config = config
             self._preload.follow()
             self._reload.begin(config)

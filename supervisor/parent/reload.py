@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.errors import ConfigError, MissingExtra
 from jobvisor.jobs.log import configure, say
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.units import duration_text
@@ -87,8 +87,9 @@ class Reload:
             new = old if path is None else Config.load(path)
             _check_unchangeable(old, new)
             new.check_tasks(registry)
+            new.check_extras()
             self._trial = self._try_out(new)
-        except ConfigError as error:
+        except (ConfigError, MissingExtra) as error:
             self._keep_old(str(error))
         except OSError as error:
             self._keep_old(f"the new code cannot be tried now: {error.strerror}; ask again later")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import sys
 import tomllib
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobvisor.jobs.errors import ConfigError
+from jobvisor.jobs.errors import ConfigError, MissingExtra
 from jobvisor.jobs.keys import PROCESSES_MAX, TABLES, Key, Shape, Table, render
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.source import Source, strange_variables
@@ -446,3 +449,61 @@ def test_workers_whose_lanes_the_board_cannot_hold_twice_are_refused() -> None:
                 dataclasses.replace(pool, concurrency=25),
             ),
         )
+
+
+def test_the_address_of_a_kubernetes_service_is_no_port_of_ours() -> None:
+    """A service called jobvisor-web sets it in every container beside it."""
+    service = {"JOBVISOR_WEB_PORT": "tcp://10.0.0.1:8321", "JOBVISOR_EMAIL_PORT": "udp://[::1]:25"}
+    assert Config.of({}, environ=service) == Config.of({})
+    assert Config.of({}, environ={"JOBVISOR_WEB_PORT": "8000"}).web.port == 8000
+    with pytest.raises(ConfigError, match='JOBVISOR_WEB_PORT = "tcp" is not valid'):
+        Config.of({}, environ={"JOBVISOR_WEB_PORT": "tcp"})
+
+
+@pytest.mark.parametrize("key", ["token", "password"])
+def test_no_error_shows_a_secret(key: str) -> None:
+    bad = "pass word"
+    with pytest.raises(ConfigError) as refused:
+        Config.of({"web": {key: bad}})
+    assert bad not in "".join(traceback.format_exception(refused.value))
+    assert f"[web] {key} is not valid" in str(refused.value)
+    with pytest.raises(ConfigError) as refused:
+        Config.of({}, environ={f"JOBVISOR_WEB_{key.upper()}": bad})
+    assert bad not in "".join(traceback.format_exception(refused.value))
+    good = Config.of(
+        {"web": {"user": "ann", key: "s3cret-s3cret"}, "email": {"password": "s3cret"}}
+    )
+    assert "s3cret" not in repr(good)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "ops.example.com"])
+def test_a_site_for_other_machines_needs_a_secret_that_cannot_be_guessed(host: str) -> None:
+    def web(**keys: str) -> Config:
+        return Config.of({"web": {"enabled": True, "host": host, **keys}})
+
+    for keys, told in (
+        ({}, "set a token"),
+        ({"token": "short"}, "the token can be guessed"),
+        ({"user": "ann", "password": "1234567"}, "the password can be guessed"),
+        ({"user": "ann"}, "user and password go together"),
+        ({"password": "12345678"}, "user and password go together"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            web(**keys)
+    assert web(token="a" * 16).web.enabled
+    assert web(user="ann", password="12345678").web.enabled
+    assert not Config.of({"web": {"host": host}}).web.enabled
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
+def test_a_site_for_this_machine_needs_none(host: str) -> None:
+    assert Config.of({"web": {"enabled": True, "host": host}}).web.is_for_this_machine
+
+
+def test_a_site_whose_libraries_are_not_installed_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    Config.of({}).check_extras()
+    with pytest.raises(MissingExtra, match=r"needs uvicorn.*pip install 'jobvisor\[web\]'"):
+        Config.of({"web": {"enabled": True}}).check_extras()

@@ -153,6 +153,8 @@ class House:
         except FileNotFoundError:
             return {}
         self._pids.update(worker["pid"] for worker in found["workers"] if worker["pid"])
+        if found.get("web"):
+            self._pids.add(found["web"]["pid"])
         if found["caretaker"]:
             self._pids.add(found["caretaker"]["pid"])
         return found
