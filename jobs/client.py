@@ -16,6 +16,7 @@ from jobvisor.jobs.follow import Follow
 from jobvisor.jobs.job import Job
 from jobvisor.jobs.look import Ids, Look
 from jobvisor.jobs.registry import Registry, check_name
+from jobvisor.jobs.requests import Requests
 from jobvisor.jobs.step import Step
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
@@ -42,7 +43,7 @@ class Export(NamedTuple):
     """In the order of their ids; a running one as a release would leave it."""
 
 
-class Client(Look, Change, Sweep, Follow, Beside):
+class Client(Look, Change, Sweep, Follow, Beside, Requests):
     """A door to one database, for any number of threads.
 
     What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that

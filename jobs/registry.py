@@ -89,6 +89,14 @@ class Registry:
         """The names of all tasks, sorted, without aliases."""
         return sorted(self._tasks)
 
+    def aliases(self) -> dict[str, list[str]]:
+        """The further names of each task that has some."""
+        found: dict[str, list[str]] = {}
+        for name, task in self._by_name.items():
+            if name != task.name:
+                found.setdefault(task.name, []).append(name)
+        return found
+
     def nearest(self, name: str) -> str | None:
         """The known name most like this unknown one, None where none is like it."""
         return nearest(name, self._by_name)

@@ -13,6 +13,7 @@ from jobvisor.supervisor.board import AHEAD, IDLE, STATE
 from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.running.fitness import Fitness
 from jobvisor.supervisor.running.pace import Pace
+from jobvisor.supervisor.running.telling import Telling
 from jobvisor.supervisor.running.turns import Turns
 
 POLL_UNWOKEN = 0.1  # seconds between two looks where nothing can wake this worker
@@ -36,6 +37,7 @@ class Resting:
         fitness: Fitness,
         turns: Turns,
         batch: Batch,
+        telling: Telling,
     ) -> None:
         """`client` is the one that tasks enqueue with."""
         self._role = role
@@ -47,6 +49,7 @@ class Resting:
         self._fitness = fitness
         self._turns = turns
         self._batch = batch
+        self._telling = telling
         config = role.seat.config
         self._queues = config.workers[role.seat.pool].queues
         self._poll_seconds = config.database.poll_ms / 1000
@@ -115,6 +118,7 @@ class Resting:
             now = role.clock.monotonic_ns()
             if now >= look_at:
                 asks = role.seat.owner
+                self._telling.tell_if_due()
 
     def _turn_when_woken(self) -> bool:
         """Claim without a look, and run; whether something was claimed."""

@@ -197,6 +197,7 @@ class Status:
             "unknown_tasks": [each._asdict() for each in self.unknown],
             "scale": sum(self._pools().values()),
             "pools": self._pools(),
+            "serves": {pool.name: list(pool.queues) for pool in self._config.workers},
             "scaling": {
                 pool.name: {**self._scaling(number), "now": self._present(pool.name)}
                 for number, pool in enumerate(self._config.workers)

@@ -58,6 +58,7 @@ from jobvisor.supervisor.running.opened import Opened, opened_for
 from jobvisor.supervisor.running.pace import Pace
 from jobvisor.supervisor.running.parts import Parts
 from jobvisor.supervisor.running.successes import Successes
+from jobvisor.supervisor.running.telling import Telling
 from jobvisor.supervisor.running.turns import Turns
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class Worker(Role):
             fitness=self._fitness,
             turns=self._turns,
             batch=self._batch,
+            telling=Telling(registry, parts.client, self.clock),
         )
 
     def _boot_several(self, parts: Parts, saying: Saying) -> None:

@@ -24,6 +24,9 @@ ACTIONS_KEPT = 100_000
 ACTIONS_MOST = 1_000  # of one answer
 WHO_MAX, VERB_MAX, WHAT_MAX = 200, 100, 2_000  # bytes
 
+REQUESTS_KEPT_MS = DAY_MS
+REQUESTS_AT_ONCE = 100  # that are trimmed by each new one
+
 TASKS_KEPT = 10_000
 TASKS_KEPT_MS = 30 * DAY_MS
 TASK_NAME_MAX = 1_600  # bytes
@@ -75,6 +78,19 @@ class Annals(Dialect):
             "before": ID_MAX if before is None else max(0, min(before, ID_MAX)),
         }
         return [_action(row) for row in self._rows("actions", asked)]
+
+    def note_request(self, key: str, digest: str) -> tuple[str, list[int]] | None:
+        with self.transaction():
+            page = {"key": key, "age": REQUESTS_KEPT_MS, "limit": REQUESTS_AT_ONCE}
+            self._change("trim_requests", page)
+            if self._rows("note_request", {"key": key, "digest": digest}):
+                return None
+            [(first, jobs)] = self._rows("request", {"key": key})
+            return first, _numbers(jobs)
+
+    def answer_request(self, key: str, jobs: Iterable[int]) -> None:
+        with self.transaction():
+            self._change("answer_request", {"key": key, "jobs": json.dumps(list(jobs))})
 
     def note_tasks(self, tasks: Mapping[str, str]) -> None:
         rows = sorted((first_part(name, TASK_NAME_MAX), told) for name, told in tasks.items())
@@ -133,6 +149,15 @@ def _action(row: Row) -> Action:
 def _task(row: Row) -> KnownTask:
     name, told, seen_at = row
     return KnownTask(name, _told(told), moment_of(seen_at))
+
+
+def _numbers(text: str) -> list[int]:
+    """A stranger may have written anything there."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return [each for each in found if isinstance(each, int)] if isinstance(found, list) else []
 
 
 def _told(text: str) -> Mapping[str, Any]:

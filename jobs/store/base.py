@@ -638,6 +638,18 @@ class Store(WorkerStore):
         """What was done, the newest first."""
 
     @abstractmethod
+    def note_request(self, key: str, digest: str) -> tuple[str, list[int]] | None:
+        """None where this key is new; else the digest of the first request with it, and its jobs.
+
+        A key is known for a day. Within the transaction that makes the jobs: another request with it
+        waits for that.
+        """
+
+    @abstractmethod
+    def answer_request(self, key: str, jobs: Iterable[int]) -> None:
+        """The request of this key has made these jobs, or found them."""
+
+    @abstractmethod
     def note_tasks(self, tasks: Mapping[str, str]) -> None:
         """A worker has registered these tasks; what it tells of each is JSON."""
 

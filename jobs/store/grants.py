@@ -8,7 +8,7 @@ from jobvisor.jobs.errors import InvalidOption
 
 SEQUENCE = "SEQUENCE "
 #: By what a role is for: a privilege, and the tables and sequences it is needed on.
-_TABLES = "jobs, attempts, families, owners, stats, actions, tasks"
+_TABLES = "jobs, attempts, families, owners, stats, actions, tasks, requests"
 PURPOSES: Mapping[str, tuple[tuple[str, str], ...]] = {
     # ON CONFLICT and the look for a lost answer read the table; waking sets its sequence.
     "enqueue": (

@@ -8,6 +8,7 @@ from jobvisor.jobs.events import Events
 from jobvisor.supervisor.board import CANCEL_JOB
 from jobvisor.supervisor.role import Role
 from jobvisor.supervisor.running.fitness import Fitness
+from jobvisor.supervisor.running.telling import Telling
 from jobvisor.supervisor.several.calls import Calls
 from jobvisor.supervisor.several.coroutines import Coroutines
 from jobvisor.supervisor.several.shared import Shared
@@ -29,6 +30,7 @@ class Rounds:
         events: Events,
         client: Client | None,
         fitness: Fitness,
+        telling: Telling,
     ) -> None:
         """`client`: the one that tasks enqueue with, where its connection is let go at a rest."""
         self._role = role
@@ -40,6 +42,7 @@ class Rounds:
         self._events = events
         self._client = client
         self._fitness = fitness
+        self._telling = telling
         self._max_jobs = role.seat.config.workers[role.seat.pool].max_jobs
         self._tellers = Threads[Events](self._tell)
         self._broken = shared.broken
@@ -83,6 +86,7 @@ class Rounds:
         if self._client is not None:
             self._client.close()  # a server has not many connections
         self.tell()
+        self._telling.tell_beside_if_due()
 
     def _look_at_jobs(self) -> None:
         """Leave where no further one may begin: the last ones run on, and a successor is there for others."""

@@ -29,6 +29,7 @@ from jobvisor.supervisor.running.fitness import Fitness
 from jobvisor.supervisor.running.inspection import Inspection
 from jobvisor.supervisor.running.lane import Lane
 from jobvisor.supervisor.running.parts import Parts
+from jobvisor.supervisor.running.telling import Telling
 from jobvisor.supervisor.several.backlog import Backlog
 from jobvisor.supervisor.several.bell import Bell
 from jobvisor.supervisor.several.calls import Calls
@@ -90,6 +91,7 @@ class Several:
         rounds = Rounds(
             role, shared, calls=calls, coroutines=coroutines, events=parts.events,
             client=None if store.one_machine else parts.client, fitness=self.fitness,
+            telling=Telling(registry, parts.client, role.clock),
         )  # fmt: skip
         seeking = Seeking(
             store, parts.waker, role.clock, queues=pool.queues,

@@ -10,6 +10,7 @@ from jobvisor.jobs.client import Client
 from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.web import health, problems, sign_in
+from jobvisor.supervisor.web.api import openapi, table
 from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
 from jobvisor.supervisor.web.events import routes as events
 from jobvisor.supervisor.web.events.live import Live
@@ -17,7 +18,12 @@ from jobvisor.supervisor.web.gate import Gate
 from jobvisor.supervisor.web.problems import Page
 from jobvisor.supervisor.web.site import Site
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, sign_in.router, events.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    sign_in.router,
+    *table.ROUTERS,
+    events.router,
+)
 """What a further chapter adds is a further row."""
 
 
@@ -61,7 +67,8 @@ def create_app(
     problems.install(app, page)
     app.guard(Doorkeeper(known, home=client.home, authenticated_by=authenticated_by), page)
     app.state.site = Site(client, known, None if state_dir is None else StateDir(state_dir))
-    app.state.live = Live(app.state.site, dict)
+    app.state.live = Live(app.state.site, app.state.site.hiding.shown)
     for router in ROUTERS:
         app.include_router(router)
+    openapi.describe(app)
     return app

@@ -43,7 +43,7 @@ MISTAKES_SHOWN = 20
 
 _STATUS_OF: Mapping[type[JobsError], int] = {
     JobNotFound: 404,
-    UnknownTask: 404,
+    UnknownTask: 422,
     IllegalMove: 409,
     FamilyRunning: 409,
     FamilyNotRunning: 409,

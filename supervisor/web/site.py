@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
@@ -11,6 +11,8 @@ from starlette.requests import HTTPConnection
 from jobvisor.jobs.client import Client
 from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.family import StateDir
+from jobvisor.supervisor.web.directory import Directory
+from jobvisor.supervisor.web.hiding import Hiding
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,16 @@ class Site:
     settings: Web
     state: StateDir | None
     """The family's folder, for its status and the stacks of its workers; None where there is none here."""
+    directory: Directory = field(init=False)
+    """The tasks that workers have told of."""
+    hiding: Hiding = field(init=False)
+    """What of a job is not shown: `[web] hide`."""
+
+    def __post_init__(self) -> None:
+        """Make what is its own."""
+        directory = Directory(self.client)
+        object.__setattr__(self, "directory", directory)
+        object.__setattr__(self, "hiding", Hiding(self.settings.hide, directory.parameter_names))
 
 
 def site_of(connection: HTTPConnection) -> Site:

@@ -63,8 +63,8 @@ class _Sqlite(Database):
 #: Another program's, with columns that are none of ours: a statement that names one fails.
 THEIRS = "; ".join(
     f"CREATE TABLE {name} (theirs integer)"
-    for name in ("jobs", "attempts", "families", "owners", "meta", "changes", "stats", "actions", "tasks",
-                 "jobs_readable", "attempts_readable", "incarnation")
+    for name in ("jobs", "attempts", "families", "owners", "meta", "changes", "stats", "actions",
+                 "tasks", "requests", "jobs_readable", "attempts_readable", "incarnation")
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from jobvisor.jobs.annals import Sums
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.store import Store
-from jobvisor.jobs.store.annals import STATS_KEPT_MS, TASKS_KEPT_MS
+from jobvisor.jobs.store.annals import REQUESTS_KEPT_MS, STATS_KEPT_MS, TASKS_KEPT_MS
 from tests.clock import MovableClock
 from tests.store.database import Database
 
@@ -80,3 +80,43 @@ def test_what_a_stranger_wrote_hides_no_task(store: Store, database: Database) -
 def test_a_step_is_a_minute_at_least(store: Store, step: int) -> None:
     store.add_stats([Sums(MINUTE, "mail", failed=1)])
     assert len(store.stats(0, 9 * MINUTE, step_ms=step, limit=9)) == 1
+
+
+def test_a_request_is_known_by_its_key_for_a_day(store: Store, clock: MovableClock) -> None:
+    with store.transaction():
+        assert store.note_request("a", "digest") is None
+        store.answer_request("a", [3, 1])
+    clock.move(REQUESTS_KEPT_MS - 1)
+    assert store.note_request("a", "other") == ("digest", [3, 1])
+    clock.move(2)
+    assert store.note_request("a", "other") is None
+
+
+def test_a_request_whose_transaction_fails_was_never_made(store: Store) -> None:
+    def fail() -> None:
+        with store.transaction():
+            store.note_request("a", "digest")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert store.note_request("a", "digest") is None
+
+
+def test_old_requests_go_a_page_at_a_time(
+    store: Store, clock: MovableClock, database: Database
+) -> None:
+    for number in range(5):
+        store.note_request(f"key {number}", "digest")
+    clock.move(REQUESTS_KEPT_MS + 1)
+    store.note_request("new", "digest")
+    assert database.sql("SELECT key FROM requests") == [("new",)]
+
+
+def test_what_a_stranger_wrote_as_the_jobs_of_a_request_is_none(
+    store: Store, database: Database
+) -> None:
+    store.note_request("a", "digest")
+    for text in ("no JSON", '{"a": 1}', '["x"]'):
+        database.sql(f"UPDATE requests SET jobs = '{text}'")
+        assert store.note_request("a", "digest") == ("digest", [])

@@ -196,7 +196,7 @@ def test_subscribers_are_told_once_a_thread_can_be_made_for_it(
         rounds = Rounds(
             cast("Any", SimpleNamespace(slot=yard.slot, seat=seat)), yard.shared,
             calls=yard.calls, coroutines=yard.coroutines, events=events, client=None,
-            fitness=cast("Any", None),
+            fitness=cast("Any", None), telling=cast("Any", None),
         )  # fmt: skip
         start = threading.Thread.start
 

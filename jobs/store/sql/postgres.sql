@@ -917,6 +917,24 @@ DELETE FROM {schema}.actions WHERE id <= (SELECT max(id) FROM {schema}.actions) 
 -- The newest of them.
 SELECT id, {schema}.ms(at), who, verb, what, number FROM {schema}.actions WHERE id < %(before)s ORDER BY id DESC LIMIT %(limit)s;
 
+-- name: note_request
+-- A request is made for the first time; no row where its key is known. Another one with it is waited for.
+INSERT INTO {schema}.requests (key, digest, jobs, at) VALUES (%(key)s, %(digest)s, '[]', {schema}.clock())
+ON CONFLICT (key) DO NOTHING RETURNING key;
+
+-- name: request
+-- What the first one with this key was, and the jobs that it made.
+SELECT digest, jobs FROM {schema}.requests WHERE key = %(key)s;
+
+-- name: answer_request
+-- The jobs that a request has made.
+UPDATE {schema}.requests SET jobs = %(jobs)s WHERE key = %(key)s;
+
+-- name: trim_requests
+-- A page of those that are too old goes, and this one if it is; what others hold is left to them.
+DELETE FROM {schema}.requests WHERE key IN (SELECT key FROM {schema}.requests
+    WHERE at < {schema}.clock() - %(age)s::bigint * interval '1 ms' ORDER BY (key = %(key)s) DESC, at LIMIT %(limit)s FOR UPDATE SKIP LOCKED);
+
 -- name: note_tasks
 -- Workers have registered tasks: a JSON list of pairs.
 INSERT INTO {schema}.tasks (name, told, seen_at)

@@ -773,6 +773,24 @@ DELETE FROM actions WHERE id <= (SELECT max(id) FROM actions) - :kept;
 -- The newest of them.
 SELECT id, at, who, verb, what, number FROM actions WHERE id < :before ORDER BY id DESC LIMIT :limit;
 
+-- name: note_request
+-- A request is made for the first time; no row where its key is known.
+INSERT INTO requests (key, digest, jobs, at) VALUES (:key, :digest, '[]', :now)
+ON CONFLICT (key) DO NOTHING RETURNING key;
+
+-- name: request
+-- What the first one with this key was, and the jobs that it made.
+SELECT digest, jobs FROM requests WHERE key = :key;
+
+-- name: answer_request
+-- The jobs that a request has made.
+UPDATE requests SET jobs = :jobs WHERE key = :key;
+
+-- name: trim_requests
+-- A page of those that are too old goes, and this one if it is.
+DELETE FROM requests WHERE at < :now - :age
+    AND (key = :key OR key IN (SELECT key FROM requests WHERE at < :now - :age ORDER BY at LIMIT :limit));
+
 -- name: note_tasks
 -- Workers have registered tasks: a JSON list of pairs.
 INSERT INTO tasks (name, told, seen_at)

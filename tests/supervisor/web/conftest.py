@@ -1,4 +1,4 @@
-"""A client of an empty database, of each kind that several processes may share."""
+"""Clients of empty databases, and sites with jobs: what the tests of the application begin with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from jobvisor import Client
 from tests.postgres import shared
+from tests.supervisor.web.shop import Shop
 
 
 def migrated(kind: str, folder: Path) -> str:
@@ -30,3 +31,19 @@ def client(url: str) -> Iterator[Client]:
     """Somebody who enqueues, and changes jobs."""
     with Client(url) as made:
         yield made
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+    """A site on each kind of database."""
+    made = Shop("memory://" if request.param == "memory" else migrated(request.param, tmp_path))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def here() -> Iterator[Shop]:
+    """A site in memory, where the kind of database makes no difference."""
+    made = Shop()
+    yield made
+    made.close()

@@ -35,6 +35,15 @@ CREATE TABLE {schema}.tasks (
     seen_at timestamptz NOT NULL
 );
 
+-- Requests that may come twice, by the key that their sender gave them, and the jobs (JSON) that the first made.
+CREATE TABLE {schema}.requests (
+    key    text        COLLATE "C" PRIMARY KEY,
+    digest text        NOT NULL,
+    jobs   text        NOT NULL,
+    at     timestamptz NOT NULL
+);
+CREATE INDEX requests_at ON {schema}.requests (at);
+
 -- Of a million jobs the few that failed or were cancelled, the newest first; and the failed by their task
 -- and the type of their error, of which an index has room for so much. A job that succeeds is in neither.
 CREATE INDEX jobs_unsuccessful ON {schema}.jobs (state, id) WHERE state IN ('failed', 'cancelled');
@@ -54,9 +63,9 @@ BEGIN
             AND has_table_privilege(grantee, {attempts_table}::regclass, 'SELECT')
     LOOP
         IF granted.works THEN
-            EXECUTE $q$GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.stats, {schema}.actions, {schema}.tasks TO $q$ || granted.role;
+            EXECUTE $q$GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.stats, {schema}.actions, {schema}.tasks, {schema}.requests TO $q$ || granted.role;
         ELSE
-            EXECUTE $q$GRANT SELECT ON {schema}.stats, {schema}.actions, {schema}.tasks TO $q$ || granted.role;
+            EXECUTE $q$GRANT SELECT ON {schema}.stats, {schema}.actions, {schema}.tasks, {schema}.requests TO $q$ || granted.role;
         END IF;
     END LOOP;
 END

@@ -35,6 +35,15 @@ CREATE TABLE tasks (
     seen_at INTEGER NOT NULL
 ) STRICT;
 
+-- Requests that may come twice, by the key that their sender gave them, and the jobs (JSON) that the first made.
+CREATE TABLE requests (
+    key    TEXT    PRIMARY KEY,
+    digest TEXT    NOT NULL,
+    jobs   TEXT    NOT NULL,
+    at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX requests_at ON requests (at);
+
 -- Of a million jobs the few that failed or were cancelled, the newest first; and the failed by their task
 -- and the type of their error. A job that succeeds is in neither.
 CREATE INDEX jobs_unsuccessful ON jobs (state, id) WHERE state IN ('failed', 'cancelled');

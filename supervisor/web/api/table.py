@@ -1,0 +1,9 @@
+"""The chapters of the API: what a further one adds is a further row."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from jobvisor.supervisor.web.api import bulk, families, jobs, looks
+
+ROUTERS: tuple[APIRouter, ...] = (bulk.router, jobs.router, looks.router, families.router)

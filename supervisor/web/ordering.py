@@ -1,0 +1,148 @@
+"""A job that is asked for over HTTP, as the call that is enqueued; and a copy of one there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from jobvisor.jobs.annals import KnownTask
+from jobvisor.jobs.clock import from_datetime
+from jobvisor.jobs.described import BY_FUNCTION, options_of, policy_of, signature_of
+from jobvisor.jobs.errors import InvalidOption, UnknownTask, shown
+from jobvisor.jobs.job import Job
+from jobvisor.jobs.nearest import did_you_mean
+from jobvisor.jobs.registry import check_name, registry
+from jobvisor.jobs.task import Call, Options
+from jobvisor.supervisor.web.problems import Problem
+from jobvisor.supervisor.web.site import Site
+from jobvisor.supervisor.web.values import classes_in, typed_value
+
+__all__ = ["Order", "call_of", "changed_arguments", "check_allowed"]
+
+_CALLABLE_HERE = "its unique key is made by a function, which cannot be called here"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody wants to have run; the options have the words of `using`."""
+
+    task: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    typed: bool = False
+    """Whether the arguments are in the form that documents of jobs have, with tags such as `$date`."""
+    force: bool = False
+    """Whether it may be of a task that no worker has told of."""
+
+
+def check_allowed(site: Site, task: str) -> None:
+    """Problem 403 where `allow_tasks` does not let this task be enqueued over HTTP."""
+    if not any(fnmatchcase(task, pattern) for pattern in site.settings.allow_tasks):
+        raise Problem(
+            403,
+            f"the task {shown(task)} is not to be enqueued over HTTP; add it to [web] allow_tasks",
+            error="NotAllowed",
+        )
+
+
+def call_of(site: Site, order: Order) -> Call:
+    """The call to enqueue: held against what is known of the task, with the task's own options.
+
+    Raises Problem 403 where it is not allowed, UnknownTask, InvalidOption or PayloadError where it is wrong.
+    """
+    check_allowed(site, check_name(order.task))
+    args, kwargs = order.args, order.kwargs
+    if order.typed:
+        args, kwargs = typed_value("args", args), typed_value("kwargs", kwargs)
+    given = Options.of(_values(order.options))
+    here = registry.get(order.task)
+    if here is not None:
+        return Call(here.name, tuple(args), kwargs, here.options.merged(given), here.function)
+    known = site.directory.find(order.task)
+    if known is None:
+        _check_known(site, order)
+        return Call(order.task, tuple(args), kwargs, given)
+    _check_call(known, args, kwargs)
+    if known.told.get("options", {}).get("unique") == BY_FUNCTION and "unique" not in order.options:
+        raise InvalidOption(f"{order.task}: {_CALLABLE_HERE}; send unique, a key or false")
+    return Call(known.name, tuple(args), kwargs, _own_options(known).merged(given))
+
+
+def changed_arguments(
+    site: Site, job: Job, args: list[Any] | None, kwargs: dict[str, Any] | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a copy: as the job has them where they are not given, or are left as a mask.
+
+    They are in the form that documents of jobs have.
+    """
+    told = job.as_json()
+    if not isinstance(told["args"], list) or "$unreadable" in told["kwargs"]:
+        raise InvalidOption(f"the arguments of job {job.id} cannot be read, so it cannot be copied")
+    given = told["args"] if args is None else args, told["kwargs"] if kwargs is None else kwargs
+    kept = site.hiding.kept(
+        job.task, *given, stored_args=told["args"], stored_kwargs=told["kwargs"]
+    )
+    if list(kept) != [told["args"], told["kwargs"]]:
+        check_allowed(site, job.task)
+    classes = classes_in([told["args"], told["kwargs"]])
+    found_args = typed_value("args", kept[0], classes=classes)
+    found_kwargs = typed_value("kwargs", kept[1], classes=classes)
+    known = site.directory.find(job.task)
+    if known is not None:
+        _check_call(known, found_args, found_kwargs)
+    return found_args, found_kwargs
+
+
+def _values(options: Mapping[str, Any]) -> Any:
+    values = {name: value for name, value in options.items() if value is not None}
+    if "retry" in values:
+        values["retry"] = policy_of(values["retry"])
+    if "run_at" in values:
+        values["run_at"] = _moment("run_at", values["run_at"])
+    return values
+
+
+def _moment(option: str, text: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        raise InvalidOption(
+            f"{option}={shown(text)} is not a time; write 2027-01-31T08:00+01:00 or 2027-01-31T07:00Z"
+        ) from None
+    if moment.utcoffset() is None:
+        raise InvalidOption(f"{option}={shown(text)} has no timezone; add one, such as Z or +01:00")
+    from_datetime(moment)
+    return moment
+
+
+def _check_known(site: Site, order: Order) -> None:
+    names = list(site.directory.tasks())
+    if names and not order.force:
+        raise UnknownTask(
+            f"no worker has told of a task {order.task!r}{did_you_mean(order.task, names)}; "
+            "force enqueues it all the same"
+        )
+
+
+def _check_call(known: KnownTask, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+    signature = signature_of(known.told)
+    if signature is None:
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidOption(
+            f"{known.name}{signature} cannot be called like this: {error}"
+        ) from None
+
+
+def _own_options(known: KnownTask) -> Options:
+    """Those of the task; none where a release told them that has others."""
+    try:
+        return options_of(known.told.get("options") or {})
+    except (InvalidOption, TypeError):
+        return Options()
