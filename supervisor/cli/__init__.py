@@ -48,15 +48,20 @@ COMMANDS = {
     "reload": ("family", "reload"),
     "scale": ("family", "scale"),
     "status": ("standing", "status"),
+    "top": ("top.top", "top"),
     "health": ("standing", "health"),
     "stack": ("stack", "stack"),
     "enqueue": ("enqueue", "enqueue"),
+    "copy": ("copy", "copy"),
     "list": ("look", "list_jobs"),
     "show": ("look", "show"),
     "logs": ("logs", "logs"),
+    "failures": ("beside", "failures"),
     "cancel": ("change", "cancel"),
     "requeue": ("change", "requeue"),
     "prune": ("change", "prune"),
+    "actions": ("beside", "actions"),
+    "tasks": ("beside", "tasks"),
     "export": ("move", "export_jobs"),
     "import": ("move", "import_jobs"),
     "demo": ("demo", "demo"),
@@ -250,9 +255,9 @@ def brief(duration_ms: int) -> str:
     return "".join(re.findall(r"[0-9]+[a-z]+", text)[:2])
 
 
-def print_json(value: Any) -> None:
-    """Write a value as JSON: indented for a person at a terminal, one line for a pipe."""
-    indent = 2 if sys.stdout.isatty() else None
+def print_json(value: Any, *, in_a_line: bool = False) -> None:
+    """Write a value as JSON: indented for a person at a terminal, one line for a pipe or where it must be."""
+    indent = 2 if sys.stdout.isatty() and not in_a_line else None
     click.echo(json.dumps(value, indent=indent))
 
 
@@ -329,10 +334,10 @@ def _cell(value: Any) -> str:
     return " ".join(text.split()) or "-"
 
 
-_LONG = frozenset({"task", "args", "error", "finding", "cause"})
+_LONG = frozenset({"task", "args", "error", "finding", "cause", "takes", "about", "what", "who"})
 """Columns that share what a terminal has left; the others are not broken."""
 
-_CUT = frozenset({"args", "error"})
+_CUT = frozenset({"args", "error", "about", "takes"})
 """Those of them that `show` and --json have whole."""
 
 LEAST = 10

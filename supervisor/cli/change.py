@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import click
 
-from jobvisor.jobs.client import Client, Moves
+from jobvisor.jobs.client import Client, Moved, Moves
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State, json_id
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
+from jobvisor.supervisor.cli.bulk import Act, print_moves, sweep
+from jobvisor.supervisor.cli.completing import jobs
+from jobvisor.supervisor.cli.noting import note
 from jobvisor.supervisor.cli.selection import (
     PAGE,
-    Selection,
+    filter_of,
+    filter_options,
     read_duration,
     read_id,
-    selection_options,
+    words_of,
 )
 from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.config import Config
 
-__all__ = ["Act", "cancel", "move", "prune", "requeue"]
+__all__ = ["cancel", "move", "prune", "requeue"]
 
 Many = Callable[[Sequence[int]], Moves]
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command(
@@ -34,11 +43,11 @@ Many = Callable[[Sequence[int]], Moves]
         "jobvisor cancel --task send -y",
     )
 )
-@click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id)
-@selection_options(state for state in State if state in UNFINISHED)
+@click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id, shell_complete=jobs(UNFINISHED))
+@filter_options(state for state in State if state in UNFINISHED)
 @click.option("--all", "everything", is_flag=True, help="All unfinished jobs.")
-@click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_dry_run
+@_yes
 @json_option
 @config_option
 def cancel(
@@ -49,37 +58,40 @@ def cancel(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    **given: str | None,
+    **given: Any,
 ) -> None:
     """Cancel jobs: these, or all that match.
 
     Of a running one it is requested, and after cancel_grace it is killed. An id that does not exist
     stops the command before the first is cancelled. A job that is finished already is named, the
-    others are cancelled all the same, and the exit code is 1.
+    others are cancelled all the same, and the exit code is 1. All that match go a thousand in a
+    transaction, and Ctrl-C stops between two.
     """
-    selection = Selection.of(given)
-    chosen_by = everything or selection.narrowed or selection.state is not None
-    if bool(ids) == chosen_by:
+    if bool(ids) == (everything or bool(words_of(given))):
         raise click.UsageError(
             "name either ids or what they have in common, such as: cancel --queue mail"
         )
     with find_site(config).client() as client:
-        chosen = _existing(client, ids) or selection.ids(client, sorted(UNFINISHED))
-        act = Act("cancel", f"{selection.state or 'unfinished'} job", client.cancel_many)
-        if _agreed(act, chosen, ids=bool(ids), dry_run=dry_run, yes=yes, as_json=as_json):
-            move(act, chosen, as_json=as_json)
+        if ids:
+            move(client, "cancel", client.cancel_many, ids, dry_run=dry_run, as_json=as_json)
+            return
+        act = Act("cancel", client.cancel_where, _in_words(given, "unfinished"))
+        given["state"] = given["state"] or tuple(sorted(UNFINISHED))
+        which = filter_of(client, given)
+        sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command(
     epilog=examples(
         "jobvisor requeue 7 8 9",
         "jobvisor requeue --state failed --since 1h --error timeout",
+        "jobvisor requeue --state failed --task send --error-type OSError --dry-run",
     )
 )
-@click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id)
-@selection_options(state for state in State if state in FINISHED)
-@click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id, shell_complete=jobs(FINISHED))
+@filter_options(state for state in State if state in FINISHED)
+@_dry_run
+@_yes
 @json_option
 @config_option
 def requeue(
@@ -89,48 +101,89 @@ def requeue(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    **given: str | None,
+    **given: Any,
 ) -> None:
     """Let finished jobs start over: these, or all that match.
 
     At attempt 0, their history is kept. An id that does not exist stops the command before the
     first is requeued. A job that cannot be requeued is named, the others are requeued all the same,
-    and the exit code is 1. They go a thousand in a transaction, and Ctrl-C stops between two.
+    and the exit code is 1. All that match go a thousand in a transaction, and Ctrl-C stops between two.
     """
-    selection = Selection.of(given)
-    if bool(ids) == (selection.state is not None):
-        raise click.UsageError("name either ids or --state, such as: requeue --state failed")
-    if ids and selection.narrowed:
-        raise click.UsageError("--queue, --task, --error and --since go with --state, not with ids")
+    _check_chosen("requeue", ids, given)
     with find_site(config).client() as client:
-        # The ids first: a requeued job leaves the state that is being paged through, and may fail
-        # again. The oldest first, so that they run again in the order they were enqueued.
-        chosen = _existing(client, ids) or selection.ids(client, sorted(FINISHED))
-        act = Act("requeue", f"{selection.state} job", client.requeue_many)
-        if _agreed(act, chosen, ids=bool(ids), dry_run=dry_run, yes=yes, as_json=as_json):
-            move(act, chosen, as_json=as_json)
+        if ids:
+            move(client, "requeue", client.requeue_many, ids, dry_run=dry_run, as_json=as_json)
+            return
+        act = Act("requeue", client.requeue_where, _in_words(given, "finished"))
+        which = filter_of(client, given)
+        sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command(
-    epilog=examples("jobvisor prune --dry-run", "jobvisor prune --succeeded 1h --failed 7d")
+    epilog=examples(
+        "jobvisor prune --dry-run",
+        "jobvisor prune --succeeded 1h --failed 7d",
+        "jobvisor prune --state failed --error-type OSError --until 7d",
+        "jobvisor prune 7 8 9",
+    )
 )
+@click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id, shell_complete=jobs(FINISHED))
 @click.option("--succeeded", metavar="DURATION", help="Succeeded jobs that ended longer ago.")
 @click.option("--cancelled", metavar="DURATION", help="Cancelled jobs that ended longer ago.")
 @click.option("--failed", metavar="DURATION", help="Failed jobs that ended longer ago.")
-@click.option("--dry-run", is_flag=True, help="Only say how many would go.")
+@filter_options(state for state in State if state in FINISHED)
+@_dry_run
+@_yes
 @json_option
 @config_option
-def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None) -> None:
-    """Remove old finished jobs for good.
+def prune(
+    config: str | None,
+    ids: tuple[int, ...],
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Remove finished jobs for good: old ones, or all that match.
 
-    Of the states named here, or of all three as [retention] says.
+    Old ones are those that ended longer ago than is said for their state, or, if nothing is said, than
+    [retention] says. Ids mean these. All that match are asked about first.
     """
+    said = {state.value: given.pop(state.value) for state in sorted(FINISHED)}
+    ages = {state: read_duration(f"--{state}", text) for state, text in said.items() if text}
+    if ages and (ids or words_of(given)):
+        raise click.UsageError(
+            "name either ids, or ages such as --failed 7d, or what they have in common"
+        )
+    if ids or words_of(given):
+        _check_chosen("prune", ids, given)
+        with find_site(config).client() as client:
+            if ids:
+                removed = partial(_remove, client)
+                move(client, "prune", removed, ids, dry_run=dry_run, as_json=as_json)
+                return
+            act = Act("prune", client.prune_where, _in_words(given, "finished"))
+            which = filter_of(client, given)
+            sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
+        return
+    _prune_old(config, ages, dry_run=dry_run, as_json=as_json)
+
+
+def _remove(client: Client, ids: Sequence[int]) -> Moves:
+    moves: Moves = []
+    for number in ids:
+        try:
+            client.delete(number)
+        except JobsError as error:
+            moves.append(Moved(number, "refused", error))
+        else:
+            moves.append(Moved(number, "removed"))
+    return moves
+
+
+def _prune_old(config: str | None, ages: dict[str, int], *, dry_run: bool, as_json: bool) -> None:
     site = find_site(config)
-    ages = {
-        state: read_duration(f"--{state}", text)
-        for state, text in given.items()
-        if text is not None
-    }
     if not ages:
         retention = (site.config or Config.of({})).retention
         kept = {
@@ -141,8 +194,11 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
         ages = {state: age_ms for state, age_ms in kept.items() if age_ms is not None}
         if not ages:
             say("[retention] keeps every job for ever; --failed 30d and its like remove some")
+    told = ", ".join(f"{state} for {duration_text(age_ms)}" for state, age_ms in ages.items())
     with site.client() as client:
         counts = client.prune(ages, dry_run=dry_run)
+        if not dry_run and any(counts.values()):
+            note(client, "prune", told, sum(counts.values()))
     if as_json:
         print_json({"dry_run": dry_run, "removed": counts})
         return
@@ -151,79 +207,68 @@ def prune(config: str | None, dry_run: bool, as_json: bool, **given: str | None)
         click.echo(f"{verb} {counts[state]} {state} jobs older than {duration_text(age_ms)}")
 
 
-class Act(NamedTuple):
-    """What is done to many jobs: its verb, the words for them, and how a page of them is done."""
-
-    verb: str
-    job: str
-    many: Many
-
-    def counted(self, number: int, *, of_ids: bool = False) -> str:
-        """So many of them, in words."""
-        return f"{number} {'job' if of_ids else self.job}{'' if number == 1 else 's'}"
-
-
-def _existing(client: Client, ids: Sequence[int]) -> list[int]:
-    """The ids that were given; JobNotFound before anything is changed."""
-    for job_id in ids:
-        client.get(job_id)
-    return list(ids)
+def _check_chosen(verb: str, ids: Sequence[int], given: dict[str, Any]) -> None:
+    """Finished jobs are meant by their ids, or by their state and more: never all by a slip."""
+    words = words_of(given)
+    if ids and words:
+        raise click.UsageError(
+            f"name either ids or what they have in common, such as: {verb} --state failed"
+        )
+    if not ids and "state" not in words:
+        raise click.UsageError(f"name either ids or --state, such as: {verb} --state failed")
 
 
-def _agreed(
-    act: Act, chosen: Sequence[int], *, ids: bool, dry_run: bool, yes: bool, as_json: bool
-) -> bool:
-    """Whether to go on: not with a dry run, and with a filter only when somebody has said yes."""
-    if dry_run:
-        if as_json:
-            print_json({"dry_run": True, "jobs": len(chosen)})
-        else:
-            click.echo(f"would {act.verb} {act.counted(len(chosen), of_ids=ids)}")
-        return False
-    if not chosen:
-        say(f"no {act.job} to {act.verb}")
-    elif not ids and not yes:
-        _confirm(f"{act.verb} {act.counted(len(chosen))}")
-    return True
+def _in_words(given: dict[str, Any], any_of: str) -> str:
+    return " or ".join(given["state"]) or any_of
 
 
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question}: there is nobody to ask here, so add -y")
-    click.confirm(f"{question}?", abort=True, err=True)
-
-
-def move(act: Act, chosen: Sequence[int], *, as_json: bool) -> None:
+def move(
+    client: Client,
+    verb: str,
+    many: Many,
+    ids: Sequence[int],
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Do it to each, a page in a transaction, and say what came of it; exit code 1 if one was refused."""
-    outcomes: list[dict[str, Any]] = []
-    done = refused = 0
+    for job_id in ids:
+        client.get(job_id)  # JobNotFound before anything is changed
+    if dry_run:
+        _tell_dry_run(verb, len(ids), as_json=as_json)
+        return
+    moved: Moves = []
     try:
-        for start in range(0, len(chosen), PAGE):
-            page = act.many(chosen[start : start + PAGE])
-            done += len(page)
-            refused += sum(moved.error is not None for moved in page)
-            _tell(page, outcomes, as_json=as_json)
+        for start in range(0, len(ids), PAGE):
+            page = many(ids[start : start + PAGE])
+            moved += page
+            if not as_json:
+                print_moves(page)
     except KeyboardInterrupt:
-        say(f"interrupted: {done} of {len(chosen)} are done, the others stand as they stood")
+        say(f"interrupted: {len(moved)} of {len(ids)} are done, the others stand as they stood")
         raise
     finally:
+        done = [each.id for each in moved if each.error is None]
+        if done:
+            note(client, verb, _named(done), len(done))
         if as_json:
-            print_json(outcomes)
-    if len(chosen) > PAGE:
-        say(f"{act.verb}: {done - refused} done, {refused} refused")
-    if refused:
+            print_json([_outcome(each) for each in moved])
+    if len(done) < len(ids):
         click.get_current_context().exit(1)
 
 
-def _tell(page: Moves, outcomes: list[dict[str, Any]], *, as_json: bool) -> None:
-    for moved in page:
-        if moved.error is not None:
-            say(f"jobvisor: {moved.error}")
-        if as_json:
-            key = "outcome" if moved.error is None else "error"
-            told = moved.outcome if moved.error is None else str(moved.error)
-            outcomes.append({"id": json_id(moved.id), key: told})
-    if not as_json:
-        lines = [f"{moved.id} {moved.outcome}" for moved in page if moved.error is None]
-        if lines:
-            click.echo("\n".join(lines))
+def _tell_dry_run(verb: str, number: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": True, "jobs": number})
+    else:
+        click.echo(f"would {verb} {number} job{'' if number == 1 else 's'}")
+
+
+def _named(ids: Sequence[int]) -> str:
+    return f"job {ids[0]}" if len(ids) == 1 else str(Filter(ids=ids[:10_000]))
+
+
+def _outcome(moved: Moved) -> dict[str, Any]:
+    if moved.error is None:
+        return {"id": json_id(moved.id), "outcome": moved.outcome}
+    return {"id": json_id(moved.id), "error": str(moved.error)}

@@ -26,7 +26,7 @@ from jobvisor.supervisor.cli.selection import PAGE, ending, read_duration, read_
 from jobvisor.supervisor.cli.site import Site, find_site
 from jobvisor.supervisor.family import StateDir
 
-__all__ = ["enqueue"]
+__all__ = ["enqueue", "known_task"]
 
 INPUT_BYTES_MAX = 64 << 20
 """All lines of `enqueue TASK -` together: they are kept until the last of them is known good."""
@@ -98,7 +98,7 @@ def enqueue(
         raise InvalidOption("--wait and --unique are about one job; leave them out with -")
     site = find_site(config)
     options = _read_options(given)
-    known = _known_task(site, task, force=force)
+    known = known_task(site, task, force=force)
     arguments = Arguments(task, known.function if known else None, typed=typed)
     make = _maker(site, task, known, options, arguments.of_keywords(kwargs))
     with site.client(create=True) as client:
@@ -120,7 +120,7 @@ def enqueue(
 Maker = Callable[[Sequence[Any]], Call]
 
 
-def _known_task(site: Site, name: str, *, force: bool) -> Task[..., Any] | None:
+def known_task(site: Site, name: str, *, force: bool) -> Task[..., Any] | None:
     """The task of this name, None where no module is configured, or by force."""
     if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
         raise InvalidOption(f"{name[:80]!r} is no task; write its name, such as app.tasks:send")

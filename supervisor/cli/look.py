@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -21,10 +22,11 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
-from jobvisor.supervisor.cli.selection import Selection, read_id, selection_options
+from jobvisor.supervisor.cli.completing import jobs
+from jobvisor.supervisor.cli.selection import filter_of, filter_options, read_id
 from jobvisor.supervisor.cli.site import find_site
 
-__all__ = ["list_jobs", "show"]
+__all__ = ["ago", "arguments_of", "job_lines", "list_jobs", "show", "when_told"]
 
 _TEXT_TAGS = frozenset({"$datetime", "$date", "$time", "$decimal", "$uuid", "$path"})
 
@@ -41,21 +43,25 @@ _SHOWN_OF_ATTEMPT = (
     "list",
     epilog=examples(
         "jobvisor list --state failed --since 1h --error timeout",
-        "jobvisor list --task send --json | jq '.[].id'",
+        "jobvisor list --task send --text you@example.com",
+        "jobvisor list --state pending --state running --json | jq '.[].id'",
     ),
 )
-@selection_options(State)
+@filter_options(State)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--before", metavar="ID", type=read_id, help="Only those with a smaller id.")
 @json_option
 @config_option
-def list_jobs(config: str | None, limit: int, as_json: bool, **given: str | None) -> None:
+def list_jobs(
+    config: str | None, limit: int, before: int | None, as_json: bool, **given: Any
+) -> None:
     """List jobs, the newest first.
 
     WHEN is the end of a finished job, the beginning of a running one, else when it is due.
     """
-    selection = Selection.of(given)
     with find_site(config).client() as client:
-        found = list(selection.jobs(client, limit))
+        which = filter_of(client, given)
+        found = [] if which is None else client.list(which, limit=limit, before=before)
     if as_json:
         print_json([job.as_json() for job in found])
         return
@@ -65,11 +71,11 @@ def list_jobs(config: str | None, limit: int, as_json: bool, **given: str | None
         seldom=("args", "error"),
     )
     if len(found) == limit:
-        say(f"the newest {limit}; --limit shows more")
+        say(f"the newest {limit}; --limit shows more, --before {found[-1].id} those before them")
 
 
 @click.command(epilog=examples("jobvisor show 7", "jobvisor show 7 --json | jq .result"))
-@click.argument("job_id", metavar="ID", type=read_id)
+@click.argument("job_id", metavar="ID", type=read_id, shell_complete=jobs(State))
 @json_option
 @config_option
 def show(config: str | None, job_id: int, as_json: bool) -> None:
@@ -80,12 +86,17 @@ def show(config: str | None, job_id: int, as_json: bool) -> None:
     if as_json:
         print_json(job.as_json() | {"attempts": [attempt.as_json() for attempt in attempts]})
         return
+    click.echo("\n".join(job_lines(job, attempts)))
+
+
+def job_lines(job: Job, attempts: Iterable[Attempt]) -> Iterator[str]:
+    """All there is to know of a job, and of its unsuccessful runs, as people read it."""
     for name, value in job.as_json().items():
         if value not in (None, False) and name != "created" and (value or name != "headers"):
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            click.echo(f"{name + ':':<18}{plain(shown)}{_in_words(name, value)}")
+            yield from plain(f"{name + ':':<18}{shown}{_in_words(name, value)}").splitlines()
     for attempt in attempts:
-        _print_attempt(attempt)
+        yield from _attempt_lines(attempt)
 
 
 def _in_words(name: str, value: Any) -> str:
@@ -104,10 +115,15 @@ def _job_row(job: Job) -> list[Any]:
         job.task,
         job.queue,
         f"{job.attempt}/{job.attempts_max}",
-        _ago(_when(job)),
-        _arguments(job),
+        when_told(job),
+        arguments_of(job),
         job.error,
     ]
+
+
+def when_told(job: Job) -> str:
+    """How long ago it ended or, while it runs, began; else how long it has been due, or when it will be."""
+    return ago(_when(job))
 
 
 def _when(job: Job) -> datetime:
@@ -119,12 +135,13 @@ def _when(job: Job) -> datetime:
     return job.run_at
 
 
-def _ago(moment: datetime) -> str:
+def ago(moment: datetime) -> str:
+    """How long ago a moment was, or in how long it comes."""
     past_ms = SYSTEM.now_ms() - from_datetime(moment)
     return f"in {brief(-past_ms)}" if past_ms < 0 else f"{brief(past_ms)} ago"
 
 
-def _arguments(job: Job) -> str:
+def arguments_of(job: Job) -> str:
     """The arguments as a call has them, cut to what fits a column."""
     told = job.as_json()
     given = [_readable(value) for value in told["args"]]
@@ -144,18 +161,19 @@ def _readable(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _print_attempt(attempt: Attempt) -> None:
+def _attempt_lines(attempt: Attempt) -> Iterator[str]:
     told = attempt.as_json()
-    click.echo(f"\nattempt {attempt.attempt}: {attempt.outcome}")
+    yield ""
+    yield f"attempt {attempt.attempt}: {plain(attempt.outcome)}"
     for name in _SHOWN_OF_ATTEMPT:
         if told[name] is not None:
-            click.echo(f"  {name + ':':<16}{plain(str(told[name]))}{_in_words(name, told[name])}")
+            yield f"  {name + ':':<16}{plain(str(told[name]))}{_in_words(name, told[name])}"
     if attempt.message or attempt.error_type:
-        click.echo(f"  {plain(attempt.error_type or 'error')}: {plain(attempt.message or '')}")
+        told_error = f"  {attempt.error_type or 'error'}: {attempt.message or ''}"
+        yield from plain(told_error).splitlines()
     for line in (attempt.traceback or "").splitlines():
-        click.echo(f"  {plain(line)}")
+        yield f"  {plain(line)}"
     for title, text in (("where it stood", attempt.stack), ("what it said last", attempt.said)):
         if text:
-            click.echo(f"  {title}:")
-            for line in text.splitlines():
-                click.echo(f"    {plain(line)}")
+            yield f"  {title}:"
+            yield from (f"    {plain(line)}" for line in text.splitlines())

@@ -26,18 +26,23 @@ class Site:
         """The database's."""
         return self.settings.url
 
-    def client(self, *, create: bool = False) -> Client:
-        """A client of this database; only `create` may make a file that is not there."""
+    def check(self) -> None:
+        """StoreUnavailable where there is no file yet, which to connect would make."""
         target = parse_url(self.url)
-        if target.kind == "memory":
-            raise ConfigError(
-                "memory:// ends with this command; name a file, such as sqlite:///jobs.db"
-            )
-        if not create and target.kind == "sqlite" and not os.path.exists(target.path):
+        if target.kind == "sqlite" and not os.path.exists(target.path):
             raise StoreUnavailable(
                 f"there is no database {target.path} yet; `jobvisor migrate` or the first enqueue "
                 "makes it, -c names another configuration"
             )
+
+    def client(self, *, create: bool = False) -> Client:
+        """A client of this database; only `create` may make a file that is not there."""
+        if parse_url(self.url).kind == "memory":
+            raise ConfigError(
+                "memory:// ends with this command; name a file, such as sqlite:///jobs.db"
+            )
+        if not create:
+            self.check()
         return Client(settings=self.settings)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import click
 
+from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store.base import Unknown
@@ -26,7 +28,8 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
-from jobvisor.supervisor.cli.bearings import find_family
+from jobvisor.supervisor.cli.bearings import Bearings, find_family
+from jobvisor.supervisor.cli.selection import read_duration
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.documents.standing import health_of, standing_of
 from jobvisor.supervisor.documents.unknown import UNKNOWN_MAX, told_unknown, unknown_of_status
@@ -37,28 +40,73 @@ __all__ = ["health", "status"]
 ASK_S = 5.0
 """How long `status` waits for a database that is away, before it shows the rest without it."""
 
+WATCH_LEAST_S, WATCH_MOST_S = 0.1, 86_400.0
+
 _AHEAD = ("scheduled", "blocked", "running")
 
 
-@click.command(epilog=examples("jobvisor status", "jobvisor status --json | jq '.workers[].state'"))
+@click.command(
+    epilog=examples(
+        "jobvisor status",
+        "jobvisor status --watch 5",
+        "jobvisor status --json | jq '.workers[].state'",
+    )
+)
 @click.option("--counts", is_flag=True, help="Count the jobs of each queue: reads the whole table.")
+@click.option(
+    "--watch",
+    metavar="[SECONDS]",
+    is_flag=False,
+    flag_value="2",
+    help="Again and again, until Ctrl-C; --json writes a line each time.  [every 2 seconds]",
+)
 @json_option
 @config_option
-def status(config: str | None, as_json: bool, counts: bool) -> None:
+def status(config: str | None, as_json: bool, counts: bool, watch: str | None) -> None:
     """Show the family, its workers and its queues.
 
-    Exit code 1 when it is not running.
+    Exit code 1 when it is not running. `top` shows more, and is steered by keys.
     """
     family = find_family(config)
-    state = StateDir(family.state_dir)
-    shown = standing_of(state, family.name)
+    if watch is not None:
+        _watch(config, _read_seconds(watch), counts=counts, as_json=as_json)
+    elif not _show(family, counts=counts, as_json=as_json):
+        click.get_current_context().exit(1)
+
+
+def _watch(config: str | None, seconds: float, *, counts: bool, as_json: bool) -> None:
+    """Show it until Ctrl-C, whatever becomes of the family, its configuration or its database."""
+    while True:
+        click.clear()  # does nothing in a pipe, which gets one after the other
+        try:
+            _show(find_family(config), counts=counts, as_json=as_json, in_a_line=True)
+        except JobsError as error:
+            say(f"jobvisor: {error}")
+        if not as_json and not sys.stdout.isatty():
+            click.echo()
+        sys.stdout.flush()
+        SYSTEM.sleep(seconds)
+
+
+def _read_seconds(text: str) -> float:
+    seconds = read_duration("--watch", text) / 1000
+    if not WATCH_LEAST_S <= seconds <= WATCH_MOST_S:
+        raise click.UsageError(
+            f"--watch {text}: it is {WATCH_LEAST_S:g} to {WATCH_MOST_S:g} seconds"
+        )
+    return seconds
+
+
+def _show(family: Bearings, *, counts: bool, as_json: bool, in_a_line: bool = False) -> bool:
+    """Print how it stands; whether it is running."""
+    shown = standing_of(StateDir(family.state_dir), family.name)
     asked = _ask(family.config, counts) if family.config else None
     queues = asked.queues if asked else None
     unserved = _unserved(queues)
     unknown = asked.unknown if asked else unknown_of_status(shown)
     if as_json:
         told = {"unknown_tasks": [each._asdict() for each in unknown]}
-        print_json({**shown, "queues": queues, "unserved": unserved, **told})
+        print_json({**shown, "queues": queues, "unserved": unserved, **told}, in_a_line=in_a_line)
     else:
         _print_status(shown)
         _print_queues(queues or {}, counts)
@@ -67,7 +115,8 @@ def status(config: str | None, as_json: bool, counts: bool) -> None:
     _warn(told_unknown(unknown))
     if shown["state"] == "stopped" and shown["pid"] is None:
         say(f"family {family.name} is not running; start it with `jobvisor start`")
-        click.get_current_context().exit(1)
+        return False
+    return True
 
 
 @click.command(epilog=examples("jobvisor health || systemctl restart shop-jobs"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.client import Client, Moves
-from jobvisor.supervisor.cli.change import Act, move
+from jobvisor.supervisor.cli.change import move
 from tests.supervisor.cli.conftest import Run
 
 ADD = "tests.supervisor.cli.sample:add"
@@ -459,7 +459,7 @@ def test_cancel_by_what_jobs_have_in_common_asks_first(run: Run, client: Client)
     assert "cancel 2 unfinished jobs: there is nobody to ask here, so add -y" in refused.stderr
     assert run("cancel", "--task", "add", "--dry-run").stdout == "would cancel 2 unfinished jobs\n"
     dry = json.loads(run("cancel", "--all", "--dry-run", "--json").stdout)
-    assert dry == {"dry_run": True, "jobs": 2}
+    assert (dry["dry_run"], dry["jobs"], dry["at_least"]) == (True, 2, False)
     assert client.counts()["mail"] == {"cancelled": 1, "pending": 1}
     assert run("cancel", "--queue", "mail", "-y").stdout == "3 cancelled\n"
     assert "no running job to cancel" in run("cancel", "--state", "running", "-y").stderr
@@ -510,9 +510,11 @@ def test_an_interrupted_page_is_told_and_the_pages_before_it_stay(
         return client.cancel_many(page)
 
     with pytest.raises(KeyboardInterrupt):
-        move(Act("cancel", "job", second_page_is_interrupted), ids, as_json=False)
+        move(client, "cancel", second_page_is_interrupted, ids, dry_run=False, as_json=False)
     assert "interrupted: 1000 of 1500 are done" in capsys.readouterr().err
     assert client.counts() == {"default": {"cancelled": 1000, "pending": 500}}
+    [action] = client.actions()
+    assert (action.verb, action.number) == ("cancel", 1000)
 
 
 def test_prune_counts_and_then_removes(run: Run, client: Client) -> None:

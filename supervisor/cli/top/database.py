@@ -1,0 +1,111 @@
+"""What the screen asks of a database: bounded reads, and what a key does to a job or to a group of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jobvisor.jobs.annals import Family
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.filter import Filter
+from jobvisor.jobs.found import Count, Group
+from jobvisor.jobs.job import Attempt, Job
+from jobvisor.supervisor.cli.bulk import Act, Course
+from jobvisor.supervisor.cli.noting import note
+from jobvisor.supervisor.cli.selection import filter_of
+from jobvisor.supervisor.cli.site import Site
+from jobvisor.supervisor.cli.top.rows import FAILURES, JOBS
+from jobvisor.supervisor.cli.top.typed import typed_words
+from jobvisor.supervisor.documents.queues import queues_of
+
+__all__ = ["Database", "Looked"]
+
+ROWS_SHOWN = 200
+
+
+class Looked(NamedTuple):
+    """What one look has found."""
+
+    queues: Mapping[str, Mapping[str, Any]] = {}
+    at_least: frozenset[str] = frozenset()
+    """The states of which there may be more jobs than were counted."""
+    jobs: Sequence[Job] = ()
+    failures: Sequence[Group] = ()
+    families: Sequence[Family] = ()
+
+
+class Database:
+    """Used by one thread; nothing is connected before the first question."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._made: Client | None = None
+        self.course: Course | None = None
+        """How far a long deed has come; looked at by the thread that draws."""
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _client(self) -> Client:
+        self._site.check()  # a file that is gone must not be made anew by a look at it
+        if self._made is None:
+            self._made = self._site.client()
+        return self._made
+
+    def look(self, tab: str, typed: str) -> Looked:
+        """What waits, who works, and the rows of one table."""
+        client, config = self._client, self._site.config
+        queues = queues_of(client, None if config is None else config.queues)
+        return Looked(
+            queues["queues"],
+            frozenset(queues["at_least"]),
+            jobs=self._jobs(typed) if tab == JOBS else (),
+            failures=client.failures(limit=ROWS_SHOWN).groups if tab == FAILURES else (),
+            families=client.families(),
+        )
+
+    def _jobs(self, typed: str) -> Sequence[Job]:
+        which = filter_of(self._client, typed_words(typed))
+        return () if which is None else self._client.page(which, limit=ROWS_SHOWN).jobs
+
+    def job(self, job: int) -> tuple[Job, list[Attempt]]:
+        """One job, and its unsuccessful runs."""
+        client = self._client
+        return client.get(job), client.attempts(job)
+
+    def cancel(self, job: int) -> str:
+        """What became of it, in words."""
+        outcome = self._client.cancel(job)
+        note(self._client, "cancel", f"job {job}", 1)
+        asked = "is asked to end" if outcome == "requested" else "is cancelled"
+        return f"job {job} {asked}"
+
+    def requeue(self, job: int) -> str:
+        """What became of it, in words."""
+        self._client.requeue(job)
+        note(self._client, "requeue", f"job {job}", 1)
+        return f"job {job} starts over"
+
+    def count(self, group: Group) -> Count:
+        """How many failed jobs of a group there are now."""
+        found = self._client.requeue_where(_jobs_of(group), dry_run=True)
+        return Count(found.jobs, found.at_least)
+
+    def requeue_group(self, group: Group) -> str:
+        """Requeue them, a page in a transaction; what became of them, in words."""
+        client = self._client
+        course = Course(Act("requeue", client.requeue_where, "failed"))
+        self.course = course
+        try:
+            course.run(client, _jobs_of(group), lambda _page: None)
+        finally:
+            self.course = None
+        refused = f", {course.refused} were refused" if course.refused else ""
+        return f"{course.done} jobs start over{refused}"
+
+
+def _jobs_of(group: Group) -> Filter:
+    return Filter(state="failed", task=group.task, error_type=group.error_type)
