@@ -12,8 +12,7 @@ How a run of it ends:
 | a status of `expect` (200 to 299) | `succeeded`, with status, some headers and the body's beginning |
 | 429 or 5xx | again when Retry-After says, `retry_after_max` at most; else by the retry policy |
 | no connection, broken off, no answer within `timeout` | retry policy |
-| another status, a redirect that is not followed among them | `failed` |
-| a redirect from https to http, or the sixth | `failed` |
+| another status; a redirect not followed, from https to http, or the sixth | `failed` |
 | an address that is none of the internet | `failed`, and nothing was sent there; `allow_private` allows it |
 | `secret` names no variable of the worker, or arguments that no call can have | `failed`, nothing was sent |
 | somebody cancels the job | `cancelled`, within half a second |

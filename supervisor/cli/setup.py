@@ -241,6 +241,7 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
     ]
     if not tasks:
         warnings.append(f"no task in {', '.join(config.tasks.modules)}; put @task on a function")
+    warnings += _email(config)
     unserved: dict[str, list[str]] = {}
     for task in tasks:
         if task["queue"] not in config.queues:
@@ -252,6 +253,24 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
             "add it to the queues of a [[workers]]"
         )
     return warnings + _unwritable(config)
+
+
+def _email(config: Config) -> list[str]:
+    """What the built-in task of that name would miss."""
+    if "jobvisor.builtin.email" not in config.tasks.modules:
+        return []
+    email = config.email
+    missing = [key for key, value in (("host", email.host), ("from", email.sender)) if not value]
+    warnings = [f"[email] {key} is not set: jobs of the task email would fail" for key in missing]
+    if (
+        email.security == "none"
+        and email.password
+        and email.host not in ("localhost", "127.0.0.1", "::1")
+    ):
+        warnings.append(
+            f'[email] password goes to {email.host} unencrypted; write security = "starttls" or "tls"'
+        )
+    return warnings
 
 
 def _alone(config: Config, task: dict[str, Any]) -> list[str]:

@@ -182,6 +182,27 @@ def test_check_warns_where_preload_is_wanted_and_would_be_refused(run: Run, fold
     assert "warning: [tasks] preload would be refused" in run("check").stderr
 
 
+def test_check_knows_the_tasks_that_come_along_and_what_they_would_miss(
+    run: Run, folder: Path
+) -> None:
+    names = ["jobvisor.builtin.shell", "jobvisor.builtin.http", "jobvisor.builtin.email"]
+    path = folder / "config.toml"
+    path.write_text(f"[tasks]\nmodules = {names}\npreload = true\n")
+    told = json.loads(run("check", "--json").stdout)
+    assert [task["name"] for task in told["tasks"]] == ["email", "http", "shell"]
+    assert told["import"]["refused"] == []
+    assert told["warnings"] == [
+        f"[email] {key} is not set: jobs of the task email would fail" for key in ("host", "from")
+    ]
+    path.write_text(
+        f"[tasks]\nmodules = {names}\n"
+        "[email]\nhost = 'mail.example.com'\nfrom = 'a@b.c'\nsecurity = 'none'\npassword = 'hunter2'\n"
+    )
+    told = json.loads(run("check", "--json").stdout)
+    [warning] = told["warnings"]
+    assert warning.startswith("[email] password goes to mail.example.com unencrypted")
+
+
 def test_check_warns_of_a_queue_nobody_serves(run: Run, folder: Path) -> None:
     (folder / "config.toml").write_text(CONFIG.replace('["default", "mail"]', '["default"]'))
     result = run("check")
