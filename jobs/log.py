@@ -266,6 +266,7 @@ LINES: dict[str, tuple[int, str]] = {
         "settled {name} pid {pid}: {applied} outcomes stored; {cause}",
     ),
     "pruned": (logging.INFO, "pruned {count} finished jobs"),
+    "sums_refused": (logging.WARNING, "the sums of a minute are lost, charts lack it: {error}"),
     "ledger_unknown": (
         logging.WARNING,
         (

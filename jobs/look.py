@@ -205,6 +205,15 @@ class Look(Door):
         with self._store() as store:
             return {queue: max(0, ms) / 1000 for queue, ms in store.oldest_pending().items()}
 
+    def latencies(self, *, most: int = 200) -> dict[str, float]:
+        """For each queue with pending jobs: seconds the longest waiting of those claimed next has been due.
+
+        Of each queue a hundred jobs are read, of `most` queues: whatever waits, it takes no longer.
+        """
+        with self._store() as store:
+            queues = store.pending_queues(most)
+            return {queue: max(0, store.latency([queue])) / 1000 for queue in queues}
+
     @overload
     def wait(self, job: Job[R], timeout: Duration | None = None) -> Job[R]: ...
     @overload

@@ -199,7 +199,11 @@ class Status:
             "pools": self._pools(),
             "serves": {pool.name: list(pool.queues) for pool in self._config.workers},
             "scaling": {
-                pool.name: {**self._scaling(number), "now": self._present(pool.name)}
+                pool.name: {
+                    **self._scaling(number),
+                    "now": self._present(pool.name),
+                    "queues": list(pool.queues),
+                }
                 for number, pool in enumerate(self._config.workers)
             },
             "reload": self._reload(),

@@ -36,6 +36,8 @@ DATA = (
     "jobs/store/sql/postgres.sql",
     "jobs/store/migrations/sqlite/0001_spine.sql",
     "jobs/store/migrations/postgres/0001_spine.sql",
+    "supervisor/monitoring/dashboard.json",
+    "supervisor/monitoring/rules.yml",
 )
 BUILD = """
 import os, sys

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
@@ -50,6 +51,9 @@ from jobvisor.supervisor.signals import poke
 from jobvisor.supervisor.status import Status
 from jobvisor.supervisor.watch import Watch
 
+if TYPE_CHECKING:
+    from jobvisor.supervisor.caretaker.minutes import Minutes
+
 TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is
 LEFT_TOLD = 20  # queues and states in the last line of a drain
@@ -89,6 +93,7 @@ class Caretaker(Role):
             )
             if age_ms is not None
         }
+        self._minutes: Minutes | None = None
         self._due: dict[Callable[[], float | None], int] = {}
 
     def boot(self) -> None:
@@ -169,7 +174,17 @@ class Caretaker(Role):
             self._note_unknown: UNKNOWN_EVERY,
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
+            self._trim_stats: 600.0,
         }
+        if self.tally is not None and self.board.counters is not None:
+            # Only who counts has sums to write.
+            from jobvisor.supervisor.caretaker.minutes import EVERY_SECONDS as A_WHILE  # noqa: PLC0415
+            from jobvisor.supervisor.caretaker.minutes import Minutes  # noqa: PLC0415
+            from jobvisor.supervisor.counting.totals import Reader  # noqa: PLC0415
+
+            self._minutes = Minutes(self._store, Reader(self.board.counters), self.clock)
+            self._duties[self._minutes.end_if_over] = A_WHILE
+            self._duties[self._minutes.keep] = A_WHILE
         demand = Demand(
             self._store, self.board, self.clock, self._config.workers, self.seat.generation
         )
@@ -205,6 +220,8 @@ class Caretaker(Role):
                     self._stand_in_for_parent()
                 self._do_duties()
         self._do_if_due(self._burial.note_memory)  # with or without a database
+        if self._minutes is not None:
+            self._do_if_due(self._minutes.end_if_over)
         self._show()
         return self._pause()
 
@@ -300,6 +317,9 @@ class Caretaker(Role):
     def _trim_changes(self) -> float | None:
         return TICK if self._store.trim_changes() else None
 
+    def _trim_stats(self) -> float | None:
+        return TICK if self._store.trim_stats() else None
+
     def _note_unknown(self) -> float | None:
         """So that `health`, which asks no database, can tell of jobs whose task no module has."""
         self._status.unknown = self._store.unknown_tasks(UNKNOWN_NOTED)
@@ -366,6 +386,8 @@ class Caretaker(Role):
                 self._burial.settle_all()
                 if self.alone:
                     self._rescue.scan_ledgers(self._state.ledgers)
+                if self._minutes is not None:
+                    self._minutes.write_all()
                 if self.alone or self.board[STOP]:
                     self._lease.leave()
             if not self._waiting:

@@ -65,6 +65,7 @@ COMMANDS = {
     "export": ("move", "export_jobs"),
     "import": ("move", "import_jobs"),
     "demo": ("demo", "demo"),
+    "metrics": ("metrics", "metrics"),
     "completion": ("setup", "completion"),
 }
 """Each command, in the order help shows them: its module beside this file, and its name there."""

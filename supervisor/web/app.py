@@ -8,8 +8,9 @@ from starlette.types import ASGIApp
 from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client
 from jobvisor.supervisor.config import Web
+from jobvisor.supervisor.counting.counters import Counters
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.web import health, problems, sign_in
+from jobvisor.supervisor.web import health, metrics, problems, sign_in
 from jobvisor.supervisor.web.api import openapi, table
 from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
 from jobvisor.supervisor.web.events import routes as events
@@ -21,6 +22,7 @@ from jobvisor.supervisor.web.site import Site
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     sign_in.router,
+    metrics.router,
     *table.ROUTERS,
     events.router,
 )
@@ -46,13 +48,15 @@ def create_app(
     settings: Web | None = None,
     state_dir: str | None = None,
     authenticated_by: AuthenticatedBy | None = None,
+    counters: Counters | None = None,
 ) -> FastAPI:
     """An ASGI application over the database of this client, which stays the caller's to close.
 
     `state_dir` is the folder of the family on this machine, where there is one. Whoever asks is judged by
     `settings`: by their token or a sign-in, and where they have none only this machine is let in. In an
     application that has users of its own `authenticated_by` takes their place: called with the connection,
-    it answers with the name of whoever asks, or None for nobody who may.
+    it answers with the name of whoever asks, or None for nobody who may. `counters` is what the family
+    counts, which its own web role alone has.
     """
     known = settings or Web()
     app = Application(
@@ -66,8 +70,9 @@ def create_app(
     page: Page = problems.plain_page
     problems.install(app, page)
     app.guard(Doorkeeper(known, home=client.home, authenticated_by=authenticated_by), page)
-    app.state.site = Site(client, known, None if state_dir is None else StateDir(state_dir))
-    app.state.live = Live(app.state.site, app.state.site.hiding.shown)
+    app.state.site = site = Site(client, known, None if state_dir is None else StateDir(state_dir))
+    app.state.live = Live(site, site.hiding.shown)
+    app.state.metrics = metrics.Metrics(site, counters)
     for router in ROUTERS:
         app.include_router(router)
     openapi.describe(app)

@@ -44,7 +44,12 @@ class WebRole(Role):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [troubles], False
         self._client = SiteClient(settings=config.settings)
-        app = create_app(self._client, settings=config.web, state_dir=config.family.state_dir)
+        app = create_app(
+            self._client,
+            settings=config.web,
+            state_dir=config.family.state_dir,
+            counters=self.board.counters,
+        )
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._loop.set_exception_handler(lambda _loop, told: self._met(told))

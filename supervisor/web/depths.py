@@ -1,0 +1,82 @@
+"""What waits in the database, for the metrics: looked at seldom, beside the request, and not waited for long.
+
+A database that hangs must not keep the rest of the metrics from whoever asks. So one thread at a time looks,
+and what it has seen is told for as long as it is new.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
+from jobvisor.jobs.errors import JobsError
+
+EVERY_NS = SECOND
+COST = 20  # a look that takes long is taken seldom: 5 % of the time goes into looks
+PATIENCE = 2.0  # seconds that a request waits for a look
+JOBS_MAX = 5_000  # of each state that are counted
+QUEUES_MAX = 200
+
+
+class Depths(NamedTuple):
+    """One look."""
+
+    queues: dict[str, dict[str, int]]
+    """Queue to state to number of jobs."""
+    at_least: frozenset[str]
+    """The states of which there may be more."""
+    oldest: dict[str, float]
+    """Queue to the seconds for which the longest waiting of its next jobs has been due."""
+
+
+class DepthLook:
+    """Looks at one database."""
+
+    def __init__(self, client: Client, clock: Clock = SYSTEM) -> None:
+        self._client = client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looking: threading.Event | None = None
+        self._due_ns = 0
+        self._seen: Depths | None = None
+        self._broken: Exception | None = None
+        self.errors = 0
+        """How many looks have failed, or were not waited for."""
+
+    def see(self) -> Depths | None:
+        """The last look, or a new one where that is due; None where the database cannot be asked now."""
+        with self._lock:
+            now = self._clock.monotonic_ns()
+            if self._looking is None and now >= self._due_ns:
+                self._looking = threading.Event()
+                threading.Thread(
+                    target=self._look, args=(self._looking,), name="depths", daemon=True
+                ).start()
+            looking = self._looking
+        if looking is not None and not looking.wait(PATIENCE):
+            self.errors += 1
+            return None
+        if self._broken is not None:
+            raise self._broken
+        return self._seen
+
+    def _look(self, done: threading.Event) -> None:
+        began = self._clock.monotonic_ns()
+        seen: Depths | None = None
+        try:
+            seen = self._asked()
+        except JobsError:
+            self.errors += 1
+        except Exception as error:  # noqa: BLE001 -- the border of a thread: raised to whoever asks
+            self._broken = error
+        ended = self._clock.monotonic_ns()
+        with self._lock:
+            self._seen, self._looking = seen, None
+            self._due_ns = ended + max(EVERY_NS, COST * (ended - began))
+        done.set()
+
+    def _asked(self) -> Depths:
+        tally = self._client.tally(most=JOBS_MAX)
+        return Depths(tally.queues, tally.at_least, self._client.latencies(most=QUEUES_MAX))
