@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, overload
 
 from jobvisor.jobs.beside import Beside
 from jobvisor.jobs.change import Change, Moved, Moves
@@ -22,6 +22,9 @@ from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.sweep import Sweep, Swept
 from jobvisor.jobs.task import NO_OPTIONS, Call, Options, OptionValues, Task
+
+if TYPE_CHECKING:
+    from jobvisor.jobs.executor import JobExecutor
 
 __all__ = ["Client", "Export", "Moved", "Moves", "Swept", "list_of", "use_client"]
 
@@ -143,6 +146,20 @@ class Client(Look, Change, Sweep, Follow, Beside, Requests):
         """
         with self._store() as store:
             return store.import_(jobs)
+
+    def executor(self) -> JobExecutor:
+        """A `concurrent.futures.Executor` whose calls are jobs: `submit(task, ...)`, `map(task, ...)`.
+
+        Its futures have the results of their jobs, or JobFailed; `cancel()` cancels the job. What was
+        submitted is run also when this program has ended.
+        """
+        # Most programs need no futures, and no module of them.
+        from jobvisor.jobs.executor import JobExecutor  # noqa: PLC0415
+
+        def call_of(target: Target, args: tuple[Any, ...]) -> Call:
+            return _call_of(self._registry, target, args, {})
+
+        return JobExecutor(self, call_of, clock=self._clock)
 
     # -- run
 

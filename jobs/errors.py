@@ -7,6 +7,8 @@
     |- UnknownTask                   1   no task has this name
     |- JobNotFound (LookupError)     1   no job has this id
     |- WaitTimeout (TimeoutError)    1   the job did not finish in time
+    |- JobFailed                     1   the job of a future did not succeed
+    |- QueueFull                     1   there is no room for a further call
     |- IllegalMove                   1   the job's state does not allow this verb
     |  '- UniqueTaken                1   another unfinished job holds the unique key
     |- FamilyRunning                 1   the state directory has a live family
@@ -134,6 +136,24 @@ class WaitTimeout(JobsError, TimeoutError):
     """The job did not finish in time.
 
     Only the waiting ended: the job goes on.
+    """
+
+
+class JobFailed(JobsError):
+    """The job did not succeed.
+
+    The exception of a future of `Client.executor()`. `job` is its id; the message is its error.
+    """
+
+    def __init__(self, message: str = "", *, job: int = 0) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class QueueFull(JobsError):
+    """There is no room for a further call.
+
+    Nothing was stored, and nothing will run.
     """
 
 

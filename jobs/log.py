@@ -98,6 +98,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "job {job} stays as it is, the database refuses every change of it: {error}",
     ),
+    "failure_handler_broken": (
+        logging.ERROR,
+        "the on_failure handler of a LocalQueue raised {error}; its call had failed for good",
+    ),
     "subscriber_broken": (
         logging.ERROR,
         "the event subscriber {subscriber} raised {error}; further errors of it are not logged",

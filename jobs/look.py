@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
@@ -12,11 +12,12 @@ from jobvisor.jobs.door import Door, id_of
 from jobvisor.jobs.errors import InvalidOption, WaitTimeout, shown
 from jobvisor.jobs.filter import Filter, state_of
 from jobvisor.jobs.found import Count, Failures, Page, Tally
-from jobvisor.jobs.job import Attempt, Job
+from jobvisor.jobs.job import FINISHED, Attempt, Job
+from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import EVERY
 from jobvisor.jobs.store.base import Ids as PageOfIds
 from jobvisor.jobs.units import Duration, duration_ms
-from jobvisor.jobs.watch import Watch
+from jobvisor.jobs.watch import POLL, Watch
 
 __all__ = ["Look"]
 
@@ -29,6 +30,7 @@ Names = list[str]
 
 WAIT_LONGEST = 3600.0  # seconds that a wait without a limit looks ahead; it goes on after them
 IDS_AT_ONCE = 10_000
+LOOKED_TIMES = 3  # a look at many jobs is followed by a pause of so many times its length
 TASK_NAMES_MAX = 1000
 
 
@@ -241,6 +243,27 @@ class Look(Door):
                 self._rest()
                 self._own_watch().sleep(seen, waited, left)
 
+    def watch(
+        self, wanted: Callable[[], Sequence[int]], ended: Callable[[int, Job | None], None]
+    ) -> None:
+        """Call `ended` with each wanted job once it is finished, with None once it is gone.
+
+        `wanted` is asked for ids before each look; it goes on until that names none.
+        """
+        watch = self._own_watch()
+        with self._store() as store, watch.waiting(store.watcher):
+            since = self._clock.monotonic_ns()
+            while ids := wanted():
+                seen, began = watch.changes, self._clock.monotonic_ns()
+                over = _over(store, ids)
+                for job, found in over.items():
+                    ended(job, found)
+                self._rest()
+                now = self._clock.monotonic_ns()
+                since = now if over else since
+                watch.sleep(seen, (now - since) / 1e9, POLL)
+                self._clock.sleep(LOOKED_TIMES * (now - began) / 1e9)
+
     def _own_watch(self) -> Watch:
         with self._lock:
             if self._watch_of is None or self._watch_of[0] != os.getpid():
@@ -258,6 +281,14 @@ def _filter(which: Filter | None, **words: Any) -> Filter:
     if said:
         raise InvalidOption(f"{', '.join(said)}: say it in the Filter, or leave the Filter out")
     return which
+
+
+def _over(store: Store, ids: Sequence[int]) -> dict[int, Job | None]:
+    """Those of these jobs that are finished, and None for those that are gone."""
+    states = {each.id: each.state for each in store.summaries(ids)}
+    finished = store.get_many(job for job, state in states.items() if state in FINISHED)
+    gone = [job for job in ids if job not in states]
+    return {**finished, **dict.fromkeys(gone)}
 
 
 def _seconds(timeout: Duration | None) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from jobvisor import errors
 from jobvisor.jobs import __version__
 from jobvisor.jobs.client import Client, Moved, use_client
@@ -20,6 +22,9 @@ from jobvisor.jobs.task import Call, Defaults, Task
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.embed import Supervisor
 
+if TYPE_CHECKING:
+    from jobvisor.jobs.local_queue import LocalQueue
+
 __all__ = [
     "Attempt",
     "Call",
@@ -37,6 +42,7 @@ __all__ = [
     "Fixed",
     "Job",
     "JobsError",
+    "LocalQueue",
     "LogContext",
     "Moved",
     "Registry",
@@ -59,3 +65,13 @@ __all__ = [
     "task",
     "use_client",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`LocalQueue`, imported when it is first used: no worker and no command pays for its threads."""
+    if name != "LocalQueue":
+        raise AttributeError(f"module 'jobvisor' has no attribute {name!r}")
+    from jobvisor.jobs.local_queue import LocalQueue  # noqa: PLC0415
+
+    globals()[name] = LocalQueue
+    return LocalQueue

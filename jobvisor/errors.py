@@ -7,6 +7,8 @@
     |- UnknownTask                   1   no task has this name
     |- JobNotFound (LookupError)     1   no job has this id
     |- WaitTimeout (TimeoutError)    1   the job did not finish in time
+    |- JobFailed                     1   the job of a future did not succeed
+    |- QueueFull                     1   there is no room for a further call
     |- IllegalMove                   1   the job's state does not allow this verb
     |  '- UniqueTaken                1   another unfinished job holds the unique key
     |- FamilyRunning                 1   the state directory has a live family
@@ -32,10 +34,12 @@ from jobvisor.jobs.errors import (
     ForkedStore,
     IllegalMove,
     InvalidOption,
+    JobFailed,
     JobNotFound,
     JobsError,
     MissingExtra,
     PayloadError,
+    QueueFull,
     RowRefused,
     SchemaError,
     StoreError,
@@ -53,10 +57,12 @@ __all__ = [
     "ForkedStore",
     "IllegalMove",
     "InvalidOption",
+    "JobFailed",
     "JobNotFound",
     "JobsError",
     "MissingExtra",
     "PayloadError",
+    "QueueFull",
     "RowRefused",
     "SchemaError",
     "StoreError",

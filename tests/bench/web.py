@@ -83,12 +83,13 @@ def _timed(port: int, path: str, requests: int) -> float:
     connection = http.client.HTTPConnection(HOST, port, timeout=60)
     times: list[float] = []
     statuses: set[int] = set()
-    for _ in range(requests):
+    for number in range(-1, requests):
         began = SYSTEM.monotonic_ns()
         connection.request("GET", path, headers={"Accept": "text/html, application/json"})
         answer = connection.getresponse()
         size = len(answer.read())
-        times.append((SYSTEM.monotonic_ns() - began) / 1e6)
+        if number >= 0:  # the first one imports
+            times.append((SYSTEM.monotonic_ns() - began) / 1e6)
         statuses.add(answer.status)
     connection.close()
     slow = quantile(times, 0.95)
