@@ -109,7 +109,7 @@ def test_what_no_database_takes_is_refused_and_the_clerk_goes_on(
 ) -> None:
     with Client(f"sqlite:///{path}") as client:
         with pytest.raises(InvalidOption, match="is no plain value"):
-            client.list(queue=cast("str", lambda: "mail"))
+            client.list(before=cast("int", lambda: 1))
         assert client.enqueue("app:f").id == 1
     assert not clerk.handle.is_gone
 
