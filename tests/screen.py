@@ -198,6 +198,12 @@ class Played:
             f"{wanted} but {but}",
         )
 
+    @property
+    def chosen(self) -> str:
+        """The line that is shown in reverse; empty where there is none."""
+        lines = zip(self.screen.text, self.screen.reversed, strict=True)
+        return next((line for line, is_reversed in lines if is_reversed), "")
+
     def until(self, fulfilled: Callable[[], bool], what: str) -> str:
         ends = time.monotonic() + SECONDS
         while not fulfilled():

@@ -18,7 +18,7 @@ from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
 from jobvisor.supervisor.cli.site import find_site
 
-__all__ = ["error_types", "jobs", "pools", "queues", "tasks"]
+__all__ = ["error_types", "jobs", "pools", "queues", "tasks", "whole_tasks"]
 
 NEWEST = 1000
 """Jobs that are looked at: a Tab must not read a whole table."""
@@ -34,13 +34,21 @@ def tasks(context: click.Context, _option: click.Parameter, begun: str) -> Items
     """Tasks that workers have told of, or that the newest jobs are of: their names, or the ends of these."""
 
     def read(client: Client) -> Iterable[str]:
-        names = {job.task for job in client.page(limit=NEWEST).jobs}
-        names |= {each.name for each in client.tasks()}
-        ends = {re.split("[:.]", name)[-1] for name in names}
+        names = _names(client)
         whole = [name for name in names if name.startswith(begun)]
-        return whole or ends
+        return whole or {re.split("[:.]", name)[-1] for name in names}
 
     return _offered(context, begun, read)
+
+
+def whole_tasks(context: click.Context, _option: click.Parameter, begun: str) -> Items:
+    """The same by their whole names alone."""
+    return _offered(context, begun, _names)
+
+
+def _names(client: Client) -> set[str]:
+    told = {each.name for each in client.tasks()}
+    return told | {job.task for job in client.page(limit=NEWEST).jobs}
 
 
 def queues(context: click.Context, _option: click.Parameter, begun: str) -> Items:

@@ -22,6 +22,7 @@ from jobvisor.jobs.settings import Settings
 from jobvisor.jobs.task import NAME_MAX, Call, Options, OptionValues, Task
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.arguments import Arguments
+from jobvisor.supervisor.cli.completing import queues, whole_tasks
 from jobvisor.supervisor.cli.selection import PAGE, ending, read_duration, read_moment
 from jobvisor.supervisor.cli.site import Site, find_site
 from jobvisor.supervisor.family import StateDir
@@ -45,13 +46,15 @@ LOOK_S = 0.5
         "seq 3 | jq -c '[.]' | jobvisor enqueue app:greet -",
     )
 )
-@click.argument("task")
+@click.argument("task", shell_complete=whole_tasks)
 @click.argument("args", metavar="[ARG...]", nargs=-1)
 @click.option("--kwargs", metavar="JSON", help="Keyword arguments as one JSON object.")
 @click.option("--typed", is_flag=True, help='ARGs may hold tags: {"$date": "2027-01-31"}.')
 @click.option("--in", "run_in", metavar="DURATION", help="Not before this has passed: 5m.")
 @click.option("--at", "run_at", metavar="TIME", help="Not before: 2027-01-31T08:00+01:00.")
-@click.option("--queue", metavar="NAME", help="Another queue than the task's.")
+@click.option(
+    "--queue", metavar="NAME", help="Another queue than the task's.", shell_complete=queues
+)
 @click.option("--priority", type=int, help="Higher runs earlier within its queue.")
 @click.option("--unique", metavar="KEY", help="Only if no unfinished job has this key.")
 @click.option("--retries", type=int, help="Further attempts after the first.")

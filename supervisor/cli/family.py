@@ -23,6 +23,7 @@ from jobvisor.supervisor.cli import (
     say,
 )
 from jobvisor.supervisor.cli.bearings import find_family
+from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.documents.standing import of_holder
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.steering import (
@@ -114,6 +115,12 @@ def _ask_to_stop(state: StateDir) -> int:
     return state.signal(signal.SIGTERM)
 
 
+def _pools(context: click.Context, option: click.Parameter, begun: str) -> Any:
+    from jobvisor.supervisor.cli.completing import pools  # noqa: PLC0415 - as above, for Tab alone
+
+    return pools(context, option, begun)
+
+
 @click.command()
 @click.option(
     "--timeout",
@@ -141,6 +148,7 @@ def reload(config: str | None, timeout: str | None) -> None:
     state = StateDir(family.state_dir)
     pid, last = ask_to_reload(state)
     say(f"family {family.name} (pid {pid}) is reloading")
+    _note(loaded, "reload", f"family {family.name}")
     told = _wait_reload(state, last, patience_ms)
     if told["state"] == "refused":
         raise JobsError(f"reload refused: {told['reason']}")
@@ -170,7 +178,7 @@ def _wait_reload(state: StateDir, before: int, patience_ms: int) -> dict[str, An
     epilog=examples("jobvisor scale 4", "jobvisor scale mail +2"),
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("words", metavar="[POOL] N|+N|-N", nargs=-1)
+@click.argument("words", metavar="[POOL] N|+N|-N", nargs=-1, shell_complete=_pools)
 @config_option
 def scale(config: str | None, words: tuple[str, ...]) -> None:
     """Have more or fewer workers in a pool until the next reload.
@@ -183,9 +191,17 @@ def scale(config: str | None, words: tuple[str, ...]) -> None:
             "write `jobvisor scale 4`, or `jobvisor scale POOL 4` for one of several"
         )
     check_wanted(words[-1])
-    state = StateDir(load_config(config).family.state_dir)
+    loaded = load_config(config)
+    state = StateDir(loaded.family.state_dir)
     told = scale_pool(state, words[0] if len(words) == 2 else None, words[-1])
     say(f"pool {told['pool']} has {_workers_told(told)}")
+    _note(loaded, "scale", f"pool {told['pool']} to {words[-1]}", told["workers"])
+
+
+def _note(config: Config, verb: str, what: str, number: int | None = None) -> None:
+    from jobvisor.supervisor.cli.noting import note_of_family  # noqa: PLC0415 - `start` needs no database
+
+    note_of_family(config, verb, what, number)
 
 
 def _workers_told(told: Mapping[str, Any]) -> str:

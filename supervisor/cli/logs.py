@@ -13,6 +13,7 @@ from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.supervisor.cli import config_option, examples, json_option, plain, print_json, say
 from jobvisor.supervisor.cli.bearings import find_family
+from jobvisor.supervisor.cli.completing import jobs
 from jobvisor.supervisor.cli.selection import read_id
 from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.documents.said import Run, Speech, run_of, said_of
@@ -28,7 +29,7 @@ TAIL_BYTES = 1 << 20
 
 
 @click.command(epilog=examples("jobvisor logs 17", "jobvisor logs 17 -f", "jobvisor logs -f"))
-@click.argument("job_id", metavar="[JOB]", type=read_id, required=False)
+@click.argument("job_id", metavar="[JOB]", type=read_id, required=False, shell_complete=jobs(State))
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job is finished, or Ctrl-C.")
 @click.option(
     "-n", "--lines", type=click.IntRange(0, 100_000), default=50, show_default=True,

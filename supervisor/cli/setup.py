@@ -33,6 +33,7 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
+from jobvisor.supervisor.cli.bash import SCRIPT
 from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.family import StateDir
@@ -150,6 +151,9 @@ def completion(shell: str) -> None:
     For bash: eval "$(jobvisor completion bash)" in ~/.bashrc; for zsh the same in ~/.zshrc; for
     fish: jobvisor completion fish > ~/.config/fish/completions/jobvisor.fish
     """
+    if shell == "bash":
+        click.echo(SCRIPT, nl=False)
+        return
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - seldom asked for
 
     from jobvisor.supervisor.cli import main  # noqa: PLC0415 - the group knows this file, not the reverse

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from jobvisor.jobs.job import State
 from jobvisor.supervisor.cli import config_option, examples, json_option, plain, print_json
 from jobvisor.supervisor.cli.bearings import find_family
+from jobvisor.supervisor.cli.completing import jobs
 from jobvisor.supervisor.cli.selection import read_id
 from jobvisor.supervisor.documents.stack import stacks_of_job, stacks_of_process
 from jobvisor.supervisor.family import StateDir
@@ -14,7 +16,9 @@ __all__ = ["stack"]
 
 
 @click.command(epilog=examples("jobvisor stack 17", "jobvisor stack worker 2"))
-@click.argument("who", metavar="JOB|WORKER", nargs=-1, required=True)
+@click.argument(
+    "who", metavar="JOB|WORKER", nargs=-1, required=True, shell_complete=jobs([State.RUNNING])
+)
 @json_option
 @config_option
 def stack(config: str | None, as_json: bool, who: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jobvisor.jobs.annals import Family
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.filter import Filter
-from jobvisor.jobs.found import Count, Group
+from jobvisor.jobs.found import Count, Group, Page
 from jobvisor.jobs.job import Attempt, Job
 from jobvisor.supervisor.cli.bulk import Act, Course
 from jobvisor.supervisor.cli.noting import note
@@ -22,6 +22,8 @@ __all__ = ["Database", "Looked"]
 
 ROWS_SHOWN = 200
 
+NO_PAGE = Page([], None, 0)
+
 
 class Looked(NamedTuple):
     """What one look has found."""
@@ -30,6 +32,8 @@ class Looked(NamedTuple):
     at_least: frozenset[str] = frozenset()
     """The states of which there may be more jobs than were counted."""
     jobs: Sequence[Job] = ()
+    looked: int | None = None
+    """So many of the newest jobs were looked at for them, and there are others."""
     failures: Sequence[Group] = ()
     families: Sequence[Family] = ()
 
@@ -59,17 +63,19 @@ class Database:
         """What waits, who works, and the rows of one table."""
         client, config = self._client, self._site.config
         queues = queues_of(client, None if config is None else config.queues)
+        page = self._page(typed) if tab == JOBS else NO_PAGE
         return Looked(
             queues["queues"],
             frozenset(queues["at_least"]),
-            jobs=self._jobs(typed) if tab == JOBS else (),
+            jobs=page.jobs,
+            looked=None if page.before is None or len(page.jobs) == ROWS_SHOWN else page.looked,
             failures=client.failures(limit=ROWS_SHOWN).groups if tab == FAILURES else (),
             families=client.families(),
         )
 
-    def _jobs(self, typed: str) -> Sequence[Job]:
+    def _page(self, typed: str) -> Page:
         which = filter_of(self._client, typed_words(typed))
-        return () if which is None else self._client.page(which, limit=ROWS_SHOWN).jobs
+        return NO_PAGE if which is None else self._client.page(which, limit=ROWS_SHOWN)
 
     def job(self, job: int) -> tuple[Job, list[Attempt]]:
         """One job, and its unsuccessful runs."""

@@ -74,9 +74,9 @@ _JOBS = (
 )  # fmt: skip
 
 _FAILURES = (
-    Column("count", right=True), Column("task", elastic=True), Column("error", elastic=True),
+    Column("jobs", right=True), Column("task", elastic=True), Column("type", elastic=True),
     Column("last", 1, right=True), Column("first", 3, right=True), Column("job", 2, right=True),
-    Column("message", 4, elastic=True),
+    Column("error", 4, elastic=True),
 )  # fmt: skip
 
 _DEATHS = (

@@ -139,6 +139,8 @@ class Screen:
         narrowed = self._narrowed[self._tab]
         table = self._seen.table(self._tab, narrowed)
         title = f"{self._tab} with {cell(narrowed)}" if narrowed else self._tab
+        if self._tab == JOBS and (looked := self._seen.looked.looked) is not None:
+            title += f", among the newest {looked}"
         page = Page(
             head=self._seen.head(self._asked.silent_s),
             queues=self._seen.queues(),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from jobvisor.jobs.client import Client
-from tests.supervisor.cli.conftest import Run
+from tests.supervisor.cli.conftest import Player, Run
 
 SEND = "tests.supervisor.cli.sample:send"
 ADD = "tests.supervisor.cli.sample:add"
@@ -182,3 +182,23 @@ def test_the_tasks_that_workers_told_of_are_shown(run: Run, client: Client) -> N
     assert "to [subject]" in run("tasks").stdout
     [task] = json.loads(run("tasks", "--json").stdout)
     assert (task["name"], task["doc"]) == (SEND, "Send a mail.")
+
+
+def test_what_is_done_to_a_family_is_noted_and_needs_no_database(
+    run: Run, play: Callable[..., Player], client: Client, folder: Path
+) -> None:
+    play()
+    assert run("scale", "default", "3").exit_code == 0
+    assert run("reload").exit_code == 0
+    assert [(each.verb, each.what, each.number) for each in client.actions()] == [
+        ("reload", "family main", None),
+        ("scale", "pool default to 3", 3),
+    ]
+    client.close()
+    (folder / "jobs.db").write_bytes(b"this is no database" * 100)
+    result = run("scale", "default", "2")
+    assert result.exit_code == 0
+    assert "warning: it is done, but not in the log of actions" in result.stderr
+    (folder / "jobs.db").unlink()
+    assert "warning" not in run("scale", "default", "4").stderr
+    assert not (folder / "jobs.db").exists()

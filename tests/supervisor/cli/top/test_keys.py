@@ -46,21 +46,12 @@ def fail(client: Client, task: str, number: int) -> None:
         )
 
 
-def chosen(played: Played) -> str:
-    [line] = [
-        line
-        for line, reversed_ in zip(played.screen.text, played.screen.reversed, strict=True)
-        if reversed_
-    ]
-    return line
-
-
 def test_arrows_and_letters_move_the_cursor(top: Played) -> None:
     top.press("2")
     top.see("jobs: 1 of 3")
     top.press("j\x1b[B")
     top.see("jobs: 3 of 3")
-    assert chosen(top).split()[0] == "1"
+    assert top.chosen.split()[0] == "1"
     top.press("k")
     top.see("jobs: 2 of 3")
     top.press("\x1b[H")
@@ -72,10 +63,10 @@ def test_arrows_and_letters_move_the_cursor(top: Played) -> None:
 def test_the_cursor_stays_on_its_job_while_others_come(jobs: Played, client: Client) -> None:
     jobs.press("j")
     jobs.see("jobs: 2 of 3")
-    assert chosen(jobs).split()[0] == "2"
+    assert jobs.chosen.split()[0] == "2"
     client.enqueue("app:send", "new")
     jobs.see("jobs: 3 of 4")
-    assert chosen(jobs).split()[0] == "2"
+    assert jobs.chosen.split()[0] == "2"
 
 
 def test_enter_shows_a_job_and_what_becomes_of_it(jobs: Played, client: Client) -> None:
@@ -120,7 +111,7 @@ def test_failures_are_grouped_and_a_group_is_requeued_after_a_count(
     fail(client, "app:other", 1)
     top.press("f")
     top.see("failures: 1 of 2", "app:mail", "OSError")
-    while "app:mail" not in chosen(top):
+    while "app:mail" not in top.chosen:
         top.press("j")
         top.see("failures: 2 of 2")
     top.press("c")
