@@ -6,12 +6,13 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 import sysconfig
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import InvalidOption, JobsError
 from jobvisor.jobs.job import FINISHED, Job, State
 from jobvisor.jobs.keys import PROCESSES_MAX
-from jobvisor.jobs.task import Call
+from jobvisor.jobs.task import Call, Options
 from jobvisor.supervisor.cli import json_option, print_json, print_table, say
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.embed import Supervisor
@@ -42,6 +43,9 @@ REMOVED_NS = 10_000_000_000
 STALLED_S = 30.0
 """No job takes a tenth of it: where nothing moves for so long, nothing will."""
 
+SPREAD_S = 60.0
+"""With --web the jobs come over so long a time: else all would be over before a page is opened."""
+
 
 CONFIG = """\
 # Written by `jobvisor demo`; `jobvisor init` writes one that shows every key.
@@ -56,6 +60,14 @@ processes = {workers}
 file = "family.log"
 """
 
+SITE = """\
+[web]
+enabled = true
+port = 0
+allow_tasks = ["jobvisor.jobs.demo:*"]
+"""
+"""What --web adds: pages on a free port, for this machine alone."""
+
 
 @click.command()
 @click.option(
@@ -65,18 +77,23 @@ file = "family.log"
     help="How many workers.  [default: as many as CPUs, at least 2]",
 )
 @click.option("--keep", metavar="DIR", help="Work in this new or empty folder, and leave it there.")
+@click.option(
+    "--web", is_flag=True, help="Show it live on pages; the jobs come over a minute then."
+)
 @json_option
-def demo(workers: int, keep: str | None, as_json: bool) -> None:
+def demo(workers: int, keep: str | None, web: bool, as_json: bool) -> None:
     """Watch a family of workers at work, and being killed.
 
     It runs one job for each file of Python's standard library. On the way one job segfaults, one
     hangs in native code, and three times a worker is killed. At the end it reckons up what ran, how
     often, and whether anything was lost.
 
+    With --web it says where to look, and at a terminal goes on until you press Enter.
+
     Exit code 1 if a promise was broken.
     """
     with _folder(keep) as folder:
-        report = play(folder, library(), workers)
+        report = play(folder, library(), workers, spread_s=SPREAD_S if web else None)
     _print(report, as_json=as_json)
     if keep is not None:
         config = shlex.quote(os.path.join(os.path.abspath(keep), "config.toml"))
@@ -134,11 +151,16 @@ def _remove(folder: str) -> None:
 # -- the play
 
 
-def play(folder: str, files: Mapping[str, str], workers: int) -> dict[str, Any]:
-    """Start a family in this folder, give it the jobs, kill its workers, stop it; the report."""
+def play(
+    folder: str, files: Mapping[str, str], workers: int, *, spread_s: float | None = None
+) -> dict[str, Any]:
+    """Start a family in this folder, give it the jobs, kill its workers, stop it; the report.
+
+    With `spread_s` it has pages, and the jobs come over so many seconds.
+    """
     path, journal = os.path.join(folder, "config.toml"), os.path.join(folder, "journal")
     with open(journal, "xb"), open(path, "x", encoding="utf-8") as file:
-        file.write(CONFIG.format(workers=workers))
+        file.write(CONFIG.format(workers=workers) + ("" if spread_s is None else SITE))
     # Not the variables of somebody's own family: the jobs of the demo belong in the demo's file.
     config = Config.load(path, environ={})
     supervisor = Supervisor(config)
@@ -148,8 +170,12 @@ def play(folder: str, files: Mapping[str, str], workers: int) -> dict[str, Any]:
             supervisor.start()
             supervisor.wait_ready()
             watch = Watch(client, supervisor, journal)
-            watch.enqueue(files)
+            if spread_s is not None:
+                say(f"look at it: {_address(supervisor)} shows it live")
+            watch.enqueue(files, spread_s or 0.0)
             watch.until_done()
+            if spread_s is not None:
+                _until_enter()
         except JobsError:
             _tell_log(config.log.file)  # the folder goes, and with it what the family said
             raise
@@ -157,6 +183,26 @@ def play(folder: str, files: Mapping[str, str], workers: int) -> dict[str, Any]:
             hold()
             code = supervisor.stop() if supervisor.pid is not None else supervisor.join()
         return watch.report(workers, code)
+
+
+def _address(supervisor: Supervisor) -> str:
+    """Where the pages are, once the web role has told it."""
+    state = StateDir(supervisor.config.family.state_dir)
+    ends = SYSTEM.monotonic_ns() + int(STALLED_S * 1e9)
+    while SYSTEM.monotonic_ns() < ends and supervisor.pid is not None:
+        site = (state.status() or {}).get("web") or {}
+        if site.get("url"):
+            return str(site["url"])
+        SYSTEM.sleep(LOOK_S)
+    raise JobsError("the pages do not come up; above is the log of the family")
+
+
+def _until_enter() -> None:
+    """Somebody at a terminal may look on; a program goes on at once."""
+    if sys.stdin.isatty():
+        say("all is done; the pages stay until you press Enter")
+        with suppress(KeyboardInterrupt):  # who has seen enough still gets the reckoning
+            sys.stdin.readline()
 
 
 @contextmanager
@@ -231,8 +277,8 @@ class Watch:
         self._killed_ns: dict[int, int] = {}
         self._began = 0
 
-    def enqueue(self, files: Mapping[str, str]) -> None:
-        """One transaction for all: the two that hurt among the others."""
+    def enqueue(self, files: Mapping[str, str], spread_s: float = 0.0) -> None:
+        """One transaction for all, the two that hurt among the others; each due at its part of the time."""
         calls: list[tuple[Call, str]] = [
             (tasks.analyze.call(path, journal=self._journal), name) for path, name in files.items()
         ]
@@ -240,7 +286,11 @@ class Watch:
             hurting = HURTING[name].call(journal=self._journal)
             calls.insert(len(calls) * number // 5, (hurting, name))
         self._began = SYSTEM.monotonic_ns()
-        ids = self._client.enqueue_many(call for call, _ in calls)
+        apart = spread_s / len(calls)
+        ids = self._client.enqueue_many(
+            _put_off(call, apart * place) if spread_s else call
+            for place, (call, _) in enumerate(calls)
+        )
         self._names = dict(zip(ids, (name for _, name in calls), strict=True))
         say(f"enqueued {len(ids):,} jobs in {(SYSTEM.monotonic_ns() - self._began) / 1e6:.0f} ms")
 
@@ -332,6 +382,11 @@ class Watch:
             if job.task == tasks.analyze.name and isinstance(job.result, dict)
         ]
         return sorted(found, key=lambda module: -module["lines"])[:5]
+
+
+def _put_off(call: Call, seconds: float) -> Call:
+    """The same call, due after so long."""
+    return replace(call, options=call.options.merged(Options.of({"run_in": seconds})))
 
 
 # -- the reckoning

@@ -16,6 +16,8 @@ from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
 from jobvisor.supervisor.web.events import routes as events
 from jobvisor.supervisor.web.events.live import Live
 from jobvisor.supervisor.web.gate import Gate
+from jobvisor.supervisor.web.pages import all_pages as pages
+from jobvisor.supervisor.web.pages.errors import error_page
 from jobvisor.supervisor.web.problems import Page
 from jobvisor.supervisor.web.site import Site
 
@@ -25,6 +27,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     metrics.router,
     *table.ROUTERS,
     events.router,
+    *pages.ROUTERS,
 )
 """What a further chapter adds is a further row."""
 
@@ -67,13 +70,13 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # one address for each thing
     )
-    page: Page = problems.plain_page
-    problems.install(app, page)
-    app.guard(Doorkeeper(known, home=client.home, authenticated_by=authenticated_by), page)
+    problems.install(app, error_page)
+    app.guard(Doorkeeper(known, home=client.home, authenticated_by=authenticated_by), error_page)
     app.state.site = site = Site(client, known, None if state_dir is None else StateDir(state_dir))
     app.state.live = Live(site, site.hiding.shown)
     app.state.metrics = metrics.Metrics(site, counters)
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/static", pages.STATIC, name="pages.static")
     openapi.describe(app)
     return app

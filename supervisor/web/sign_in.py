@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Annotated
 
 from fastapi import APIRouter, Form
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
-from jobvisor.supervisor.web.access import CSRF_FIELD, check_csrf, csrf_of
+from jobvisor.supervisor.web.access import check_csrf
 from jobvisor.supervisor.web.door import Doorkeeper
 from jobvisor.supervisor.web.gate import cookie
+from jobvisor.supervisor.web.pages.templates import show
 from jobvisor.supervisor.web.problems import Problem
 from jobvisor.supervisor.web.sessions import LIFETIME_S
 
@@ -24,7 +24,7 @@ def keeper_of(request: Request) -> Doorkeeper:
     return found
 
 
-@router.get("/sign-in")
+@router.get("/sign-in", name="pages.sign_in")
 def sign_in_page(request: Request, next: str = "/") -> Response:  # noqa: A002 - its name in the address
     """The form; whoever needs none goes on."""
     keeper = keeper_of(request)
@@ -63,7 +63,7 @@ async def sign_in(
     return answer
 
 
-@router.post("/sign-out")
+@router.post("/sign-out", name="pages.sign_out")
 async def sign_out(request: Request) -> Response:
     """End the session."""
     await check_csrf(request)
@@ -84,14 +84,14 @@ def _go_on(request: Request, where: str) -> Response:
 
 
 def _form(request: Request, where: str, trouble: str = "", *, status: int = 200) -> Response:
-    token, then = escape(csrf_of(request)), escape(where)
-    told = f"<p role=alert>{escape(trouble)}</p>" if trouble else ""
-    return HTMLResponse(
-        "<!doctype html><html lang=en><title>Sign in - jobvisor</title><h1>jobvisor</h1>"
-        f'{told}<form method="post"><input type="hidden" name="{CSRF_FIELD}" value="{token}">'
-        f'<input type="hidden" name="next" value="{then}">'
-        '<p><label>Name <input name="user" autocomplete="username"></label>'
-        '<p><label>Password or token <input name="password" type="password" '
-        'autocomplete="current-password" required></label><p><button>Sign in</button></form>',
-        status,
+    settings = keeper_of(request).settings
+    return show(
+        request,
+        "sign_in.html",
+        status=status,
+        next=where,
+        user="",
+        mistake=trouble,
+        by_name=bool(settings.password),
+        by_token=bool(settings.token),
     )

@@ -1,0 +1,69 @@
+"""The page of the queues: who serves each, how much waits in it, and what became of its jobs lately."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobvisor.jobs.annals import Sums
+from jobvisor.jobs.found import Tally
+from jobvisor.jobs.job import State
+from jobvisor.supervisor.web.pages.attention import LATE_S
+from jobvisor.supervisor.web.pages.standing import Standing, standing
+from jobvisor.supervisor.web.pages.templates import show
+from jobvisor.supervisor.web.site import Here
+
+router = APIRouter(include_in_schema=False)
+
+STATES = tuple(
+    state.value for state in (State.PENDING, State.RUNNING, State.SCHEDULED, State.FAILED)
+)
+
+
+@router.get("/queues", name="pages.queues")
+def queues_page(request: Request, site: Here) -> Response:
+    """All that are served, or have jobs."""
+    client, family = site.client, standing(site)
+    tally, oldest = client.tally(), client.oldest_pending()
+    lately: dict[str, Sums] = {}
+    names = sorted({*family.queues, *tally.queues, *oldest, *lately})
+    told = [_queue(name, family, tally, oldest, lately) for name in names]
+    return show(
+        request,
+        "queues.html",
+        at="queues",
+        queues=told,
+        states=STATES,
+        how_counted=_how(tally),
+    )
+
+
+def _queue(
+    name: str, family: Standing, tally: Tally, oldest: dict[str, float], lately: dict[str, Sums]
+) -> dict[str, Any]:
+    seconds, sums = oldest.get(name), lately.get(name)
+    counts = tally.queues.get(name, {})
+    return {
+        "name": name,
+        "pools": family.pools_of(name),
+        "counts": {
+            state: _count(counts.get(state, 0), state in tally.at_least) for state in STATES
+        },
+        "oldest": seconds,
+        "late": seconds is not None and seconds >= LATE_S,
+        "done": sums.succeeded if sums else 0,
+        "failed": sums.failed if sums else 0,
+    }
+
+
+def _count(number: int, at_least: bool) -> str:
+    return f"{number:,}{'+' if at_least else ''}" if number else ""
+
+
+def _how(tally: Tally) -> str:
+    if not tally.at_least:
+        return "Every job is counted."
+    return "A + says that there are more: counting ends at a limit, so that no page reads a whole table."
