@@ -292,7 +292,8 @@ def _ended(
     """Wait for the end of a command; its result, or raise what became of it."""
     while command.report is None:
         command.wait(patience.pause_seconds)
-        patience.see_to(command)
+        if command.report is None:  # what has ended by itself was not ended by us
+            patience.see_to(command)
     report = command.report
     words = _words(report, program)
     if patience.why == "cancelled":
