@@ -51,7 +51,7 @@ KEEP_MAX = 256 * 1024
 """Bytes: as text, where each may take three, it fits a result."""
 
 REDIRECTS_MAX = 5
-MARGIN_SECONDS = 0.25  # before the job's own timeout: it would end the worker, and what runs beside
+MARGIN_SECONDS = 1.0  # before the job's own timeout: it would end the worker, and what runs beside
 
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}|[0-9A-Fa-f:.]{2,45}(%\w{1,20})?")

@@ -58,7 +58,7 @@ from jobvisor.jobs.running import running
 from jobvisor.jobs.units import Duration, duration_text, size_bytes, size_text
 
 LOOK_SECONDS = 0.1  # between two looks whether the job is cancelled
-MARGIN_SECONDS = 0.25  # before the job's own timeout: it would end the worker, and what runs beside
+MARGIN_SECONDS = 1.0  # before the job's own timeout: it would end the worker, and what runs beside
 TOLD_MAX = 1_200  # characters of the output in an error, which has 2,000
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as every shell says it

@@ -206,7 +206,7 @@ def test_an_answer_that_is_lost_is_the_one_case_of_a_second_mail_and_it_is_known
 def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_is_set(
     send: Send, post: Post, told: Callable[..., None]
 ) -> None:
-    told(port=post.port, timeout="200ms")
+    told(port=post.port, timeout="1s")
     post.says[f"RCPT {ADA}"] = [STALL]
     assert send([ADA, BOB]).state == "succeeded"
     assert sorted(post.to) == [ADA, BOB]

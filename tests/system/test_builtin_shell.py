@@ -92,7 +92,7 @@ def test_a_stop_gives_the_job_back_and_leaves_nothing_of_its_command(build: Buil
 def test_commands_side_by_side_end_by_themselves_and_their_worker_lives_on(build: Build) -> None:
     house = build("", processes=1, concurrency=4, config=CONFIG)
     slow = enqueue(
-        house, "echo told; echo $$ >> began; sleep 604", using={"retries": 0, "timeout": "2s"}
+        house, "echo told; echo $$ >> began; sleep 604", using={"retries": 0, "timeout": "6s"}
     )
     cancelled = enqueue(
         house, "trap '' TERM; echo $$ >> began; while :; do sleep 0.1; done", grace="100ms"
@@ -101,8 +101,10 @@ def test_commands_side_by_side_end_by_themselves_and_their_worker_lives_on(build
     family = house.start()
     worker = house.workers()
     house.wait_lines("began", 2)
-    said = house.command("logs", str(slow)).stdout
-    assert said.splitlines()[-1:] == ["told"]
+    eventually(
+        lambda: house.command("logs", str(slow)).stdout.splitlines()[-1:] == ["told"],
+        what="its output is in its log",
+    )
     house.client.cancel(cancelled)
     house.wait_finished([slow, cancelled, *quick])
     assert house.client.get(slow).state == "failed"
