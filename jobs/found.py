@@ -18,7 +18,7 @@ class Page(NamedTuple):
     before: int | None
     """Where the next page begins; None: there is none. A page may be short, or empty, and not the last."""
     looked: int
-    """How many jobs were looked at for it, as far as that is known."""
+    """How many jobs were looked at for it."""
 
 
 class Count(NamedTuple):

@@ -477,13 +477,13 @@ class Store(WorkerStore):
         """Some jobs, newest first; `before` is where the last page said that the next one begins.
 
         Bounded: an index finds up to 10,000 jobs of a state, of a queue's pending and of a failed task's;
-        else rows are looked at from the newest on, 50,000 at the most or for about 50 ms, and the answer
+        else rows are looked at from the newest on, 30,000 at the most or for about 30 ms, and the answer
         says how far it came. It locks nothing.
         """
 
     @abstractmethod
     def ids_page(self, which: Filter, *, limit: int, after: int = 0) -> Ids:
-        """The same of ids alone, the oldest first; at most 20,000 rows are looked at."""
+        """The same of ids alone, the oldest first; at most 10,000 rows are looked at."""
 
     @abstractmethod
     def newest_id(self) -> int:
@@ -498,6 +498,13 @@ class Store(WorkerStore):
         """How many jobs of each queue are in each state, of each state up to `most` counted.
 
         Pending ones are counted queue by queue, at least a hundred of each and 100,000 together.
+        """
+
+    @abstractmethod
+    def waiting(self) -> dict[str, int]:
+        """Queue to how many ms the longest waiting of the hundred that claims take first has been due.
+
+        A hundred rows of each of at most a thousand queues are read.
         """
 
     @abstractmethod

@@ -18,10 +18,11 @@ from jobvisor.jobs.units import duration_ms
 
 FEW = 10_000  # rows: so many are read and sorted for one page, more are walked along
 FIRST_LOOK = 500  # rows of the first window of a walk; a page of a common kind is full by then
-LOOKED_AT_ONCE = 20_000  # rows of one statement
-LOOKED_MOST = 50_000  # of one page
-PATIENCE_NS = 50_000_000  # of one page: what a row costs to be looked at depends on how large it is
+LOOKED_AT_ONCE = 10_000  # rows of one statement
+LOOKED_MOST = 30_000  # of one page
+PATIENCE_NS = 30_000_000  # of one page: what a row costs to be looked at depends on how large it is
 GROUPS_MOST = 1_000  # of failures, and of queues
+LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
 COUNTED_MOST = 100_000  # rows that are counted for all groups, or queues, together
 
 
@@ -38,7 +39,7 @@ class Finding(Dialect):
         if which.numbers is not None:
             rows = self._rows("find_these", {**wanted, "before": start})
             return self._full(rows, limit, len(which.numbers))
-        rows, after, looked = self._first_rows(wanted, which, start)
+        rows, after, looked = self._down(wanted, along_of(which), start, FIRST_LOOK)
         if len(rows) < limit and after:
             source = source_of(which)
             few = None if source is None else self._few(source, wanted)
@@ -52,20 +53,19 @@ class Finding(Dialect):
         jobs = [job_of(row, self.payload) for row in rows]
         return Page(jobs, jobs[-1].id if len(jobs) == limit else None, looked)
 
-    def _first_rows(
-        self, wanted: dict[str, Any], which: Filter, before: int
-    ) -> tuple[list[Row], int, int]:
-        """What a first, short look finds; behind which id it has not looked, and at how many it has."""
-        return self._down(wanted, along_of(which), before, FIRST_LOOK)
-
     def _down(
         self, wanted: dict[str, Any], along: str, before: int, rows: int
     ) -> tuple[list[Row], int, int]:
-        window = {**wanted, "before": before, "looked": rows - 1}
-        edge = self._rows(of("below", along), window)
-        after = edge[0][0] - 1 if edge else 0
-        found = self._rows(of("find", along), {**window, "after": after})
-        return found, after, rows
+        """What so many rows have; behind which id nobody has looked (0: nothing is left); how many rows."""
+        looked, after = self._below(along, wanted, before, rows)
+        found = self._rows(of("find", along), {**wanted, "before": before, "after": after})
+        return found, after, looked
+
+    def _below(self, along: str, wanted: dict[str, Any], before: int, rows: int) -> tuple[int, int]:
+        """How many rows are in a window before an id, and the id before it; 0 where it has the last one."""
+        asked = {"state": wanted["state"], "before": before, "after": 0, "most": rows}
+        ((number, last),) = self._rows(of("below", along), asked)
+        return number, last - 1 if number == rows else 0
 
     def _walked(
         self, wanted: dict[str, Any], which: Filter, rows: list[Row], after: int, looked: int
@@ -101,13 +101,13 @@ class Finding(Dialect):
         if source is not None and self._few(source, wanted) is not None:
             return _full_ids(self._rows(of("ids_few", source), wanted), limit)
         along = along_of(which)
-        edge = self._rows(of("above", along), {**wanted, "looked": LOOKED_AT_ONCE - 1})
-        if edge:
-            wanted["before"] = edge[0][0] + 1
+        ((looked, last),) = self._rows(of("above", along), {**wanted, "most": LOOKED_AT_ONCE})
+        if looked == LOOKED_AT_ONCE:
+            wanted["before"] = last + 1
         found = [row[0] for row in self._rows(of("ids", along), wanted)]
         if len(found) == limit:
             return Ids(found, found[-1])
-        return Ids(found, edge[0][0] if edge else None)
+        return Ids(found, last if looked == LOOKED_AT_ONCE else None)
 
     def newest_id(self) -> int:
         return int(self._rows("newest_id", {})[0][0] or 0)
@@ -134,11 +134,10 @@ class Finding(Dialect):
     def _counted(self, wanted: dict[str, Any], along: str, most: int) -> Count:
         began, number, looked, before, step = self.clock.monotonic_ns(), 0, 0, ID_MAX, FIRST_LOOK
         while True:
-            edge = self._rows(of("below", along), {"before": before, "looked": step - 1, **wanted})
-            after = edge[0][0] - 1 if edge else 0
+            at, after = self._below(along, wanted, before, step)
             window = {**wanted, "before": before, "after": after, "most": most + 1 - number}
             number += self._rows(of("count", along), window)[0][0]
-            looked += step
+            looked += at
             if number > most or not after:
                 return _count(number, most)
             if looked >= LOOKED_MOST or self.clock.monotonic_ns() - began > PATIENCE_NS:
@@ -172,6 +171,10 @@ class Finding(Dialect):
         at_least = len(names) > GROUPS_MOST or any(number > each for _queue, number in counted)
         return [(queue, min(number, each)) for queue, number in counted], at_least
 
+    def waiting(self) -> dict[str, int]:
+        asked = {"most": LATENCY_OF, "limit": GROUPS_MOST}
+        return {queue: max(0, ms or 0) for queue, ms in self._rows("waiting", asked)}
+
     # -- failures
 
     def failures(self, *, since_ms: int | None = None, limit: int = 100) -> Failures:
@@ -181,20 +184,19 @@ class Finding(Dialect):
         recent = [row for row in found[:GROUPS_MOST] if row[2] is not None and row[2] >= since]
         recent.sort(key=lambda row: row[2], reverse=True)
         most = COUNTED_MOST // max(1, min(len(recent), limit))
-        groups = [self._group(row, since, most) for row in recent[:limit]]
-        there = [group for group in groups if group is not None]
+        last = {(task, error_type): at for task, error_type, at in recent[:limit]}
+        asked = {"groups": json.dumps(list(last)), "from": since, "most": most + 1}
+        groups = [
+            Group(
+                task, error_type, _count(number, most), moment_of(first),
+                moment_of(last[task, error_type]), example, None,
+            )
+            for task, error_type, number, first, example in self._rows("failures", asked)
+            if example is not None  # else all of them were requeued meanwhile
+        ]  # fmt: skip
+        groups.sort(key=lambda group: group.last, reverse=True)
         return Failures(
-            self._with_messages(there), at_least=len(found) > GROUPS_MOST or len(recent) > limit
-        )
-
-    def _group(self, row: Row, since: int, most: int) -> Group | None:
-        task, error_type, last = row
-        asked = {"task": task, "error_type": error_type, "from": since, "most": most + 1}
-        ((number, first, example),) = self._rows("failure_group", asked)
-        if example is None:
-            return None  # all of them were requeued meanwhile
-        return Group(
-            task, error_type, _count(number, most), moment_of(first), moment_of(last), example, None
+            self._with_messages(groups), at_least=len(found) > GROUPS_MOST or len(recent) > limit
         )
 
     def _with_messages(self, groups: list[Group]) -> list[Group]:

@@ -32,7 +32,7 @@ from jobvisor.jobs.store.base import (
     Whom,
 )
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
-from jobvisor.jobs.store.finding import Finding
+from jobvisor.jobs.store.finding import LATENCY_OF, Finding
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import (
@@ -49,7 +49,6 @@ from jobvisor.jobs.store.transfer import Transfer
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 JOBS_AT_ONCE = 500  # by their ids in one statement; each may hold 2 MB
-LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
 SUSPECTS_OF = 100  # of a queue
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 

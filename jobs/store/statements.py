@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
@@ -24,8 +25,8 @@ def _read(dialect: str, prefix: str, waits: bool) -> dict[str, str]:
 
     A part that begins with `-- fragment: NAME` is a list of columns, or a condition: it stands
     wherever a statement, or another fragment, says `{NAME}`, so that a new column is written once. `{whom}`
-    is no fragment, and `{reach}` stands only in what passes over suspects. A statement that says `{along}`
-    or `{source}` is one for each fragment whose name begins so.
+    is no fragment, and `{reach}` stands only in what passes over suspects. A statement that says `{*along}`
+    or `{*source}` is one for each fragment whose name begins so.
     """
     head, *parts = read_statements(dialect).split("-- name: ")
     fragments = dict(map(_named, head.split("-- fragment: ")[1:]))
@@ -35,7 +36,9 @@ def _read(dialect: str, prefix: str, waits: bool) -> dict[str, str]:
     found = dict(map(_named, parts))
     found = {name: each for part in found.items() for name, each in _of_whom(*part)}
     for group in ("along", "source"):
-        kinds = [word for word in fragments if word.startswith(f"{group}_")]
+        kinds = [
+            word.removeprefix(f"{group}_") for word in fragments if word.startswith(f"{group}_")
+        ]
         found = {name: each for part in found.items() for name, each in _of(group, kinds, *part)}
     return {name: prefixed(_filled(each, fragments), prefix) for name, each in found.items()}
 
@@ -56,12 +59,12 @@ def _filled(text: str, fragments: Mapping[str, str]) -> str:
 
 
 def _of(group: str, kinds: Iterable[str], name: str, text: str) -> Iterator[tuple[str, str]]:
-    """A statement for each fragment of a group, called by both."""
-    if f"{{{group}}}" not in text:
+    """A statement for each kind in a group: where it says `{*WORD}` the fragment WORD_KIND stands."""
+    if f"{{*{group}}}" not in text:
         yield name, text
         return
     for kind in kinds:
-        yield of(name, kind.removeprefix(f"{group}_")), text.replace(f"{{{group}}}", f"{{{kind}}}")
+        yield of(name, kind), re.sub(r"\{\*(\w+)\}", rf"{{\1_{kind}}}", text)
 
 
 def _of_whom(name: str, text: str) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, rest, ready, rescue, lanes, scaling, preload, web, peers.
+WHAT is one of throughput, latency, depth, enqueue, find, rest, ready, rescue, lanes, scaling, preload,
+web, peers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ from typing import Any
 
 import click
 
-from tests.bench import depth, enqueue, family, lanes, latency, preload, scaling, throughput, web
+from tests.bench import (
+    depth,
+    enqueue,
+    family,
+    find,
+    lanes,
+    latency,
+    preload,
+    scaling,
+    throughput,
+    web,
+)
 from tests.bench.peers import run as peers_run
 from tests.bench.place import STORES, Places, new_databases, places
 from tests.postgres import URL_VARIABLE
@@ -73,6 +85,14 @@ def _latency(places: Places, jobs: int) -> None:
 def _depth(places: Places, million: int, turns: int, rounds: int) -> None:
     """The claim rate in a table of four million rows, on PostgreSQL also under an old snapshot."""
     depth.run(places, million, turns, rounds)
+
+
+@_measures("find")
+@click.option("--rows", default=1_000_000, show_default=True)
+@click.option("--requests", default=20, show_default=True)
+def _find(places: Places, rows: int, requests: int) -> None:
+    """How long jobs among a million take to be found, counted and grouped."""
+    find.run(places, rows, requests)
 
 
 @_measures("enqueue")

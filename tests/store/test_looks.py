@@ -7,7 +7,8 @@ import pytest
 from jobvisor.jobs.events import Event
 from jobvisor.jobs.job import MOVES, State
 from jobvisor.jobs.store import Store
-from jobvisor.jobs.store.relational import JOBS_AT_ONCE, LATENCY_OF
+from jobvisor.jobs.store.finding import LATENCY_OF
+from jobvisor.jobs.store.relational import JOBS_AT_ONCE
 from jobvisor.jobs.store.settlement import HISTORY_MAX, TRIMMED_EVERY
 from tests.clock import MovableClock
 from tests.store.making import (

@@ -54,7 +54,8 @@ VALUES: dict[str, Any] = {
     "queue": "default", "state": "succeeded", "task": "app:f", "args": "[]", "kwargs": "{}",
     "policy": None, "unique_key": "k", "result": "1", "error": "e", "deferred": "retry",
     "progress": "{}", "key": "schema", "before": 2**62, "error_type": "E", "text": "t",
-    "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "after_name": "n",
+    "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
+    "after_name": "n",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
 PARAMETER = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")

@@ -79,11 +79,44 @@ coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at)
 
 -- fragment: along_all
 -- Which rows are walked along in the order of their ids: all.
-id IS NOT NULL
+{schema}.jobs WHERE true
+
+-- fragment: before_all
+-- Those before an id.
+id < %(before)s
+
+-- fragment: after_all
+-- Those behind an id.
+id > %(after)s
+
+-- fragment: down_all
+-- From the newest on.
+id DESC
+
+-- fragment: up_all
+-- From the oldest on.
+id
 
 -- fragment: along_unsuccessful
--- Or those of one of these states, by an index of their own.
-state = %(state)s AND state IN ('failed', 'cancelled')
+-- Or those of one of these states, by an index of their own. By comparisons of rows, because a planner that
+-- takes them for spread evenly would walk along all ids.
+{schema}.jobs WHERE state IN ('failed', 'cancelled')
+
+-- fragment: before_unsuccessful
+-- Those before an id.
+(state, id) < (%(state)s, %(before)s)
+
+-- fragment: after_unsuccessful
+-- Those behind an id.
+(state, id) > (%(state)s, %(after)s)
+
+-- fragment: down_unsuccessful
+-- From the newest on.
+state DESC, id DESC
+
+-- fragment: up_unsuccessful
+-- From the oldest on.
+state, id
 
 -- fragment: source_scheduled
 -- Where rows are found by an index of their own, whatever else is asked of them.
@@ -471,13 +504,13 @@ FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)
 -- name: find
 -- The newest jobs between two ids, along all rows or along an index.
 SELECT {job}
-FROM {schema}.jobs WHERE {along} AND id < %(before)s AND id > %(after)s AND {wanted}
-ORDER BY id DESC LIMIT %(limit)s;
+FROM {*along} AND {*before} AND {*after} AND {wanted}
+ORDER BY {*down} LIMIT %(limit)s;
 
 -- name: find_few
 -- The newest of few jobs that an index finds. With a sum the planner does not walk along the ids.
 SELECT {job}
-FROM {source} AND id + 0 < %(before)s AND {wanted}
+FROM {*source} AND id + 0 < %(before)s AND {wanted}
 ORDER BY id + 0 DESC LIMIT %(limit)s;
 
 -- name: find_these
@@ -488,12 +521,12 @@ ORDER BY id DESC LIMIT %(limit)s;
 
 -- name: ids
 -- Only the ids of jobs between two ids, the oldest first.
-SELECT id FROM {schema}.jobs WHERE {along} AND id < %(before)s AND id > %(after)s AND {wanted}
-ORDER BY id LIMIT %(limit)s;
+SELECT id FROM {*along} AND {*before} AND {*after} AND {wanted}
+ORDER BY {*up} LIMIT %(limit)s;
 
 -- name: ids_few
 -- Only the ids of few jobs that an index finds, the oldest first.
-SELECT id FROM {source} AND id + 0 < %(before)s AND id + 0 > %(after)s AND {wanted}
+SELECT id FROM {*source} AND id + 0 < %(before)s AND id + 0 > %(after)s AND {wanted}
 ORDER BY id + 0 LIMIT %(limit)s;
 
 -- name: ids_these
@@ -502,12 +535,14 @@ SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_te
 ORDER BY id LIMIT %(limit)s;
 
 -- name: below
--- The row so many rows before an id.
-SELECT id FROM {schema}.jobs WHERE {along} AND id < %(before)s ORDER BY id DESC LIMIT 1 OFFSET %(looked)s;
+-- How many rows there are before an id, counted up to a limit, and the last of these.
+SELECT count(*), min(id) FROM (
+    SELECT id FROM {*along} AND {*before} AND {*after} ORDER BY {*down} LIMIT %(most)s) AS found;
 
 -- name: above
--- The row so many rows behind an id.
-SELECT id FROM {schema}.jobs WHERE {along} AND id > %(after)s ORDER BY id LIMIT 1 OFFSET %(looked)s;
+-- The same of those behind an id.
+SELECT count(*), max(id) FROM (
+    SELECT id FROM {*along} AND {*after} AND {*before} ORDER BY {*up} LIMIT %(most)s) AS found;
 
 -- name: newest_id
 -- The greatest id there is.
@@ -515,19 +550,19 @@ SELECT max(id) FROM {schema}.jobs;
 
 -- name: count
 -- How many jobs between two ids are what is wanted, counted up to a limit.
-SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE {along} AND id < %(before)s AND id > %(after)s AND {wanted} LIMIT %(most)s) AS found;
+SELECT count(*) FROM (SELECT 1 FROM {*along} AND {*before} AND {*after} AND {wanted} LIMIT %(most)s) AS found;
 
 -- name: count_few
 -- The same of few jobs that an index finds.
-SELECT count(*) FROM {source} AND {wanted};
+SELECT count(*) FROM {*source} AND {wanted};
 
 -- name: count_all
 -- How many jobs an index finds, counted up to a limit.
-SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT %(most)s) AS found;
+SELECT count(*) FROM (SELECT 1 FROM {*source} LIMIT %(most)s) AS found;
 
 -- name: queues
 -- In which queues the first of them are that an index finds.
-SELECT queue, count(*) FROM (SELECT queue FROM {source} LIMIT %(most)s) AS found GROUP BY queue;
+SELECT queue, count(*) FROM (SELECT queue FROM {*source} LIMIT %(most)s) AS found GROUP BY queue;
 
 -- name: pending_counts
 -- How many pending rows each queue has, counted up to a limit.
@@ -560,11 +595,28 @@ SELECT found.task, found.error_type, (SELECT {schema}.ms(max(finished_at)) FROM 
     WHERE state = 'failed' AND {of_task} = found.task AND {error_type} = found.error_type)
 FROM found WHERE found.error_type IS NOT NULL LIMIT %(limit)s;
 
--- name: failure_group
--- One of them: how many, counted up to a limit, the first time, and the id of the last.
-SELECT (SELECT count(*) FROM (SELECT 1 FROM {source_failed_of_type} AND finished_at >= {schema}.moment(%(from)s) LIMIT %(most)s) AS found),
-    (SELECT {schema}.ms(min(finished_at)) FROM {source_failed_of_type} AND finished_at >= {schema}.moment(%(from)s)),
-    (SELECT id FROM {source_failed_of_type} AND finished_at >= {schema}.moment(%(from)s) ORDER BY finished_at DESC LIMIT 1);
+-- name: failures
+-- Of some of them (a JSON list of pairs): how many, counted up to a limit, the first time, and the id of the last.
+SELECT each.value ->> 0, each.value ->> 1,
+    (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'failed' AND {of_task} = each.value ->> 0
+        AND {error_type} = each.value ->> 1 AND finished_at >= {schema}.moment(%(from)s) LIMIT %(most)s) AS found),
+    (SELECT {schema}.ms(min(finished_at)) FROM {schema}.jobs WHERE state = 'failed' AND {of_task} = each.value ->> 0
+        AND {error_type} = each.value ->> 1 AND finished_at >= {schema}.moment(%(from)s)),
+    (SELECT id FROM {schema}.jobs WHERE state = 'failed' AND {of_task} = each.value ->> 0
+        AND {error_type} = each.value ->> 1 AND finished_at >= {schema}.moment(%(from)s) ORDER BY finished_at DESC LIMIT 1)
+FROM json_array_elements(%(groups)s::json) AS each;
+
+-- name: waiting
+-- For how many milliseconds the longest waiting of the rows that a claim on each queue would take first has been due.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM {schema}.jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue, {schema}.ms({schema}.clock()) - (SELECT {schema}.ms(min(run_at)) FROM (SELECT run_at FROM {schema}.jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue
+    ORDER BY priority DESC, id LIMIT %(most)s) AS first)
+FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
 
 -- name: delete
 -- Finished jobs go; their ids come as a JSON list.

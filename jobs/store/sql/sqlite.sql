@@ -68,11 +68,11 @@ coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at)
 
 -- fragment: along_all
 -- Which rows are walked along in the order of their ids: all.
-id IS NOT NULL
+jobs NOT INDEXED WHERE true
 
 -- fragment: along_unsuccessful
 -- Or those of one of these states, by an index of their own.
-state = :state AND state IN ('failed', 'cancelled')
+jobs INDEXED BY jobs_unsuccessful WHERE state = :state AND state IN ('failed', 'cancelled')
 
 -- fragment: source_scheduled
 -- Where rows are found by an index of their own, whatever else is asked of them.
@@ -415,13 +415,13 @@ FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs));
 -- name: find
 -- The newest jobs between two ids, along all rows or along an index.
 SELECT {job}
-FROM jobs WHERE {along} AND id < :before AND id > :after AND {wanted}
+FROM {*along} AND id < :before AND id > :after AND {wanted}
 ORDER BY id DESC LIMIT :limit;
 
 -- name: find_few
 -- The newest of few jobs that an index finds. With a + the planner does not walk along the ids.
 SELECT {job}
-FROM {source} AND +id < :before AND {wanted}
+FROM {*source} AND +id < :before AND {wanted}
 ORDER BY +id DESC LIMIT :limit;
 
 -- name: find_these
@@ -432,12 +432,12 @@ ORDER BY id DESC LIMIT :limit;
 
 -- name: ids
 -- Only the ids of jobs between two ids, the oldest first.
-SELECT id FROM jobs WHERE {along} AND id < :before AND id > :after AND {wanted}
+SELECT id FROM {*along} AND id < :before AND id > :after AND {wanted}
 ORDER BY id LIMIT :limit;
 
 -- name: ids_few
 -- Only the ids of few jobs that an index finds, the oldest first.
-SELECT id FROM {source} AND +id < :before AND +id > :after AND {wanted}
+SELECT id FROM {*source} AND +id < :before AND +id > :after AND {wanted}
 ORDER BY +id LIMIT :limit;
 
 -- name: ids_these
@@ -446,12 +446,14 @@ SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND id < :be
 ORDER BY id LIMIT :limit;
 
 -- name: below
--- The row so many rows before an id.
-SELECT id FROM jobs WHERE {along} AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :looked;
+-- How many rows there are before an id, counted up to a limit, and the last of these.
+SELECT count(*), min(id) FROM (
+    SELECT id FROM {*along} AND id < :before ORDER BY id DESC LIMIT :most);
 
 -- name: above
--- The row so many rows behind an id.
-SELECT id FROM jobs WHERE {along} AND id > :after ORDER BY id LIMIT 1 OFFSET :looked;
+-- The same of those behind an id.
+SELECT count(*), max(id) FROM (
+    SELECT id FROM {*along} AND id > :after ORDER BY id LIMIT :most);
 
 -- name: newest_id
 -- The greatest id there is.
@@ -459,19 +461,19 @@ SELECT max(id) FROM jobs;
 
 -- name: count
 -- How many jobs between two ids are what is wanted, counted up to a limit.
-SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {along} AND id < :before AND id > :after AND {wanted} LIMIT :most);
+SELECT count(*) FROM (SELECT 1 FROM {*along} AND id < :before AND id > :after AND {wanted} LIMIT :most);
 
 -- name: count_few
 -- The same of few jobs that an index finds.
-SELECT count(*) FROM {source} AND {wanted};
+SELECT count(*) FROM {*source} AND {wanted};
 
 -- name: count_all
 -- How many jobs an index finds, counted up to a limit.
-SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT :most);
+SELECT count(*) FROM (SELECT 1 FROM {*source} LIMIT :most);
 
 -- name: queues
 -- In which queues the first of them are that an index finds.
-SELECT queue, count(*) FROM (SELECT queue FROM {source} LIMIT :most) GROUP BY queue;
+SELECT queue, count(*) FROM (SELECT queue FROM {*source} LIMIT :most) GROUP BY queue;
 
 -- name: pending_counts
 -- How many pending rows each queue has, counted up to a limit.
@@ -503,11 +505,28 @@ SELECT task, error_type, (SELECT max(finished_at) FROM jobs
     WHERE state = 'failed' AND jobs.task = found.task AND {error_type} = found.error_type)
 FROM found WHERE error_type IS NOT NULL LIMIT :limit;
 
--- name: failure_group
--- One of them: how many, counted up to a limit, the first time, and the id of the last.
-SELECT (SELECT count(*) FROM (SELECT 1 FROM {source_failed_of_type} AND finished_at >= :from LIMIT :most)),
-    (SELECT min(finished_at) FROM {source_failed_of_type} AND finished_at >= :from),
-    (SELECT id FROM {source_failed_of_type} AND finished_at >= :from ORDER BY finished_at DESC LIMIT 1);
+-- name: failures
+-- Of some of them (a JSON list of pairs): how many, counted up to a limit, the first time, and the id of the last.
+SELECT json_extract(each.value, '$[0]'), json_extract(each.value, '$[1]'),
+    (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = json_extract(each.value, '$[0]')
+        AND {error_type} = json_extract(each.value, '$[1]') AND finished_at >= :from LIMIT :most)),
+    (SELECT min(finished_at) FROM jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = json_extract(each.value, '$[0]')
+        AND {error_type} = json_extract(each.value, '$[1]') AND finished_at >= :from),
+    (SELECT id FROM jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = json_extract(each.value, '$[0]')
+        AND {error_type} = json_extract(each.value, '$[1]') AND finished_at >= :from ORDER BY finished_at DESC LIMIT 1)
+FROM json_each(:groups) AS each;
+
+-- name: waiting
+-- For how many milliseconds the longest waiting of the rows that a claim on each queue would take first has been due.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM jobs WHERE state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue, :now - (SELECT min(run_at) FROM (SELECT run_at FROM jobs INDEXED BY jobs_pending
+    WHERE state = 'pending' AND jobs.queue = found.queue
+    ORDER BY priority DESC, id LIMIT :most))
+FROM found WHERE queue IS NOT NULL LIMIT :limit;
 
 -- name: delete
 -- Finished jobs go; their ids come as a JSON list.
