@@ -98,9 +98,9 @@ class Look(Door):
         """Some of the newest jobs that match, in a bounded time: for whoever is asked in a request.
 
         The answer has the jobs, how many were looked at, and `before`: where the next page begins, None
-        where there is none. An index finds up to 10,000 jobs of a state, of a queue's pending, and of
-        a task's failed ones; where there are more, or no state was said, jobs are looked at from
-        `before` on, at most 30,000 of them or for 30 ms. So a page of what is rare may be short, or
+        where there is none. An index has the pending, scheduled, blocked, failed and cancelled ones in
+        this order; where more is said, or another state, jobs are looked at from
+        `before` on, at most 50,000 of them or for 25 ms. So a page of what is rare may be short, or
         empty, though another one follows.
 
         >>> from jobvisor import Client, Filter
@@ -154,7 +154,7 @@ class Look(Door):
         with self._store() as store:
             return store.count(_filter(which), most=most)
 
-    def tally(self, *, most: int = 5_000) -> Tally:
+    def tally(self, *, most: int = 2_000) -> Tally:
         """How many jobs of each queue are in each state, as `counts` tells, in a bounded time.
 
         Of each state `most` jobs are counted, of the pending at least a hundred of each queue; the
@@ -163,19 +163,11 @@ class Look(Door):
         with self._store() as store:
             return store.tally(most=most)
 
-    def waiting(self) -> dict[str, float]:
-        """For each queue with pending jobs: seconds the longest waiting one has been due, quickly.
-
-        Of the hundred that claims take first: one that waits behind those is told by `oldest_pending`.
-        """
-        with self._store() as store:
-            return {queue: ms / 1000 for queue, ms in store.waiting().items()}
-
     def failures(self, *, since: datetime | Duration | None = None, limit: int = 100) -> Failures:
         """The failed jobs by task and type of error, at most `limit` groups, the one that failed last first.
 
         `since` a moment, or so long ago, leaves out what failed before. A group is told with how many
-        there are (100,000 are counted for all groups together), when the first and the last failed, and
+        there are (50,000 are counted for all groups together), when the first and the last failed, and
         the last one's id and error. `Filter(state="failed", task=group.task,
         error_type=group.error_type)` finds its jobs. It costs a step of an index for each group.
         """
@@ -213,7 +205,7 @@ class Look(Door):
     def oldest_pending(self) -> dict[str, float]:
         """For each queue with pending jobs: seconds the longest waiting one has been due.
 
-        Reads all that is pending (`waiting` does not).
+        Reads all that is pending (`latencies` does not).
         """
         with self._store() as store:
             return {queue: max(0, ms) / 1000 for queue, ms in store.oldest_pending().items()}
@@ -224,8 +216,7 @@ class Look(Door):
         Of each queue a hundred jobs are read, of `most` queues: whatever waits, it takes no longer.
         """
         with self._store() as store:
-            queues = store.pending_queues(most)
-            return {queue: max(0, store.latency([queue])) / 1000 for queue in queues}
+            return {queue: ms / 1000 for queue, ms in store.waiting(most).items()}
 
     @overload
     def wait(self, job: Job[R], timeout: Duration | None = None) -> Job[R]: ...

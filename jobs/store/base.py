@@ -476,14 +476,15 @@ class Store(WorkerStore):
     def page(self, which: Filter, *, limit: int = 50, before: int | None = None) -> Page:
         """Some jobs, newest first; `before` is where the last page said that the next one begins.
 
-        Bounded: an index finds up to 10,000 jobs of a state, of a queue's pending and of a failed task's;
-        else rows are looked at from the newest on, 30,000 at the most or for about 30 ms, and the answer
+        Bounded: an index has the pending, scheduled, blocked, failed and cancelled ones in this order, and
+        finds up to 5,000 of any other kind that is in one state;
+        else rows are looked at from the newest on, 50,000 at the most or for about 25 ms, and the answer
         says how far it came. It locks nothing.
         """
 
     @abstractmethod
     def ids_page(self, which: Filter, *, limit: int, after: int = 0) -> Ids:
-        """The same of ids alone, the oldest first; at most 10,000 rows are looked at."""
+        """The same of ids alone, the oldest first; at most 8,000 rows are looked at."""
 
     @abstractmethod
     def newest_id(self) -> int:
@@ -494,24 +495,24 @@ class Store(WorkerStore):
         """How many match: counted up to `most`, and bounded as `page` is."""
 
     @abstractmethod
-    def tally(self, *, most: int = 5_000) -> Tally:
+    def tally(self, *, most: int = 2_000) -> Tally:
         """How many jobs of each queue are in each state, of each state up to `most` counted.
 
-        Pending ones are counted queue by queue, at least a hundred of each and 100,000 together.
+        Pending ones are counted queue by queue, at least a hundred of each and 50,000 together.
         """
 
     @abstractmethod
-    def waiting(self) -> dict[str, int]:
+    def waiting(self, limit: int) -> dict[str, int]:
         """Queue to how many ms the longest waiting of the hundred that claims take first has been due.
 
-        A hundred rows of each of at most a thousand queues are read.
+        Of at most `limit` queues; a hundred rows of each are read.
         """
 
     @abstractmethod
     def failures(self, *, since_ms: int | None = None, limit: int = 100) -> Failures:
         """Failed jobs by task and type of error; only those that failed at this moment or later.
 
-        Each group is found by a step of an index: a thousand are looked at, and 100,000 jobs counted.
+        Each group is found by a step of an index: a thousand are looked at, and 50,000 jobs counted.
         """
 
     @abstractmethod

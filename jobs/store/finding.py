@@ -16,14 +16,16 @@ from jobvisor.jobs.store.rows import Row, job_of, moment_of
 from jobvisor.jobs.store.statements import of
 from jobvisor.jobs.units import duration_ms
 
-FEW = 10_000  # rows: so many are read and sorted for one page, more are walked along
+FEW = 5_000  # rows: so many are read and sorted for one page, more are walked along
 FIRST_LOOK = 500  # rows of the first window of a walk; a page of a common kind is full by then
-LOOKED_AT_ONCE = 10_000  # rows of one statement
-LOOKED_MOST = 30_000  # of one page
-PATIENCE_NS = 30_000_000  # of one page: what a row costs to be looked at depends on how large it is
+LOOKED_AT_ONCE = 8_000  # rows of one statement
+LOOKED_MOST = 50_000  # of one page
+PATIENCE_NS = 25_000_000  # of one page: what a row costs to be looked at depends on how large it is
+KINDS_MOST = 100  # queues and priorities of pending jobs that are looked at for a page,
+KINDS_LIMIT = 1_000  # of so many jobs
 GROUPS_MOST = 1_000  # of failures, and of queues
 LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
-COUNTED_MOST = 100_000  # rows that are counted for all groups, or queues, together
+COUNTED_MOST = 50_000  # rows that are counted for all groups, or queues, together
 
 
 class Finding(Dialect):
@@ -41,12 +43,38 @@ class Finding(Dialect):
             return self._full(rows, limit, len(which.numbers))
         rows, after, looked = self._down(wanted, along_of(which), start, FIRST_LOOK)
         if len(rows) < limit and after:
-            source = source_of(which)
-            few = None if source is None else self._few(source, wanted)
-            if source is not None and few is not None:
-                rows = self._rows(of("find_few", source), {**wanted, "before": start})
-                return self._full(rows, limit, few)
+            found = self._by_index(which, wanted, start)
+            if found is not None:
+                return found
         return self._walked(wanted, which, rows, after, looked)
+
+    def _by_index(self, which: Filter, wanted: dict[str, Any], before: int) -> Page | None:
+        """The page from an index that has all that is meant, without a walk; None where there is none."""
+        source, limit = source_of(which), wanted["limit"]
+        if source is None or source in _LISTED:  # these are walked along by an index
+            return None
+        if (
+            set(which.said()) <= SOURCES["pending_of_queue"]
+            and which.states == (State.PENDING,)
+            and limit <= KINDS_LIMIT
+        ):
+            return self._newest_pending(wanted, before)
+        few = self._few(source, wanted)
+        if few is None:
+            return None
+        rows = self._rows(of("find_few", source), {**wanted, "before": before})
+        return self._full(rows, limit, few)
+
+    def _newest_pending(self, wanted: dict[str, Any], before: int) -> Page | None:
+        kinds = self._rows("pending_kinds", {"queue": wanted["queue"], "limit": KINDS_MOST + 1})
+        if len(kinds) > KINDS_MOST:
+            return None
+        limit = wanted["limit"]
+        asked = {"kinds": json.dumps(kinds), "before": before, "limit": limit}
+        ids = [row[0] for row in self._rows("newest_pending", asked)]
+        # But those that were claimed since then.
+        jobs = [job for job in self.get_many(ids).values() if job.state is State.PENDING]
+        return Page(jobs, ids[-1] if len(ids) == limit else None, len(ids))
 
     def _full(self, rows: list[Row], limit: int, looked: int) -> Page:
         """A page behind which there is another one only where it is full."""
@@ -149,7 +177,7 @@ class Finding(Dialect):
         number = self._rows(of("count_all", source), {**wanted, "most": FEW + 1})[0][0]
         return number if number <= FEW else None
 
-    def tally(self, *, most: int = 5_000) -> Tally:
+    def tally(self, *, most: int = 2_000) -> Tally:
         most = _number("most", most, 1, 1_000_000)
         queues: dict[str, dict[str, int]] = {}
         more: set[str] = set()
@@ -171,8 +199,8 @@ class Finding(Dialect):
         at_least = len(names) > GROUPS_MOST or any(number > each for _queue, number in counted)
         return [(queue, min(number, each)) for queue, number in counted], at_least
 
-    def waiting(self) -> dict[str, int]:
-        asked = {"most": LATENCY_OF, "limit": GROUPS_MOST}
+    def waiting(self, limit: int) -> dict[str, int]:
+        asked = {"most": LATENCY_OF, "limit": limit}
         return {queue: max(0, ms or 0) for queue, ms in self._rows("waiting", asked)}
 
     # -- failures
@@ -230,10 +258,10 @@ def source_of(which: Filter) -> str | None:
 
 def along_of(which: Filter) -> str:
     """Along what the rows are walked."""
-    return "unsuccessful" if which.states in _UNSUCCESSFUL else "all"
+    return "listed" if len(which.states) == 1 and which.states[0] in _LISTED else "all"
 
 
-_UNSUCCESSFUL = ((State.FAILED,), (State.CANCELLED,))
+_LISTED = frozenset({State.SCHEDULED, State.BLOCKED, State.FAILED, State.CANCELLED})
 
 
 def _wanted(which: Filter) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ _TABLES = "|".join(TABLES)
 #: Views, indexes, triggers and constraints; sequences and functions are only named within a schema.
 _BESIDE = (
     "jobs_(?:readable|pending|scheduled|retrying|running|cancelling|finished|unique|deferred|blocked"
-    "|unknown|suspects|unsuccessful|failures|wake|forget)|attempts_(?:readable|job_fkey)|owners_family|requests_at"
+    "|unknown|suspects|listed|failures|wake|forget)|attempts_(?:readable|job_fkey)|owners_family|requests_at"
 )
 _NAMES = re.compile(
     rf"""

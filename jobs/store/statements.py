@@ -46,8 +46,8 @@ def _read(dialect: str, prefix: str, waits: bool) -> dict[str, str]:
 def of(statement: str, kind: str) -> str:
     """The name of a statement that is one for each fragment of a group.
 
-    >>> of("find", "unsuccessful")
-    'find.unsuccessful'
+    >>> of("find", "listed")
+    'find.listed'
     """
     return f"{statement}.{kind}"
 

@@ -64,7 +64,7 @@ def _asked(client: Client, rows: int) -> dict[str, Callable[[], Any]]:
         "failures": client.failures,
         "failures of an hour": lambda: client.failures(since="1h"),
         "a job": lambda: (client.get(deep), client.attempts(deep)),
-        "waiting": client.waiting,
+        "latencies": client.latencies,
     }
 
 

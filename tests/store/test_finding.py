@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.finding import FIRST_LOOK
 from tests.clock import MovableClock
-from tests.store.database import Database
+from tests.store.database import Database, MemoryDatabase
 from tests.store.making import claim, enqueue, job_in, life, new, record, running
 
 
@@ -90,6 +91,35 @@ def test_a_few_of_one_state_are_found_behind_many_others(store: Store, state: St
     said: dict[str, Any] = {"state": state, "queue": "default"}
     assert found(store, **said) == wanted
     assert [job.id for job in store.page(Filter(**said), limit=2).jobs] == wanted[:0:-1]
+
+
+def test_pending_jobs_are_found_behind_many_others_whatever_their_queue_and_priority(
+    store: Store,
+) -> None:
+    kinds = [("a", 0), ("b", 5), ("a", 7), ("b", 0), ("a", -3)]
+    jobs = [enqueue(store, queue=queue, priority=priority) for queue, priority in kinds * 2]
+    store.enqueue([new(run_in_ms=9_000)] * (FIRST_LOOK + 50))
+    assert found(store, state="pending") == jobs
+    assert found(store, state="pending", queue="b") == [jobs[n] for n in (1, 3, 6, 8)]
+    page = store.page(Filter(state="pending"), limit=4)
+    assert [job.id for job in page.jobs] == jobs[:5:-1]
+    rest = store.page(Filter(state="pending"), limit=9, before=page.before)
+    assert [job.id for job in rest.jobs] == jobs[5::-1]
+
+
+def test_a_page_of_what_is_rare_says_how_far_it_looked_and_where_to_go_on(tmp_path: Path) -> None:
+    store = MemoryDatabase(tmp_path).open()  # the same everywhere, and quickly filled here
+    first = enqueue(store, queue="rare")
+    store.enqueue([new()] * 60_000)
+    store.enqueue([new(queue="rare")])
+    which = Filter(queue="rare", state=["pending", "running"])
+    pages = [store.page(which)]
+    while pages[-1].before is not None:
+        pages.append(store.page(which, before=pages[-1].before))
+    assert [job.id for page in pages for job in page.jobs] == [first + 60_001, first]
+    assert len(pages) > 1
+    assert sum(page.looked for page in pages) == 60_002
+    assert store.count(which) == (1, True)
 
 
 def test_failures_come_in_groups_the_last_one_first(store: Store, clock: MovableClock) -> None:

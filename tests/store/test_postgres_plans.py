@@ -55,7 +55,7 @@ VALUES: dict[str, Any] = {
     "policy": None, "unique_key": "k", "result": "1", "error": "e", "deferred": "retry",
     "progress": "{}", "key": "schema", "before": 2**62, "error_type": "E", "text": "t",
     "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
-    "after_name": "n",
+    "after_name": "n", "kinds": "[]",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
 PARAMETER = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")
@@ -200,7 +200,7 @@ def test_behind_a_pooler_too_no_statement_of_a_loop_reads_the_whole_table(planne
 
 @pytest.mark.parametrize(
     "name",
-    ["find.all", "find.unsuccessful", "find_few.failed", "find_few.succeeded", "oldest_pending"],
+    ["find.all", "find.listed", "find_few.failed", "find_few.succeeded", "oldest_pending"],
 )
 def test_what_people_ask_for_is_found_by_an_index(planner: Planner, name: str) -> None:
     planner.fill()

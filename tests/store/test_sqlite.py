@@ -624,7 +624,7 @@ def test_a_statement_uses_its_partial_index(planned: SqliteStore, name: str) -> 
 
 def test_the_few_failed_are_found_without_reading_the_many_succeeded(store: SqliteStore) -> None:
     assert any("INDEX jobs_finished" in step for step in plan(store, "find_few.succeeded"))
-    assert any("INDEX jobs_unsuccessful" in step for step in plan(store, "find.unsuccessful"))
+    assert any("INDEX jobs_listed" in step for step in plan(store, "find.listed"))
 
 
 @pytest.mark.parametrize("name", ORDERED)

@@ -97,24 +97,24 @@ id DESC
 -- From the oldest on.
 id
 
--- fragment: along_unsuccessful
+-- fragment: along_listed
 -- Or those of one of these states, by an index of their own. By comparisons of rows, because a planner that
 -- takes them for spread evenly would walk along all ids.
-{schema}.jobs WHERE state IN ('failed', 'cancelled')
+{schema}.jobs WHERE state IN ('scheduled', 'blocked', 'failed', 'cancelled')
 
--- fragment: before_unsuccessful
+-- fragment: before_listed
 -- Those before an id.
 (state, id) < (%(state)s, %(before)s)
 
--- fragment: after_unsuccessful
+-- fragment: after_listed
 -- Those behind an id.
 (state, id) > (%(state)s, %(after)s)
 
--- fragment: down_unsuccessful
+-- fragment: down_listed
 -- From the newest on.
 state DESC, id DESC
 
--- fragment: up_unsuccessful
+-- fragment: up_listed
 -- From the oldest on.
 state, id
 
@@ -144,7 +144,7 @@ state, id
 
 -- fragment: source_failed
 -- Those that failed for good.
-{schema}.jobs WHERE state = 'failed' AND state IN ('failed', 'cancelled')
+{schema}.jobs WHERE state = 'failed' AND state IN ('scheduled', 'blocked', 'failed', 'cancelled')
 
 -- fragment: source_failed_of_task
 -- Of one task.
@@ -156,7 +156,7 @@ state, id
 
 -- fragment: source_cancelled
 -- Those that were cancelled.
-{schema}.jobs WHERE state = 'cancelled' AND state IN ('failed', 'cancelled')
+{schema}.jobs WHERE state = 'cancelled' AND state IN ('scheduled', 'blocked', 'failed', 'cancelled')
 
 -- fragment: unsuspected
 -- A job that has ended no process, as far as is known, and whose memory limit is not its process's.
@@ -512,6 +512,31 @@ ORDER BY {*down} LIMIT %(limit)s;
 SELECT {job}
 FROM {*source} AND id + 0 < %(before)s AND {wanted}
 ORDER BY id + 0 DESC LIMIT %(limit)s;
+
+-- name: pending_kinds
+-- Each queue and priority that a pending row has; a step of the index each.
+WITH RECURSIVE queues_found (queue) AS (
+    SELECT min(queue) FROM {schema}.jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue > queues_found.queue)
+    FROM queues_found WHERE queues_found.queue IS NOT NULL),
+found (queue, priority) AS (
+    SELECT queue, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = queues_found.queue)
+    FROM queues_found WHERE queue IS NOT NULL AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT queue, priority FROM found WHERE priority IS NOT NULL LIMIT %(limit)s;
+
+-- name: newest_pending
+-- The ids of the newest of each kind (a JSON list of pairs), of all together the newest.
+SELECT newest.id FROM json_array_elements(%(kinds)s::json) AS kind CROSS JOIN LATERAL (
+    SELECT id FROM {schema}.jobs
+    WHERE state = 'pending' AND queue = kind.value ->> 0 AND priority = (kind.value ->> 1)::integer
+        AND id < %(before)s
+    ORDER BY queue DESC, priority, id DESC LIMIT %(limit)s) AS newest
+ORDER BY newest.id DESC LIMIT %(limit)s;
 
 -- name: find_these
 -- The newest of some jobs; their ids come as a JSON list.

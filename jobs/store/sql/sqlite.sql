@@ -70,9 +70,10 @@ coalesce(finished_at, CASE WHEN state = 'running' THEN claimed_at END, run_at)
 -- Which rows are walked along in the order of their ids: all.
 jobs NOT INDEXED WHERE true
 
--- fragment: along_unsuccessful
+-- fragment: along_listed
 -- Or those of one of these states, by an index of their own.
-jobs INDEXED BY jobs_unsuccessful WHERE state = :state AND state IN ('failed', 'cancelled')
+jobs INDEXED BY jobs_listed WHERE state = :state
+    AND NOT (state <> 'scheduled' AND state <> 'blocked' AND state <> 'failed' AND state <> 'cancelled')
 
 -- fragment: source_scheduled
 -- Where rows are found by an index of their own, whatever else is asked of them.
@@ -100,7 +101,8 @@ jobs INDEXED BY jobs_finished WHERE state = 'succeeded' AND finished_at IS NOT N
 
 -- fragment: source_failed
 -- Those that failed for good.
-jobs INDEXED BY jobs_unsuccessful WHERE state = 'failed' AND state IN ('failed', 'cancelled')
+jobs INDEXED BY jobs_listed WHERE state = 'failed'
+    AND NOT (state <> 'scheduled' AND state <> 'blocked' AND state <> 'failed' AND state <> 'cancelled')
 
 -- fragment: source_failed_of_task
 -- Of one task.
@@ -112,7 +114,8 @@ jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = :task AND {error
 
 -- fragment: source_cancelled
 -- Those that were cancelled.
-jobs INDEXED BY jobs_unsuccessful WHERE state = 'cancelled' AND state IN ('failed', 'cancelled')
+jobs INDEXED BY jobs_listed WHERE state = 'cancelled'
+    AND NOT (state <> 'scheduled' AND state <> 'blocked' AND state <> 'failed' AND state <> 'cancelled')
 
 -- fragment: followed
 -- Whether somebody follows the changes; not longer than anybody may ask for, where a clock was set back.
@@ -423,6 +426,31 @@ ORDER BY id DESC LIMIT :limit;
 SELECT {job}
 FROM {*source} AND +id < :before AND {wanted}
 ORDER BY +id DESC LIMIT :limit;
+
+-- name: pending_kinds
+-- Each queue and priority that a pending row has; a step of the index each.
+WITH RECURSIVE queues_found (queue) AS (
+    SELECT min(queue) FROM jobs WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM jobs WHERE state = 'pending' AND jobs.queue > queues_found.queue)
+    FROM queues_found WHERE queues_found.queue IS NOT NULL),
+found (queue, priority) AS (
+    SELECT queue, (SELECT max(priority) FROM jobs WHERE state = 'pending' AND jobs.queue = queues_found.queue)
+    FROM queues_found WHERE queue IS NOT NULL AND (:queue IS NULL OR queue = :queue)
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT queue, priority FROM found WHERE priority IS NOT NULL LIMIT :limit;
+
+-- name: newest_pending
+-- The ids of the newest of each kind (a JSON list of pairs), of all together the newest.
+SELECT jobs.id FROM json_each(:kinds) AS kind CROSS JOIN jobs ON jobs.id IN (
+    SELECT each.id FROM jobs AS each INDEXED BY jobs_pending
+    WHERE each.state = 'pending' AND each.queue = json_extract(kind.value, '$[0]')
+        AND each.priority = json_extract(kind.value, '$[1]') AND each.id < :before
+    ORDER BY each.id DESC LIMIT :limit)
+ORDER BY jobs.id DESC LIMIT :limit;
 
 -- name: find_these
 -- The newest of some jobs; their ids come as a JSON list.

@@ -44,9 +44,9 @@ CREATE TABLE {schema}.requests (
 );
 CREATE INDEX requests_at ON {schema}.requests (at);
 
--- Of a million jobs the few that failed or were cancelled, the newest first; and the failed by their task
--- and the type of their error, of which an index has room for so much. A job that succeeds is in neither.
-CREATE INDEX jobs_unsuccessful ON {schema}.jobs (state, id) WHERE state IN ('failed', 'cancelled');
+-- Of a million jobs those that did not succeed, or wait for a time, the newest first; and the failed by their
+-- task and the type of their error, of which an index has room for so much. A job that runs at once and succeeds is in neither.
+CREATE INDEX jobs_listed ON {schema}.jobs (state, id) WHERE state IN ('scheduled', 'blocked', 'failed', 'cancelled');
 CREATE INDEX jobs_failures ON {schema}.jobs (left(task, 400), left(split_part(coalesce(error, ''), ': ', 1), 100), finished_at)
     WHERE state = 'failed';
 
