@@ -103,7 +103,7 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
     def response(self) -> Response:
         """The document as an answer."""
         # In ASCII: half a surrogate that somebody sent comes back as the escape it was sent as.
-        body = json.dumps(self.document())
+        body = json.dumps(self.document(), separators=(",", ":"))
         return Response(body, self.status, self.headers, MEDIA_TYPE)
 
 

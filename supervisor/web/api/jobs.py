@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from jobvisor.jobs.errors import JobsError
@@ -52,10 +53,12 @@ IdempotencyKey = Annotated[
         **refusals(404, 409, 422),
     },
 )
-def enqueue_job(site: Here, who: Who, body: NewJob, key: IdempotencyKey = None) -> Response:
+def enqueue_job(
+    request: Request, site: Here, who: Who, body: NewJob, key: IdempotencyKey = None
+) -> Response:
     """Enqueue a job of a task that `allow_tasks` names."""
     [job] = _responded(site, who, [call_of(site, body.order())], body, key)
-    return _made(site, job)
+    return _made(request, site, job)
 
 
 @router.post(
@@ -196,14 +199,14 @@ def requeue_job(site: Here, who: Who, job_id: JobId) -> Response:
     dependencies=CHANGES,
     responses=refusals(404, 422),
 )
-def copy_job(site: Here, who: Who, job_id: JobId, body: Copying) -> Response:
+def copy_job(request: Request, site: Here, who: Who, job_id: JobId, body: Copying) -> Response:
     """Run a copy of a job, with changed arguments where `allow_tasks` names its task."""
     job = site.client.get(job_id)
     args, kwargs = changed_arguments(site, job, body.args, body.kwargs)
     with site.client.transaction():
         made = site.client.copy(job_id, args=args, kwargs=kwargs)
         site.client.note_action(who, "copy", f"job {job_id} as {made.id}", 1)
-    return _made(site, made)
+    return _made(request, site, made)
 
 
 def _responded(site: Site, who: str, calls: list[Call], body: Form, key: str | None) -> list[Job]:
@@ -218,7 +221,7 @@ def _responded(site: Site, who: str, calls: list[Call], body: Form, key: str | N
     return [replace(job, created=job.created and not found.repeated) for job in found.jobs]
 
 
-def _made(site: Site, job: Job) -> Response:
-    """The job that was made, or that was there."""
-    headers = {"Location": f"/api/v1/jobs/{job.id}"}
+def _made(request: Request, site: Site, job: Job) -> Response:
+    """The job that was made, or that was there, and where it is."""
+    headers = {"Location": f"{request.scope.get('root_path', '')}/api/v1/jobs/{job.id}"}
     return answer(job_shown(site, job), 201 if job.created else 200, headers)
