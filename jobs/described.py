@@ -35,8 +35,10 @@ BY_FUNCTION = "by a function"
 
 WORDS_MAX = 500  # characters of a documentation's first line
 DEPTH_MAX = 6  # of types in types
-TOLD_MAX = 16 * 1024  # bytes; the types of a task that would take more are left out
-PARAMETERS_MAX = 200
+TOLD_MAX = (
+    16 * 1024
+)  # bytes; of a task that would take more the types are left out, then its parameters
+PARAMETERS_MAX, ALIASES_MAX = 200, 20
 
 Schema = dict[str, Any]
 
@@ -50,13 +52,14 @@ def described(task: Task[..., Any], aliases: Iterable[str] = ()) -> dict[str, An
     parameters = list(signature.parameters.values())[:PARAMETERS_MAX] if signature else None
     told = {
         "doc": _first_line(task.function),
-        "aliases": sorted(aliases),
+        "aliases": sorted(aliases)[:ALIASES_MAX],
         "options": _options_told(task.options),
         "parameters": None if parameters is None else [_parameter_told(p) for p in parameters],
         "arguments": None if parameters is None else _arguments(task.function, parameters),
     }
-    if len(json.dumps(told)) > TOLD_MAX:
-        told["arguments"] = None
+    for part in ("arguments", "parameters"):
+        if len(json.dumps(told)) > TOLD_MAX:
+            told[part] = None
     return told
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from jobvisor.jobs.door import Door
-from jobvisor.jobs.errors import InvalidOption, JobNotFound
-from jobvisor.jobs.job import Job
+from jobvisor.jobs.errors import InvalidOption, JobNotFound, StoreUnavailable
+from jobvisor.jobs.job import Job, NewJob
+from jobvisor.jobs.store import Store
 from jobvisor.jobs.task import Call
 
 __all__ = ["Requests", "Responded"]
@@ -55,7 +57,7 @@ class Requests(Door):
             first = None if key is None else store.note_request(key, digest)
             if key is not None and first is not None:
                 return Responded(self._first(first, digest), repeated=True)
-            jobs = [store.enqueue_one(each) for each in new]
+            jobs = _stored(store, new)
             if key is not None:
                 store.answer_request(key, [job.id for job in jobs])
             what = jobs[0].task if len(jobs) == 1 else f"{len(jobs)} jobs"
@@ -76,3 +78,14 @@ class Requests(Door):
         if gone is not None or not numbers:
             raise JobNotFound(f"job {gone} of this Idempotency-Key is not kept any more")
         return [found[number] for number in numbers]
+
+
+def _stored(store: Store, new: Sequence[NewJob]) -> list[Job]:
+    """Store them within a transaction: one by itself, many together, which is far faster on a server."""
+    if len(new) == 1:
+        return [store.enqueue_one(new[0])]
+    made = store.enqueue(new)
+    found = store.get_many(number for number, _ in made)
+    if len(found) < len({number for number, _ in made}):
+        raise StoreUnavailable("a job that held a unique key was removed meanwhile; try again")
+    return [replace(found[number], created=created) for number, created in made]

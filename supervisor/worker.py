@@ -25,7 +25,7 @@ from jobvisor.jobs.log import is_logged, log_event
 from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
-from jobvisor.jobs.store.base import Waker
+from jobvisor.jobs.store.base import Store, Waker
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.application import application_settings, prepare_application
 from jobvisor.supervisor.autopsy.autopsy import Work
@@ -36,6 +36,7 @@ from jobvisor.supervisor.board import (
     CURRENT,
     CURRENT_CLAIM,
     GOING,
+    IDLE,
     LANE_COUNT,
     LEAVING_CODES,
     RUN,
@@ -58,7 +59,7 @@ from jobvisor.supervisor.running.opened import Opened, opened_for
 from jobvisor.supervisor.running.pace import Pace
 from jobvisor.supervisor.running.parts import Parts
 from jobvisor.supervisor.running.successes import Successes
-from jobvisor.supervisor.running.telling import Telling
+from jobvisor.supervisor.running.telling import OwnShelf, Shelf, Telling
 from jobvisor.supervisor.running.turns import Turns
 
 if TYPE_CHECKING:
@@ -177,13 +178,21 @@ class Worker(Role):
             fitness=self._fitness,
             turns=self._turns,
             batch=self._batch,
-            telling=Telling(registry, parts.client, self.clock),
+            telling=self._telling(OwnShelf(store) if isinstance(store, Store) else parts.client),
         )
+
+    def _telling(self, shelf: Shelf) -> Telling:
+        return Telling(registry, shelf, self.clock, self._is_first_at_rest)
+
+    def _is_first_at_rest(self) -> bool:
+        """Whether no worker in a slot before this one rests."""
+        resting = (each.index for each in self.board.workers() if each[STATE] == IDLE)
+        return min(resting, default=0) == self.slot.index
 
     def _boot_several(self, parts: Parts, saying: Saying) -> None:
         from jobvisor.supervisor.several.worker import Several  # noqa: PLC0415 -- see import_for_lanes
 
-        several = Several(self, parts, self._execution)
+        several = Several(self, parts, self._execution, self._telling(parts.client))
         self._attend = lambda: several.attend
         self._conductor, self._fitness = several.conductor, several.fitness
         self._opened.while_waiting(several.conductor.meanwhile)

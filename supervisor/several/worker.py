@@ -51,7 +51,7 @@ SWITCH_SECONDS = (
 class Several:
     """The lanes of one worker and their conductor."""
 
-    def __init__(self, role: Role, parts: Parts, execution: Execution) -> None:
+    def __init__(self, role: Role, parts: Parts, execution: Execution, telling: Telling) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._role = role
         note = parts.successes.note
@@ -91,7 +91,7 @@ class Several:
         rounds = Rounds(
             role, shared, calls=calls, coroutines=coroutines, events=parts.events,
             client=None if store.one_machine else parts.client, fitness=self.fitness,
-            telling=Telling(registry, parts.client, role.clock),
+            telling=telling,
         )  # fmt: skip
         seeking = Seeking(
             store, parts.waker, role.clock, queues=pool.queues,

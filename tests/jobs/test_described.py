@@ -149,3 +149,5 @@ def test_what_would_take_too_much_room_is_left_out() -> None:
     told = told_of(found["function"])
     assert told["arguments"] is None
     assert len(told["parameters"]) == 199
+    exec(f"def function({parameters.replace('parameter', 'p' * 90)}): ...", found)
+    assert told_of(found["function"])["parameters"] is None

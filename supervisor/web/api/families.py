@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -39,7 +41,8 @@ PoolName = Annotated[str, Path(min_length=1, max_length=100, examples=["default"
 )
 def get_health(site: Here) -> Response:
     """Whether the family of this machine is well, and if not why; it never asks the database."""
-    return answer(health_of(_state(site)))
+    with _later():
+        return answer(health_of(_state(site)))
 
 
 @router.get(
@@ -95,7 +98,8 @@ def get_process_stack(site: Here, name: ProcessName) -> Response:
 )
 def scale(site: Here, who: Who, pool: PoolName, body: Scaling) -> Response:
     """Have more or fewer workers in a pool until the next reload; of a range it is the least."""
-    told = scale_pool(_state(site), pool, str(body.workers))
+    with _later():
+        told = scale_pool(_state(site), pool, str(body.workers))
     site.client.note_action(who, "scale", f"pool {pool} to {body.workers}", told["workers"])
     return answer(told)
 
@@ -110,15 +114,30 @@ def scale(site: Here, who: Who, pool: PoolName, body: Scaling) -> Response:
 )
 def reload(site: Here, who: Who) -> Response:
     """Ask the family to take up changed configuration and code; the status tells how that ends."""
-    pid, last = ask_to_reload(_state(site))
+    with _later():
+        pid, last = ask_to_reload(_state(site))
     site.client.note_action(who, "reload", "the family here", None)
     return answer({"pid": pid, "number": last + 1}, 202)
 
 
 def _standing(site: Site) -> dict[str, Any]:
     state = _state(site)
-    last = state.status() or {}
-    return standing_of(state, str(last.get("family") or ""))
+    with _later():
+        last = state.status() or {}
+        return standing_of(state, str(last.get("family") or ""))
+
+
+@contextmanager
+def _later() -> Iterator[None]:
+    """A family that does not answer now, or has left half a status behind, may do so in a moment."""
+    try:
+        yield
+    except JobsError as error:
+        if type(error) is not JobsError:
+            raise
+        raise Problem(
+            503, str(error), error="FamilyUnavailable", headers={"Retry-After": "5"}
+        ) from error
 
 
 def _state(site: Site) -> StateDir:

@@ -131,3 +131,16 @@ def test_a_family_that_does_not_run_is_told_as_such(here: Shop, tmp_path: Path) 
 @pytest.mark.parametrize("workers", ["two", "1.5", 1.5, True, -1, None])
 def test_a_number_of_workers_that_is_none_is_refused(here: Shop, workers: object) -> None:
     assert here.post("/pools/default/scale", workers=workers).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/status", "/workers", "/health"])
+def test_a_status_that_is_damaged_may_be_whole_in_a_moment(
+    here: Shop, tmp_path: Path, path: str
+) -> None:
+    state = StateDir(str(tmp_path))
+    state.create()
+    (tmp_path / "status.json").write_text('{"family": "ma')
+    web = visitor(create_app(here.client, state_dir=str(tmp_path)))
+    answer = web.get(f"{API}{path}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert web.get(f"{API}/queues").status_code == 200
