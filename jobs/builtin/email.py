@@ -23,9 +23,9 @@ How a run of it ends:
 | somebody cancels the job | `cancelled`, after the recipient that is just served |
 
 Each recipient is a transaction of its own, and its answer is kept at once, in the progress of the job: one
-that was accepted gets no second mail, whatever kills this run. What remains is the moment between the
-server's answer and our record of it, microseconds, and an answer that the network lost: then the mail is
-sent again, with the same Message-ID.
+that was accepted gets no second mail, whatever kills this run. What remains is what nobody can know: a mail
+that was handed over and whose answer had not come when the run was killed, or that the network lost. It is
+sent again then, with the same Message-ID.
 """
 
 from __future__ import annotations
