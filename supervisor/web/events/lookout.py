@@ -118,7 +118,8 @@ class Lookout:
         self._asked = now
         if begins:
             self._cursor = cursor
-            self._due = [(now + HEARD_NS, BEGINS), (now + AGAIN_NS, BEGINS)]
+            since = self._clock.boottime_ns()  # when it was written, for all to see
+            self._due = [(since + HEARD_NS, BEGINS), (since + AGAIN_NS, BEGINS)]
         return begins
 
     def _look_anew(self, why: str) -> None:
