@@ -68,7 +68,12 @@ def failures(config: str | None, as_json: bool, limit: int, since: str | None) -
 
 @click.command(epilog=examples("jobvisor actions", "jobvisor actions --json | jq '.[].who'"))
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True)
-@click.option("--before", type=int, metavar="NUMBER", help="Only what was done before this one.")
+@click.option(
+    "--before",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Only what was done before this one.",
+)
 @json_option
 @config_option
 def actions(config: str | None, as_json: bool, limit: int, before: int | None) -> None:
@@ -82,7 +87,7 @@ def actions(config: str | None, as_json: bool, limit: int, before: int | None) -
         print_json([action.as_json() for action in found])
         return
     if not found:
-        say("nobody has done anything" + ("" if before is None else f" before {before}"))
+        say("nobody has done anything" + ("" if before is None else f" before number {before}"))
         return
     print_table(
         ["number", "when", "who", "verb", "jobs", "what"],

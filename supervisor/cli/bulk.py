@@ -86,18 +86,24 @@ class Course:
         """`requeue: 2000 of 17000`."""
         return f"{self._act.verb}: {self._tried}{'' if self._of is None else f' of {self._of}'}"
 
-    def run(self, client: Client, which: Filter, told: Callable[[Moves], None]) -> None:
-        """Do it, and note who did it, also of what was broken off."""
+    def run(
+        self,
+        client: Client,
+        which: Filter,
+        told: Callable[[Moves], None],
+        tell: Callable[[str], None] = say,
+    ) -> None:
+        """Do it, and note who did it, also of what was broken off; `tell` is told what is wrong with that."""
 
-        def tell(page: Moves) -> None:
+        def count(page: Moves) -> None:
             self.add(page)
             told(page)
 
         try:
-            self._act.where(which, told=tell)
+            self._act.where(which, told=count)
         finally:
             if self.done:
-                note(client, self._act.verb, str(which), self.done)
+                note(client, self._act.verb, str(which), self.done, tell)
 
 
 def sweep(

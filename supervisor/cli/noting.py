@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from contextlib import closing
 
 from jobvisor.jobs.client import Client
@@ -30,12 +31,18 @@ def who() -> str:
     return f"{behind} as {name}@{HOST}" if behind else f"{name}@{HOST}"
 
 
-def note(client: Client, verb: str, what: str, number: int | None = None) -> None:
-    """Note it; where that cannot be, say so: what was done stays done."""
+def note(
+    client: Client,
+    verb: str,
+    what: str,
+    number: int | None = None,
+    tell: Callable[[str], None] = say,
+) -> None:
+    """Note it; where that cannot be, tell so: what was done stays done."""
     try:
         client.note_action(who(), verb, what, number)
     except JobsError as error:
-        _warn(error)
+        tell(_not_noted(error))
 
 
 def note_of_family(config: Config, verb: str, what: str, number: int | None = None) -> None:
@@ -56,8 +63,8 @@ def note_of_family(config: Config, verb: str, what: str, number: int | None = No
         ) as store:
             store.note_action(who(), verb, what, number)
     except JobsError as error:
-        _warn(error)
+        say(_not_noted(error))
 
 
-def _warn(error: JobsError) -> None:
-    say(f"warning: it is done, but not in the log of actions: {error}")
+def _not_noted(error: JobsError) -> str:
+    return f"warning: it is done, but not in the log of actions: {error}"

@@ -74,7 +74,13 @@ def read_since(option: str, text: str) -> Duration | datetime:
     """A moment, or how long ago."""
     if re.fullmatch(r"[0-9]{4}-.*", text):
         return read_moment(option, text)
-    read_duration(option, text)
+    try:
+        duration_ms(text)
+    except InvalidOption:
+        raise InvalidOption(
+            f"{option}: {text!r} is neither how long ago, such as 1h or 7d, nor a time, such as "
+            "2027-01-31T08:00Z"
+        ) from None
     return text
 
 
@@ -116,11 +122,11 @@ def filter_options(states: Iterable[State]) -> Callable[[_Command], _Command]:
     return add
 
 
-def filter_of(client: Client, given: Given) -> Filter | None:
-    """What was said, as a Filter; None where no job is of such a task, which is said with what there is."""
+def filter_of(client: Client, given: Given, tell: Callable[[str], None] = say) -> Filter | None:
+    """What was said, as a Filter; None where no job is of such a task: `tell` is told what there is."""
     words = words_of(given)
     if (task := words.get("task")) is not None:
-        names = _whole_names(client, task)
+        names = _whole_names(client, task, tell)
         if not names:
             return None
         words["task"] = names[0] if len(names) == 1 else names
@@ -138,14 +144,14 @@ def words_of(given: Given) -> dict[str, Any]:
     return words
 
 
-def _whole_names(client: Client, named: str) -> Sequence[str]:
+def _whole_names(client: Client, named: str, tell: Callable[[str], None]) -> Sequence[str]:
     """The whole names that were meant: this one, or those that end so."""
     if client.page(Filter(task=named), limit=1).jobs:
         return [named]
     known = client.task_names()
     found = [named] if named in known else ending(named, known)
     if not found:
-        say(f"no job is of a task {named!r}{_what_there_is(named, known)}")
+        tell(f"no job is of a task {named!r}{_what_there_is(named, known)}")
     return found
 
 

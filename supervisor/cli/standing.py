@@ -42,6 +42,8 @@ ASK_S = 5.0
 
 WATCH_LEAST_S, WATCH_MOST_S = 0.1, 86_400.0
 
+QUEUES_MAX = 1_000
+
 _AHEAD = ("scheduled", "blocked", "running")
 
 
@@ -156,7 +158,7 @@ class _Asked(NamedTuple):
 def _ask(config: Config, counts: bool) -> _Asked | None:
     """What waits in each queue; None where the database cannot be asked or is not yet there.
 
-    Only pending rows are read, by their index, unless all are to be counted.
+    Of each queue the first hundred pending rows are read, by their index, unless all are to be counted.
     """
     from jobvisor.jobs.store import open_store  # noqa: PLC0415 - the other commands need no database
 
@@ -174,7 +176,7 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
                 patience=ASK_S,
             )
         ) as store:
-            oldest = store.oldest_pending()
+            oldest = store.waiting(QUEUES_MAX)
             counted = store.counts() if counts else {}
             unknown = store.unknown_tasks(UNKNOWN_MAX)
     except JobsError as error:

@@ -74,7 +74,7 @@ class Database:
         )
 
     def _page(self, typed: str) -> Page:
-        which = filter_of(self._client, typed_words(typed))
+        which = filter_of(self._client, typed_words(typed), tell=lambda _text: None)
         return NO_PAGE if which is None else self._client.page(which, limit=ROWS_SHOWN)
 
     def job(self, job: int) -> tuple[Job, list[Attempt]]:
@@ -85,15 +85,16 @@ class Database:
     def cancel(self, job: int) -> str:
         """What became of it, in words."""
         outcome = self._client.cancel(job)
-        note(self._client, "cancel", f"job {job}", 1)
-        asked = "is asked to end" if outcome == "requested" else "is cancelled"
-        return f"job {job} {asked}"
+        told = [f"job {job} {'is asked to end' if outcome == 'requested' else 'is cancelled'}"]
+        note(self._client, "cancel", f"job {job}", 1, told.append)
+        return "; ".join(told)
 
     def requeue(self, job: int) -> str:
         """What became of it, in words."""
         self._client.requeue(job)
-        note(self._client, "requeue", f"job {job}", 1)
-        return f"job {job} starts over"
+        told = [f"job {job} starts over"]
+        note(self._client, "requeue", f"job {job}", 1, told.append)
+        return "; ".join(told)
 
     def count(self, group: Group) -> Count:
         """How many failed jobs of a group there are now."""
@@ -105,12 +106,13 @@ class Database:
         client = self._client
         course = Course(Act("requeue", client.requeue_where, "failed"))
         self.course = course
+        told: list[str] = []
         try:
-            course.run(client, _jobs_of(group), lambda _page: None)
+            course.run(client, _jobs_of(group), lambda _page: None, told.append)
         finally:
             self.course = None
         refused = f", {course.refused} were refused" if course.refused else ""
-        return f"{course.done} jobs start over{refused}"
+        return "; ".join([f"{course.done} jobs start over{refused}", *told])
 
 
 def _jobs_of(group: Group) -> Filter:

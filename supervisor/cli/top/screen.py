@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.errors import InvalidOption, JobsError
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Group
 from jobvisor.jobs.job import Job
+from jobvisor.supervisor.cli.selection import words_of
 from jobvisor.supervisor.cli.top.cursor import Cursor
 from jobvisor.supervisor.cli.top.database import Database
 from jobvisor.supervisor.cli.top.desk import Answer, Desk
@@ -20,6 +22,7 @@ from jobvisor.supervisor.cli.top.rows import FAILURES, JOBS, TABS, WORKERS, Row,
 from jobvisor.supervisor.cli.top.seen import Seen
 from jobvisor.supervisor.cli.top.terminal import Size, Terminal
 from jobvisor.supervisor.cli.top.texts import Texts
+from jobvisor.supervisor.cli.top.typed import typed_words
 
 __all__ = ["Screen"]
 
@@ -216,6 +219,12 @@ class Screen:
         self._prompt = Line("filter: ", self._narrowed[self._tab], self._narrow)
 
     def _narrow(self, text: str) -> None:
+        if self._tab == JOBS:
+            try:
+                Filter(**words_of(typed_words(text)))
+            except InvalidOption as error:
+                self._said = str(error)
+                return
         self._narrowed[self._tab] = text
         self._refresh()
 

@@ -53,7 +53,7 @@ class Seen:
         """Who the family is, how it goes, what is wrong; `silent_s`: how long no answer has come."""
         lines = self.local.told() if self.local else []
         if self.away is not None:
-            lines.insert(1, Styled(f"the database is away: {cell(self.away)}", "bold red"))
+            lines.insert(1, Styled(f"the database cannot be asked: {cell(self.away)}", "bold red"))
         elif silent_s > SLOW_S:
             told = f"the database has not answered for {silent_s:.0f} s"
             lines.insert(1, Styled(told, "bold yellow"))

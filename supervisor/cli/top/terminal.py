@@ -5,6 +5,7 @@ A signal is only noted, and wakes the loop that waits for keys; what it asks for
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -30,7 +31,6 @@ READ_BYTES = 1 << 12
 LEAVING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 NOTED = (*LEAVING, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 
-SMALLEST = 1
 USUAL = (80, 24)
 """Of a terminal that does not know its size."""
 
@@ -131,7 +131,7 @@ class Terminal:
             except InterruptedError:
                 continue
             except termios.error as error:
-                if error.args[0] != 4:  # EINTR: it was stopped in the background, and goes on
+                if error.args[0] != errno.EINTR:  # it was stopped in the background, and goes on
                     raise
                 continue
             return
@@ -140,7 +140,10 @@ class Terminal:
         """Show this from the upper left corner on, cut to the size of the terminal."""
         if self._live is not None:
             self._console.size = self.size
-            self._live.update(frame, refresh=True)
+            try:
+                self._live.update(frame, refresh=True)
+            except OSError:  # EIO: the window is closed, of which the signal comes in a moment
+                self._noted.add(signal.SIGHUP)
 
     def wait(self, seconds: float, news: Sequence[int] = ()) -> Waited:
         """Until a key is pressed, a signal comes, one of these can be read, or the time is over."""
@@ -179,9 +182,8 @@ class Terminal:
                 return number
         if signal.SIGTSTP in noted:
             self._suspend()
-        elif (
-            signal.SIGCONT in noted
-        ):  # after a SIGSTOP, which nobody hears of; a shell has changed the mode
+        elif signal.SIGCONT in noted:
+            # After a SIGSTOP, which nobody hears of: the shell has taken the terminal meanwhile.
             self._give_back()
             self._take()
         return None

@@ -54,7 +54,7 @@ def test_list_takes_every_word_of_a_filter(run: Run, client: Client) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["list", "--until", "x"], "--until: 'x' is not a duration"),
+        (["list", "--until", "x"], "--until: 'x' is neither how long ago, such as 1h"),
         (["list", "--since", "2020-01-01"], "--since: '2020-01-01' has no timezone; add one"),
         (["list", "--state", "gone"], "'gone' is not one of 'scheduled', 'pending'"),
         (["list", "--before", "x"], "'x' is no job id; it is a number"),
@@ -68,7 +68,7 @@ def test_list_takes_every_word_of_a_filter(run: Run, client: Client) -> None:
         (["prune", "--task", "send"], "name either ids or --state, such as: prune --state failed"),
         (["prune", "--state", "failed", "--failed", "7d"], "or ages such as --failed 7d, or what"),
         (["prune", "7", "--failed", "7d"], "name either ids"),
-        (["failures", "--since", "x"], "--since: 'x' is not a duration"),
+        (["failures", "--since", "x"], "--since: 'x' is neither how long ago"),
         (["copy", "1", "--args", "{}"], "--args: it is not a list"),
         (["copy", "1", "--args", "["], "--args is no JSON list"),
         (["copy", "1", "--kwargs", "[]"], "--kwargs is not a JSON object"),

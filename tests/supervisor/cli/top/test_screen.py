@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from jobvisor.jobs.client import Client
+from jobvisor.jobs.url import parse_url
 from tests.screen import Played
 from tests.supervisor.cli.conftest import Player, Run
 from tests.supervisor.cli.top.conftest import Show
@@ -149,6 +151,24 @@ def test_without_a_family_it_shows_the_database(show: Show, client: Client, fold
     other.see("jobs: 1 of 1", "app:send", but=["family main"])
 
 
+def test_other_families_on_the_database_are_told_and_whether_they_are_silent(
+    play: Play, show: Show, client: Client
+) -> None:
+    now = int(time.time() * 1000)
+    with closing(sqlite3.connect(parse_url(client.url).path)) as stranger, stranger:
+        for number, (host, beat) in enumerate((("web1", now), ("web2", now - 3_600_000)), 1):
+            stranger.execute(
+                "INSERT INTO families VALUES (?, 'other', ?, '', 1, 77, 1, '0.5', '', 600000, ?, ?, NULL)",
+                (number, host, now, beat),
+            )
+    play()
+    show().see(
+        "family main: running",
+        "family other on web1, pid 77",
+        "family other on web2, pid 77: silent for 1h",
+    )
+
+
 def test_a_family_that_is_killed_is_told_and_one_that_comes_back_too(
     play: Play, show: Show, client: Client
 ) -> None:
@@ -171,7 +191,7 @@ def test_a_database_that_is_away_is_told_and_waited_for(
     top.press("2")
     top.see("jobs: 1 of 1")
     (folder / "jobs.db").rename(folder / "elsewhere")
-    top.see("the database is away: there is no database")
+    top.see("the database cannot be asked: there is no database")
     top.press("\r")
     top.see("job 1", "there is no database")
     (folder / "elsewhere").rename(folder / "jobs.db")
