@@ -178,7 +178,7 @@ def place(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def _files_of_the_package() -> set[str]:
     folders = ("jobvisor", "jobs", "supervisor")
-    wanted = (".py", ".sql", ".typed", ".html", ".css", ".js", ".svg")
+    wanted = (".py", ".sql", ".typed", ".html", ".css", ".js", ".svg", ".json", ".yml")
     found = [p for name in folders for p in (ROOT / name).rglob("*") if p.suffix in wanted]
     names = {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
     return {name if name.startswith("jobvisor/") else f"jobvisor/{name}" for name in names}

@@ -61,4 +61,7 @@ def _parameters(told: Any) -> Iterator[str]:
 
 
 def _worded(value: Any) -> str:
+    """An option as it is read: of a retry policy its kind and what that is given."""
+    if isinstance(value, Mapping) and "kind" in value:
+        return " ".join(str(each) for each in value.values() if not isinstance(each, bool))
     return value if isinstance(value, str) else json.dumps(value)[:TEXT_MAX]
