@@ -12,6 +12,7 @@ from jobvisor.supervisor.counting.counters import Counters
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.web import health, metrics, problems, sign_in
 from jobvisor.supervisor.web.api import openapi, table
+from jobvisor.supervisor.web.body import BODY_SECONDS
 from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
 from jobvisor.supervisor.web.events import routes as events
 from jobvisor.supervisor.web.events.live import Live
@@ -35,14 +36,15 @@ ROUTERS: tuple[APIRouter, ...] = (
 class Application(FastAPI):
     """FastAPI with our gate before all of it: also before what answers an unforeseen error."""
 
-    def guard(self, keeper: Doorkeeper, page: Page) -> None:
+    def guard(self, keeper: Doorkeeper, page: Page, *, body_s: float = BODY_SECONDS) -> None:
         """Judge every request by this one; what is refused is shown to people by this page."""
+        self._body_s = body_s
         self.state.keeper = keeper
         self._page = page
 
     def build_middleware_stack(self) -> ASGIApp:
         """Called by the framework, once, with the first request."""
-        return Gate(super().build_middleware_stack(), self.state.keeper, self._page)
+        return Gate(super().build_middleware_stack(), self.state.keeper, self._page, self._body_s)
 
 
 def create_app(

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope
 from jobvisor.jobs.encode import DEPTH_MAX
 from jobvisor.supervisor.web.problems import Problem
 
-__all__ = ["BODY_MAX", "whole_body"]
+__all__ = ["BODY_MAX", "BODY_SECONDS", "whole_body"]
 
 BODY_MAX: Final = 1 << 20
 BODY_SECONDS: Final = 30.0
@@ -27,7 +27,7 @@ _CLOSE = {"Connection": "close"}
 """What is left of a body that was refused is not read."""
 
 
-async def whole_body(scope: Scope, receive: Receive) -> Receive:
+async def whole_body(scope: Scope, receive: Receive, seconds: float) -> Receive:
     """What hands the body on when all of it has come.
 
     Raises Problem: 413 for a large one, 408 for a slow one, 400 for one that is not the text it says it
@@ -36,19 +36,25 @@ async def whole_body(scope: Scope, receive: Receive) -> Receive:
     headers = Headers(scope=scope)
     if "content-length" not in headers and "transfer-encoding" not in headers:
         return receive
-    # By its digits, and before one byte is asked for: `Expect: 100-continue` is answered by asking.
-    if int(headers.get("content-length", "0").rjust(1, "0")) > BODY_MAX:
+    # Before one byte is asked for: `Expect: 100-continue` is answered by asking.
+    if _announced(headers.get("content-length", "0")) > BODY_MAX:
         raise _too_large()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             messages = await _read(receive)
     except TimeoutError:
         raise Problem(
-            408, f"the body did not come in {BODY_SECONDS:g} s", error="Body", headers=_CLOSE
+            408, f"the body did not come in {seconds:g} s", error="Body", headers=_CLOSE
         ) from None
     body = b"".join(message.get("body", b"") for message in messages)
     await _check(body, headers.get("content-type", "").partition(";")[0].strip().lower())
     return _replayed(messages, receive)
+
+
+def _announced(length: str) -> int:
+    if not re.fullmatch("[0-9]{1,20}", length):
+        raise Problem(400, "the length of the body is no number", error="Body", headers=_CLOSE)
+    return int(length)
 
 
 async def _read(receive: Receive) -> list[Message]:

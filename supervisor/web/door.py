@@ -132,6 +132,7 @@ class Doorkeeper:
                 403 if host else 400,
                 "the site is not called by this name; add the address you use to [web] origins",
                 error="Host",
+                headers={"Connection": "close"},
             )
 
     def _check_origin(self, connection: HTTPConnection) -> None:

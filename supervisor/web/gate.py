@@ -19,7 +19,7 @@ from jobvisor.supervisor.web.door import Doorkeeper, path_of
 from jobvisor.supervisor.web.problems import Page, Problem, for_api
 from jobvisor.supervisor.web.tries import WAITING_MAX
 
-__all__ = ["Gate"]
+__all__ = ["HEAD_BYTES_MAX", "Gate"]
 
 HEADERS: Final = {
     # Nothing of other hosts, nothing written into a page, no frame around one.
@@ -35,6 +35,7 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+HEAD_BYTES_MAX: Final = 16 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _STRANGE_PATH = re.compile(r"[\x00-\x1f\x7f\\]|//|(^|/)\.{1,2}(/|$)")
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE"
@@ -45,8 +46,9 @@ _PREFLIGHT_S = "600"
 class Gate:
     """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, keeper: Doorkeeper, page: Page) -> None:
-        """`page` shows to people what is refused."""
+    def __init__(self, app: ASGIApp, keeper: Doorkeeper, page: Page, body_s: float) -> None:
+        """`page` shows to people what is refused; a body has `body_s` seconds to come."""
+        self._body_s = body_s
         self._app = app
         self._keeper = keeper
         self._page = page
@@ -67,7 +69,7 @@ class Gate:
                 await _preflight(scope, receive, out, allowed=bool(out.friend))
                 return
             visit = self._keeper.visit(connection)
-            receive = await whole_body(scope, receive)
+            receive = await whole_body(scope, receive, self._body_s)
         except Problem as problem:
             response = await self._refused(connection, problem)
             await response(scope, receive, out)
@@ -171,6 +173,13 @@ def _check_shape(connection: HTTPConnection) -> None:
             raise _malformed(f"it has the header {name.decode()} twice")
     if b"upgrade" in names and b"content-length" in names:
         raise _malformed("it wants another protocol and has a body")
+    if sum(len(name) + len(value) for name, value in connection.scope["headers"]) > HEAD_BYTES_MAX:
+        raise Problem(
+            431,
+            f"the headers are larger than {HEAD_BYTES_MAX >> 10} KiB",
+            error="Request",
+            headers={"Connection": "close"},
+        )
     path = path_of(connection)
     if not path.startswith("/") or _STRANGE_PATH.search(path):
         raise _malformed("its path is none of ours")

@@ -15,13 +15,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from jobvisor.supervisor.web.connection import Connection, Places
+from jobvisor.supervisor.web.connection import CONNECTIONS_MAX, Connection, Limits, Places
+from jobvisor.supervisor.web.gate import HEAD_BYTES_MAX
 
 __all__ = ["Server", "ServerError", "listening_sockets"]
 
-HEAD_BYTES_MAX: Final = 16 * 1024
 KEEP_ALIVE_S: Final = 5
-CONNECTIONS_MAX: Final = 1000
 DESCRIPTORS_KEPT: Final = 64
 """For the database, the log and all else; the rest may be connections."""
 CONNECTIONS_LEAST: Final = 16
@@ -98,7 +97,7 @@ def _shown(host: str) -> str:
 class Server:
     """An application that is served on sockets which listen already."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits | None = None) -> None:
         self._config = uvicorn.Config(
             app,
             http=Connection,
@@ -110,10 +109,10 @@ class Server:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+            h11_max_incomplete_event_size=2 * HEAD_BYTES_MAX,
         )
         self._state = ServerState()
-        self._places = Places(_connections_most())
+        self._places = Places(limits or Limits(_connections_most()))
         self._listeners: list[asyncio.Server] = []
 
     async def begin(self) -> None:
@@ -139,6 +138,11 @@ class Server:
         """To be called each second, for the date in the answers."""
         date = formatdate(usegmt=True).encode()
         self._state.default_headers = [(b"date", date)]
+
+    @property
+    def requests(self) -> int:
+        """How many are being answered now."""
+        return len(self._state.tasks)
 
     @property
     def url(self) -> str:

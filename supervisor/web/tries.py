@@ -32,7 +32,9 @@ class _Failures:
 class Tries:
     """What has failed lately."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, most_s: float = WAIT_MOST_S) -> None:
+        """`most_s` is the longest that an answer is held back."""
+        self.most_s = most_s
         self._clock = clock
         self._by_address: OrderedDict[str, _Failures] = OrderedDict()
         self.waiting = 0
@@ -49,7 +51,7 @@ class Tries:
         while len(self._by_address) > ADDRESSES_MAX:
             self._by_address.popitem(last=False)
         over = found.count - FREE
-        return 0.0 if over <= 0 else min(WAIT_FIRST_S * 2 ** min(over, 10), WAIT_MOST_S)
+        return 0.0 if over <= 0 else min(WAIT_FIRST_S * 2 ** min(over, 10), self.most_s)
 
     def refuses(self, address: str) -> int:
         """Seconds until this address may try a password again; 0 where it may now."""
