@@ -204,6 +204,9 @@ def _unserved(queues: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
 def _print_status(found: Mapping[str, Any]) -> None:
     pid = found.get("pid")
     click.echo(f"family {found.get('family')}: {found.get('state')}{f', pid {pid}' if pid else ''}")
+    site = found.get("web") or {}
+    if site.get("url"):
+        click.echo(f"web: {site['url']}, pid {site['pid']}")
     if found.get("waiting_for_database"):
         click.echo("waiting for the database")
     for reason in found.get("degraded") or []:

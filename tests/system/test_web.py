@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -104,7 +105,9 @@ def test_a_port_that_is_taken_is_told_and_had_when_it_is_free(build: Build) -> N
         assert house.status()["web"]["url"] is None
         assert house.status()["restarts"] == 0
         assert len(house.said("cannot listen")) == 2  # by the role, and as a reason of the family
-    assert site_of(house)["url"] == f"http://127.0.0.1:{port}"
+    site = site_of(house)
+    assert site["url"] == f"http://127.0.0.1:{port}"
+    assert f"web: {site['url']}, pid {site['pid']}" in house.command("status").stdout
     eventually(lambda: house.status()["state"] == "running", what="all is well")
     assert house.stop(family) == 0
 
@@ -167,6 +170,7 @@ def test_a_reload_renews_the_web_role_only_where_something_is_another(build: Bui
     assert asked(second["url"], "/api/v1/version")[0] == 401
     answer = asked(second["url"], "/api/v1/version", Authorization="Bearer a-token-of-letters")
     assert answer[0] == 200
+    check_hidden(house, family, second, "a-token-of-letters")
     house.configure({"web": {"enabled": True, "host": "0.0.0.0"}}, processes=1)
     refused = house.command("reload")
     assert refused.returncode == 78
@@ -178,6 +182,25 @@ def test_a_reload_renews_the_web_role_only_where_something_is_another(build: Bui
     reload(enabled=True, port=0)
     site_of(house)
     assert house.stop(family) == 0
+
+
+def check_hidden(
+    house: House, family: subprocess.Popen[bytes], site: dict[str, Any], secret: str
+) -> None:
+    """Nothing that the family says, to whom ever, has the secret in it."""
+    bearer = {"Authorization": f"Bearer {secret}"}
+    asked(site["url"], "/api/v1/version", Authorization="Bearer wrong-token-of-somebody")
+    family.send_signal(signal.SIGUSR2)
+    house.heard(f"the stack of web pid {site['pid']}")
+    for path in ("/", "/metrics", "/api/v1/openapi.json", "/api/v1/status", "/nowhere"):
+        status, body = asked(site["url"], path, **bearer)
+        assert status != 401
+        assert secret.encode() not in body, path
+    for pid in (family.pid, *house.children(family.pid)):
+        assert secret not in Path(f"/proc/{pid}/cmdline").read_text()
+    for told in (house.log.read_text(), json.dumps(house.status()), house.command("status").stdout):
+        assert secret not in told
+        assert "wrong-token-of-somebody" not in told
 
 
 def test_a_web_role_leaves_when_its_parent_is_dead(build: Build) -> None:
