@@ -24,7 +24,7 @@ def queues_of(client: Client, served: Iterable[str] | None) -> dict[str, Any]:
     `served` is None where nobody knows. Counting ends at some thousands: of which states there may be
     more is in `at_least`.
     """
-    tally, oldest = client.tally(), client.oldest_pending()
+    tally, oldest = client.tally(), client.latencies()
     known = None if served is None else set(served)
     return {
         "queues": {

@@ -29,4 +29,4 @@ def meant(site: Site, asked: Asked) -> dict[str, Any]:
 
 def queue_names(site: Site) -> list[str]:
     """Those that the family here serves, and those that have pending jobs."""
-    return sorted({*standing(site).queues, *site.client.oldest_pending()})[:NAMES_MAX]
+    return sorted({*standing(site).queues, *site.client.latencies()})[:NAMES_MAX]

@@ -37,7 +37,7 @@ def overview_page(request: Request, site: Here) -> Response:
     name = wanted if wanted in RANGES else "1h"
     span = RANGES[name]
     client, now = site.client, SYSTEM.now_ms()
-    family, oldest = standing(site), client.oldest_pending()
+    family, oldest = standing(site), client.latencies()
     failures = client.failures().groups
     return show(
         request,

@@ -27,7 +27,7 @@ STATES = tuple(
 def queues_page(request: Request, site: Here) -> Response:
     """All that are served, or have jobs."""
     client, family = site.client, standing(site)
-    tally, oldest = client.tally(), client.oldest_pending()
+    tally, oldest = client.tally(), client.latencies()
     lately: dict[str, Sums] = {}
     names = sorted({*family.queues, *tally.queues, *oldest, *lately})
     told = [_queue(name, family, tally, oldest, lately) for name in names]
