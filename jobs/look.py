@@ -167,7 +167,7 @@ class Look(Door):
         """The failed jobs by task and type of error, at most `limit` groups, the one that failed last first.
 
         `since` a moment, or so long ago, leaves out what failed before. A group is told with how many
-        there are (50,000 are counted for all groups together), when the first and the last failed, and
+        there are (20,000 are counted for all groups together), when the first and the last failed, and
         the last one's id and error. `Filter(state="failed", task=group.task,
         error_type=group.error_type)` finds its jobs. It costs a step of an index for each group.
         """

@@ -512,7 +512,7 @@ class Store(WorkerStore):
     def failures(self, *, since_ms: int | None = None, limit: int = 100) -> Failures:
         """Failed jobs by task and type of error; only those that failed at this moment or later.
 
-        Each group is found by a step of an index: a thousand are looked at, and 50,000 jobs counted.
+        Each group is found by a step of an index: a thousand are looked at, and 20,000 jobs counted.
         """
 
     @abstractmethod

@@ -25,7 +25,8 @@ KINDS_MOST = 100  # queues and priorities of pending jobs that are looked at for
 KINDS_LIMIT = 1_000  # of so many jobs
 GROUPS_MOST = 1_000  # of failures, and of queues
 LATENCY_OF = 100  # rows of a queue: 0.4 ms, where a million take 190 (measured)
-COUNTED_MOST = 50_000  # rows that are counted for all groups, or queues, together
+COUNTED_MOST = 50_000  # rows that are counted for all queues together,
+FAILED_MOST = 20_000  # or for all groups of failures: on PostgreSQL each of these is looked up
 
 
 class Finding(Dialect):
@@ -211,7 +212,7 @@ class Finding(Dialect):
         since = -(1 << 45) if since_ms is None else since_ms
         recent = [row for row in found[:GROUPS_MOST] if row[2] is not None and row[2] >= since]
         recent.sort(key=lambda row: row[2], reverse=True)
-        most = COUNTED_MOST // max(1, min(len(recent), limit))
+        most = FAILED_MOST // max(1, min(len(recent), limit))
         last = {(task, error_type): at for task, error_type, at in recent[:limit]}
         asked = {"groups": json.dumps(list(last)), "from": since, "most": most + 1}
         groups = [

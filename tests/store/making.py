@@ -139,3 +139,11 @@ def job_in(store: Store, state: State, **values: Any) -> int:
         assert store.apply([record(who, 1, job, verb)], who).changed == 1
     assert store.get(job.id).state is state
     return job.id
+
+
+def failed(store: Store, error: str = "ValueError", message: str = "no", **values: Any) -> int:
+    """A job that has failed with this error."""
+    who, job = running(store, **values)
+    failure = Failure(error, message, "")
+    assert store.apply([record(who, 1, job, "fail", failure=failure)], who).changed == 1
+    return job.id

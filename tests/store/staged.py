@@ -9,6 +9,7 @@ from jobvisor.jobs.client import Client
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store import Store
 from tests.clock import MovableClock
+from tests.store.database import Database, PostgresDatabase, SqliteDatabase
 
 
 class Staged:
@@ -30,3 +31,11 @@ def client_of(store: Store, clock: MovableClock) -> Iterator[Client]:
             yield client
     finally:
         Client.stage = before
+
+
+def client_to(database: Database) -> Client:
+    """A client with a connection of its own, as another program has it."""
+    if isinstance(database, PostgresDatabase):
+        return Client(database.url, schema=database.schema, prefix=database.prefix)
+    assert isinstance(database, SqliteDatabase)
+    return Client(f"sqlite:///{database.path}", clock=database.clock, durability="normal")

@@ -11,20 +11,11 @@ import pytest
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
-from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.finding import FIRST_LOOK
 from tests.clock import MovableClock
 from tests.store.database import Database, MemoryDatabase
-from tests.store.making import claim, enqueue, job_in, life, new, record, running
-
-
-def failed(store: Store, error: str = "ValueError", message: str = "no", **values: Any) -> int:
-    """A job that has failed with this error."""
-    who, job = running(store, **values)
-    failure = Failure(error, message, "")
-    assert store.apply([record(who, 1, job, "fail", failure=failure)], who).changed == 1
-    return job.id
+from tests.store.making import claim, enqueue, failed, job_in, life, new
 
 
 def found(store: Store, **said: Any) -> list[int]:

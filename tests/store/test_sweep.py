@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +13,13 @@ from jobvisor.jobs.client import Client
 from jobvisor.jobs.errors import IllegalMove, InvalidOption, JobNotFound
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
+from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.store import Store
 from tests.clock import MovableClock
-from tests.store.making import enqueue, job_in, new
-from tests.store.staged import client_of
+from tests.store.database import Database
+from tests.store.making import claim, enqueue, failed, job_in, life, new, record
+from tests.store.processes import in_a_copy
+from tests.store.staged import client_of, client_to
 
 
 @pytest.fixture
@@ -60,6 +65,80 @@ def test_many_go_in_several_pages_and_what_a_page_has_done_stays(
     assert pages == [1_000, 1_000]
     assert client.counts()["default"] == {"pending": 302, "cancelled": 2_000}
     assert client.cancel_where(Filter(state="pending")).jobs == 302
+
+
+def test_a_sweep_that_is_killed_between_two_pages_has_done_whole_pages_and_goes_on(
+    database: Database,
+) -> None:
+    if database.alone:
+        pytest.skip("it ends with its process")
+    store = database.open()
+    bad = [job_in(store, State.FAILED) for _ in range(3)]
+    store.enqueue([new()] * 1_500)
+
+    def killed() -> object:
+        def die(_page: Moves) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return client_to(database).cancel_where(Filter(state="pending"), told=die)
+
+    assert in_a_copy(killed) == ""
+    assert store.counts()["default"] == {"pending": 500, "cancelled": 1_000, "failed": 3}
+    with client_to(database) as client:
+        assert client.cancel_where(Filter(state="pending")).outcomes == {"cancelled": 500}
+        assert client.requeue_where(Filter(state="failed")).jobs == len(bad)
+
+
+def test_what_a_worker_takes_meanwhile_is_asked_to_end_and_what_it_ends_is_left(
+    client: Client, store: Store
+) -> None:
+    store.enqueue([new()] * 1_005)
+    who = life()
+    first, *others = claim(store, who, limit=3)
+    store.apply([record(who, 1, first)], who)
+    taken: list[int] = []
+
+    def work(_page: Moves) -> None:
+        if not taken:
+            taken.extend(job.id for job in claim(store, who, 2, limit=1))
+
+    swept = client.cancel_where(Filter(queue="default"), told=work)
+    assert swept.outcomes == {"cancelled": 1_001, "requested": 3}
+    assert client.get(first.id).state is State.SUCCEEDED
+    running = [*(job.id for job in others), *taken]
+    assert {client.get(job).cancel_requested for job in running} == {True}
+    assert client.requeue_where(Filter(ids=running)).outcomes == {"refused": 3}
+
+
+def test_a_dry_run_counts_what_would_be_done(client: Client, store: Store) -> None:
+    jobs = [job_in(store, State.FAILED) for _ in range(3)]
+    for verb in (client.requeue_where, client.prune_where):
+        assert verb(Filter(state="failed"), dry_run=True) == (3, {}, [], True, False)
+    assert client.prune_where(Filter(ids=jobs[1:]), dry_run=True).as_json() == {
+        "jobs": 2, "outcomes": {}, "refusals": [], "dry_run": True, "at_least": False,
+    }  # fmt: skip
+    assert {job.state for job in client.list()} == {State.FAILED}
+
+
+def test_a_job_that_ended_otherwise_since_it_was_found_is_left(
+    client: Client, store: Store
+) -> None:
+    # It is looked at once more in the transaction that moves it.
+    for number in range(1_001):
+        failed(store, "OldError", str(number))
+    last = store.newest_id()
+
+    def again(_page: Moves) -> None:
+        if client.get(last).error != "NewError: no":
+            store.requeue(last)
+            who = life()
+            (job,) = [each for each in claim(store, who, limit=2_000) if each.id == last]
+            failure = Failure("NewError", "no", "")
+            store.apply([record(who, 1, job, "fail", failure=failure)], who)
+
+    which = Filter(state="failed", error_type="OldError")
+    assert client.requeue_where(which, told=again).jobs == 1_000
+    assert client.get(last).error == "NewError: no"
 
 
 def test_finished_jobs_are_removed(client: Client, store: Store, clock: MovableClock) -> None:
