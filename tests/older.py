@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import sqlite_utils
 
-from jobvisor.jobs.store import schema
+from jobvisor.jobs.store import Store, open_store, schema
+from jobvisor.jobs.store.postgres import PostgresStore
 from jobvisor.jobs.store.shipped import read_migrations
 
-#: The numbers of the schema of 0.2.0, and of 0.3.0.
+#: The numbers of the schema of 0.2.0, of 0.3.0, and of 0.4.0.
 SCHEMA_0_2 = {"sqlite": 2, "postgres": 1}
 SCHEMA_0_3 = {"sqlite": 3, "postgres": 2}
+SCHEMA_0_4 = {"sqlite": 4, "postgres": 3}
 
 #: The migration to 0.3.0 removes this family, and counts to `steps` for it.
 SLOW = """
@@ -44,3 +47,19 @@ def make_old(path: Path, rows: str = "", *, numbers: Mapping[str, int] = SCHEMA_
             migrations(name=name)(schema._migration(script))
         migrations.apply(sqlite_utils.Database(connection))
         connection.executescript(rows)
+
+
+def old_postgres(url: str, rows: str = "", *, numbers: Mapping[str, int]) -> Store:
+    """Make the tables of an older release in a server's database, and run this SQL there; a store of it."""
+    store = open_store(url)
+    assert isinstance(store, PostgresStore)
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute("CREATE SCHEMA jobvisor")
+        for script in scripts("postgres", numbers).values():
+            server.execute(store._worded(script).encode())
+        server.execute(
+            "UPDATE jobvisor.meta SET value = %s WHERE key = 'schema'", [str(numbers["postgres"])]
+        )
+        server.execute("SET search_path = jobvisor")
+        server.execute(rows.encode())
+    return store

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from jobvisor.jobs.annals import Sums
 from jobvisor.jobs.clock import to_datetime
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.errors import StoreRefused
+from jobvisor.jobs.filter import Filter
+from jobvisor.jobs.store import Store, open_store, schema, tables
 from jobvisor.jobs.store.annals import REQUESTS_KEPT_MS, STATS_KEPT_MS, TASKS_KEPT_MS
+from jobvisor.jobs.store.grants import grants
 from tests.clock import MovableClock
+from tests.older import SCHEMA_0_4, make_old, old_postgres
+from tests.postgres import Given, shared
 from tests.store.database import Database
 
 MINUTE = 60_000
@@ -120,3 +130,70 @@ def test_what_a_stranger_wrote_as_the_jobs_of_a_request_is_none(
     for text in ("no JSON", '{"a": 1}', '["x"]'):
         database.sql(f"UPDATE requests SET jobs = '{text}'")
         assert store.note_request("a", "digest") == ("digest", [])
+
+
+# -- the release before
+
+FAILED = (
+    "INSERT INTO jobs (task, state, error, finished_at) SELECT 'app:f', 'failed', 'E: no', run_at "
+    "FROM jobs WHERE state = 'pending'"
+)
+FILLED = f"INSERT INTO jobs (task) VALUES ('app:f'), ('app:g'); {FAILED}"
+
+
+def check_migrated(store: Store, before: int, newest: int) -> None:
+    assert store.migrate() == (before, newest)
+    assert [(group.error_type, group.jobs.number) for group in store.failures().groups] == [
+        ("E", 2)
+    ]
+    assert [job.id for job in store.find(Filter(state="failed"))] == [4, 3]
+    store.note_action("ada", "requeue", "state=failed", 2)
+    store.requeue(3)
+    assert store.tally().queues["default"] == {"pending": 3, "failed": 1}
+    assert len(store.actions()) == 1
+
+
+def test_filled_tables_of_the_release_before_are_brought_up_on_sqlite(tmp_path: Path) -> None:
+    make_old(tmp_path / "jobs.db", FILLED, numbers=SCHEMA_0_4)
+    with closing(open_store(f"sqlite:///{tmp_path}/jobs.db", durable=False)) as store:
+        check_migrated(store, SCHEMA_0_4["sqlite"], schema.SCHEMA)
+
+
+def test_filled_tables_of_the_release_before_are_brought_up_on_postgresql() -> None:
+    url = shared().new_database()
+    with closing(old_postgres(url, FILLED, numbers=SCHEMA_0_4)) as store:
+        check_migrated(store, SCHEMA_0_4["postgres"], tables.SCHEMA)
+    shared().drop_database(url)
+
+
+def test_roles_that_were_granted_their_rights_before_are_given_them_for_these_tables() -> None:
+    if isinstance(shared(), Given):
+        pytest.skip("a role would outlive the test on somebody's server")
+    url = shared().new_database()
+    owner = old_postgres(url, "SELECT 1", numbers=SCHEMA_0_4)
+    database, roles = url.rpartition("/")[2], {}
+    for purpose in ("work", "read", "enqueue"):
+        roles[purpose] = f"{purpose}_{uuid.uuid4().hex[:8]}"
+        shared().sql(f"CREATE ROLE {roles[purpose]} LOGIN")
+        told = grants(roles[purpose], purpose, "jobvisor")
+        before = re.sub(r', "jobvisor"\.(stats|actions|tasks|requests)\b', "", told)
+        shared().sql(before, database=database)
+    owner.migrate()
+    stores = {
+        purpose: open_store(re.sub(r"//[^@]*@", f"//{role}@", url))
+        for purpose, role in roles.items()
+    }
+    stores["work"].add_stats([Sums(MINUTE, "mail", failed=1)])
+    stores["work"].note_action("ada", "cancel", "job 7", None)
+    stores["work"].note_tasks({"app:f": "{}"})
+    assert not stores["work"].trim_stats()
+    assert len(stores["read"].actions()) == 1
+    assert [task.name for task in stores["read"].tasks()] == ["app:f"]
+    for refused in (lambda: stores["read"].note_tasks({}), stores["enqueue"].actions):
+        with pytest.raises(StoreRefused, match="this user lacks a privilege"):
+            refused()
+    for store in (owner, *stores.values()):
+        store.close()
+    shared().drop_database(url)
+    for role in roles.values():
+        shared().sql(f"DROP ROLE {role}")

@@ -6,13 +6,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobvisor.jobs.job import State
-from jobvisor.jobs.store import Store, open_store, postgres, schema, tables
+from jobvisor.jobs.store import Store, open_store, schema, tables
 from jobvisor.jobs.store.base import Death, Record
-from tests.older import SCHEMA_0_3, make_old, scripts
+from tests.older import SCHEMA_0_3, make_old, old_postgres
 from tests.postgres import shared
 from tests.store.database import Database
 from tests.store.making import CRASH, STOPPED, claim, enqueue, held, life, new, record, running
@@ -281,19 +280,6 @@ FILLED = "; ".join(
 )
 
 
-def old_postgres(url: str) -> Store:
-    store = open_store(url)
-    assert isinstance(store, postgres.PostgresStore)
-    with psycopg.connect(url, autocommit=True) as server:
-        server.execute("CREATE SCHEMA jobvisor")
-        for script in scripts("postgres", SCHEMA_0_3).values():
-            server.execute(store._worded(script).encode())
-        server.execute("UPDATE jobvisor.meta SET value = '2' WHERE key = 'schema'")
-        server.execute("SET search_path = jobvisor")
-        server.execute(FILLED.encode())
-    return store
-
-
 def check_migrated(store: Store, before: int, newest: int) -> None:
     assert store.migrate() == (before, newest)
     assert [job.state.value for job in store.find()] == ["running", "failed", "succeeded"]
@@ -311,7 +297,7 @@ def test_filled_tables_of_the_release_before_are_brought_up_on_sqlite(tmp_path: 
 
 def test_filled_tables_of_the_release_before_are_brought_up_on_postgresql() -> None:
     url = shared().new_database()
-    with closing(old_postgres(url)) as store:
+    with closing(old_postgres(url, FILLED, numbers=SCHEMA_0_3)) as store:
         check_migrated(store, SCHEMA_0_3["postgres"], tables.SCHEMA)
     shared().drop_database(url)
 
