@@ -21,8 +21,9 @@ def served_by(status: Mapping[str, Any]) -> list[str] | None:
 def queues_of(client: Client, served: Iterable[str] | None) -> dict[str, Any]:
     """Each queue that is served or has jobs, in the words of `jobvisor status --json --counts`.
 
-    `served` is None where nobody knows. Counting ends at some thousands: of which states there may be
-    more is in `at_least`.
+    `served` is None where nobody knows. It takes no longer where more waits: counting ends at some
+    thousands (of which states there may be more is in `at_least`), and the oldest is looked for among
+    those of a queue that are claimed next.
     """
     tally, oldest = client.tally(), client.latencies()
     known = None if served is None else set(served)

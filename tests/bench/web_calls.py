@@ -33,7 +33,7 @@ def calls(job: int) -> Iterator[str]:
         if path is None:
             continue
         yield path
-        taken = {each.alias for each in route.dependant.query_params}
+        taken = set(_taken(route))
         for name in FILTERS.keys() & taken:
             yield from (f"{path}?{urlencode({name: value})}" for value in FILTERS[name])
         if {"state", "task", "queue"} <= taken:
@@ -45,6 +45,13 @@ def _routes() -> Iterator[APIRoute]:
         for route in router.routes:
             if isinstance(route, APIRoute) and _only_reads(route):
                 yield route
+
+
+def _taken(route: APIRoute) -> Iterator[str]:
+    """The names in its query, each by itself or as the members of one form."""
+    for each in route.dependant.query_params:
+        members = getattr(each.field_info.annotation, "model_fields", None)
+        yield from members or (each.alias,)
 
 
 def _only_reads(route: APIRoute) -> bool:
