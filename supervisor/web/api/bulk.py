@@ -13,9 +13,12 @@ from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.api.forms import Bulk
 from jobvisor.supervisor.web.api.openapi import answer, refusals
+from jobvisor.supervisor.web.api.query import exact_query
 from jobvisor.supervisor.web.site import Here, Site
 
-router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], dependencies=[Depends(writing)])
+router = APIRouter(
+    prefix="/api/v1/jobs", tags=["jobs"], dependencies=[Depends(exact_query), Depends(writing)]
+)
 
 
 @router.post(

@@ -18,10 +18,11 @@ from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.api.forms import Scaling
 from jobvisor.supervisor.web.api.openapi import answer, refusals
+from jobvisor.supervisor.web.api.query import exact_query
 from jobvisor.supervisor.web.problems import Problem
 from jobvisor.supervisor.web.site import Here, Site
 
-router = APIRouter(prefix="/api/v1", tags=["families"])
+router = APIRouter(prefix="/api/v1", tags=["families"], dependencies=[Depends(exact_query)])
 
 CHANGES = [Depends(writing)]
 

@@ -19,12 +19,13 @@ from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.api.forms import Copying, Form, JobId, Looking, NewJob, NewJobs
 from jobvisor.supervisor.web.api.openapi import answer, refusals
+from jobvisor.supervisor.web.api.query import exact_query
 from jobvisor.supervisor.web.ordering import call_of, changed_arguments
 from jobvisor.supervisor.web.problems import Problem
 from jobvisor.supervisor.web.shown import job_shown, jobs_shown, log_shown, whole_job_shown
 from jobvisor.supervisor.web.site import Here, Site
 
-router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], dependencies=[Depends(exact_query)])
 
 CHANGES = [Depends(writing)]
 

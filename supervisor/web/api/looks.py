@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from jobvisor.jobs.errors import JobsError
@@ -12,9 +12,10 @@ from jobvisor.supervisor.documents.queues import queues_of, served_by
 from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.api.forms import QueueName, SinceText, moment_or_duration
 from jobvisor.supervisor.web.api.openapi import answer, refusals
+from jobvisor.supervisor.web.api.query import exact_query
 from jobvisor.supervisor.web.site import Here, Site
 
-router = APIRouter(prefix="/api/v1", tags=["looks"])
+router = APIRouter(prefix="/api/v1", tags=["looks"], dependencies=[Depends(exact_query)])
 
 STEPS = {"1h": "1m", "24h": "15m"}
 

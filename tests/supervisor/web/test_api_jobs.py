@@ -245,6 +245,8 @@ def test_a_list_is_narrowed_by_each_of_its_words(shop: Shop) -> None:
         {"limit": "x"},
         {"state": "done"},
         {"stat": "failed"},
+        {"error": ["a", "b"]},
+        {"limit": [1, 2]},
         {"cursor": "-1"},
         {"since": "yesterday"},
         {"since": "2027-01-31T08:00"},

@@ -144,3 +144,23 @@ def test_a_status_that_is_damaged_may_be_whole_in_a_moment(
     answer = web.get(f"{API}{path}")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert web.get(f"{API}/queues").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/failures", {"sinse": "1h"}),
+        ("/failures", {"since": ["1h", "2h"]}),
+        ("/actions", {"queue": "x"}),
+        ("/statistics", {"since": "1h", "hours": 1}),
+        ("/queues", {"queue": "x"}),
+        ("/jobs/1", {"x": ""}),
+    ],
+)
+def test_a_query_that_nobody_reads_is_refused(
+    here: Shop, path: str, query: dict[str, object]
+) -> None:
+    here.client.enqueue("app:add")
+    answer = here.get(path, **query)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("query.")
