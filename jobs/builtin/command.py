@@ -78,11 +78,18 @@ class Command:
                 pass_fds=[orders, report, *([fence] if fence >= 0 else [])], start_new_session=True,
             )  # fmt: skip
             self._open = ours.pop_all()
-        self.outputs = Output(out, "stdout", keep), Output(err, "stderr", keep)
-        os.set_blocking(self._reports, False)
-        self._selector = self._open.enter_context(selectors.DefaultSelector())
-        for descriptor in (self._reports, out, err):
-            self._selector.register(descriptor, selectors.EVENT_READ)
+        try:
+            self.outputs = Output(out, "stdout", keep), Output(err, "stderr", keep)
+            self._selector = self._open.enter_context(selectors.DefaultSelector())
+            os.set_blocking(self._reports, False)
+            for descriptor in (self._reports, out, err):
+                self._selector.register(descriptor, selectors.EVENT_READ)
+            self._tell(how)
+        except BaseException:
+            self._open.close()  # and the keeper leaves, since it is told nothing any more
+            raise
+
+    def _tell(self, how: How) -> None:
         told = {
             "command": how.command,
             "env": {**how.env, MARK: self._mark},

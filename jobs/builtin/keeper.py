@@ -11,6 +11,7 @@ end, `K` kills. It writes one report when all has ended. Standard input, output 
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 import resource
@@ -23,7 +24,7 @@ LOOK_MS = 1_000
 """At the latest it is seen by then that the worker has gone, should somebody else hold its pipe."""
 
 WEIGH_MS = 200  # between two looks at the memory of all
-UNKILLABLE_MS = 100  # between two tries to kill what does not go
+GONE_MS, UNKILLABLE_MS = 50, 5_000  # between two tries to kill what does not go: longer each time
 
 _SUBREAPER, _DEATH_SIGNAL = 36, 1  # PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG of linux/prctl.h
 _DEFAULTS = (
@@ -105,8 +106,12 @@ class Keeper:
             command = self._how["command"]
             os.execvpe(command[0], command, self._how["env"])  # noqa: S606 -- that is what it is for
         except BaseException as error:  # noqa: BLE001 -- the border of a copy: told, and it ends
-            told = {"stage": stage, "errno": getattr(error, "errno", None) or 0, "why": str(error)}
-            os.write(fails, marshal.dumps(told)[:4096])
+            told = {
+                "stage": stage,
+                "errno": getattr(error, "errno", None) or 0,
+                "why": str(error)[:500],
+            }
+            os.write(fails, marshal.dumps(told))
         finally:
             os._exit(127)
 
@@ -164,10 +169,12 @@ class Keeper:
         if self._ended is None:
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, signal.SIGKILL)
+        pause = GONE_MS
         while self._reap():
             for found in descendants(os.getpid()):
                 found.kill()
-            poll.poll(UNKILLABLE_MS)
+            poll.poll(pause)
+            pause = min(2 * pause, UNKILLABLE_MS)
             self._drain()
 
     def _drain(self) -> None:
@@ -204,12 +211,27 @@ class Process:
     def kill(self) -> None:
         """SIGKILL to this very process: another one that has its number by now gets none."""
         with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(self.pid)
+            descriptor = _descriptor(self.pid)
             try:
-                if Process(self.pid).began == self.began:
+                if Process(self.pid).began != self.began:
+                    return
+                if descriptor is None:
+                    os.kill(self.pid, signal.SIGKILL)
+                else:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             finally:
-                os.close(descriptor)
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
+def _descriptor(pid: int) -> int | None:
+    """One of a process, where the system has that: Linux before 5.3, and some sandboxes, do not."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return None
+        raise
 
 
 def descendants(pid: int) -> list[Process]:

@@ -40,6 +40,16 @@ def test_a_requeued_job_keeps_its_history(store: Store) -> None:
     assert [attempt.attempt for attempt in store.attempts(number)] == [1, 1]
 
 
+@pytest.mark.parametrize("verb", ["fail", "cancel", "succeed"])
+def test_a_requeued_job_keeps_how_far_it_had_come_unless_it_had_come_to_its_end(
+    store: Store, verb: str
+) -> None:
+    who, job = running(store)
+    store.apply([record(who, 1, job, verb)._replace(progress='{"done": 1}')], who)
+    store.requeue(job.id)
+    assert store.get(job.id).progress == (None if verb == "succeed" else {"done": 1})
+
+
 def test_a_requeued_job_may_lose_its_worker_again(store: Store) -> None:
     number = enqueue(store)
     for _ in range(4):
