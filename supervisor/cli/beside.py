@@ -66,7 +66,7 @@ def failures(config: str | None, as_json: bool, limit: int, since: str | None) -
         say(f"there are more than these {len(found.groups)} groups; --limit, --since show others")
 
 
-@click.command(epilog=examples("jobvisor actions", "jobvisor actions --json | jq '.[].who'"))
+@click.command(epilog=examples("jobvisor actions", "jobvisor actions --json | jq '.actions[].who'"))
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True)
 @click.option(
     "--before",
@@ -84,7 +84,8 @@ def actions(config: str | None, as_json: bool, limit: int, before: int | None) -
     with find_site(config).client() as client:
         found = client.actions(limit=limit, before=before)
     if as_json:
-        print_json([action.as_json() for action in found])
+        further = str(found[-1].id) if len(found) == limit else None
+        print_json({"actions": [action.as_json() for action in found], "next": further})
         return
     if not found:
         say("nobody has done anything" + ("" if before is None else f" before number {before}"))
@@ -100,7 +101,7 @@ def actions(config: str | None, as_json: bool, limit: int, before: int | None) -
         say(f"the newest {limit}; --before {found[-1].id} shows those before them")
 
 
-@click.command(epilog=examples("jobvisor tasks", "jobvisor tasks --json | jq '.[].name'"))
+@click.command(epilog=examples("jobvisor tasks", "jobvisor tasks --json | jq '.tasks[].name'"))
 @json_option
 @config_option
 def tasks(config: str | None, as_json: bool) -> None:
@@ -111,7 +112,7 @@ def tasks(config: str | None, as_json: bool) -> None:
     with find_site(config).client() as client:
         found = client.tasks(limit=TASKS_MAX)
     if as_json:
-        print_json([task.as_json() for task in found])
+        print_json({"tasks": [task.as_json() for task in found]})
         return
     if not found:
         say("no worker has told of a task yet; `jobvisor check` shows those of the configuration")

@@ -38,7 +38,7 @@ class Local:
         self._name = name
         self._pace = Pace()
         self._usage = Usage()
-        self._status: Mapping[str, Any] = {}
+        self._status: Mapping[str, Any] = {"family": name, "state": "not yet known"}
         self._troubles: list[str] = []
 
     @property

@@ -86,10 +86,12 @@ class Screen:
             waited = self._terminal.wait(seconds, [self._asked.news, self._here.news])
             if waited.leaving is not None:
                 return waited.leaving
+            for (
+                key
+            ) in waited.keys:  # first: they mean what was on the screen when they were pressed
+                self._press(key)
             for answer in self._asked.take() + self._here.take():
                 self._hear(answer)
-            for key in waited.keys:
-                self._press(key)
         return None
 
     # -- what is asked, and what is answered
@@ -297,6 +299,9 @@ class Screen:
         return self._pager is None and self._tab == FAILURES
 
     def _ask_about(self, group: Group, count: Count) -> None:
+        row = self._row()
+        if self._prompt is not None or not self._is_group() or row is None or row.about != group:
+            return  # the person has gone on meanwhile: a question must not take a key that is not for it
         question = (
             f"requeue {count} failed jobs of {cell(group.task)} with {cell(group.error_type)}"
         )

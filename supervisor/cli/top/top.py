@@ -25,6 +25,7 @@ def top(config: str | None) -> None:
     """Watch the family on a full screen, live, and steer it by keys.
 
     ? shows the keys. It needs a terminal: `status` tells the same once, `status --watch` again and again.
+    Exit code 0, or 128 and the number of the signal that ended it, as 130 for Ctrl-C.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError(

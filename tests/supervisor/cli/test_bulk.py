@@ -145,7 +145,7 @@ def test_what_a_command_does_is_noted_with_who_did_it(run: Run, client: Client) 
     run("copy", "1")
     run("prune", "--failed", "1h")  # none
     run("cancel", "7")  # none
-    told = json.loads(run("actions", "--json").stdout)
+    told = json.loads(run("actions", "--json").stdout)["actions"]
     assert [(each["verb"], each["what"], each["number"]) for each in told] == [
         ("copy", "job 1 as 3", 1),
         ("requeue", "ids=1,2", 2),
@@ -180,7 +180,7 @@ def test_the_tasks_that_workers_told_of_are_shown(run: Run, client: Client) -> N
     }
     client.note_tasks({SEND: told})
     assert "to [subject]" in run("tasks").stdout
-    [task] = json.loads(run("tasks", "--json").stdout)
+    [task] = json.loads(run("tasks", "--json").stdout)["tasks"]
     assert (task["name"], task["doc"]) == (SEND, "Send a mail.")
 
 

@@ -44,7 +44,7 @@ def test_failures_are_grouped_requeued_copied_and_removed(run: Run, client: Clie
     assert run("copy", "4", "--args", '["x"]').stdout == "5\n"
     assert run("cancel", "--task", "boom", "-y").exit_code == 0
     assert run("prune", "--state", "cancelled", "-y").stdout == "1 removed\n2 removed\n3 removed\n"
-    actions = json.loads(run("actions", "--json").stdout)
+    actions = json.loads(run("actions", "--json").stdout)["actions"]
     assert [each["verb"] for each in actions] == ["prune", "cancel", "copy", "requeue"]
     assert client.counts() == {"mail": {"pending": 2}}
 

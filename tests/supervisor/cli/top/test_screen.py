@@ -181,6 +181,14 @@ def test_a_family_that_is_killed_is_told_and_one_that_comes_back_too(
     top.see("family main: running", "busy")
 
 
+def test_a_status_that_is_damaged_is_told(
+    play: Play, show: Show, client: Client, folder: Path
+) -> None:
+    play()
+    (folder / ".jobvisor" / "status.json").write_text("{")
+    show(size=(240, 30)).see("family main: not yet known", "status.json cannot be read")
+
+
 def test_a_database_that_is_away_is_told_and_waited_for(
     play: Play, show: Show, client: Client, folder: Path
 ) -> None:
