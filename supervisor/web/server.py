@@ -65,7 +65,9 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 def _bound(family: int, address: tuple[str | int | bytes, ...], *, alone: bool) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    # By its protocol: of any other socket asyncio leaves Nagle's algorithm on, and as uvicorn sends head and
+    # body apart, each answer waited 40 ms for the client to acknowledge its head.
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and not alone:

@@ -12,12 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import uvicorn
-
 from jobvisor import Client
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.family import StateDir
-from jobvisor.supervisor.web.app import create_app
 from tests.bench.place import Place, Places, family_cpu, family_pss, quantile
 from tests.bench.processes import meanwhile
 from tests.bench.throughput import family_worked
@@ -62,20 +59,15 @@ def _pages(places: Places, rows: int, requests: int) -> None:
     with places.fresh() as where:
         fill(where, rows)
         job = rows // 2 // 100 * 100 + 7  # one that failed
-        port = _free_port()
         print(f"{rows:,} rows, {requests} requests of each, one after the other")
-        with meanwhile(1, partial(_serving, where.url, port)):
-            _await_answer(port)
-            slowest = max(_timed(port, path, requests) for path in calls(job))
-    print(f"slowest p95 {slowest:.1f} ms; it may be {SLOW_MS}")
-
-
-def _serving(url: str, port: int, _number: int) -> Callable[[], None]:
-    def serve() -> None:
-        app = create_app(Client(url))
-        uvicorn.run(app, host=HOST, port=port, log_level="error", access_log=False)
-
-    return serve
+        with _family(where) as (_parent, site, port):
+            slow = [_timed(port, path, requests) for path in calls(job)]
+            memory = family_pss(site)
+    over = sum(each > SLOW_MS for each in slow)
+    print(
+        f"{len(slow)} pages and calls, slowest p95 {max(slow):.1f} ms, {over} over {SLOW_MS} ms; "
+        f"the site then {memory / 1e6:.1f} MB PSS"
+    )
 
 
 def _timed(port: int, path: str, requests: int) -> float:

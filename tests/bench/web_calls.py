@@ -1,10 +1,11 @@
-"""Every page and call of a site that only reads, as its routes name them, with each filter that they take."""
+"""Every page and call that only reads, as the routes name them; lists with each word of a filter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote, urlencode
 
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from jobvisor.supervisor.web.app import ROUTERS
@@ -19,11 +20,14 @@ FILTERS: Mapping[str, Sequence[str]] = {
     "error_type": ("app.Kind3", "app.Nobody"),
     "text": ("example.org", "needle"),
     "since": ("1h",),
-    "within": ("1h",),
     "limit": ("100",),
-    "hours": ("24",),
+    "range": ("24h",),
+    "counts": ("true",),
 }
-PLACES: Mapping[str, str] = {"queue": "q3", "name": "q3", "task": "app:t7"}
+PLACES: Mapping[str, str] = {"queue": "q3", "name": "caretaker", "process": "caretaker"}
+JOBS = ("/jobs", "/api/v1/jobs")
+WORDS = ("state", "queue", "task", "error", "error_type", "text", "since")
+NARROW = {"state": "failed", "queue": "q7", "task": "app:t7", "error": "no route"}
 
 
 def calls(job: int) -> Iterator[str]:
@@ -33,11 +37,20 @@ def calls(job: int) -> Iterator[str]:
         if path is None:
             continue
         yield path
-        taken = set(_taken(route))
-        for name in FILTERS.keys() & taken:
+        taken = set(WORDS) if path in JOBS else _names(route.dependant)
+        for name in (name for name in FILTERS if name in taken):
             yield from (f"{path}?{urlencode({name: value})}" for value in FILTERS[name])
-        if {"state", "task", "queue"} <= taken:
-            yield f"{path}?{urlencode({'state': 'failed', 'task': 'app:t7', 'queue': 'q7'})}"
+        if path in JOBS:
+            yield f"{path}?{urlencode(NARROW)}"
+            yield f"{path}?before={job}"
+
+
+def _names(dependant: Dependant) -> set[str]:
+    """What its query may hold, each by itself or as the members of one form."""
+    names: set[str] = set()
+    for each in dependant.query_params:
+        names |= set(getattr(each.field_info.annotation, "model_fields", None) or (each.alias,))
+    return names.union(*(_names(each) for each in dependant.dependencies))
 
 
 def _routes() -> Iterator[APIRoute]:
@@ -45,13 +58,6 @@ def _routes() -> Iterator[APIRoute]:
         for route in router.routes:
             if isinstance(route, APIRoute) and _only_reads(route):
                 yield route
-
-
-def _taken(route: APIRoute) -> Iterator[str]:
-    """The names in its query, each by itself or as the members of one form."""
-    for each in route.dependant.query_params:
-        members = getattr(each.field_info.annotation, "model_fields", None)
-        yield from members or (each.alias,)
 
 
 def _only_reads(route: APIRoute) -> bool:

@@ -20,9 +20,11 @@ HOST = "127.0.0.1"
 @contextmanager
 def served(app: ASGIApp, **options: Any) -> Iterator[int]:
     """The port on which uvicorn serves this, in a thread, until the block ends."""
-    door = socket.create_server((HOST, 0), backlog=256)
+    door = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     # What the system keeps for whoever does not read is soon full.
     door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
+    door.bind((HOST, 0))
+    door.listen(256)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", **options))
     thread = threading.Thread(target=server.run, args=([door],), name="uvicorn")
     thread.start()

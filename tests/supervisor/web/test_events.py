@@ -224,7 +224,7 @@ def test_the_end_of_the_application_ends_all_streams_at_once_and_as_they_should(
 
 def test_a_silent_stream_has_signs_of_life(tmp_path: Path) -> None:
     with alone(tmp_path) as site, Listener(site.port, ALL) as reader:
-        eventually(lambda: site.live.readers)
+        eventually(partial(_has_looked, site.live, 1), what="it has begun")
         for _ in range(4):  # less than what it is followed for, or it would begin anew and say so
             site.clock.move(BEAT_NS // 4_000_000 + 1)
             eventually(partial(_has_looked, site.live, site.live.looks + 1))
