@@ -163,6 +163,7 @@ def play(
         file.write(CONFIG.format(workers=workers) + ("" if spread_s is None else SITE))
     # Not the variables of somebody's own family: the jobs of the demo belong in the demo's file.
     config = Config.load(path, environ={})
+    config.check_extras()
     supervisor = Supervisor(config)
     with Client(config.database.url, defaults=config.defaults) as client, _one_interrupt() as hold:
         client.migrate()

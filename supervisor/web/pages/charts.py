@@ -107,11 +107,10 @@ def _buckets(sums: Iterable[Sums], span: Range, now_ms: int) -> list[Bucket]:
 def _done(buckets: Sequence[Bucket], span: Range) -> Chart:
     counts = [each.succeeded for each in buckets]
     done = sum(counts)
-    rate = done / span.minutes
     return Chart(
         name="done",
         title="Done",
-        value=f"{number(round(rate)) if rate >= 10 else f'{rate:.2g}'} a minute",
+        value=number(done),
         svg=bars(counts, "bar-good"),
         top=_most(counts, span),
         columns=["Succeeded"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from fastapi import APIRouter
@@ -39,7 +39,7 @@ def job_page(request: Request, site: Here, job: str) -> Response:
         "job.html",
         at="jobs",
         job=found,
-        args=told["args"],
+        args=_named(site.directory.parameter_names(found.task), told["args"]),
         kwargs=told["kwargs"],
         job_headers=told["headers"] or {},
         result=told["result"],
@@ -51,6 +51,15 @@ def job_page(request: Request, site: Here, job: str) -> Response:
         waited=_waited(found),
         took=between(found.started_at, found.finished_at) if found.finished else None,
     )
+
+
+def _named(names: Sequence[str], args: Any) -> list[tuple[str, Any]]:
+    """Arguments by place with what their parameters are called, as far as a worker has told it."""
+    given = args if isinstance(args, list) else [args]
+    return [
+        (names[place] if place < len(names) else str(place), value)
+        for place, value in enumerate(given)
+    ]
 
 
 def _attempts(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:

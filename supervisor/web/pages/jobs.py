@@ -29,10 +29,10 @@ def jobs_page(request: Request, site: Here) -> Response:
         return RedirectResponse(path(request, "job", job=number), 303)
     before = id_of(request.query_params.get("before", ""))
     mistake = ""
-    found, older = [], None
+    found, older, looked = [], None, 0
     try:
         page = site.client.page(asked.filter(**meant(site, asked)), limit=PAGE, before=before)
-        found, older = page.jobs, page.before
+        found, older, looked = page.jobs, page.before, page.looked
     except InvalidOption as error:
         mistake = f"{error}"
     return show(
@@ -45,6 +45,7 @@ def jobs_page(request: Request, site: Here) -> Response:
         mistake=mistake,
         rows=rows(found, site.hiding),
         older=older,
+        looked=looked,
         before=before,
         counted=_counted(len(found), before),
         verbs=_verbs(asked.state),

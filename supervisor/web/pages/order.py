@@ -18,7 +18,7 @@ from jobvisor.supervisor.web.ordering import Order, call_of, changed_arguments, 
 from jobvisor.supervisor.web.pages.asked import known_id
 from jobvisor.supervisor.web.pages.form import Form, word_of
 from jobvisor.supervisor.web.pages.templates import go, path, show
-from jobvisor.supervisor.web.pages.words import as_json
+from jobvisor.supervisor.web.pages.words import SHOWN_MAX, as_json
 from jobvisor.supervisor.web.problems import Problem, problem_of
 from jobvisor.supervisor.web.site import Here
 
@@ -37,7 +37,14 @@ def copy_page(request: Request, site: Here, job: str) -> Response:
     """The arguments of a job, to be changed."""
     found = site.client.get(known_id(job))
     told = site.hiding.shown(found.as_json())
-    return _copy_form(request, found, as_json(told["args"]), as_json(told["kwargs"]))
+    args, kwargs = as_json(told["args"]), as_json(told["kwargs"])
+    if max(len(args), len(kwargs)) > SHOWN_MAX:
+        raise Problem(
+            413,
+            f"the arguments of job {found.id} are too large to be changed in a page; "
+            f"`jobvisor copy {found.id}` takes them",
+        )
+    return _copy_form(request, found, args, kwargs)
 
 
 @router.post("/jobs/{job}/copy", name="pages.copied", dependencies=WRITING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter
@@ -22,13 +23,19 @@ STATES = tuple(
     state.value for state in (State.PENDING, State.RUNNING, State.SCHEDULED, State.FAILED)
 )
 
+LATELY = "1h"
+"""By the hours of the clock: the sums begin with the one before this."""
+
+Oldest = dict[str, float]
+Lately = dict[str, tuple[int, int]]
+
 
 @router.get("/queues", name="pages.queues")
 def queues_page(request: Request, site: Here) -> Response:
     """All that are served, or have jobs."""
     client, family = site.client, standing(site)
     tally, oldest = client.tally(), client.latencies()
-    lately: dict[str, Sums] = {}
+    lately = _by_queue(client.stats(LATELY, step=LATELY, by_queue=True))
     names = sorted({*family.queues, *tally.queues, *oldest, *lately})
     told = [_queue(name, family, tally, oldest, lately) for name in names]
     return show(
@@ -41,10 +48,19 @@ def queues_page(request: Request, site: Here) -> Response:
     )
 
 
+def _by_queue(sums: Iterable[Sums]) -> dict[str, tuple[int, int]]:
+    """How many of each queue were done, and how many failed for good."""
+    found: dict[str, tuple[int, int]] = {}
+    for each in sums:
+        done, failed = found.get(each.queue, (0, 0))
+        found[each.queue] = done + each.succeeded, failed + each.failed
+    return found
+
+
 def _queue(
-    name: str, family: Standing, tally: Tally, oldest: dict[str, float], lately: dict[str, Sums]
+    name: str, family: Standing, tally: Tally, oldest: Oldest, lately: Lately
 ) -> dict[str, Any]:
-    seconds, sums = oldest.get(name), lately.get(name)
+    seconds, (done, failed) = oldest.get(name), lately.get(name, (0, 0))
     counts = tally.queues.get(name, {})
     return {
         "name": name,
@@ -54,8 +70,8 @@ def _queue(
         },
         "oldest": seconds,
         "late": seconds is not None and seconds >= LATE_S,
-        "done": sums.succeeded if sums else 0,
-        "failed": sums.failed if sums else 0,
+        "done": done,
+        "failed": failed,
     }
 
 

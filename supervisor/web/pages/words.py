@@ -14,7 +14,7 @@ from jobvisor.jobs.found import Count
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.units import duration_text, size_text
 
-__all__ = ["FILTERS", "call", "when_of"]
+__all__ = ["FILTERS", "SHOWN_MAX", "call", "when_of"]
 
 CALL_MAX = 160
 """Letters of the arguments that a list shows; a job's own page has all of them."""

@@ -15,7 +15,8 @@ async function ask(form, button) {
     const answer = await fetch(form.action, { method: "POST", body, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const question = page.querySelector("[data-question] .question");
-    if (question) open(document.importNode(question, true), button ?? form);
+    const error = page.querySelector("[data-error]");
+    if (question || error) open(document.importNode(question ?? error, true), button ?? form);
     else location.assign(answer.redirected ? answer.url : location.href);
   } catch {
     form.submit(); // without what this script adds; the browser shows what is wrong
@@ -31,7 +32,9 @@ function open(question, from) {
   title.append(...head.childNodes);
   head.replaceWith(title);
   dialog.append(question);
-  question.querySelector("[data-no]").addEventListener("click", (event) => {
+  const no = question.querySelector("[data-no]");
+  if (question.matches("[data-error]")) no.textContent = "Close";
+  no.addEventListener("click", (event) => {
     event.preventDefault();
     dialog.close();
   });

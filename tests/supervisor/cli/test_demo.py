@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -267,6 +268,24 @@ def test_an_interrupt_stops_the_family_and_leaves_nothing_behind(
     assert show.left_behind() == []
     assert stdout == ""
     assert "Traceback" not in stderr, stderr
+
+
+def test_with_pages_it_is_watched_while_it_runs(start: Start) -> None:
+    show = start("--web", "--workers", "1", **PIPES)
+    assert show.process.stderr is not None
+    found = re.search("http://127.0.0.1:[0-9]+", show.process.stderr.readline())
+    assert found
+
+    def done() -> int:
+        with urlopen(f"{found[0]}/jobs?state=succeeded") as page:
+            return int(page.read().count(b'data-state="succeeded"'))
+
+    first = eventually(done, what="a job is done, and a page shows it")
+    eventually(lambda: done() > first, what="more of them are shown")
+    show.process.send_signal(signal.SIGINT)
+    show.process.communicate(timeout=30)
+    assert show.process.returncode == 130
+    assert show.left_behind() == []
 
 
 def test_a_family_that_is_gone_is_an_error_that_shows_its_log(start: Start) -> None:

@@ -213,6 +213,20 @@ def test_a_strange_range_is_an_hour(place: Place) -> None:
     assert "The last 1 hour" in place.page("/?range=<x>")
 
 
+def test_queues_show_what_waits_and_what_was_done_lately(place: Place) -> None:
+    hour = SYSTEM.now_ms() // 3_600_000 * 3_600_000
+    place.jobs.add_stats(
+        [Sums(hour, "mail", succeeded=70, failed=3), Sums(hour, "old", succeeded=1)]
+    )
+    place.jobs.enqueue("app:send", "a@b.c")
+    rows = place.page("/queues").split("<tr>")
+    mail = next(row for row in rows if "queue=mail" in row)
+    assert re.findall('data-label="(Pending|Done in 1 h|Failed in 1 h)">(?:<a[^>]*>)?([^<]*)', mail) == [
+        ("Pending", "1"), ("Done in 1 h", "70"), ("Failed in 1 h", "3"),
+    ]  # fmt: skip
+    assert any("queue=old" in row for row in rows)
+
+
 # -- jobs
 
 
@@ -291,6 +305,20 @@ def test_a_running_job_shows_how_far_it_is(place: Place) -> None:
     assert "Waits for a worker" in text
     assert "Cancel" in text
     assert "Delete" not in text
+
+
+def test_arguments_have_the_names_that_a_worker_has_told(place: Place) -> None:
+    told = [{"name": "to", "kind": "any", "required": True}]
+    place.jobs.note_tasks({"app:other": {"parameters": told}})
+    job = place.jobs.enqueue("app:other", "a@b.c", "more")
+    text = place.page(f"/jobs/{job.id}")
+    assert "<dt><bdi>to</bdi></dt>" in text
+    assert "<dt><bdi>1</bdi></dt>" in text
+
+
+def test_arguments_too_large_for_a_page_are_not_cut_but_refused(place: Place) -> None:
+    job = place.jobs.enqueue("app:other", "x" * 100_000)
+    assert "too large" in place.page(f"/jobs/{job.id}/copy", 413)
 
 
 # -- what the buttons do
