@@ -219,6 +219,38 @@ def test_a_statement_takes_its_order_from_its_index(
     assert not any("Sort" in kind for kind in kinds), kinds
 
 
+INDEX = {
+    "unknown_tasks": "jobs_unknown",
+    "promote": "jobs_scheduled",
+    "next_due": "jobs_scheduled",
+    "newest_pending": "jobs_pending",
+    "find.listed": "jobs_listed",
+    "ids.listed": "jobs_listed",
+    "below.listed": "jobs_listed",
+    "above.listed": "jobs_listed",
+    "count.listed": "jobs_listed",
+    "failure_groups": "jobs_failures",
+    "failures": "jobs_failures",
+}
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["prepared", "each time anew"])
+@pytest.mark.parametrize("filled", [False, True], ids=["new", "filled and analysed"])
+def test_a_statement_uses_the_index_that_is_made_for_it(
+    planner: Planner, filled: bool, generic: bool
+) -> None:
+    if filled:
+        planner.fill()
+    used = {
+        name: {node["Index Name"] for node in planner.plan(name, generic=generic, state="failed")
+               if node.get("Relation Name") == "jobs" and "Index Name" in node}
+        for name in INDEX
+    }  # fmt: skip
+    if not filled:
+        del used["failures"]  # of an empty table no statistics tell its two indexes apart
+    assert used == {name: {INDEX[name]} for name in used}
+
+
 MANY = [
     "succeed_many",
     "succeed_and_forget_many",

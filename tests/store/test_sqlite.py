@@ -572,6 +572,17 @@ INDEX = {
     "holder": "jobs_unique",
     "has_work": "jobs_deferred",
     "unknown_tasks": "jobs_unknown",
+    "find.listed": "jobs_listed",
+    "ids.listed": "jobs_listed",
+    "below.listed": "jobs_listed",
+    "above.listed": "jobs_listed",
+    "count.listed": "jobs_listed",
+    "failure_groups": "jobs_failures",
+    "failures": "jobs_failures",
+    "newest_pending": "jobs_pending",
+    "pending_kinds": "jobs_pending",
+    "pending_counts": "jobs_pending",
+    "waiting": "jobs_pending",
     "pending_queues": "jobs_pending",
 }
 ORDERED = [

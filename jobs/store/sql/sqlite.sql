@@ -73,7 +73,7 @@ jobs NOT INDEXED WHERE true
 -- fragment: along_listed
 -- Or those of one of these states, by an index of their own.
 jobs INDEXED BY jobs_listed WHERE state = :state
-    AND NOT (state <> 'scheduled' AND state <> 'blocked' AND state <> 'failed' AND state <> 'cancelled')
+    AND NOT (state > 'g' AND state <> 'scheduled')
 
 -- fragment: source_scheduled
 -- Where rows are found by an index of their own, whatever else is asked of them.
@@ -102,7 +102,7 @@ jobs INDEXED BY jobs_finished WHERE state = 'succeeded' AND finished_at IS NOT N
 -- fragment: source_failed
 -- Those that failed for good.
 jobs INDEXED BY jobs_listed WHERE state = 'failed'
-    AND NOT (state <> 'scheduled' AND state <> 'blocked' AND state <> 'failed' AND state <> 'cancelled')
+    AND NOT (state > 'g' AND state <> 'scheduled')
 
 -- fragment: source_failed_of_task
 -- Of one task.
@@ -115,7 +115,7 @@ jobs INDEXED BY jobs_failures WHERE state = 'failed' AND task = :task AND {error
 -- fragment: source_cancelled
 -- Those that were cancelled.
 jobs INDEXED BY jobs_listed WHERE state = 'cancelled'
-    AND NOT (state <> 'scheduled' AND state <> 'blocked' AND state <> 'failed' AND state <> 'cancelled')
+    AND NOT (state > 'g' AND state <> 'scheduled')
 
 -- fragment: followed
 -- Whether somebody follows the changes; not longer than anybody may ask for, where a clock was set back.
