@@ -7,6 +7,7 @@ pages say so; when the family stops, or its parent is dead, it leaves at once.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 from typing import Any
@@ -25,6 +26,8 @@ from jobvisor.supervisor.web.troubles import Troubles
 TICK_S = 1.0
 RETRY_FIRST_S, RETRY_CAP_S = 0.1, 2.0
 DOUBLINGS_MAX = 10
+SHORT_NS = 3 * SECOND
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class WebRole(Role):
@@ -34,36 +37,37 @@ class WebRole(Role):
         super().__init__(seat)
         self._failures = 0
         self._listen_at = 0  # when it is tried again
-        self._said = ""  # why it does not listen
+        self._said = ""  # why it does not listen, or accepts nobody
+        self._short_until = 0  # a descriptor, or memory, was missing a moment ago
 
     def boot(self) -> None:
         """Make the application and a loop. It listens with the first step, or says why not."""
         config = self.seat.config
-        troubles = Troubles(self.clock)
+        self._troubles = Troubles(self.clock)
         for name in ("uvicorn", "asyncio"):
             logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = [troubles], False
-        self._client = SiteClient(settings=config.settings)
-        app = create_app(
-            self._client,
+            logger.handlers, logger.propagate = [self._troubles], False
+        self._app = create_app(
+            SiteClient(settings=config.settings),
             settings=config.web,
             state_dir=config.family.state_dir,
             counters=self.board.counters,
         )
+        self._make_loop()
+        self._server = Server(self._app)
+        try:
+            self._loop.run_until_complete(self._server.begin())
+        except ServerError as error:
+            raise JobsError(str(error)) from error
+        self.slot[STATE] = WAITING_STATE
+
+    def _make_loop(self) -> None:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._loop.set_exception_handler(lambda _loop, told: self._met(told))
         self._woken = asyncio.Event()
         self._loop.add_reader(self.signals.fileno(), self._hear_signal)
         self._loop.add_reader(self.seat.lifeline, self._hear_lifeline)
-        self._troubles = troubles
-        self._app = app
-        self._server = Server(app)
-        try:
-            self._loop.run_until_complete(self._server.begin())
-        except ServerError as error:
-            raise JobsError(str(error)) from error
-        self.slot[STATE] = WAITING_STATE
 
     def leaving(self) -> bool:
         """The end of the family, with or without its word; or a TERM, which everybody is sent."""
@@ -84,6 +88,9 @@ class WebRole(Role):
         self._server.tick()
         if not self._server.url and self.clock.monotonic_ns() >= self._listen_at:
             await self._listen()
+        if self._short_until and self.clock.monotonic_ns() > self._short_until:
+            self._short_until = 0
+            self._show_listening()
         try:
             async with asyncio.timeout(TICK_S):
                 await self._woken.wait()
@@ -99,9 +106,8 @@ class WebRole(Role):
             self._put_off(str(error))
             return
         self._failures = 0
-        self._said = ""
         say("listening", url=self._server.url)
-        self._show(IDLE, self._server.url)
+        self._show_listening()
 
     def _put_off(self, error: str) -> None:
         """It is tried again, and said where it is another trouble than before."""
@@ -110,8 +116,16 @@ class WebRole(Role):
         delay *= random.uniform(0.5, 1.0)
         self._listen_at = self.clock.monotonic_ns() + int(delay * SECOND)
         if error != self._said:
-            self._said = error
             say("not_listening", error=error, delay="a moment")
+            self._show_trouble(error)
+
+    def _show_listening(self) -> None:
+        self._said = ""
+        self._show(IDLE, self._server.url)
+
+    def _show_trouble(self, error: str) -> None:
+        if error != self._said:
+            self._said = error
             self._show(WAITING_STATE, error)
 
     def _show(self, state: int, note: str) -> None:
@@ -134,3 +148,11 @@ class WebRole(Role):
         """An error that nobody took: of an accept without a descriptor, of a forgotten task."""
         error = told.get("exception")
         self._troubles.note(str(told.get("message")), error)
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            self._short_until = (
+                self.clock.monotonic_ns() + SHORT_NS
+            )  # the loop tries again in a second
+            self._show_trouble(
+                f"the web role accepts no connection: {error.strerror}; raise the limits of its process "
+                "(ulimit -n)"
+            )

@@ -126,9 +126,13 @@ def test_a_web_role_without_a_free_descriptor_lives_and_answers_later(build: Bui
     with socket.create_connection(address) as waiting:
         waiting.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         house.heard("out of system resource")
+        eventually(
+            lambda: "accepts no connection: Too many open files" in str(house.status()["degraded"]),
+            what="it is told",
+        )
         resource.prlimit(pid, limit, before)
         assert waiting.recv(12) == b"HTTP/1.1 200"
-    assert house.status()["web"]["pid"] == pid
+    assert site_of(house)["pid"] == pid
     assert house.stop(family) == 0
 
 
@@ -216,14 +220,16 @@ def test_a_web_role_leaves_when_its_parent_is_dead(build: Build) -> None:
     house.touch("go")
 
 
-def test_a_stop_cuts_a_slow_client_off_and_drains_the_jobs(build: Build) -> None:
+def test_a_stop_cuts_slow_clients_and_streams_off_and_drains_the_jobs(build: Build) -> None:
     house = configured(build)
     family = house.start()
     site = site_of(house)
     house.enqueue("gated")
     house.wait_lines("began")
     address = ("127.0.0.1", int(site["url"].rpartition(":")[2]))
-    with socket.create_connection(address) as slow:
+    with socket.create_connection(address) as slow, socket.create_connection(address) as stream:
+        stream.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert stream.recv(12) == b"HTTP/1.1 200"
         slow.sendall(b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
         family.send_signal(signal.SIGTERM)
         eventually(lambda: is_gone(site["pid"]), what="it has left")
@@ -231,6 +237,7 @@ def test_a_stop_cuts_a_slow_client_off_and_drains_the_jobs(build: Build) -> None
             assert slow.recv(1000) == b""
     house.touch("go")
     assert family.wait(30) == 0
+    assert not house.said("has met an error")
     assert house.lines("ended")
 
 

@@ -624,3 +624,30 @@ def test_doctor_is_readable_in_a_pipe(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_prints_a_script(run: Run, shell: str) -> None:
     assert "_JOBVISOR_COMPLETE" in run("completion", shell).stdout
+
+
+@pytest.mark.parametrize("command", ["check", "start"])
+def test_a_site_that_everybody_could_enter_is_refused_before_anything_begins(
+    run: Run, folder: Path, command: str
+) -> None:
+    modules(folder, "app", "")
+    with (folder / "config.toml").open("a") as file:
+        file.write('[web]\nenabled = true\nhost = "0.0.0.0"\n')
+    refused = run(command)
+    assert refused.exit_code == 78
+    assert "can be reached from other machines; set a token" in refused.stderr
+    assert not (folder / ".jobvisor").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "start"])
+def test_a_site_without_its_libraries_is_refused_before_anything_begins(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    modules(folder, "app", "")
+    with (folder / "config.toml").open("a") as file:
+        file.write("[web]\nenabled = true\n")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    refused = run(command)
+    assert refused.exit_code == 78
+    assert "pip install 'jobvisor[web]'" in refused.stderr
+    assert not (folder / ".jobvisor").exists()

@@ -363,3 +363,37 @@ def test_mounted_without_users_of_another_application_the_sign_in_stays_below_it
     assert answer.headers["location"] == "/jobs/form"
     assert "Path=/jobs" in answer.headers["set-cookie"]
     assert around.get("/jobs/form").text == "hello"
+
+
+@pytest.mark.parametrize(
+    "bad", ["<script>alert(1)</script>", '"><img src=x>', "a\x00b\x1b[31m\u202e"]
+)
+def test_what_is_typed_into_the_form_comes_back_as_text(bad: str) -> None:
+    client = visitor(site(**ADDRESS), follow_redirects=False)
+    page = client.get("/sign-in", params={"next": bad}).text
+    data = {"user": bad, "password": bad, "csrf": form_token(page), "next": bad}
+    refused = client.post("/sign-in", data=data)
+    assert refused.status_code == 403
+    for text in (page, refused.text):
+        assert bad not in text
+        assert not {"\x00", "\x1b", "\u202e"} & set(text)
+    moved = client.post("/sign-in", data={**ADDRESS, "csrf": form_token(page), "next": bad})
+    assert moved.headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    "cookie", ["", "=", "a" * 8000, "jobvisor=\x01;;;=;", '"' * 100, "a=b; a=c"]
+)
+def test_a_strange_cookie_is_none(cookie: str) -> None:
+    client = visitor(site(**ADDRESS))
+    assert client.get("/api/v1/me", headers={"Cookie": cookie}).status_code == 401
+
+
+def test_the_name_that_another_application_gives_is_bounded() -> None:
+    app = create_app(Client("memory://"), authenticated_by=lambda _: "ann" * 1000)
+
+    @app.get("/api/v1/me")
+    def me(asking: Who) -> str:
+        return asking
+
+    assert visitor(app).get("/api/v1/me").json() == ("ann" * 34)[:100]
