@@ -81,6 +81,7 @@ class WebRole(Role):
 
     def shut_down(self) -> None:
         """Close the door; a database that answers late is not waited for."""
+        self._troubles.is_over = True
         self._app.state.live.close()
         self._loop.run_until_complete(self._server.close())
 

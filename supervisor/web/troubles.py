@@ -22,6 +22,8 @@ class Troubles(logging.Handler):
         self._clock = clock
         self._since = clock.monotonic_ns()
         self._said = self._left_out = 0
+        self.is_over = False
+        """Whether the role leaves: what is cut off now is no trouble."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by the logger."""
@@ -29,6 +31,8 @@ class Troubles(logging.Handler):
 
     def note(self, what: str, error: BaseException | None) -> None:
         """Log it, unless there were many in this minute."""
+        if self.is_over:
+            return
         now = self._clock.monotonic_ns()
         if now - self._since > EVERY_NS:
             if self._left_out:

@@ -152,6 +152,10 @@ def test_a_database_that_is_away_is_told_by_a_role_that_goes_on(
         status, body = asked(site["url"], "/readyz")
         assert (status, json.loads(body)["database"]) == (503, False)
         assert asked(site["url"], "/livez")[0] == 200
+        page = asked(site["url"], "/", Accept="text/html")
+        assert page[0] == 503
+        assert b"<!doctype html>" in page[1].lower()
+        assert asked(site["url"], "/api/v1/jobs")[0] == 503
         proxy.restore()
         eventually(lambda: asked(site["url"], "/readyz")[0] == 200, what="it is back")
         assert house.status()["web"]["pid"] == site["pid"]
