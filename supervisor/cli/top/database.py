@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.annals import Family
-from jobvisor.jobs.client import Client
+from jobvisor.jobs.client import Client, Moves
+from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Group, Page
 from jobvisor.jobs.job import Attempt, Job
@@ -44,6 +45,7 @@ class Database:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._made: Client | None = None
+        self._leaving = False
         self.course: Course | None = None
         """How far a long deed has come; looked at by the thread that draws."""
 
@@ -51,6 +53,11 @@ class Database:
         """Disconnect."""
         if self._made is not None:
             self._made.close()
+
+    def leave(self) -> bool:
+        """Let a long deed end after its page; whether there is one."""
+        self._leaving = True
+        return self.course is not None
 
     @property
     def _client(self) -> Client:
@@ -96,6 +103,10 @@ class Database:
         note(self._client, "requeue", f"job {job}", 1, told.append)
         return "; ".join(told)
 
+    def _go_on(self, _page: Moves) -> None:
+        if self._leaving:
+            raise _LeftError
+
     def count(self, group: Group) -> Count:
         """How many failed jobs of a group there are now."""
         found = self._client.requeue_where(_jobs_of(group), dry_run=True)
@@ -108,11 +119,15 @@ class Database:
         self.course = course
         told: list[str] = []
         try:
-            course.run(client, _jobs_of(group), lambda _page: None, told.append)
+            course.run(client, _jobs_of(group), self._go_on, told.append)
         finally:
             self.course = None
         refused = f", {course.refused} were refused" if course.refused else ""
         return "; ".join([f"{course.done} jobs start over{refused}", *told])
+
+
+class _LeftError(JobsError):
+    """The person has left; what was done until then is done."""
 
 
 def _jobs_of(group: Group) -> Filter:

@@ -18,9 +18,6 @@ __all__ = ["Answer", "Desk"]
 ASKED_MAX = 8
 """Questions that wait; who asks one more is told that it is not taken."""
 
-LEAVE_S = 0.5
-"""How long the end waits for an answer that is under way: a database that is away must not hold anybody."""
-
 
 class Answer(NamedTuple):
     """What came of one question."""
@@ -68,11 +65,11 @@ class Desk:
             taken.append(Answer(about, value, error))
         return taken
 
-    def close(self) -> None:
-        """Nothing more is asked; what is under way is not waited for longer than half a second."""
+    def close(self, patience_s: float) -> None:
+        """Nothing more is asked; what is under way is not waited for any longer than this."""
         with suppress(queue.Full):
             self._asked.put_nowait(None)
-        self._thread.join(LEAVE_S)
+        self._thread.join(patience_s)
 
     def _serve(self) -> None:
         while (asked := self._asked.get()) is not None:

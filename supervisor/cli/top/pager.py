@@ -26,11 +26,17 @@ class Pager:
         self.job = job
         self.question = question
         self.live = live
-        self.lines = lines
+        self._lines = lines
         self._top = 0
         self._sticks = False
         self._height = 1
         self._folded: list[str] = []
+        self._width = 0
+
+    def fill(self, lines: Sequence[str]) -> None:
+        """The lines as they are now; the same ones cost nothing."""
+        if lines != self._lines:
+            self._lines, self._width = lines, 0
 
     def follow(self) -> None:
         """Show the end, and what comes after it."""
@@ -56,7 +62,9 @@ class Pager:
     def shown(self, width: int, height: int) -> list[str]:
         """The lines that are on the screen now."""
         self._height = height
-        self._folded = [part for line in self.lines for part in _folded(line, width)]
+        if width != self._width:
+            self._folded = [part for line in self._lines for part in _folded(line, width)]
+            self._width = width
         last = max(0, len(self._folded) - height)
         self._top = last if self._sticks else min(self._top, last)
         return self._folded[self._top : self._top + height]
@@ -70,4 +78,6 @@ class Pager:
 
 def _folded(line: str, width: int) -> list[str]:
     line = line.expandtabs(4)
+    if line.isascii():  # a result may have a million letters, and most of them are
+        return [line[start : start + width] for start in range(0, max(1, len(line)), width)]
     return [line] if cell_len(line) <= width else chop_cells(line, width)

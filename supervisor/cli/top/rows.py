@@ -23,6 +23,7 @@ __all__ = [
     "deaths",
     "failures",
     "jobs",
+    "key_of",
     "queues",
     "workers",
 ]
@@ -152,7 +153,12 @@ def _group(group: Group) -> Row:
         str(group.jobs), cell(group.task), cell(group.error_type), ago(group.last), ago(group.first),
         str(group.example), cell(group.message),
     ]  # fmt: skip
-    return Row((group.task, group.error_type), cells, "", group)
+    return Row(key_of(group), cells, "", group)
+
+
+def key_of(group: Group) -> Hashable:
+    """What tells one group from another, however many more of it come."""
+    return group.task, group.error_type
 
 
 def deaths(found: Iterable[Mapping[str, Any]]) -> Table:

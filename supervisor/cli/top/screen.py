@@ -18,7 +18,7 @@ from jobvisor.supervisor.cli.top.desk import Answer, Desk
 from jobvisor.supervisor.cli.top.page import HELP, HINTS, Page, Styled, frame, page_lines
 from jobvisor.supervisor.cli.top.pager import Pager
 from jobvisor.supervisor.cli.top.prompt import Line, Yes
-from jobvisor.supervisor.cli.top.rows import FAILURES, JOBS, TABS, WORKERS, Row, cell
+from jobvisor.supervisor.cli.top.rows import FAILURES, JOBS, TABS, WORKERS, Row, cell, key_of
 from jobvisor.supervisor.cli.top.seen import Seen
 from jobvisor.supervisor.cli.top.terminal import Size, Terminal
 from jobvisor.supervisor.cli.top.texts import Texts
@@ -33,6 +33,12 @@ LOOK, READ, TEXT, COUNTED, DONE = "look", "read", "text", "counted", "done"
 
 PAGED = 10
 """Rows that a page key moves by."""
+
+LEAVE_S = 0.5
+"""How long the end waits for an answer that is under way: a database that is away must not hold anybody."""
+
+END_S = 10.0
+"""And for the page of a long deed to be done and noted."""
 
 BUSY = "still busy with what was asked before; try again in a moment"
 
@@ -71,8 +77,8 @@ class Screen:
         try:
             return self._run()
         finally:
-            self._asked.close()
-            self._here.close()
+            self._asked.close(END_S if self._database.leave() else LEAVE_S)
+            self._here.close(LEAVE_S)
 
     def _run(self) -> int | None:
         while not self._over:
@@ -86,9 +92,8 @@ class Screen:
             waited = self._terminal.wait(seconds, [self._asked.news, self._here.news])
             if waited.leaving is not None:
                 return waited.leaving
-            for (
-                key
-            ) in waited.keys:  # first: they mean what was on the screen when they were pressed
+            # Keys first: they mean what was on the screen when they were pressed.
+            for key in waited.keys:
                 self._press(key)
             for answer in self._asked.take() + self._here.take():
                 self._hear(answer)
@@ -107,6 +112,8 @@ class Screen:
 
     def _ask(self, desk: Desk, about: str, question: Callable[[], Any]) -> None:
         if about in self._waits:
+            if about in (COUNTED, DONE):
+                self._said = BUSY
             return
         if desk.ask(about, question):
             self._waits.add(about)
@@ -124,7 +131,7 @@ class Screen:
                 self._look()
         elif answer.about == TEXT:
             pager, lines = answer.value
-            pager.lines = lines
+            pager.fill(lines)
         elif answer.error is not None:
             self._said = str(answer.error)
         elif answer.about == COUNTED:
@@ -147,7 +154,7 @@ class Screen:
         if self._tab == JOBS and (looked := self._seen.looked.looked) is not None:
             title += f", among the newest {looked}"
         page = Page(
-            head=self._seen.head(self._asked.silent_s),
+            head=self._seen.head(0.0 if self._database.course else self._asked.silent_s),
             queues=self._seen.queues(),
             title=title,
             table=table,
@@ -218,6 +225,7 @@ class Screen:
         self._look()
 
     def _filter(self) -> None:
+        self._pager = None
         self._prompt = Line("filter: ", self._narrowed[self._tab], self._narrow)
 
     def _narrow(self, text: str) -> None:
@@ -300,7 +308,12 @@ class Screen:
 
     def _ask_about(self, group: Group, count: Count) -> None:
         row = self._row()
-        if self._prompt is not None or not self._is_group() or row is None or row.about != group:
+        if (
+            self._prompt is not None
+            or not self._is_group()
+            or row is None
+            or row.key != key_of(group)
+        ):
             return  # the person has gone on meanwhile: a question must not take a key that is not for it
         question = (
             f"requeue {count} failed jobs of {cell(group.task)} with {cell(group.error_type)}"

@@ -22,6 +22,7 @@ class Seen:
     def __init__(self, local: Local | None) -> None:
         self.local = local
         self.looked = Looked()
+        self._tables: dict[str, Table] = {}
         self.away: str | None = None
         """Why the database could not be asked the last time."""
 
@@ -30,6 +31,7 @@ class Seen:
         self.away = None if error is None else str(error)
         if looked is not None:
             self.looked = looked
+            self._tables.clear()
 
     def table(self, tab: str, narrowed: str) -> Table:
         """What one moves in."""
@@ -37,9 +39,13 @@ class Seen:
             local = self.local
             found = rows.workers(local.workers, local.cpu) if local else rows.workers((), {})
             return found.narrowed(narrowed)
-        if tab == JOBS:
-            return rows.jobs(self.looked.jobs)  # narrowed by the database
-        return rows.failures(self.looked.failures).narrowed(narrowed)
+        if tab not in self._tables:
+            looked = self.looked
+            self._tables[tab] = (
+                rows.jobs(looked.jobs) if tab == JOBS else rows.failures(looked.failures)
+            )
+        found = self._tables[tab]
+        return found if tab == JOBS else found.narrowed(narrowed)  # jobs are, by the database
 
     def queues(self) -> Table:
         """What waits."""

@@ -7,10 +7,13 @@ import os
 import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobvisor.jobs.client import Client
+from jobvisor.jobs.client import Client, Moves, Swept
+from jobvisor.jobs.filter import Filter
+from jobvisor.supervisor.cli.bulk import Act, sweep
 from tests.supervisor.cli.conftest import Player, Run
 
 SEND = "tests.supervisor.cli.sample:send"
@@ -202,3 +205,28 @@ def test_what_is_done_to_a_family_is_noted_and_needs_no_database(
     (folder / "jobs.db").unlink()
     assert "warning" not in run("scale", "default", "4").stderr
     assert not (folder / "jobs.db").exists()
+
+
+def test_an_interrupted_sweep_tells_and_notes_how_far_it_came(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.enqueue_many([client.call(ADD, number) for number in range(2500)])
+
+    def interrupted(which: Filter, **how: Any) -> Swept:
+        told = how.pop("told", None)
+
+        def one_page(page: Moves) -> None:
+            told(page)
+            raise KeyboardInterrupt
+
+        return client.cancel_where(which, **how, told=told and one_page)
+
+    act = Act("cancel", interrupted, "pending")
+    with pytest.raises(KeyboardInterrupt):
+        sweep(client, act, Filter(state="pending"), dry_run=False, yes=True, as_json=True)
+    told = capsys.readouterr()
+    assert "interrupted: 1000 are done, the others stand as they stood" in told.err
+    assert json.loads(told.out)["outcomes"] == {"cancelled": 1000}
+    assert client.counts() == {"default": {"cancelled": 1000, "pending": 1500}}
+    [action] = client.actions()
+    assert (action.what, action.number) == ("state=pending", 1000)

@@ -194,3 +194,26 @@ def test_bytes_that_are_no_key_are_passed_over(top: Played) -> None:
     top.press(b"\xff\xfe\x00\x01\x1b[15~\x1b[200~\x1b]0;x\x07\xe2\x82")
     top.press("2")
     top.see("jobs: 1 of 3")
+
+
+def test_a_long_deed_ends_between_two_pages_where_the_person_leaves_and_is_noted(
+    top: Played, client: Client
+) -> None:
+    with closing(sqlite3.connect(parse_url(client.url).path)) as stranger, stranger:
+        stranger.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
+            "INSERT INTO jobs (task, state, error, finished_at) "
+            "SELECT 'app:mail', 'failed', 'OSError: x', 1 FROM n"
+        )
+    top.press("f")
+    top.see("failures: 1 of 1", "app:mail")
+    top.press("r")
+    top.see("requeue 20000 failed jobs of app:mail with OSError? y/n")
+    top.press("y")
+    top.see("requeue: ")
+    top.press("q")
+    assert (top.ended(), top.restored) == (0, True)
+    counts = client.counts()["default"]
+    [action] = client.actions()
+    assert action.number == counts["pending"] - 3
+    assert counts["pending"] + counts.get("failed", 0) == 20_003
