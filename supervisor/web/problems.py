@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from http import HTTPStatus
@@ -30,6 +31,7 @@ from jobvisor.jobs.errors import (
     WaitTimeout,
     shown,
 )
+from jobvisor.jobs.job import json_id
 
 __all__ = ["MEDIA_TYPE", "Page", "Problem", "for_api", "install", "problem_of"]
 
@@ -37,6 +39,11 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 RETRY_AFTER_S = 5
 """What a caller is told to wait for a database that does not answer."""
+
+_KIND = re.compile(
+    r"(constrained-)?(float|str|int|bool)|RetryPolicy|(literal|function-\w+|list|dict)\[.*"
+)
+"""How Pydantic calls the kinds that a value may be of, as if they were steps to it."""
 
 MISTAKES_SHOWN = 20
 """Of what is wrong with one request."""
@@ -115,7 +122,7 @@ def problem_of(error: JobsError) -> Problem:
     """The problem that one of our errors is to who asked over HTTP."""
     status = next((_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF), 500)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    more = {"holder": error.holder} if isinstance(error, UniqueTaken) else {}
+    more = {"holder": json_id(error.holder)} if isinstance(error, UniqueTaken) else {}
     return Problem(status, str(error), error=type(error).__name__, headers=headers, **more)
 
 
@@ -175,7 +182,7 @@ def _problem_of_http(error: HTTPException) -> Problem:
 
 def _problem_of_request(error: RequestValidationError) -> Problem:
     """What does not fit the document of the API; 400 for a body that is no JSON at all."""
-    mistakes = [_mistake(each) for each in error.errors()]
+    mistakes = _by_place(map(_mistake, error.errors()))
     broken = any(each.get("type") == "json_invalid" for each in error.errors())
     where, what = mistakes[0] if mistakes else ("the request", "cannot be used")
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
@@ -185,6 +192,16 @@ def _problem_of_request(error: RequestValidationError) -> Problem:
         error="Request",
         mistakes=[{"where": where, "what": what} for where, what in mistakes[:MISTAKES_SHOWN]],
     )
+
+
+def _by_place(mistakes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """One mistake for each place: of what may be one thing or another, it is none of them."""
+    found: dict[str, list[str]] = {}
+    for where, what in mistakes:
+        said = found.setdefault(where, [])
+        if what not in said:
+            said.append(what)
+    return [(where, ", or ".join(said)) for where, said in found.items()]
 
 
 def _mistake(told: Mapping[str, Any]) -> tuple[str, str]:
@@ -201,12 +218,14 @@ def _mistake(told: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _place(steps: Iterable[Any]) -> str:
-    """`body.args[0].to`, bounded: its names are a caller's own.
+    """`body.args[0].to`, bounded: its names are a caller's own. The names of kinds are left out.
 
-    >>> _place(("body", "args", 0, "to"))
-    'body.args[0].to'
+    >>> _place(("body", "args", 0, "to")), _place(("body", "timeout", "float"))
+    ('body.args[0].to', 'body.timeout')
     """
     text = ""
     for step in steps:
+        if isinstance(step, str) and _KIND.fullmatch(step):
+            continue
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text if len(text) <= 200 else f"{text[:200]}..."

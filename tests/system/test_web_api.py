@@ -10,7 +10,7 @@ from tests.supervisor.web.visitor import visitor
 from tests.system.harness import MARK, Build
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.stores("sqlite", "postgres")]
 
 TASKS = f"""{MARK}
 @task(queue="default", retries=1, timeout="1m", aliases=["app:old"])

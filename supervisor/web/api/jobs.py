@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.requests import Request
@@ -200,10 +200,13 @@ def requeue_job(site: Here, who: Who, job_id: JobId) -> Response:
     dependencies=CHANGES,
     responses=refusals(404, 422),
 )
-def copy_job(request: Request, site: Here, who: Who, job_id: JobId, body: Copying) -> Response:
+def copy_job(
+    request: Request, site: Here, who: Who, job_id: JobId, body: Copying | None = None
+) -> Response:
     """Run a copy of a job, with changed arguments where `allow_tasks` names its task."""
     job = site.client.get(job_id)
-    args, kwargs = changed_arguments(site, job, body.args, body.kwargs)
+    given = body or Copying(args=None, kwargs=None)
+    args, kwargs = changed_arguments(site, job, given.args, given.kwargs)
     with site.client.transaction():
         made = site.client.copy(job_id, args=args, kwargs=kwargs)
         site.client.note_action(who, "copy", f"job {job_id} as {made.id}", 1)
@@ -212,14 +215,17 @@ def copy_job(request: Request, site: Here, who: Who, job_id: JobId, body: Copyin
 
 def _responded(site: Site, who: str, calls: list[Call], body: Form, key: str | None) -> list[Job]:
     """The jobs of a request; of one that has come before, by its key and sender, those that it made then."""
-    text = json.dumps(body.model_dump(exclude_unset=True), sort_keys=True)
     found = site.client.respond(
         calls,
-        key=None if key is None else f"{who}:{key}",
-        digest=blake2b(text.encode(), digest_size=16).hexdigest(),
+        key=None if key is None else _digest([who, key]),
+        digest=_digest(body.model_dump(exclude_unset=True)),
         who=who,
     )
     return [replace(job, created=job.created and not found.repeated) for job in found.jobs]
+
+
+def _digest(value: Any) -> str:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _made(request: Request, site: Site, job: Job) -> Response:
