@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.job import FINISHED
-from jobvisor.supervisor.web.pages.asked import STATES, Asked, id_of
+from jobvisor.supervisor.web.pages.asked import STATES, WORDS, Asked, id_of
 from jobvisor.supervisor.web.pages.known import meant, queue_names, task_names
 from jobvisor.supervisor.web.pages.rows import rows
 from jobvisor.supervisor.web.pages.templates import path, show
@@ -21,20 +21,34 @@ PAGE = 50
 
 
 @router.get("/jobs", name="pages.jobs")
-def jobs_page(request: Request, site: Here) -> Response:
+def jobs_page(
+    request: Request,
+    site: Here,
+    *,
+    state: str = "",
+    queue: str = "",
+    task: str = "",
+    error: str = "",
+    error_type: str = "",
+    text: str = "",
+    since: str = "",
+    until: str = "",
+    before: str = "",
+) -> Response:
     """The newest jobs that match, fifty at a time."""
-    asked = Asked.of(request.query_params)
+    said = (state, queue, task, error, error_type, text, since, until)
+    asked = Asked.of(dict(zip(WORDS, said, strict=True)))
     number = id_of(asked.text)
     if number is not None and site.client.get_many([number]):
         return RedirectResponse(path(request, "job", job=number), 303)
-    before = id_of(request.query_params.get("before", ""))
+    place = id_of(before)
     mistake = ""
     found, older, looked = [], None, 0
     try:
-        page = site.client.page(asked.filter(**meant(site, asked)), limit=PAGE, before=before)
+        page = site.client.page(asked.filter(**meant(site, asked)), limit=PAGE, before=place)
         found, older, looked = page.jobs, page.before, page.looked
-    except InvalidOption as error:
-        mistake = f"{error}"
+    except InvalidOption as refused:
+        mistake = str(refused)
     return show(
         request,
         "jobs.html",
@@ -46,8 +60,8 @@ def jobs_page(request: Request, site: Here) -> Response:
         rows=rows(found, site.hiding),
         older=older,
         looked=looked,
-        before=before,
-        counted=_counted(len(found), before),
+        before=place,
+        counted=_counted(len(found), place),
         verbs=_verbs(asked.state),
         states=[{"word": state, "count": None} for state in STATES],
         tasks=task_names(site),

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.found import Group, Tally
+from jobvisor.jobs.found import Tally
 from jobvisor.supervisor.web.pages.attention import LATE_S, attention
 from jobvisor.supervisor.web.pages.charts import RANGES, charts
 from jobvisor.supervisor.web.pages.failures import shown
@@ -38,7 +38,7 @@ def overview_page(request: Request, site: Here) -> Response:
     span = RANGES[name]
     client, now = site.client, SYSTEM.now_ms()
     family, oldest = standing(site), client.latencies()
-    failures = client.failures().groups
+    failures = client.failures(limit=SHOWN).groups
     return show(
         request,
         "overview.html",
@@ -59,12 +59,8 @@ def overview_page(request: Request, site: Here) -> Response:
         tiles=_tiles(client.tally(), oldest, url),
         charts=charts(client.stats(f"{span.minutes}m", step=f"{span.bucket}m"), span, now),
         queues=_queues(family, oldest),
-        failures=[shown(each, url) for each in _most(failures)],
+        failures=[shown(each, url) for each in failures],
     )
-
-
-def _most(failures: list[Group]) -> list[Group]:
-    return sorted(failures, key=lambda each: -each.jobs.number)[:SHOWN]
 
 
 def _tasks_of_deaths(site: Site, family: Standing) -> dict[int, str]:

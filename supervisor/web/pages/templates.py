@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.web.access import VISIT, By, csrf_of, visit_of
+from jobvisor.supervisor.web.gate import is_encrypted
 from jobvisor.supervisor.web.pages.words import FILTERS, plain, times
 
 __all__ = ["STATIC", "THEMES", "go", "local", "path", "show", "theme_cookie"]
@@ -136,6 +137,7 @@ def go(request: Request, address: str, said: str = "") -> Response:
             path=_cookie_path(request),
             httponly=True,
             samesite="strict",
+            secure=is_encrypted(request),
         )
     return answer
 
@@ -154,6 +156,7 @@ def theme_cookie(request: Request, answer: Response, theme: str) -> None:
         max_age=THEME_SECONDS,
         path=_cookie_path(request),
         samesite="strict",
+        secure=is_encrypted(request),
     )
 
 

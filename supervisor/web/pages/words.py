@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -148,7 +148,7 @@ def as_json(value: Any) -> str:
     r"""A value as JSON on several lines, which reads back also where `plain` has been over it.
 
     >>> as_json("a\x85b\u202e")
-    '"a\\\\u0085b\\\\u202e"'
+    '"a\\u0085b\\u202e"'
     """
     text = json.dumps(value, ensure_ascii=False, indent=2)
     return "".join(
@@ -158,11 +158,22 @@ def as_json(value: Any) -> str:
 
 
 def call(told: Mapping[str, Any], limit: int = CALL_MAX) -> str:
-    """The arguments of a job's document as a call has them, cut to what fits a list."""
-    given = [readable(value) for value in told["args"]]
-    given += [f"{name}={readable(value)}" for name, value in told["kwargs"].items()]
-    text = ", ".join(given)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    """The arguments of a job's document as a call has them, cut to what fits a list.
+
+    >>> call({"args": ["a@b.c", {"$date": "2027-01-31"}], "kwargs": {"cc": []}})
+    '"a@b.c", 2027-01-31, cc=[]'
+    """
+    text = ""
+    for part in _parts(told):
+        text += f", {part}" if text else part
+        if len(text) > limit:  # what comes behind may be large, and is not shown
+            return f"{text[:limit]}..."
+    return text
+
+
+def _parts(told: Mapping[str, Any]) -> Iterator[str]:
+    yield from (readable(value) for value in told["args"])
+    yield from (f"{name}={readable(value)}" for name, value in told["kwargs"].items())
 
 
 def readable(value: Any) -> str:
