@@ -21,7 +21,7 @@ FILES = {"dashboard": "dashboard.json", "rules": "rules.yml"}
 )
 @click.argument("what", type=click.Choice(tuple(FILES)))
 def metrics(what: str) -> None:
-    """Print the dashboard for Grafana, or the alert rules for Prometheus.
+    """Print a dashboard for Grafana, or rules for Prometheus.
 
     The numbers themselves are at /metrics of the web role; see [web] in config.toml.
     """

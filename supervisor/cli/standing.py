@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping
+from types import FrameType
 from typing import Any, NamedTuple
 
 import click
@@ -78,7 +80,16 @@ def status(config: str | None, as_json: bool, counts: bool, watch: str | None) -
 
 def _watch(config: str | None, seconds: float, *, counts: bool, as_json: bool) -> None:
     """Show it until Ctrl-C, whatever becomes of the family, its configuration or its database."""
-    while True:
+    pressed = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    # What it raises is lost where it comes in the middle of a destructor; then the next turn is none.
+    signal.signal(signal.SIGINT, interrupt)
+    while not pressed:
         click.clear()  # does nothing in a pipe, which gets one after the other
         try:
             _show(find_family(config), counts=counts, as_json=as_json, in_a_line=True)
@@ -88,6 +99,7 @@ def _watch(config: str | None, seconds: float, *, counts: bool, as_json: bool) -
             click.echo()
         sys.stdout.flush()
         SYSTEM.sleep(seconds)
+    raise KeyboardInterrupt
 
 
 def _read_seconds(text: str) -> float:

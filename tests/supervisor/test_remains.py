@@ -14,13 +14,13 @@ import pytest
 
 from jobvisor.jobs.builtin.marked import MARK as COMMAND
 from jobvisor.jobs.clock import SYSTEM
-from jobvisor.jobs.identity import Identity
+from jobvisor.jobs.identity import Identity, unique_number
 from jobvisor.supervisor.deaths.remains import MARK, end_remains
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="it needs pidfd")
 
-OWNER = 4711
+OWNER = unique_number()  # of this process: others run these tests at the same time
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 Start = Callable[..., tuple[Identity, int]]
@@ -76,7 +76,7 @@ def test_a_program_that_bears_the_number_of_the_life_is_ended(start: Start) -> N
     eventually(lambda: is_gone(pid), what="it is gone")
 
 
-@pytest.mark.parametrize("mark", [None, str(OWNER + 1), "1"])
+@pytest.mark.parametrize("mark", [None, str(OWNER + 1), "1"], ids=["none", "next", "other"])
 def test_a_group_without_the_number_may_be_a_strangers_and_is_left(
     start: Start, mark: str | None
 ) -> None:

@@ -134,7 +134,9 @@ def test_every_run_is_counted_though_workers_are_killed(build: Build, concurrenc
         assert counted == rows
     assert counted["succeeded"] <= rows["succeeded"]
     assert counted["failed"] <= rows["failed"]
-    assert runs(told, "crash") == {"retried": 1, "failed": 1}
+    crashes = runs(told, "crash")  # given back as often as others ran beside it
+    assert crashes.pop("released", 0) == 0 or concurrency > 1
+    assert crashes == {"retried": 1, "failed": 1}
     restarts = {key[1:]: value for key, value in told.items() if "worker_restarts" in key[0]}
     assert sum(value for key, value in restarts.items() if "signal" in key) >= 2
     assert house.stop(family) == 0

@@ -53,6 +53,7 @@ def test_workers_come_while_jobs_wait_and_go_when_nobody_needs_them(build: Build
     family = house.start()
     assert scaling(house) == {
         "least": 1, "most": 6, "wanted": 1, "now": 1, "why": "as configured",
+        "queues": ["default"],
     }  # fmt: skip
     jobs = [house.enqueue("gated", n) for n in range(8)]
     house.wait_lines("began", 6)

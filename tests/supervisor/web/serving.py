@@ -73,16 +73,27 @@ class Listener:
 
     def next(self) -> Event | None:
         """The next message; None at the end of a stream that was ended as it should be."""
-        while True:
-            while "\n\n" not in self._text:
-                chunk = self._chunk()
-                if chunk is None:
-                    return None
-                self._text += chunk
-            block, _, self._text = self._text.partition("\n\n")
+        while (block := self._block()) is not None:
             event = self._event(block)
             if event is not None:
                 return event
+        return None
+
+    def until_beat(self) -> None:
+        """Read on to the first sign of life."""
+        while not self.heartbeats:
+            block = self._block()
+            assert block is not None
+            self._event(block)
+
+    def _block(self) -> str | None:
+        while "\n\n" not in self._text:
+            chunk = self._chunk()
+            if chunk is None:
+                return None
+            self._text += chunk
+        block, _, self._text = self._text.partition("\n\n")
+        return block
 
     def _chunk(self) -> str | None:
         size = int(self._file.readline(), 16)  # fails where the stream was cut

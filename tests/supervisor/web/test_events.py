@@ -228,6 +228,7 @@ def test_a_silent_stream_has_signs_of_life(tmp_path: Path) -> None:
         for _ in range(4):  # less than what it is followed for, or it would begin anew and say so
             site.clock.move(BEAT_NS // 4_000_000 + 1)
             eventually(partial(_has_looked, site.live, site.live.looks + 1))
+        reader.until_beat()
         with Client(f"sqlite:///{tmp_path}/jobs.db") as client:
             client.enqueue(TASK)
         reader.until("jobs")
