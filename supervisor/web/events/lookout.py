@@ -146,5 +146,9 @@ class Lookout:
 
     def _as_text(self, jobs: list[int], found: dict[int, Summary]) -> Iterable[Told]:
         for job in jobs:
-            summary = found.get(job)
-            yield Told(job, summary, told(summary and self._shown(summary.as_json()), job))
+            each = found.get(job)
+            if each is None:
+                yield Told(job, told(None, job))
+            else:
+                text = told(self._shown(each.as_json()), job)
+                yield Told(job, text, each.state.value, each.queue, each.task)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jobvisor.jobs.job import Summary, json_id
+from jobvisor.jobs.job import json_id
 
 RETRY_MS = 2_000  # what a browser waits before it comes back
 
@@ -19,13 +19,15 @@ Shown = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Told(NamedTuple):
-    """The last state of a job that changed."""
+    """The last state of a job that changed, as a text; and what readers may choose it by."""
 
     job: int
-    summary: Summary | None
-    """None: it is gone."""
     text: str
     """As JSON."""
+    state: str | None = None
+    """None: it is gone, and nothing else is known of it."""
+    queue: str = ""
+    task: str = ""
 
 
 def as_text(value: Any) -> str:

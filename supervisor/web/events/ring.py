@@ -7,20 +7,20 @@ many they are. One whose number has left the ring has missed something.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jobvisor.supervisor.web.events.message import Told
 
 LOOKS_MOST = 600  # a minute of ten a second
-TEXT_MOST = 8 << 20  # letters of all together
+TEXT_MOST = 4 << 20  # letters of all together; with what is around them 9 MB (measured)
 
 
 class Look(NamedTuple):
     """What one look at the database has found."""
 
     number: int
-    told: Mapping[int, Told]
+    told: dict[int, Told]
     """By the ids of the jobs."""
     reset: str | None = None
     """Why everything is to be looked at anew from here on."""

@@ -72,7 +72,11 @@ async def follow_jobs(
     """Every job that changes, narrowed by what is given; each name may be given several times."""
     hub = live.here()
     wanted = Wanted(
-        frozenset(job), frozenset(queue), frozenset(task), frozenset(state), family=family
+        frozenset(job),
+        frozenset(queue),
+        frozenset(task),
+        frozenset(each.value for each in state),
+        family=family,
     )
     position, reset = hub.where(last_event_id)
     return Stream(hub, Reader(hub.bulletin, wanted, position, reset))

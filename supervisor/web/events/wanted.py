@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobvisor.jobs.job import State
 from jobvisor.supervisor.web.events.message import Told
 
 
@@ -15,7 +14,7 @@ class Wanted:
     jobs: frozenset[int] = frozenset()
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
-    states: frozenset[State] = frozenset()
+    states: frozenset[str] = frozenset()
     family: bool = True
     """And the status of the family."""
 
@@ -23,9 +22,8 @@ class Wanted:
         """Whether it is told. Of a job that is gone nothing is known but its id."""
         if self.jobs and told.job not in self.jobs:
             return False
-        job = told.summary
-        return job is None or (
-            (not self.queues or job.queue in self.queues)
-            and (not self.tasks or job.task in self.tasks)
-            and (not self.states or job.state in self.states)
+        return told.state is None or (
+            (not self.queues or told.queue in self.queues)
+            and (not self.tasks or told.task in self.tasks)
+            and (not self.states or told.state in self.states)
         )

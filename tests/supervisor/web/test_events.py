@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
@@ -21,6 +22,8 @@ from jobvisor.supervisor.web.app import create_app
 from jobvisor.supervisor.web.events.hub import BEAT_NS, STALLED_NS
 from jobvisor.supervisor.web.events.live import Live
 from tests.clock import MovableClock
+from tests.postgres import shared
+from tests.proxy import Proxy
 from tests.supervisor.web.conftest import migrated
 from tests.supervisor.web.serving import HOST, Event, Listener, served
 from tests.supervisor.web.visitor import visitor
@@ -266,6 +269,25 @@ def _who_reads_nothing(port: int) -> socket.socket:
     made.connect((HOST, port))
     made.sendall(f"GET {ALL} HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n".encode())
     return made
+
+
+def test_a_database_that_is_away_is_told_and_so_is_its_return() -> None:
+    url = shared().new_database()
+    place = urlsplit(url)
+    with ExitStack() as stack:
+        direct = stack.enter_context(Client(url))
+        direct.migrate()
+        proxy = stack.enter_context(Proxy(str(place.hostname), place.port or 0))
+        mine = stack.enter_context(Client(proxy.url(url)))
+        port = stack.enter_context(served(create_app(mine)))
+        reader = stack.enter_context(Listener(port, ALL))
+        reader.until("reset")
+        proxy.cut()
+        assert reader.until("trouble").data["error"]
+        proxy.restore()
+        assert reader.until("reset").data == {"reason": "the database answers again"}
+        job = direct.enqueue(TASK)
+        reader.until_told(job.id, "pending")
 
 
 def test_who_may_not_see_the_site_may_not_listen(app: FastAPI) -> None:

@@ -9,7 +9,7 @@ from jobvisor.supervisor.web.events.wanted import Wanted
 
 
 def told(job: int, text: str = "{}") -> Told:
-    return Told(job, None, text)
+    return Told(job, text)
 
 
 def texts(ring: Ring, number: int) -> list[str]:
