@@ -32,7 +32,7 @@ def run(places: Places, jobs: int, rounds: int, processes: int) -> None:
             bare.client.close()
             bare_rate = jobs / bare.database.bare_loop(processes)
         with places.fresh(processes) as ours:
-            rate, peak, _cpu = family_worked(ours, jobs)
+            rate, peak, _cpu = _family(ours, jobs)
         ratios.append(rate / bare_rate)
         rates.append(rate)
         print(
@@ -52,11 +52,11 @@ def followed(places: Places, jobs: int, rounds: int, processes: int) -> None:
     costs: list[float] = []
     for _ in range(rounds):
         with places.fresh(processes) as place:
-            alone = family_worked(place, jobs)
+            alone = _family(place, jobs)
         with places.fresh(processes) as place:
             place.client.close()  # before the fork
             with meanwhile(1, partial(_follower, place.url)):
-                watched = family_worked(place, jobs)
+                watched = _family(place, jobs)
         ratios.append(watched.rate / alone.rate)
         costs.append(alone.cpu / watched.cpu)
         print(
@@ -84,16 +84,13 @@ def _follower(url: str, _number: int) -> Callable[[], None]:
     return follow
 
 
-class Worked(NamedTuple):
-    """What a family has done: jobs per second, bytes at most, seconds of a processor."""
-
+class _Worked(NamedTuple):
     rate: float
     peak: int
     cpu: float
 
 
-def family_worked(ours: Place, jobs: int) -> Worked:
-    """No-op jobs, enqueued at once and worked off."""
+def _family(ours: Place, jobs: int) -> _Worked:
     peak = 0
     with ours.working(jobs) as parent:
         while ours.database.is_pending() or ours.left():
@@ -101,4 +98,4 @@ def family_worked(ours: Place, jobs: int) -> Worked:
             SYSTEM.sleep(0.05)
         cpu = family_cpu(parent.pid)
         span = ours.database.span()
-    return Worked(jobs / max(span, 0.001), peak, cpu)
+    return _Worked(jobs / max(span, 0.001), peak, cpu)

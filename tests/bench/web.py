@@ -17,7 +17,6 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.family import StateDir
 from tests.bench.place import Place, Places, family_cpu, family_pss, quantile
 from tests.bench.processes import meanwhile
-from tests.bench.throughput import family_worked
 from tests.bench.web_calls import calls
 from tests.bench.web_readers import HOST, Readers, asked
 from tests.bench.web_rows import fill
@@ -243,12 +242,10 @@ def _unused(places: Places, jobs: int, rounds: int) -> None:
     print(f"{jobs:,} no-op jobs; with a site that nobody looks at and without one")
     ratios: list[float] = []
     costs: list[float] = []
-    for _ in range(rounds):
-        with places.fresh() as where:
-            alone = family_worked(where, jobs)
-        with places.fresh() as where:
-            _add_site(where)
-            beside = family_worked(where, jobs)
+    for number in range(rounds):
+        order = (False, True) if number % 2 else (True, False)
+        worked = {site: _worked(places, jobs, site=site) for site in order}
+        beside, alone = worked[True], worked[False]
         ratios.append(beside.rate / alone.rate)
         costs.append(alone.cpu / beside.cpu)
         print(
@@ -260,6 +257,28 @@ def _unused(places: Places, jobs: int, rounds: int) -> None:
         f"median ratio of the rates {statistics.median(ratios):.3f}, of jobs for each second of CPU "
         f"{statistics.median(costs):.3f}; it may be 0.98"
     )
+
+
+class _Worked(NamedTuple):
+    rate: float
+    cpu: float
+
+
+def _worked(places: Places, jobs: int, *, site: bool) -> _Worked:
+    """What a family does that has been up for a moment, its site too."""
+    with places.fresh() as where:
+        port = _add_site(where) if site else 0
+        where.client.close()
+        with where.family() as parent:
+            if site:
+                _await_answer(port)
+            SYSTEM.sleep(SETTLED_S)
+            before = family_cpu(parent.pid)
+            where.fill(jobs)
+            while where.database.is_pending() or where.left():
+                SYSTEM.sleep(0.05)
+            cpu = family_cpu(parent.pid) - before
+            return _Worked(jobs / max(where.database.span(), 0.001), cpu)
 
 
 # -- a family with a site
