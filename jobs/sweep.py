@@ -18,6 +18,7 @@ __all__ = ["Sweep", "Swept"]
 MOVED_AT_ONCE = 1_000
 REFUSALS_KEPT = 20
 COUNTED_MOST = 100_000
+COUNTED_AT_ONCE = 10_000
 
 Act = Callable[[Store, list[int]], Moves]
 
@@ -137,15 +138,26 @@ class Sweep(Door):
     def _count(self, wanted: list[Filter]) -> Count:
         number = 0
         for each in wanted:
-            after: int | None = 0
-            while after is not None:
-                with self._store() as store:
-                    page = store.ids_page(each, limit=MOVED_AT_ONCE, after=after)
-                number += len(page.found)
-                after = page.after
-                if number > COUNTED_MOST:
-                    return Count(COUNTED_MOST, at_least=True)
+            number += self._counted(each)
+            if number > COUNTED_MOST:
+                return Count(COUNTED_MOST, at_least=True)
         return Count(number, at_least=False)
+
+    def _counted(self, which: Filter) -> int:
+        """How many match: by one look where that is enough, else page by page, as they would be moved."""
+        with self._store() as store:
+            quick = store.count(which, most=COUNTED_MOST + 1)
+        if not quick.at_least or quick.number > COUNTED_MOST:
+            return quick.number
+        number, after = 0, 0
+        while number <= COUNTED_MOST:
+            with self._store() as store:
+                page = store.ids_page(which, limit=COUNTED_AT_ONCE, after=after)
+            number += len(page.found)
+            if page.after is None:
+                break
+            after = page.after
+        return number
 
 
 def _check(which: Any) -> None:
