@@ -13,7 +13,7 @@ from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.web import health, metrics, problems, sign_in
 from jobvisor.supervisor.web.api import openapi, table
 from jobvisor.supervisor.web.body import BODY_SECONDS
-from jobvisor.supervisor.web.door import AuthenticatedBy, Doorkeeper
+from jobvisor.supervisor.web.doorkeeper import AuthenticatedBy, Doorkeeper
 from jobvisor.supervisor.web.events import routes as events
 from jobvisor.supervisor.web.events.live import Live
 from jobvisor.supervisor.web.gate import Gate

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobvisor.supervisor.web.access import CSRF_HEADER, VISIT, Visit
 from jobvisor.supervisor.web.body import whole_body
-from jobvisor.supervisor.web.door import Doorkeeper, path_of
+from jobvisor.supervisor.web.doorkeeper import Doorkeeper, path_of
 from jobvisor.supervisor.web.problems import Page, Problem, for_api
 from jobvisor.supervisor.web.tries import WAITING_MAX
 

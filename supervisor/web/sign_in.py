@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobvisor.supervisor.web.access import check_csrf
-from jobvisor.supervisor.web.door import Doorkeeper
+from jobvisor.supervisor.web.doorkeeper import Doorkeeper
 from jobvisor.supervisor.web.gate import cookie
 from jobvisor.supervisor.web.pages.templates import show
 from jobvisor.supervisor.web.problems import Problem

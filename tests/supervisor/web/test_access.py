@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,9 +28,26 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ADDRESS: dict[str, Any] = {"user": "ann", "password": "a_pass_word"}
 
 
+opened: list[Client] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No connection is left to the garbage collector."""
+    yield
+    while opened:
+        opened.pop().close()
+
+
+def database() -> Client:
+    """An empty one."""
+    opened.append(Client("memory://"))
+    return opened[-1]
+
+
 def site(**settings: Any) -> FastAPI:
     """An application with a call that changes something, one that says who asks, and a page with a form."""
-    app = create_app(Client("memory://"), settings=Web(**settings))
+    app = create_app(database(), settings=Web(**settings))
     form = Environment(autoescape=True).from_string("<form>{{ csrf() }}</form>", {"csrf": csrf})
 
     @app.post("/api/v1/change", dependencies=[Depends(writing)])
@@ -331,7 +349,7 @@ def test_mounted_in_another_application_its_users_are_ours() -> None:
     def user(connection: HTTPConnection) -> str | None:
         return connection.headers.get("X-User")
 
-    app = create_app(Client("memory://"), authenticated_by=user, settings=Web(token=TOKEN))
+    app = create_app(database(), authenticated_by=user, settings=Web(token=TOKEN))
 
     @app.get("/api/v1/me")
     def me(asking: Who) -> str:
@@ -345,7 +363,7 @@ def test_mounted_in_another_application_its_users_are_ours() -> None:
 
 
 def test_mounted_without_users_of_another_application_the_sign_in_stays_below_its_path() -> None:
-    app = create_app(Client("memory://"), settings=Web(**ADDRESS))
+    app = create_app(database(), settings=Web(**ADDRESS))
 
     @app.get("/form")
     def form() -> Response:
@@ -390,7 +408,7 @@ def test_a_strange_cookie_is_none(cookie: str) -> None:
 
 
 def test_the_name_that_another_application_gives_is_bounded() -> None:
-    app = create_app(Client("memory://"), authenticated_by=lambda _: "ann" * 1000)
+    app = create_app(database(), authenticated_by=lambda _: "ann" * 1000)
 
     @app.get("/api/v1/me")
     def me(asking: Who) -> str:

@@ -88,9 +88,11 @@ Serve = Callable[..., Site]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     sites: list[Site] = []
+    clients: list[Client] = []
 
     def make(limits: Limits | None = None, body_s: float = 30.0, **settings: Any) -> Site:
-        app = create_app(Client("memory://"), settings=Web(**settings))
+        clients.append(Client("memory://"))
+        app = create_app(clients[-1], settings=Web(**settings))
         assert isinstance(app, Application)
         app.guard(app.state.keeper, plain_page, body_s=body_s)
 
@@ -109,6 +111,8 @@ def serve() -> Iterator[Serve]:
     yield make
     for site in sites:
         site.close()
+    for client in clients:
+        client.close()
 
 
 HEAD = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\n"
