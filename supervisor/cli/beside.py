@@ -27,7 +27,7 @@ TASKS_MAX = 1_000
 @click.command(
     epilog=examples(
         "jobvisor failures --since 1h",
-        "jobvisor requeue --state failed --task app:send --error-type OSError",
+        "jobvisor requeue --task app:send --error-type OSError",
     )
 )
 @click.option(

@@ -85,7 +85,7 @@ def cancel(
     epilog=examples(
         "jobvisor requeue 7 8 9",
         "jobvisor requeue --state failed --since 1h --error timeout",
-        "jobvisor requeue --state failed --task send --error-type OSError --dry-run",
+        "jobvisor requeue --task send --error-type OSError --dry-run",
     )
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id, shell_complete=jobs(FINISHED))
@@ -107,9 +107,10 @@ def requeue(
 
     At attempt 0, their history is kept. An id that does not exist stops the command before the
     first is requeued. A job that cannot be requeued is named, the others are requeued all the same,
-    and the exit code is 1. All that match go a thousand in a transaction, and Ctrl-C stops between two.
+    and the exit code is 1. An error without a --state means failed jobs. All that match go a thousand
+    in a transaction, and Ctrl-C stops between two.
     """
-    _check_chosen("requeue", ids, given)
+    given = _check_chosen("requeue", ids, given)
     with find_site(config).client() as client:
         if ids:
             move(client, "requeue", client.requeue_many, ids, dry_run=dry_run, as_json=as_json)
@@ -123,7 +124,7 @@ def requeue(
     epilog=examples(
         "jobvisor prune --dry-run",
         "jobvisor prune --succeeded 1h --failed 7d",
-        "jobvisor prune --state failed --error-type OSError --until 7d",
+        "jobvisor prune --error-type OSError --until 7d",
         "jobvisor prune 7 8 9",
     )
 )
@@ -157,7 +158,7 @@ def prune(
             "name either ids, or ages such as --failed 7d, or what they have in common"
         )
     if ids or words_of(given):
-        _check_chosen("prune", ids, given)
+        given = _check_chosen("prune", ids, given)
         with find_site(config).client() as client:
             if ids:
                 removed = partial(_remove, client)
@@ -207,8 +208,13 @@ def _prune_old(config: str | None, ages: dict[str, int], *, dry_run: bool, as_js
         click.echo(f"{verb} {counts[state]} {state} jobs older than {duration_text(age_ms)}")
 
 
-def _check_chosen(verb: str, ids: Sequence[int], given: dict[str, Any]) -> None:
-    """Finished jobs are meant by their ids, or by their state and more: never all by a slip."""
+def _check_chosen(verb: str, ids: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
+    """Finished jobs are meant by their ids, or by their state and more: never all by a slip.
+
+    Who names an error without a state means those that failed with it.
+    """
+    if not given["state"] and (given["error"] or given["error_type"]):
+        given = {**given, "state": (State.FAILED.value,)}
     words = words_of(given)
     if ids and words:
         raise click.UsageError(
@@ -216,6 +222,7 @@ def _check_chosen(verb: str, ids: Sequence[int], given: dict[str, Any]) -> None:
         )
     if not ids and "state" not in words:
         raise click.UsageError(f"name either ids or --state, such as: {verb} --state failed")
+    return given
 
 
 def _in_words(given: dict[str, Any], any_of: str) -> str:

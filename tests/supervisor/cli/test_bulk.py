@@ -100,7 +100,8 @@ def test_a_group_of_failures_is_shown_counted_asked_for_and_requeued(
     [group] = json.loads(run("failures", "--json").stdout)["groups"]
     assert (group["task"], group["error_type"], group["jobs"]) == (BOOM, "RuntimeError", 3)
     assert group["example"] == 3
-    chosen = ("--state", "failed", "--task", "boom", "--error-type", "RuntimeError")
+    chosen = ("--task", "boom", "--error-type", "RuntimeError")
+    assert run("prune", *chosen, "--dry-run").stdout == "would prune 3 failed jobs\n"
     assert run("requeue", *chosen, "--dry-run").stdout == "would requeue 3 failed jobs\n"
     told = run("requeue", *chosen)
     assert told.exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_status_is_drawn_again_and_again_until_ctrl_c(
     watch = show("status", "--watch", "0.1")
     watch.see("family main: running", "default")
     client.enqueue("app:send")
-    watch.see("0s")
+    watch.until(lambda: re.search(r"default +yes +\d+s", watch.text) is not None, "what waits")
     family.heard()
     watch.see("family main: stopped", "family main is not running", but=["running, pid"])
     watch.press("\x03")
