@@ -133,7 +133,9 @@ class Sweep(Door):
             found = [number for number in page.found if number <= newest]
             if found:
                 yield found
-            after = page.after if len(found) == len(page.found) else None
+            after = page.after
+            if after is not None and after >= newest:
+                return  # behind it is only what was enqueued meanwhile
 
     def _count(self, wanted: list[Filter]) -> Count:
         number = 0

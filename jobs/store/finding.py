@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jobvisor.jobs.clock import from_datetime
+from jobvisor.jobs.clock import Clock, from_datetime
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.filter import ID_MAX, Filter
 from jobvisor.jobs.found import Count, Failures, Group, Page, Tally
@@ -17,7 +17,7 @@ from jobvisor.jobs.store.statements import of
 from jobvisor.jobs.units import duration_ms
 
 FEW = 5_000  # rows: so many are read and sorted for one page, more are walked along
-FIRST_LOOK = 500  # rows of the first window of a walk; a page of a common kind is full by then
+FIRST_LOOK = 200  # rows of the first window of a walk; a page of a common kind is full by then
 LOOKED_AT_ONCE = 8_000  # rows of one statement
 LOOKED_MOST = 50_000  # of one page
 PATIENCE_NS = 25_000_000  # of one page: what a row costs to be looked at depends on how large it is
@@ -101,14 +101,10 @@ class Finding(Dialect):
     ) -> Page:
         """On from what was found, until there are enough, or so many were looked at, or it has taken long."""
         limit, along = wanted["limit"], along_of(which)
-        began = self.clock.monotonic_ns()
-        rows, step = list(rows), FIRST_LOOK
-        while len(rows) < limit and after and looked < LOOKED_MOST:
-            if self.clock.monotonic_ns() - began > PATIENCE_NS:
-                break
-            step = min(4 * step, LOOKED_AT_ONCE)
+        rows, stride = list(rows), Stride(self.clock)
+        while len(rows) < limit and after and looked < LOOKED_MOST and stride.goes_on():
             asked = {**wanted, "limit": limit - len(rows)}
-            more, after, at = self._down(asked, along, after + 1, step)
+            more, after, at = self._down(asked, along, after + 1, stride.rows)
             rows += more
             looked += at
         jobs = [job_of(row, self.payload) for row in rows]
@@ -161,17 +157,16 @@ class Finding(Dialect):
         return self._counted(wanted, along_of(which), most)
 
     def _counted(self, wanted: dict[str, Any], along: str, most: int) -> Count:
-        began, number, looked, before, step = self.clock.monotonic_ns(), 0, 0, ID_MAX, FIRST_LOOK
-        while True:
-            at, after = self._below(along, wanted, before, step)
+        stride, number, looked, before = Stride(self.clock), 0, 0, ID_MAX
+        while stride.goes_on() and looked < LOOKED_MOST:
+            at, after = self._below(along, wanted, before, stride.rows)
             window = {**wanted, "before": before, "after": after, "most": most + 1 - number}
             number += self._rows(of("count", along), window)[0][0]
             looked += at
             if number > most or not after:
                 return _count(number, most)
-            if looked >= LOOKED_MOST or self.clock.monotonic_ns() - began > PATIENCE_NS:
-                return Count(number, at_least=True)
-            before, step = after + 1, min(4 * step, LOOKED_AT_ONCE)
+            before = after + 1
+        return Count(number, at_least=True)
 
     def _few(self, source: str, wanted: dict[str, Any]) -> int | None:
         """How many rows an index has of these; None where they are many."""
@@ -234,6 +229,30 @@ class Finding(Dialect):
             group._replace(message=jobs[group.example].error if group.example in jobs else None)
             for group in groups
         ]
+
+
+class Stride:
+    """How many rows of a walk are looked at next, by the time that those before took; and whether to go on.
+
+    A row of SQLite that has a megabyte of arguments costs a thousand times what a small one does.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.rows = 0
+        self._clock = clock
+        self._last = clock.monotonic_ns()
+        self._left = PATIENCE_NS
+
+    def goes_on(self) -> bool:
+        """Whether there is time for the next rows; call it before each look."""
+        now = self._clock.monotonic_ns()
+        took, self._last = now - self._last, now
+        self._left -= took
+        if not self.rows:
+            self.rows = FIRST_LOOK
+        elif 4 * took < self._left:
+            self.rows = min(4 * self.rows, LOOKED_AT_ONCE)
+        return took < self._left
 
 
 #: Where jobs are found by an index of their own: the name of each, and what a Filter may say to be all of it.

@@ -9,8 +9,16 @@ import pytest
 
 from tests.store.clerked import ClientDatabase
 from tests.store.database import Database
+from tests.store.test_annals import (  # noqa: F401 -- the same tests, with another database
+    test_a_step_is_a_minute_at_least,
+    test_old_sums_go_and_so_do_those_of_a_wrong_clock,
+    test_sums_of_several_families_add_up,
+    test_tasks_are_known_for_30_days_after_they_were_seen,
+    test_who_did_what_is_told_the_newest_first,
+)
 from tests.store.test_cancel import *  # noqa: F403 -- the same tests, with another database
 from tests.store.test_enqueue import *  # noqa: F403
+from tests.store.test_finding import *  # noqa: F403
 from tests.store.test_looks import *  # noqa: F403
 from tests.store.test_move import (  # noqa: F401
     test_pages_of_one_snapshot_know_nothing_of_what_others_do_meanwhile,
