@@ -651,3 +651,19 @@ def test_a_site_without_its_libraries_is_refused_before_anything_begins(
     assert refused.exit_code == 78
     assert "pip install 'jobvisor[web]'" in refused.stderr
     assert not (folder / ".jobvisor").exists()
+
+
+@pytest.mark.parametrize(("what", "begins"), [("dashboard", "{"), ("rules", "# Alert rules")])
+def test_metrics_prints_what_a_monitor_needs_beside_the_numbers(
+    run: Run, what: str, begins: str
+) -> None:
+    result = run("metrics", what)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(begins)
+    assert result.stdout.endswith("\n")
+
+
+def test_metrics_names_what_there_is_where_it_is_asked_for_something_else(run: Run) -> None:
+    result = run("metrics", "grafana")
+    assert result.exit_code == 2
+    assert "dashboard" in result.stderr
