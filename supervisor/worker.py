@@ -19,10 +19,8 @@ from jobvisor.jobs.errors import StoreError
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.hooks import ON_STOP
-from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.log import descriptors as log_descriptors
 from jobvisor.jobs.log import is_logged, log_event
-from jobvisor.jobs.outcome import Outcome
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.store.base import Store, Waker
@@ -135,7 +133,7 @@ class Worker(Role):
             self.clock,
             leaving=self._leaves_here,
             stopping=self._is_stopping,
-            recorded=self._recorded(parts),
+            recorded=parts.successes.note,
             commit=self._commit,
             keeps=KEPT[self._config.log.keep],
         )
@@ -198,11 +196,6 @@ class Worker(Role):
         self._opened.while_waiting(several.conductor.meanwhile)
         self.stacks.running = several.works
         saying.hear(several.speaker)
-
-    def _recorded(self, parts: Parts) -> Callable[[Claimed, Entry, Outcome], None]:
-        """What is told of each run that ended."""
-        note = parts.successes.note
-        return note if self.tally is None else self.tally.noting(note)
 
     def _leave_without_clerk(self, cause: str) -> None:
         if self._conductor is not None:

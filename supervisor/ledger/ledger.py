@@ -205,6 +205,10 @@ class Ledger:
 
     # -- settling
 
+    def recorded(self, after: int) -> list[Entry]:
+        """What is recorded and not settled, but for so many of the first."""
+        return self._entries[after:]
+
     def journal(self) -> Journal:
         """What is to be settled, with ages as of now."""
         return Journal(self._records(self._entries), self._tail)

@@ -77,6 +77,7 @@ class Turns:
         self._state = StateDir(config.family.state_dir)
         self._claim = 0
         self._ledger_tried = 0
+        self._counted = 0  # of what is recorded and not settled
         self.ledger: Ledger | None = None
         self.registered = False
         """Whether this life has a row, and has had a turn."""
@@ -110,8 +111,7 @@ class Turns:
         ledger = self.ledger
         if ledger is None:
             limit = min(limit, 1)
-        if self._tally is not None:
-            self._tally.count(self._claim)
+        self._count()
         claim = self._claim + 1
         self._claim = claim  # a number is used once, whether or not its COMMIT was answered
         self._lane.claim, self._lane.claimed_ns = claim, self._clock.monotonic_ns()
@@ -138,6 +138,7 @@ class Turns:
         if ledger is not None and journal is not None:
             ledger.settled(journal)
             ledger.claimed(claim)
+            self._counted = 0
         self._lane.claimed(claim)
         self._slot[CLAIM] = claim
         if turn.jobs:
@@ -197,6 +198,9 @@ class Turns:
         A parent would kill in the end, at the stop_timeout; an orphan ends its wait by itself then.
         """
         self._lane.outlast()
+        job = self._lane.current
+        if self._tally is not None and job is not None:
+            self._tally.count_runs([(job, entry)])
         record = entry.record(self._seat.owner, entry.moment_ns)
         alone_since = 0
         while True:
@@ -227,6 +231,7 @@ class Turns:
         ledger = self.ledger
         if ledger is None:
             return True
+        self._count()
         journal = ledger.journal()
         try:
             self._settle(journal.records)
@@ -234,6 +239,7 @@ class Turns:
             self.wait_for_database(error)
             return False
         ledger.settled(journal)
+        self._counted = 0
         return True
 
     def _settle(self, records: list[Record]) -> None:
@@ -272,14 +278,20 @@ class Turns:
     def _settle_all(self) -> None:
         ledger = self.ledger
         records = ledger.whole().records if ledger is not None else []
-        if self._tally is not None:
-            self._tally.count(self._claim)
+        self._count()
         with self._in_turn():
             applied = self._store.leave(self._role.life, records, forget_succeeded=self._forget)
         self._tell(applied)
         self._successes.tell(records, applied)
         if ledger is not None:
             ledger.retire()
+
+    def _count(self) -> None:
+        """Before what is recorded is settled: count what came since the last time."""
+        if self._tally is not None and self.ledger is not None:
+            entries = self.ledger.recorded(self._counted)
+            self._tally.count_claimed(entries, self._claim)
+            self._counted += len(entries)
 
     def _tell(self, applied: Applied) -> None:
         """What was settled outside of a turn that claims."""

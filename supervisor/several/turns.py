@@ -79,8 +79,7 @@ class TurnsOfSeveral(Turns):
         if self.ledger is None:
             # Exactness needs no file where every outcome is its own transaction.
             limit = 0 if self._lanes.busy else min(limit, 1)
-        if self._tally is not None:
-            self._tally.count(self._claim)
+        self._count()
         self._claim = number = self._claim + 1  # used once, whether or not its COMMIT was answered
         asked_ns = self._clock.monotonic_ns()
         rest = self._backlog.rest()
@@ -120,6 +119,10 @@ class TurnsOfSeveral(Turns):
             if job.id in misfits:
                 self._backlog.withdrew(job, claim)
         return turn, records
+
+    def _count(self) -> None:
+        if self._tally is not None:
+            self._tally.count_noted(self._claim)
 
     def _kept(self) -> list[Record]:
         """Outcomes that are in no ledger."""

@@ -111,7 +111,7 @@ def test_runs_are_counted_by_task_queue_and_outcome(counters: Counters) -> None:
     note = tally.noting(lambda *_: None)
     for task, queue, verb in runs:
         note(job(task=task, queue=queue), ended(verb), SUCCEEDED)
-    tally.count(1)
+    tally.count_noted(1)
     pairs = Reader(counters).read().pairs
     told = {
         (*pair, OUTCOMES[n]): words[OUTCOMES_AT + n]
@@ -176,9 +176,50 @@ def test_what_ended_while_it_was_counted_is_counted_the_next_time(counters: Coun
     note = tally.noting(lambda *_: None)
     for total in (1, 2, 3):
         note(job(), ended(), SUCCEEDED)
-        tally.count(1)
-        tally.count(1)
+        tally.count_noted(1)
+        tally.count_noted(1)
         assert Reader(counters).read().pairs["app:run", "default"][OUTCOMES_AT] == total
+
+
+def claimed(tasks: str) -> list[Claimed]:
+    return [job(number, task=task) for number, task in enumerate(tasks, 1)]
+
+
+def outcomes(counters: Counters) -> dict[str, int]:
+    pairs = Reader(counters).read().pairs
+    return {task: words[OUTCOMES_AT] for (task, _), words in pairs.items() if words[OUTCOMES_AT]}
+
+
+@pytest.mark.parametrize("tasks", ["aaaa", "abab", "a"])
+def test_the_runs_of_a_claim_are_those_of_its_jobs_in_their_order(
+    counters: Counters, tasks: str
+) -> None:
+    tally = tallied(counters)
+    tally.turned(claimed(tasks), 0)
+    entries = [ended()._replace(job=number) for number in range(1, len(tasks) + 1)]
+    tally.count_claimed(entries[:1], 1)  # a full journal is settled in the middle of a claim
+    tally.count_claimed(entries[1:], 1)
+    assert outcomes(counters) == {task: tasks.count(task) for task in tasks}
+
+
+def test_a_run_that_no_ledger_has_is_counted_by_itself_and_no_other_for_it(
+    counters: Counters,
+) -> None:
+    jobs = claimed("abca")
+    tally = tallied(counters)
+    tally.turned(jobs, 0)
+    tally.count_runs([(jobs[1], ended())])
+    tally.count_claimed([ended()._replace(job=number) for number in (1, 3, 4)], 1)
+    assert outcomes(counters) == {"a": 2, "b": 1, "c": 1}
+
+
+def test_what_was_withdrawn_of_a_claim_is_not_counted(counters: Counters) -> None:
+    tally = tallied(counters)
+    tally.turned(claimed("abc"), 0)
+    tally.count_claimed([ended()._replace(job=1)], 1)
+    tally.turned(claimed("ab"), 0)
+    tally.count_claimed([ended()._replace(job=number) for number in (1, 2)], 2)
+    assert outcomes(counters) == {"a": 2, "b": 1}
 
 
 def test_of_more_pairs_than_there_is_room_for_the_later_ones_are_one(counters: Counters) -> None:
@@ -237,9 +278,9 @@ def test_a_new_life_in_the_same_place_goes_on_from_what_the_dead_one_had_counted
 
 def test_whoever_settles_a_life_knows_up_to_which_claim_it_had_counted(counters: Counters) -> None:
     assert counters.counted(1, 17) == 0
-    tallied(counters, owner=17).count(4)
+    tallied(counters, owner=17).count_claimed([], 4)
     assert counters.counted(1, 17) == 4
-    tallied(counters, owner=18).count(2)
+    tallied(counters, owner=18).count_claimed([], 2)
     assert (counters.counted(1, 17), counters.counted(1, 18)) == (4, 2)
     assert (
         counters.counted(1, 99) > 10**18
