@@ -310,4 +310,4 @@ class Claimed(NamedTuple):
     company: int | None = None
     """It may run among at most so many; None is any."""
     waited_ms: int | None = None
-    """For how long it had been due; None where nobody counts that."""
+    """For how long it had been due; None where nobody counts that, or enough others tell it."""

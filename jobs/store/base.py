@@ -364,7 +364,10 @@ class WorkerStore(ABC):
 
     @abstractmethod
     def tell_waits(self) -> None:
-        """From now on a claim tells for how long each of its jobs had been due: for who counts that."""
+        """From now on a claim tells for how long its jobs had been due: for who counts that.
+
+        Of a claim that may take 64 or more each eighth by its id: each costs 0.3 us.
+        """
 
     @abstractmethod
     def turn(

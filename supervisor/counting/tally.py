@@ -226,15 +226,19 @@ class Tally:
             rows = self._rows_for(jobs)
             self._claimed = [(job.id, row) for job, row in zip(jobs, rows, strict=True)]
             by_row = _grouped(rows, waits)
-        if None not in waits:  # as a store that was not asked for them tells them
-            for row, some in by_row.items():
-                self._count_waits(row, sorted(some))
+        for row, some in by_row.items():
+            self._count_waits(row, some)
 
-    def _count_waits(self, row: int, waits: list[int]) -> None:
-        if waits[0] < 0:  # a clock was set back
-            waits = [max(0, ms) for ms in waits]
-        self._fill(row + WAITS_AT, waits, WAIT_BOUNDS_MS)
-        self._words[row + WAIT_MS] += sum(waits)
+    def _count_waits(self, row: int, told: list[int | None]) -> None:
+        """Those that are told; of a large claim each stands for as many as there are for it."""
+        known = [max(0, ms) for ms in told if ms is not None]  # a clock may have been set back
+        if not known:
+            return
+        if len(known) < len(told):
+            known = (known * (len(told) // len(known) + 1))[: len(told)]
+        known.sort()
+        self._fill(row + WAITS_AT, known, WAIT_BOUNDS_MS)
+        self._words[row + WAIT_MS] += sum(known)
 
     def lost(self, number: int) -> None:
         """So many outcomes came too late: their jobs were another's by then."""

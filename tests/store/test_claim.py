@@ -223,5 +223,8 @@ def test_a_claim_tells_how_long_each_job_had_been_due_to_who_asks(
     store.tell_waits()
     enqueue(store)
     clock.move(1_000)
-    waits = {job.waited_ms for job in claim(store, life(), number=2)}
+    waits = {job.waited_ms for job in claim(store, life(), number=2, limit=60)}
     assert waits == {0, 1_000}
+    ids = [enqueue(store) for _ in range(20)]
+    told = {job.id: job.waited_ms for job in claim(store, life(), number=3, limit=100)}
+    assert told == {each: None if each % 8 else 0 for each in ids}

@@ -165,6 +165,14 @@ def test_a_turn_tells_how_many_it_claimed_and_how_long_each_had_waited(counters:
     assert totals.pairs["app:run", "mail"][WAITS_AT] == 1
 
 
+def test_of_a_large_claim_the_waits_that_are_told_stand_for_the_others(counters: Counters) -> None:
+    jobs = [job(number, waited_ms=None if number % 8 else 700) for number in range(100)]
+    tallied(counters).turned(jobs, 0)
+    words = Reader(counters).read().pairs["app:run", "default"]
+    assert sum(buckets(words, WAITS_AT, WAIT_BOUNDS_MS)) == 100
+    assert words[WAIT_MS] == 70_000
+
+
 def test_a_store_that_tells_no_waits_is_counted_without_them(counters: Counters) -> None:
     tallied(counters).turned([job(waited_ms=None)], 0)
     totals = Reader(counters).read()
