@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -30,6 +34,7 @@ from tests.supervisor.web.visitor import visitor
 from tests.waiting import LIMIT, eventually
 
 ALL = "/api/v1/events"
+ROOT = Path(__file__).resolve().parents[3]
 TASK = "app:send"
 
 
@@ -223,6 +228,34 @@ def test_the_end_of_the_application_ends_all_streams_at_once_and_as_they_should(
             assert reader.next() is None
         with Listener(site.port, ALL) as late:
             assert late.status == 503
+
+
+def test_somebody_elses_uvicorn_ends_though_there_are_streams(tmp_path: Path) -> None:
+    url = migrated("sqlite", tmp_path)
+    text = "from jobvisor import Client\nfrom jobvisor.web import create_app\n"
+    (tmp_path / "theirs.py").write_text(f"{text}app = create_app(Client({url!r}))\n")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "theirs:app", "--port", "0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        lines = iter(server.stderr.readline, "")
+        port = next(
+            int(found[1]) for line in lines if (found := re.search(r"http://.*:(\d+)", line))
+        )
+        with Listener(port, ALL) as reader:
+            reader.until("reset")
+            server.terminate()
+            assert reader.until("end").data == {"reason": "the server stops"}
+            assert reader.next() is None
+        assert server.wait(LIMIT) in {0, -signal.SIGTERM}
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def test_a_silent_stream_has_signs_of_life(tmp_path: Path) -> None:
