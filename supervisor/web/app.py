@@ -19,6 +19,7 @@ from jobvisor.supervisor.web.events.live import Live
 from jobvisor.supervisor.web.gate import Gate
 from jobvisor.supervisor.web.pages import all_pages as pages
 from jobvisor.supervisor.web.pages.errors import error_page
+from jobvisor.supervisor.web.pages.paths import Paths
 from jobvisor.supervisor.web.problems import Page
 from jobvisor.supervisor.web.site import Site
 
@@ -80,5 +81,6 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", pages.STATIC, name="pages.static")
+    app.state.paths = Paths(app)
     openapi.describe(app)
     return app

@@ -21,6 +21,7 @@ from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.web.access import VISIT, By, csrf_of, visit_of
 from jobvisor.supervisor.web.gate import is_encrypted
+from jobvisor.supervisor.web.pages.paths import Paths
 from jobvisor.supervisor.web.pages.words import FILTERS, plain, times
 
 __all__ = ["STATIC", "THEMES", "go", "local", "path", "show", "theme_cookie"]
@@ -77,7 +78,8 @@ def root_of(request: Request) -> str:
 def path(request: Request, name: str, /, **parameters: Any) -> str:
     """The address of a page, below where the application is mounted, without a host."""
     root = root_of(request)
-    return root + str(request.app.url_path_for(f"pages.{name}", **parameters))
+    known: Paths = request.app.state.paths
+    return root + known.of(name, parameters)
 
 
 def local(request: Request, wanted: str, otherwise: str) -> str:
