@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,20 +75,24 @@ def call_of(site: Site, order: Order) -> Call:
 
 def changed_arguments(
     site: Site, job: Job, args: list[Any] | None, kwargs: dict[str, Any] | None
-) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a copy: as the job has them where they are not given, or are left as a mask.
+) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """The arguments of a copy; None and None where they are the job's own, which is copied as it stands.
 
-    They are in the form that documents of jobs have.
+    They come in the form that documents of jobs have. What is not given, or left as a mask, is the job's.
     """
     told = job.as_json()
+    if args is None and kwargs is None:
+        return None, None
     if not isinstance(told["args"], list) or "$unreadable" in told["kwargs"]:
         raise InvalidOption(f"the arguments of job {job.id} cannot be read, so it cannot be copied")
     given = told["args"] if args is None else args, told["kwargs"] if kwargs is None else kwargs
     kept = site.hiding.kept(
         job.task, *given, stored_args=told["args"], stored_kwargs=told["kwargs"]
     )
-    if list(kept) != [told["args"], told["kwargs"]]:
-        check_allowed(site, job.task)
+    # As texts: to Python 1, 1.0 and true are equal.
+    if json.dumps(kept) == json.dumps((told["args"], told["kwargs"])):
+        return None, None
+    check_allowed(site, job.task)
     classes = classes_in([told["args"], told["kwargs"]])
     found_args = typed_value("args", kept[0], classes=classes)
     found_kwargs = typed_value("kwargs", kept[1], classes=classes)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from jobvisor.jobs.job import Attempt, Job
+from jobvisor.jobs.job import Attempt, Job, NewJob
 from jobvisor.supervisor.web.api import documents
 from tests.supervisor.web.shop import API, Shop
 
@@ -355,6 +356,22 @@ def test_a_copy_with_changed_arguments_needs_an_allowed_task_and_one_without_doe
     assert shop.post(f"/jobs/{number}/copy").status_code == 201
     assert shop.web.post(f"{API}/jobs/{number}/copy").status_code == 201
     shop.close()
+
+
+def test_a_copy_of_what_cannot_be_read_is_made_of_what_is_stored(here: Shop) -> None:
+    stored = '[{"$dataclass": ["nobody:Has", {"a": 1}]}]'
+    with here.client._store() as store:
+        store.enqueue(
+            [NewJob("app:add", stored, "{}", "default", 0, None, 0, 1, None, 0, 0, None, None)]
+        )
+    [job] = here.get("/jobs").json()["jobs"]
+    made = here.post(f"/jobs/{job['id']}/copy", args=job["args"], kwargs={}).json()
+    assert made["args"] == job["args"] == json.loads(stored)
+
+
+def test_a_copy_tells_true_from_one(here: Shop) -> None:
+    number = here.client.enqueue("app:add", 1).id
+    assert here.post(f"/jobs/{number}/copy", args=[True]).json()["args"][0] is True
 
 
 def test_a_copy_is_held_against_the_signature(here: Shop) -> None:
