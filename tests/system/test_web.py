@@ -92,6 +92,22 @@ def test_a_web_role_that_is_killed_or_hangs_is_replaced_and_no_job_is_touched(bu
     assert is_gone(third["pid"])
 
 
+def test_a_web_role_that_cannot_start_keeps_no_family_from_starting(build: Build) -> None:
+    house = build(
+        f'{TASKS}\ngate("imported")\n', processes=1, config={"web": {"enabled": True, "port": 0}}
+    )
+    (house.folder / "uvicorn.py").write_text('raise ImportError("of another release")')
+    family = house.start(ready=False, fresh=True)
+    eventually(lambda: len(house.said("web keeps dying; next")) > 3, what="it dies and dies")
+    house.touch("imported")
+    house.wait_ready(family)
+    house.touch("go")
+    house.wait_state(house.enqueue("gated"), "succeeded")
+    (house.folder / "uvicorn.py").unlink()
+    site_of(house)
+    assert house.stop(family) == 0
+
+
 def test_a_port_that_is_taken_is_told_and_had_when_it_is_free(build: Build) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount
 
 from jobvisor import Client
+from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.config import Web
+from jobvisor.supervisor.documents.standing import is_serving
 from jobvisor.supervisor.web.access import CSRF_HEADER, Who, csrf, writing
 from jobvisor.supervisor.web.app import create_app
 from jobvisor.supervisor.web.sessions import LIFETIME_S, Sessions
@@ -415,3 +418,37 @@ def test_the_name_that_another_application_gives_is_bounded() -> None:
         return asking
 
     assert visitor(app).get("/api/v1/me").json() == ("ann" * 34)[:100]
+
+
+def test_it_is_ready_where_the_database_answers_and_the_family_there_serves_it(
+    tmp_path: Path,
+) -> None:
+    def ready(client: Client, state_dir: str | None = None) -> tuple[int, dict[str, bool]]:
+        answer = visitor(create_app(client, state_dir=state_dir)).get("/readyz")
+        return answer.status_code, answer.json()
+
+    well = {"ready": True, "database": True, "family": True}
+    assert ready(database()) == (200, well)
+    assert ready(database(), str(tmp_path)) == (503, {**well, "ready": False, "family": False})
+    with Client(f"sqlite:///{tmp_path}") as nowhere:
+        assert ready(nowhere) == (503, {**well, "ready": False, "database": False})
+
+
+@pytest.mark.parametrize(
+    ("told", "serves"),
+    [
+        ({}, True),
+        ({"state": "degraded", "degraded": ["web: ..."]}, True),
+        ({"state": "stopping"}, False),
+        ({"workers": [{"state": "booting"}]}, False),
+        ({"written_at": 0}, False),
+        ({"pid": 8}, False),
+    ],
+)
+def test_a_family_serves_while_it_is_there_and_has_a_worker(
+    told: dict[str, Any], serves: bool
+) -> None:
+    status = {"pid": 7, "state": "running", "written_at": SYSTEM.now_ms(), "degraded": []}
+    assert is_serving({**status, "workers": [{"state": "idle"}], **told}, 7) is serves
+    assert not is_serving(None, 7)
+    assert not is_serving(status, None)

@@ -88,6 +88,7 @@ Serve = Callable[..., Site]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     sites: list[Site] = []
+    go_on = threading.Event()
     clients: list[Client] = []
 
     def make(limits: Limits | None = None, body_s: float = 30.0, **settings: Any) -> Site:
@@ -105,10 +106,15 @@ def serve() -> Iterator[Serve]:
 
             return StreamingResponse(pieces())
 
+        @app.get("/waiting")
+        def waiting() -> None:
+            go_on.wait(20)
+
         sites.append(Site(app, limits or Limits()))
         return sites[-1]
 
     yield make
+    go_on.set()
     for site in sites:
         site.close()
     for client in clients:
@@ -275,6 +281,17 @@ def test_no_answer_says_which_software_this_is_or_what_was_sent(serve: Serve) ->
     assert b"<script>alert" not in told
     assert TOKEN.encode() not in told
     assert b"uvicorn" not in told.lower()
+
+
+def test_it_says_that_it_lives_though_every_thread_of_it_waits(serve: Serve) -> None:
+    site = serve()
+    asked = [site.connect() for _ in range(60)]
+    for each in asked:
+        each.sendall(b"GET /waiting HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    eventually(lambda: site.server.requests == 60, what="all are being answered")
+    assert site.status() == 200
+    for each in asked:
+        each.close()
 
 
 def test_the_probes_tell_nothing_but_whether_it_lives(serve: Serve) -> None:
