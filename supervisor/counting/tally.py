@@ -112,25 +112,26 @@ class Tally:
 
     def count_noted(self, claim: int) -> None:
         """Count what was noted since the last time; what runs of the claims up to this one comes later."""
+        self._words[COUNTED] = claim
         ended = self._ended
         number = len(ended)
         if number:
             each = ended[:number]
             del ended[:number]  # threads may have noted more since
             self.count_runs(each)
-        self._words[COUNTED] = claim
 
     def count_claimed(self, entries: Sequence[Entry], claim: int) -> None:
         """Count these runs of the jobs that the last turn claimed, by one lane in their order.
 
-        None of the claims up to this one runs any more.
+        None of the claims up to this one runs any more. A kill in here loses some of the count: said first,
+        so that who settles this life counts none of it again.
         """
+        self._words[COUNTED] = claim
         if entries and self._row_of_all:
             self._count(self._row_of_all, entries)
         elif entries:
             for row, some in _grouped(self._rows_of(entries), entries).items():
                 self._count(row, some)
-        self._words[COUNTED] = claim
 
     def _rows_of(self, entries: Sequence[Entry]) -> list[int]:
         """The rows of several pairs, for each of these runs."""
