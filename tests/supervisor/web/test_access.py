@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from jinja2 import Environment
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from jobvisor.jobs.clock import SYSTEM
 from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.documents.standing import is_serving
 from jobvisor.supervisor.web.access import CSRF_HEADER, Who, csrf, writing
-from jobvisor.supervisor.web.app import create_app
+from jobvisor.supervisor.web.app import ROUTERS, create_app
 from jobvisor.supervisor.web.sessions import LIFETIME_S, Sessions
 from tests.clock import StandingClock
 from tests.supervisor.web.visitor import SITE, visitor
@@ -452,3 +453,28 @@ def test_a_family_serves_while_it_is_there_and_has_a_worker(
     assert is_serving({**status, "workers": [{"state": "idle"}], **told}, 7) is serves
     assert not is_serving(None, 7)
     assert not is_serving(status, None)
+
+
+def verbs() -> list[tuple[str, str]]:
+    """Method and address of everything that may change something."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return sorted(
+        (method, re.sub(r"\{[^}]*\}", "1", route.path))
+        for route in routes
+        for method in (route.methods or set()) - {"GET", "HEAD"}
+    )
+
+
+def test_no_verb_is_without_a_guard() -> None:
+    """Against a page of somebody else's, and on a site that is read-only."""
+    assert len(verbs()) > 20
+    forged = visitor(create_app(database()))
+    reader = visitor(create_app(database(), settings=Web(read_only=True)))
+    for method, address in verbs():
+        assert forged.request(method, address, headers={"Origin": SITE}).status_code == 403, address
+        if address not in (
+            "/sign-in",
+            "/sign-out",
+            "/theme",
+        ):  # they change the browser's cookies alone
+            assert reader.request(method, address).status_code == 403, address
