@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,26 @@ def csrf_of(page: str) -> str:
     return found[1]
 
 
+Make = Callable[..., Place]
+
+
 @pytest.fixture
-def place() -> Iterator[Place]:
-    made = Place(allow_tasks=("app:*",))
-    yield made
-    made.jobs.close()
+def make() -> Iterator[Make]:
+    """Places with these settings; their databases are closed with the test."""
+    made: list[Place] = []
+
+    def new(**settings: Any) -> Place:
+        made.append(Place(**settings))
+        return made[-1]
+
+    yield new
+    for each in made:
+        each.jobs.close()
+
+
+@pytest.fixture
+def place(make: Make) -> Place:
+    return make(allow_tasks=("app:*",))
 
 
 def _form_of(page: str, word: str) -> str:
@@ -119,8 +134,8 @@ class Addresses(HTMLParser):
 
 
 @pytest.mark.parametrize("address", [*PAGES, "/jobs/1", "/jobs/2", "/jobs/1/copy"])
-def test_each_page_works_below_another_application(address: str) -> None:
-    place = Place(allow_tasks=("app:*",))
+def test_each_page_works_below_another_application(make: Make, address: str) -> None:
+    place = make(allow_tasks=("app:*",))
     place.run("a@b.c")
     place.run("a@nowhere")
     around = Starlette(routes=[Mount("/tools/jobs", app=place.app)])
@@ -424,11 +439,11 @@ def test_arguments_that_cannot_be_are_told_above_the_form(
     assert 'role="alert"' in text
 
 
-def test_only_a_task_that_is_allowed_is_enqueued_from_a_page() -> None:
-    place = Place(allow_tasks=("app:*",))
+def test_only_a_task_that_is_allowed_is_enqueued_from_a_page(make: Make) -> None:
+    place = make(allow_tasks=("app:*",))
     address = place.form("/tasks/enqueue", task="app:send", args='["a@b.c"]', kwargs="{}")
     assert place.jobs.get(int(address.rsplit("/", 1)[1])).args == ["a@b.c"]
-    closed = Place()
+    closed = make()
     job = closed.run("a@nowhere")
     assert "allow_tasks" in closed.page("/tasks/enqueue?task=app:send", 403)
     closed.form("/tasks/enqueue", 403, task="app:send", args="[]", kwargs="{}")
@@ -439,8 +454,8 @@ def test_only_a_task_that_is_allowed_is_enqueued_from_a_page() -> None:
 # -- who may
 
 
-def test_a_site_that_is_read_only_shows_no_button_and_takes_no_form() -> None:
-    place = Place(read_only=True)
+def test_a_site_that_is_read_only_shows_no_button_and_takes_no_form(make: Make) -> None:
+    place = make(read_only=True)
     job = place.run("a@nowhere")
     for address in ("/jobs", f"/jobs/{job}", "/failures", "/workers"):
         assert '<form method="post"' not in re.sub(
@@ -466,8 +481,8 @@ def test_a_form_leads_back_to_no_other_site(place: Place, back: str) -> None:
     assert place.form(f"/jobs/{job}/requeue", back=back) == f"/jobs/{job}"
 
 
-def test_the_sign_in_is_a_page_like_all_others() -> None:
-    place = Place(user="ann", password="a_pass_word")
+def test_the_sign_in_is_a_page_like_all_others(make: Make) -> None:
+    place = make(user="ann", password="a_pass_word")
     assert place.browser.get("/jobs").headers["location"] == "/sign-in?next=/jobs"
     text = place.page("/sign-in?next=/jobs")
     assert 'autocomplete="current-password"' in text
@@ -499,6 +514,7 @@ def test_without_a_family_here_the_pages_say_so(place: Place) -> None:
 
 
 def test_a_family_that_does_not_run_needs_attention(tmp_path: Path) -> None:
-    app = create_app(Client("memory://"), state_dir=str(tmp_path))
-    text = visitor(app, headers=HTML).get("/").text
+    with Client("memory://") as client:
+        app = create_app(client, state_dir=str(tmp_path))
+        text = visitor(app, headers=HTML).get("/").text
     assert "not running" in text
