@@ -25,7 +25,6 @@ TOKEN_LEAST, PASSWORD_LEAST = 16, 8
 WEB_MODULES = (
     "fastapi",
     "uvicorn",
-    "sse_starlette",
     "jinja2",
     "python_multipart",
     "prometheus_client",

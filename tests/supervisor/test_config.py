@@ -22,7 +22,7 @@ from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.source import Source, strange_variables
 from jobvisor.jobs.task import Defaults
 from jobvisor.jobs.values import count, word
-from jobvisor.supervisor.config import Config, check_lanes
+from jobvisor.supervisor.config import WEB_MODULES, Config, check_lanes
 from jobvisor.supervisor.parent.reload import _check_unchangeable
 
 ROOT = Path(__file__).parents[2]
@@ -507,3 +507,10 @@ def test_a_site_whose_libraries_are_not_installed_is_refused(
     Config.of({}).check_extras()
     with pytest.raises(MissingExtra, match=r"needs uvicorn.*pip install 'jobvisor\[web\]'"):
         Config.of({"web": {"enabled": True}}).check_extras()
+
+
+def test_what_the_site_needs_is_what_its_extra_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]["web"]
+    names = [re.split("[>=<]", each)[0].replace("-", "_") for each in extra]
+    assert sorted(WEB_MODULES) == sorted(names)

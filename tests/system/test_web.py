@@ -274,7 +274,7 @@ config = Config.of({"tasks": {"modules": ["app"]}, "web": {"enabled": True}})
 config.check_extras()
 for row in (WORKER, CARETAKER):
     role_class(row)
-names = "fastapi starlette uvicorn h11 jinja2 pydantic prometheus_client sse_starlette asyncio ssl"
+names = "fastapi starlette uvicorn h11 jinja2 pydantic prometheus_client asyncio ssl"
 print(*[name for name in names.split() if name in sys.modules])
 """
     told = subprocess.run(
