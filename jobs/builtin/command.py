@@ -77,17 +77,15 @@ class Command:
                 stdin=how.stdin or subprocess.DEVNULL, stdout=writes_out, stderr=writes_err,
                 pass_fds=[orders, report, *([fence] if fence >= 0 else [])], start_new_session=True,
             )  # fmt: skip
-            self._open = ours.pop_all()
-        try:
+            # Where anything below fails all is closed, and the keeper leaves, since it is told nothing any more.
             self.outputs = Output(out, "stdout", keep), Output(err, "stderr", keep)
-            self._selector = self._open.enter_context(selectors.DefaultSelector())
+            self._selector = ours.enter_context(selectors.DefaultSelector())
             os.set_blocking(self._reports, False)
             for descriptor in (self._reports, out, err):
                 self._selector.register(descriptor, selectors.EVENT_READ)
+            given.close()
             self._tell(how)
-        except BaseException:
-            self._open.close()  # and the keeper leaves, since it is told nothing any more
-            raise
+            self._open = ours.pop_all()
 
     def _tell(self, how: How) -> None:
         told = {

@@ -292,7 +292,7 @@ ENDS = """
 import sys, time
 from jobvisor import LocalQueue
 def slow(text):
-    time.sleep(0.2)  # a call
+    time.sleep(0.2)  # task body
     print(text, flush=True)
 def fails():
     raise OSError("away")

@@ -44,7 +44,7 @@ def slow(ctx: Context) -> None:
         ctx.progress(page, total=1_000_000, note="reading")
         print("page", page, flush=True)
         ctx.check()
-        time.sleep(0.05)
+        time.sleep(0.05)  # task body
 """
 )
 
