@@ -8,11 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from jobvisor.jobs.annals import MINUTE_MS, Action, Family, FamilyLife, KnownTask, Sums
+from jobvisor.jobs.change import Moves, moved_each
 from jobvisor.jobs.clock import from_datetime, to_datetime
 from jobvisor.jobs.door import Door, id_of
 from jobvisor.jobs.errors import IllegalMove
 from jobvisor.jobs.job import Job
 from jobvisor.jobs.running import sent_along
+from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Life
 from jobvisor.jobs.units import Duration, duration_ms
 
@@ -58,9 +60,13 @@ class Beside(Door):
         """Remove a finished job with its history for good; IllegalMove if it is not finished."""
         number = id_of(job)
         with self._store() as store, store.transaction():
-            if not store.delete([number]):
-                state = store.get(number).state
-                raise IllegalMove(f"job {number} is {state}; only a finished job can be removed")
+            _removed(store, number)
+
+    def delete_many(self, jobs: Iterable[int | Job]) -> Moves:
+        """`delete` of each in one transaction, as `cancel_many` cancels: `removed`, or `refused`."""
+        numbers = [id_of(job) for job in jobs]
+        with self._store() as store, store.transaction():
+            return moved_each(store, numbers, _removed)
 
     # -- who did what
 
@@ -147,3 +153,11 @@ def _family(row: FamilyRow, lives: Iterable[Life], now: int) -> Family:
             for life in lives
         ),
     )
+
+
+def _removed(store: Store, job: int) -> str:
+    if not store.delete([job]):
+        raise IllegalMove(
+            f"job {job} is {store.get(job).state}; only a finished job can be removed"
+        )
+    return "removed"

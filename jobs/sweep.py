@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.change import Moved, Moves, moved_each, requeued
@@ -42,6 +43,27 @@ class Swept(NamedTuple):
         return {**self._asdict(), "refusals": told}
 
 
+class _Note:
+    """What the log of actions tells of one sweep: one entry, which grows with each page."""
+
+    def __init__(self, by: str, verb: str, which: Filter) -> None:
+        """Of nobody nothing is noted."""
+        self._by = by
+        self._verb = verb
+        self._which = which
+        self._entry: int | None = None
+
+    def add(self, store: Store, page: Moves) -> None:
+        """Within the transaction of a page."""
+        done = sum(moved.error is None for moved in page)
+        if not self._by or not done:
+            return
+        if self._entry is None:
+            self._entry = store.note_action(self._by, self._verb, str(self._which), done)
+        else:
+            store.grow_action(self._entry, done)
+
+
 class Sweep(Door):
     """The verbs over a Filter.
 
@@ -52,7 +74,8 @@ class Sweep(Door):
     finds them: where no index helps a walk along all ids, 1 to 2 s for a million.
 
     With `dry_run` nothing is changed: they are counted, up to 100,000. `told` is called after each page
-    with what became of its jobs; what it raises ends the call between two pages.
+    with what became of its jobs; what it raises ends the call between two pages. `by` is who does it, for
+    the log of actions: noted in the transaction of each page, so that no deed is without its note.
     """
 
     def cancel_where(
@@ -61,9 +84,10 @@ class Sweep(Door):
         *,
         dry_run: bool = False,
         told: Callable[[Moves], None] | None = None,
+        by: str = "",
     ) -> Swept:
         """`cancel` of each unfinished job that matches; a filter without a state means all unfinished."""
-        return self._sweep(which, UNFINISHED, _cancel, dry_run=dry_run, told=told)
+        return self._sweep(which, UNFINISHED, _cancel, dry_run=dry_run, told=told, by=by)
 
     def requeue_where(
         self,
@@ -71,11 +95,12 @@ class Sweep(Door):
         *,
         dry_run: bool = False,
         told: Callable[[Moves], None] | None = None,
+        by: str = "",
     ) -> Swept:
         """`requeue` of each finished job that matches; the filter has to name its state, or the ids."""
         _check(which)
         _named(which, "requeue")
-        return self._sweep(which, FINISHED, _requeue, dry_run=dry_run, told=told)
+        return self._sweep(which, FINISHED, _requeue, dry_run=dry_run, told=told, by=by)
 
     def prune_where(
         self,
@@ -83,11 +108,12 @@ class Sweep(Door):
         *,
         dry_run: bool = False,
         told: Callable[[Moves], None] | None = None,
+        by: str = "",
     ) -> Swept:
         """Remove each finished job that matches for good; the filter has to name its state, or the ids."""
         _check(which)
         _named(which, "remove")
-        return self._sweep(which, FINISHED, _remove, dry_run=dry_run, told=told)
+        return self._sweep(which, FINISHED, _remove, dry_run=dry_run, told=told, by=by)
 
     def _sweep(
         self,
@@ -97,32 +123,33 @@ class Sweep(Door):
         *,
         dry_run: bool,
         told: Callable[[Moves], None] | None,
+        by: str,
     ) -> Swept:
         _check(which)
         wanted = _narrowed(which, may_be)
         if dry_run:
-            found = self._count(wanted)
+            found = self._counted(wanted)
             return Swept(found.number, {}, [], dry_run=True, at_least=found.at_least)
         jobs, outcomes, refusals = 0, dict[str, int](), list[Moved]()
-        for each in wanted:
-            for page in self._pages(each, act):
-                jobs += len(page)
-                for moved in page:
-                    outcomes[moved.outcome] = outcomes.get(moved.outcome, 0) + 1
-                refused = [moved for moved in page if moved.error is not None]
-                refusals += refused[: REFUSALS_KEPT - len(refusals)]
-                if told is not None:
-                    told(page)
+        note = _Note(by, _VERBS[act], which)
+        for page in self._pages(wanted, act, note):
+            jobs += len(page)
+            for moved in page:
+                outcomes[moved.outcome] = outcomes.get(moved.outcome, 0) + 1
+            refused = [moved for moved in page if moved.error is not None]
+            refusals += refused[: REFUSALS_KEPT - len(refusals)]
+            if told is not None:
+                told(page)
         return Swept(jobs, outcomes, refusals, dry_run=False, at_least=False)
 
-    def _pages(self, which: Filter, act: Act) -> Iterator[Moves]:
+    def _pages(self, which: Filter, act: Act, note: _Note) -> Iterator[Moves]:
         with self._store() as store:
             newest = store.newest_id()
         for ids in self._pages_of_ids(which, newest):
             with self._store() as store, store.transaction():
                 # What has left the state, or does not match any more, since it was found.
-                still = store.ids_page(_these(which, ids), limit=len(ids)).found
-                page = act(store, still)
+                page = act(store, store.hold(which.with_ids(ids)))
+                note.add(store, page)
             yield page
 
     def _pages_of_ids(self, which: Filter, newest: int) -> Iterator[list[int]]:
@@ -137,20 +164,12 @@ class Sweep(Door):
             if after is not None and after >= newest:
                 return  # behind it is only what was enqueued meanwhile
 
-    def _count(self, wanted: list[Filter]) -> Count:
-        number = 0
-        for each in wanted:
-            number += self._counted(each)
-            if number > COUNTED_MOST:
-                return Count(COUNTED_MOST, at_least=True)
-        return Count(number, at_least=False)
-
-    def _counted(self, which: Filter) -> int:
+    def _counted(self, which: Filter) -> Count:
         """How many match: by one look where that is enough, else page by page, as they would be moved."""
         with self._store() as store:
             quick = store.count(which, most=COUNTED_MOST + 1)
         if not quick.at_least or quick.number > COUNTED_MOST:
-            return quick.number
+            return _up_to(quick.number)
         number, after = 0, 0
         while number <= COUNTED_MOST:
             with self._store() as store:
@@ -159,7 +178,11 @@ class Sweep(Door):
             if page.after is None:
                 break
             after = page.after
-        return number
+        return _up_to(number)
+
+
+def _up_to(number: int) -> Count:
+    return Count(min(number, COUNTED_MOST), at_least=number > COUNTED_MOST)
 
 
 def _check(which: Any) -> None:
@@ -167,8 +190,11 @@ def _check(which: Any) -> None:
         raise InvalidOption(f"{shown(which)} is no Filter; write Filter(state=...) or so")
 
 
-def _narrowed(which: Filter, may_be: frozenset[State]) -> list[Filter]:
-    """A Filter for each state that is meant: each has an index of its own."""
+def _narrowed(which: Filter, may_be: frozenset[State]) -> Filter:
+    """The states that are meant, all in one walk along the ids.
+
+    One state after another would meet a job twice that goes from one to the next meanwhile, or not at all.
+    """
     if which.is_empty:
         raise InvalidOption("an empty Filter means every job; say which ones, or name their states")
     wrong = [state for state in which.states if state not in may_be]
@@ -177,8 +203,8 @@ def _narrowed(which: Filter, may_be: frozenset[State]) -> list[Filter]:
             f"state={wrong[0]} cannot be meant here; it must be one of {', '.join(sorted(may_be))}"
         )
     if which.ids is not None and not which.states:
-        return [which]
-    return [which.with_state(state) for state in which.states or sorted(may_be)]
+        return which
+    return replace(which, state=which.states or tuple(sorted(may_be)))
 
 
 def _named(which: Filter, verb: str) -> None:
@@ -186,10 +212,6 @@ def _named(which: Filter, verb: str) -> None:
         raise InvalidOption(
             f"the Filter must say which finished jobs to {verb}: state=failed, cancelled or succeeded"
         )
-
-
-def _these(which: Filter, ids: list[int]) -> Filter:
-    return which.with_ids(ids)
 
 
 def _cancel(store: Store, ids: list[int]) -> Moves:
@@ -203,3 +225,6 @@ def _requeue(store: Store, ids: list[int]) -> Moves:
 def _remove(store: Store, ids: list[int]) -> Moves:
     gone = set(store.delete(ids))
     return [Moved(job, "removed") for job in ids if job in gone]
+
+
+_VERBS: dict[Act, str] = {_cancel: "cancel", _requeue: "requeue", _remove: "prune"}

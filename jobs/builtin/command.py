@@ -77,7 +77,7 @@ class Command:
                 stdin=how.stdin or subprocess.DEVNULL, stdout=writes_out, stderr=writes_err,
                 pass_fds=[orders, report, *([fence] if fence >= 0 else [])], start_new_session=True,
             )  # fmt: skip
-            # Where anything below fails all is closed, and the keeper leaves, since it is told nothing any more.
+            # Where anything below fails all is closed, and the keeper leaves: it is told nothing any more.
             self.outputs = Output(out, "stdout", keep), Output(err, "stderr", keep)
             self._selector = ours.enter_context(selectors.DefaultSelector())
             os.set_blocking(self._reports, False)

@@ -61,7 +61,7 @@ class Annals(Dialect):
         with self.transaction():
             return len(self._rows("trim_stats", page)) >= STATS_AT_ONCE
 
-    def note_action(self, who: str, verb: str, what: str, number: int | None) -> None:
+    def note_action(self, who: str, verb: str, what: str, number: int | None) -> int:
         told = {
             "who": first_part(who, WHO_MAX),
             "verb": first_part(verb, VERB_MAX),
@@ -69,8 +69,12 @@ class Annals(Dialect):
             "number": None if number is None else max(min(number, ID_MAX), -ID_MAX),
         }
         with self.transaction():
-            self._change("note_action", told)
+            noted = int(self._rows("note_action", told)[0][0])
             self._change("trim_actions", {"kept": ACTIONS_KEPT})
+        return noted
+
+    def grow_action(self, action: int, more: int) -> None:
+        self._change("grow_action", {"id": action, "more": more})
 
     def actions(self, *, limit: int = 50, before: int | None = None) -> list[Action]:
         asked = {

@@ -490,6 +490,10 @@ class Store(WorkerStore):
         """The same of ids alone, the oldest first; at most 8,000 rows are looked at."""
 
     @abstractmethod
+    def hold(self, which: Filter) -> list[int]:
+        """Those of its ids, at most 10,000, that match, held in the transaction that is open."""
+
+    @abstractmethod
     def newest_id(self) -> int:
         """The greatest id of a job, 0 where there is none."""
 
@@ -641,8 +645,12 @@ class Store(WorkerStore):
         """Remove a page of what is older than 90 days; whether more may be."""
 
     @abstractmethod
-    def note_action(self, who: str, verb: str, what: str, number: int | None) -> None:
-        """Somebody has done something; the newest 100,000 are kept."""
+    def note_action(self, who: str, verb: str, what: str, number: int | None) -> int:
+        """Somebody has done something; the number of this note. The newest 100,000 are kept."""
+
+    @abstractmethod
+    def grow_action(self, action: int, more: int) -> None:
+        """What this note tells of was done to so many more."""
 
     @abstractmethod
     def actions(self, *, limit: int = 50, before: int | None = None) -> list[Action]:

@@ -134,6 +134,13 @@ class Finding(Dialect):
             return Ids(found, found[-1])
         return Ids(found, last if looked == LOOKED_AT_ONCE else None)
 
+    def hold(self, which: Filter) -> list[int]:
+        wanted = _wanted(which)
+        if wanted is None:
+            return []
+        wanted |= {"limit": PAGE_MAX, "after": 0, "before": ID_MAX}
+        return [row[0] for row in self._rows("hold_these", wanted)]
+
     def newest_id(self) -> int:
         return int(self._rows("newest_id", {})[0][0] or 0)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import click
 
 from jobvisor.jobs.client import Client, Moved, Moves
-from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State, json_id
 from jobvisor.jobs.units import duration_text
@@ -161,26 +159,13 @@ def prune(
         given = _check_chosen("prune", ids, given)
         with find_site(config).client() as client:
             if ids:
-                removed = partial(_remove, client)
-                move(client, "prune", removed, ids, dry_run=dry_run, as_json=as_json)
+                move(client, "prune", client.delete_many, ids, dry_run=dry_run, as_json=as_json)
                 return
             act = Act("prune", client.prune_where, _in_words(given, "finished"))
             which = filter_of(client, given)
             sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
         return
     _prune_old(config, ages, dry_run=dry_run, as_json=as_json)
-
-
-def _remove(client: Client, ids: Sequence[int]) -> Moves:
-    moves: Moves = []
-    for number in ids:
-        try:
-            client.delete(number)
-        except JobsError as error:
-            moves.append(Moved(number, "refused", error))
-        else:
-            moves.append(Moved(number, "removed"))
-    return moves
 
 
 def _prune_old(config: str | None, ages: dict[str, int], *, dry_run: bool, as_json: bool) -> None:

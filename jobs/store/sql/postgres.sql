@@ -559,6 +559,11 @@ ORDER BY id + 0 LIMIT %(limit)s;
 SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(ids)s::json)::bigint)) AND id < %(before)s AND id > %(after)s AND {wanted}
 ORDER BY id LIMIT %(limit)s;
 
+-- name: hold_these
+-- The same, held until the transaction ends: who has waited for a row sees what has become of it.
+SELECT id FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(ids)s::json)::bigint)) AND id < %(before)s AND id > %(after)s AND {wanted}
+ORDER BY id LIMIT %(limit)s FOR UPDATE;
+
 -- name: below
 -- How many rows there are before an id, counted up to a limit, and the last of these.
 SELECT count(*), min(id) FROM (
@@ -984,7 +989,12 @@ RETURNING minute;
 
 -- name: note_action
 -- Somebody has done something.
-INSERT INTO {schema}.actions (at, who, verb, what, number) VALUES ({schema}.clock(), %(who)s, %(verb)s, %(what)s, %(number)s);
+INSERT INTO {schema}.actions (at, who, verb, what, number) VALUES ({schema}.clock(), %(who)s, %(verb)s, %(what)s, %(number)s)
+RETURNING id;
+
+-- name: grow_action
+-- It was done to more.
+UPDATE {schema}.actions SET number = number + %(more)s WHERE id = %(id)s;
 
 -- name: trim_actions
 -- The newest stay.

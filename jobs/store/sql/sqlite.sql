@@ -473,6 +473,11 @@ ORDER BY +id LIMIT :limit;
 SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND id < :before AND id > :after AND {wanted}
 ORDER BY id LIMIT :limit;
 
+-- name: hold_these
+-- The same within a transaction that writes, in which no other changes them.
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND id < :before AND id > :after AND {wanted}
+ORDER BY id LIMIT :limit;
+
 -- name: below
 -- How many rows there are before an id, counted up to a limit, and the last of these.
 SELECT count(*), min(id) FROM (
@@ -810,7 +815,12 @@ RETURNING minute;
 
 -- name: note_action
 -- Somebody has done something.
-INSERT INTO actions (at, who, verb, what, number) VALUES (:now, :who, :verb, :what, :number);
+INSERT INTO actions (at, who, verb, what, number) VALUES (:now, :who, :verb, :what, :number)
+RETURNING id;
+
+-- name: grow_action
+-- It was done to more.
+UPDATE actions SET number = number + :more WHERE id = :id;
 
 -- name: trim_actions
 -- The newest stay.

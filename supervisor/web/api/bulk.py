@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from jobvisor.jobs.client import Moves, Swept
+from jobvisor.jobs.client import Swept
 from jobvisor.jobs.filter import Filter
 from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api import documents
@@ -55,21 +55,11 @@ def prune_jobs(site: Here, who: Who, body: Bulk) -> Response:
 
 
 def sweep(site: Site, who: str, verb: str, which: Filter, *, dry_run: bool) -> Swept:
-    """Do it, and note who did it to how many: of one that was broken off, too."""
+    """Do it, and note who did it to how many."""
     client = site.client
     sweeps: dict[str, Callable[..., Swept]] = {
         "cancel": client.cancel_where,
         "requeue": client.requeue_where,
         "prune": client.prune_where,
     }
-    done = 0
-
-    def count(moves: Moves) -> None:
-        nonlocal done
-        done += sum(each.error is None for each in moves)
-
-    try:
-        return sweeps[verb](which, dry_run=dry_run, told=count)
-    finally:
-        if done:
-            client.note_action(who, verb, str(which), done)
+    return sweeps[verb](which, dry_run=dry_run, by=who)

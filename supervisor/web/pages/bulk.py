@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobvisor.jobs.client import Moves, Swept
+from jobvisor.jobs.client import Swept
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State
@@ -68,7 +68,7 @@ def bulk(request: Request, site: Here, who: Who, form: Form) -> Response:
     back = back_of(request, form, "jobs")
     if not is_sure(form):
         return _ask(request, site, form, name=name, wanted=wanted, back=back)
-    return go(request, back, _told(act, _do(site, who, name, wanted)))
+    return go(request, back, _told(act, _sweep(site, name)(wanted, by=who)))
 
 
 def _sweep(site: Site, name: str) -> Callable[..., Swept]:
@@ -79,20 +79,6 @@ def _sweep(site: Site, name: str) -> Callable[..., Swept]:
         "delete": client.prune_where,
     }
     return sweeps[name]
-
-
-def _do(site: Site, who: str, name: str, wanted: Filter) -> Swept:
-    """Do it, and write down what was done of it, also where it ended half-way."""
-    done: list[int] = []
-
-    def count(page: Moves) -> None:
-        done.append(sum(each.error is None for each in page))
-
-    try:
-        return _sweep(site, name)(wanted, told=count)
-    finally:
-        if done:
-            site.client.note_action(who, ACTS[name].verb, str(wanted), sum(done))
 
 
 def _told(act: Act, swept: Swept) -> str:

@@ -54,10 +54,11 @@ def copy(request: Request, site: Here, who: Who, form: Form, job: str) -> Respon
     args, kwargs = word_of(form, "args"), word_of(form, "kwargs")
     try:
         changed = changed_arguments(site, found, *_read(args, kwargs))
-        made = site.client.copy(found, args=changed[0], kwargs=changed[1])
+        with site.client.transaction():
+            made = site.client.copy(found, args=changed[0], kwargs=changed[1])
+            site.client.note_action(who, "copy", f"job {found.id} as {made.id}", 1)
     except (JobsError, Problem) as error:
         return _copy_form(request, found, args, kwargs, error)
-    site.client.note_action(who, "copy", f"job {made.id}", 1)
     said = f"Job {made.id} is a copy of job {found.id}."
     return go(request, path(request, "job", job=made.id), said)
 
@@ -77,10 +78,9 @@ def enqueue(request: Request, site: Here, who: Who, form: Form) -> Response:
     try:
         args, kwargs = _read(words["args"], words["kwargs"])
         order = Order(task, args, kwargs, _options(words), typed=True)
-        made = site.client.enqueue(call_of(site, order))
+        made = site.client.respond([call_of(site, order)], who=who).jobs[0]
     except (JobsError, Problem) as error:
         return _enqueue_form(request, task, words, error)
-    site.client.note_action(who, "enqueue", f"job {made.id}", 1)
     said = f"Job {made.id} is enqueued." if made.created else f"Job {made.id} was there already."
     return go(request, path(request, "job", job=made.id), said)
 

@@ -19,8 +19,9 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(writing)])
 def requeue(request: Request, site: Here, who: Who, form: Form, job: str) -> Response:
     """Start a finished job over."""
     number = known_id(job)
-    site.client.requeue(number)
-    site.client.note_action(who, "requeue", f"job {number}", 1)
+    with site.client.transaction():
+        site.client.requeue(number)
+        site.client.note_action(who, "requeue", f"job {number}", 1)
     return go(request, back_of(request, form, "job", job=number), f"Job {number} starts over.")
 
 
@@ -44,8 +45,9 @@ def cancel(request: Request, site: Here, who: Who, form: Form, job: str) -> Resp
             else "It will not run.",
             sample=[found.task],
         )
-    outcome = site.client.cancel(number)
-    site.client.note_action(who, "cancel", f"job {number}", 1)
+    with site.client.transaction():
+        outcome = site.client.cancel(number)
+        site.client.note_action(who, "cancel", f"job {number}", 1)
     said = "is cancelled" if outcome == "cancelled" else "was asked to leave"
     return go(request, back, f"Job {number} {said}.")
 
@@ -67,6 +69,7 @@ def delete(request: Request, site: Here, who: Who, form: Form, job: str) -> Resp
             about="It goes for good, and its history with it.",
             sample=[found.task],
         )
-    site.client.delete(number)
-    site.client.note_action(who, "prune", f"job {number}", 1)
+    with site.client.transaction():
+        site.client.delete(number)
+        site.client.note_action(who, "prune", f"job {number}", 1)
     return go(request, back, f"Job {number} is gone.")
