@@ -223,11 +223,12 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
 def _parameter_schema(parameter: inspect.Parameter, kind: Any) -> Schema:
     try:
         schema = _schema(kind, 0)
-    except Exception:  # noqa: BLE001 - so is a metaclass
+        default = parameter.default
+        if type(default) in (bool, int, str) and len(str(default)) <= WORDS_MAX:
+            schema = {**schema, "default": default}
+        json.dumps(schema)  # a number may have more digits than Python writes
+    except Exception:  # noqa: BLE001 - so are a metaclass and a default
         return {}
-    default = parameter.default
-    if isinstance(default, (bool, int, str)) and not isinstance(default, Enum):
-        return {**schema, "default": default} if len(str(default)) <= WORDS_MAX else schema
     return schema
 
 

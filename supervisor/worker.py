@@ -190,7 +190,9 @@ class Worker(Role):
     def _boot_several(self, parts: Parts, saying: Saying) -> None:
         from jobvisor.supervisor.several.worker import Several  # noqa: PLC0415 -- see import_for_lanes
 
-        several = Several(self, parts, self._execution, self._telling(parts.client))
+        # It tells in a thread, and closes what it has told with: jobs have the other one.
+        telling = self._telling(parts.client.another())
+        several = Several(self, parts, self._execution, telling)
         self._attend = lambda: several.attend
         self._conductor, self._fitness = several.conductor, several.fitness
         self._opened.while_waiting(several.conductor.meanwhile)

@@ -142,6 +142,25 @@ def test_an_annotation_that_raises_is_any_type() -> None:
     assert told_of(function)["arguments"]["properties"] == {"a": {"type": "integer"}, "b": {}}
 
 
+def test_a_default_that_cannot_be_told_is_left_out() -> None:
+    class Word(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    huge = 10**5000  # more digits than Python writes
+
+    def function(a: int = huge, b: str = Word("x"), c: int = 3) -> None: ...
+
+    function.__annotations__["a"] = Literal[huge]
+    assert told_of(function)["arguments"]["properties"] == {
+        "a": {},
+        "b": {"type": "string"},
+        "c": {"type": "integer", "default": 3},
+    }
+
+
 def test_what_would_take_too_much_room_is_left_out() -> None:
     parameters = ", ".join(f"parameter_{n}: 'int | str | None' = None" for n in range(199))
     found: dict[str, Any] = {}

@@ -48,6 +48,45 @@ def test_those_that_are_refused_are_told_and_stop_no_other(client: Client, store
     assert [move.id for page in told for move in page] == bad
 
 
+def test_a_job_that_goes_from_one_state_to_another_meanwhile_is_met_once(
+    client: Client, store: Store, clock: MovableClock
+) -> None:
+    jobs = [job_in(store, state) for state in (State.FAILED, State.SUCCEEDED) for _ in range(2)]
+
+    def run(_page: Moves) -> None:
+        who = life()
+        claimed = claim(store, who)
+        store.apply([record(who, 1, job) for job in claimed], who)
+
+    swept = client.requeue_where(Filter(state=["failed", "succeeded"]), told=run)
+    assert (swept.jobs, swept.outcomes) == (4, {"pending": 4})
+    assert {client.get(job).state for job in jobs} == {State.SUCCEEDED}
+
+
+def test_a_job_that_falls_due_meanwhile_is_cancelled_all_the_same(
+    client: Client, store: Store, clock: MovableClock
+) -> None:
+    enqueue(store)
+    later = enqueue(store, run_in_ms=9_000)
+
+    def fall_due(_page: Moves) -> None:
+        clock.move(10_000)
+        claim(store, life())
+
+    assert client.cancel_where(Filter(queue="default"), told=fall_due).jobs == 2
+    assert client.get(later).state is State.CANCELLED
+
+
+def test_a_sweep_is_noted_in_one_entry_with_what_it_did(client: Client, store: Store) -> None:
+    store.enqueue([new()] * 1_200)
+    client.cancel_where(Filter(state="pending"), by="ada")
+    assert [(each.who, each.verb, each.number) for each in client.actions()] == [
+        ("ada", "cancel", 1_200)
+    ]
+    client.cancel_where(Filter(state="pending"), by="ada")
+    assert len(client.actions()) == 1, "what was done to none is not noted"
+
+
 def test_many_go_in_several_pages_and_what_a_page_has_done_stays(
     client: Client, store: Store
 ) -> None:
