@@ -164,13 +164,12 @@ class JobExecutor(Executor):
     def _future(self, job: int) -> JobFuture[Any]:
         future: JobFuture[Any] = JobFuture(job, self._withdraw)
         with self._news:
+            if self._watcher is None:
+                watcher = threading.Thread(target=self._watch, name="jobvisor futures", daemon=True)
+                watcher.start()  # it waits for this lock, and for nobody where that raises
+                self._watcher = watcher
             self._open.setdefault(job, []).append(future)
             self._number += 1
-            if self._watcher is None:
-                self._watcher = threading.Thread(
-                    target=self._watch, name="jobvisor futures", daemon=True
-                )
-                self._watcher.start()
         return future
 
     def _withdraw(self, future: JobFuture[Any]) -> bool:
@@ -192,7 +191,7 @@ class JobExecutor(Executor):
             except StoreUnavailable:
                 self._clock.sleep(AGAIN_S)
                 continue
-            except Exception as error:  # noqa: BLE001 -- nobody would ever hear of the jobs again
+            except BaseException as error:  # noqa: BLE001 -- nobody would ever hear of the jobs again
                 self._give_up(error)
             with self._news:
                 if not self._open:
@@ -234,7 +233,7 @@ class JobExecutor(Executor):
         with self._news:
             self._news.notify_all()
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         told = error if isinstance(error, JobsError) else JobsError(f"nobody watches: {error!r}")
         for job in self._wanted():
             self._end(job, told)

@@ -142,6 +142,7 @@ class LocalCalls:
                 return False
             self._resting.remove(found[0])
             heapq.heapify(self._resting)
+            self._work.notify_all()  # who sleeps until it is due need not, perhaps
             self._change.notify_all()
             return True
 
@@ -202,6 +203,10 @@ class LocalCalls:
         while (call := self._take()) is not None:
             try:
                 self._run(call)
+            except BaseException as error:  # noqa: BLE001 -- the border of a thread: others wait for it
+                # Of a policy, a callback or a handler, which are not the call itself.
+                settle(call.future, error=error)
+                say("local_call_broken", error=error_text(error))
             finally:
                 del call
                 with self._lock:

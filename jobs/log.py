@@ -98,6 +98,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "job {job} stays as it is, the database refuses every change of it: {error}",
     ),
+    "local_call_broken": (
+        logging.ERROR,
+        "a policy, a callback or a handler of a LocalQueue raised {error}; its thread goes on",
+    ),
     "failure_handler_broken": (
         logging.ERROR,
         "the on_failure handler of a LocalQueue raised {error}; its call had failed for good",

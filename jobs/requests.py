@@ -51,6 +51,8 @@ class Requests(Door):
         apart: InvalidOption where another one has come with this key. JobNotFound where one of the jobs
         has been removed since; then nothing is made either.
         """
+        if not calls:
+            raise InvalidOption("calls is empty; a request makes at least one job")
         self._load_codec()
         new = [call.new_job(self._defaults, self._payload, self.home) for call in calls]
         with self.transaction(), self._store() as store:

@@ -127,6 +127,8 @@ def _inflated(chunks: Iterable[bytes], limit: int) -> Iterable[bytes]:
     for chunk in chunks:
         try:
             yield inflater.decompress(chunk, limit + 1)
+            if inflater.eof:
+                return  # what comes behind the end would be kept by it, however much that is
         except zlib.error:
             yield b"\xef\xbf\xbd"
             return

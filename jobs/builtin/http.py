@@ -59,6 +59,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,8000}")
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
 """What says where a message ends is no user's."""
+_SIGNED = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 _SAFE_ELSEWHERE = frozenset({"accept", "content-type", "user-agent", "idempotency-key", "host"})
 """Of the headers that were given, those that go along to another origin."""
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -261,7 +262,7 @@ def _redirected(
     if before.url.scheme == "https" and after.url.scheme == "http":
         raise Refused(f"a redirect from https to {_shown(after.url)}")
     if _origin(before.url) != _origin(after.url):
-        for name in given - _SAFE_ELSEWHERE:
+        for name in (given | _SIGNED) - _SAFE_ELSEWHERE:
             after.headers.pop(name, None)
     return after
 

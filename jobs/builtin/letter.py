@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import SMTP
 from email.utils import formatdate
 from typing import Any
@@ -76,28 +77,38 @@ def letter(
     if not 1 <= len(recipients) <= RECIPIENTS_MAX:
         raise InvalidOption(f"{len(recipients)} recipients: a letter has 1 to {RECIPIENTS_MAX}")
     message = EmailMessage(policy=_POLICY)
-    message["Message-ID"] = message_id = f"<{number}@{sender.domain}>"
-    message["Date"] = formatdate(now_ms / 1000)
-    message["Subject"] = a_line("subject", subject)
-    message["From"] = sender
-    for name, found in (("To", groups["to"]), ("Cc", groups["cc"])):
-        if found:
-            message[name] = tuple(found)
-    if reply_to is not None:
-        message["Reply-To"] = tuple(addresses("reply_to", reply_to))
-    for name, value in _further(headers).items():
-        message[name] = value
     try:
+        message["Message-ID"] = message_id = f"<{number}@{sender.domain}>"
+        message["Date"] = formatdate(now_ms / 1000)
+        message["Subject"] = a_line("subject", subject)
+        message["From"] = sender
+        for name, found in (("To", groups["to"]), ("Cc", groups["cc"])):
+            if found:
+                message[name] = tuple(found)
+        if reply_to is not None:
+            message["Reply-To"] = tuple(addresses("reply_to", reply_to))
+        for name, value in _further(headers).items():
+            message[name] = value
         message.set_content(a_text("text", text))
         if html is not None:
             message.add_alternative(a_text("html", html), subtype="html")
         _attach(message, attachments)
         data = message.as_bytes()
+        _check_headers(message, data)
     except (UnicodeError, ValueError) as error:
         if isinstance(error, InvalidOption):
             raise
         raise InvalidOption(f"the letter cannot be written: {error_text(error)}") from error
     return Letter(sender.addr_spec, recipients, message_id, data)
+
+
+def _check_headers(message: EmailMessage, data: bytes) -> None:
+    """InvalidOption where what is written has other headers than were given: not every Python looks."""
+    written = BytesHeaderParser(policy=SMTP).parsebytes(data)
+    if written.keys() != message.keys():
+        raise InvalidOption(
+            "a header of the letter would have lines of its own; write it on one line"
+        )
 
 
 def number_of(job: int, args: str, kwargs: str) -> str:
@@ -137,10 +148,11 @@ def address(name: str, value: Any) -> Address:
 
 
 def a_line(name: str, value: Any) -> str:
-    """A text of one line."""
-    if not isinstance(value, str) or not _LINE.fullmatch(value) or len(value) > 2_000:
-        raise refuse(name, value, "a text of one line")
-    return value
+    """A text of one line, as it is to be read: an encoded word (RFC 2047) may hold lines of its own."""
+    fits = isinstance(value, str) and _LINE.fullmatch(value) and len(value) <= 2_000
+    if not fits or len(value.splitlines()) > 1 or "=?" in value:
+        raise refuse(name, value, "a text of one line, without =?")
+    return str(value)
 
 
 def _further(headers: Any) -> Mapping[str, str]:

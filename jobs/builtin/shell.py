@@ -215,8 +215,12 @@ def _file_of(text: str | None) -> Iterator[IO[bytes] | None]:
     if text is None:
         yield None
         return
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise refuse("stdin", text, "a text that UTF-8 can hold") from error
     with tempfile.TemporaryFile() as file:
-        file.write(text.encode())
+        file.write(data)
         file.seek(0)
         yield file
 

@@ -21,7 +21,6 @@ from jobvisor.supervisor.counting.layout import (
     COUNTED_OF,
     FOREVER,
     HEAP_BYTES,
-    HEAP_USED,
     NAME_MAX,
     NAMES_AT,
     PAIRS_MAX,
@@ -48,6 +47,10 @@ class Block:
 
     def pairs(self) -> list[Pair]:
         """The pairs that have a row, in the order of their rows, which begin behind that of OTHER."""
+        return self._walked()[0]
+
+    def _walked(self) -> tuple[list[Pair], int]:
+        """The same, and where the names of the next one begin."""
         found: list[Pair] = []
         at = 0
         names = self._names
@@ -57,21 +60,21 @@ class Block:
             text = bytes(names[at : at + task + queue])
             found.append((text[:task].decode(), text[task:].decode()))
             at += task + queue
-        return found
+        return found, at
 
     def enter(self, pair: Pair) -> int:
         """For its writer: a row for a pair that has none yet; 0, that of OTHER, where there is no room.
 
         The names are written first and counted last, so that a reader finds them whole.
         """
-        words, at = self.words, self.words[HEAP_USED]
+        # A kill may have left names behind the last one that was counted.
+        words, at = self.words, self._walked()[1]
         task, queue = (name.encode(errors="replace") for name in pair)
         ends = at + _LENGTHS.size + len(task) + len(queue)
         if words[USED] >= PAIRS_MAX or ends > HEAP_BYTES or len(task) + len(queue) > NAME_MAX:
             return 0
         _LENGTHS.pack_into(self._names, at, len(task), len(queue))
         self._names[at + _LENGTHS.size : ends] = task + queue
-        words[HEAP_USED] = ends
         words[USED] += 1
         return words[USED]
 

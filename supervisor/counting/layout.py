@@ -47,9 +47,9 @@ PAIR_WORDS = 48
 # that has it, and its last claim whose outcomes are counted; BEFORE_OF and BEFORE: the same of the life
 # before it. ENDS_AT: ends of children, by role and cause (the parent alone).
 (
-    USED, HEAP_USED, COUNTED_OF, COUNTED, BEFORE_OF, BEFORE, TURNS, CLAIMED, LOST, ERRORS, RECALLS,
+    USED, COUNTED_OF, COUNTED, BEFORE_OF, BEFORE, TURNS, CLAIMED, LOST, ERRORS, RECALLS,
     RECALLED, RESCUE_MS,
-) = range(13)  # fmt: skip
+) = range(12)  # fmt: skip
 TURNS_AT = 16
 RESCUES_AT = TURNS_AT + len(TURN_BOUNDS) + 1
 ENDS_AT = 40

@@ -59,8 +59,8 @@ class Stop:
             return
         self._board[STOP] = NOW
         running = [post for post in self._crew.living() if not post.role.leaves]
+        self.forced = self.forced or any(post.role.vital for post in running)
         if running:
-            self.forced = True
             say("killing", count=len(running))
         for post in running:
             self._judge.condemn(post, reason)

@@ -50,10 +50,16 @@ class DepthLook:
         with self._lock:
             now = self._clock.monotonic_ns()
             if self._looking is None and now >= self._due_ns:
-                self._looking = threading.Event()
-                threading.Thread(
-                    target=self._look, args=(self._looking,), name="depths", daemon=True
-                ).start()
+                begun = threading.Event()
+                thread = threading.Thread(
+                    target=self._look, args=(begun,), name="depths", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:  # there are too many on this machine
+                    self.errors += 1
+                    return None
+                self._looking = begun
             looking = self._looking
         if looking is not None and not looking.wait(PATIENCE):
             self.errors += 1
@@ -65,15 +71,16 @@ class DepthLook:
     def _look(self, done: threading.Event) -> None:
         began = self._clock.monotonic_ns()
         seen: Depths | None = None
+        broken: Exception | None = None
         try:
             seen = self._asked()
         except JobsError:
             self.errors += 1
         except Exception as error:  # noqa: BLE001 -- the border of a thread: raised to whoever asks
-            self._broken = error
+            broken = error
         ended = self._clock.monotonic_ns()
         with self._lock:
-            self._seen, self._looking = seen, None
+            self._seen, self._broken, self._looking = seen, broken, None
             self._due_ns = ended + max(EVERY_NS, COST * (ended - began))
         done.set()
 

@@ -83,7 +83,8 @@ class Gate:
         return origin if self._keeper.is_foreign_friend(origin) else ""
 
     async def _refused(self, connection: HTTPConnection, problem: Problem) -> Response:
-        if problem.status == 401 and connection.headers.get("authorization"):
+        # Also by another name or of another site: of a right one neither is asked.
+        if problem.status in (401, 403) and connection.headers.get("authorization"):
             problem = await self._held_back(connection, problem)
         if for_api(connection):
             return problem.response()

@@ -63,6 +63,40 @@ def test_a_call_that_raises_is_run_again_until_its_retries_are_over() -> None:
         assert bad.calls == 3
 
 
+@pytest.mark.parametrize("place", ["callback", "handler", "policy"])
+def test_whoever_leaves_the_interpreter_around_a_call_takes_no_thread_along(place: str) -> None:
+    def leave(*_: Any) -> Any:
+        raise SystemExit(1)
+
+    retry = leave if place == "policy" else Fixed(0)
+    handler = leave if place == "handler" else None
+    with LocalQueue(threads=1, retries=1, retry=retry, on_failure=handler) as queue:
+        go = threading.Event()
+
+        def fails() -> None:
+            assert go.wait(LIMIT)
+            raise OSError("away")
+
+        first = queue.submit(fails)
+        if place == "callback":
+            first.add_done_callback(leave)
+        go.set()
+        assert first.exception(LIMIT) is not None
+        assert queue.submit(int, "7").result(LIMIT) == 7
+
+
+def test_a_cancelled_rest_keeps_nobody_who_leaves() -> None:
+    queue = LocalQueue(threads=1, retries=1, retry="1h")
+    flaky = Flaky(OSError("away"))
+    future = queue.submit(flaky)
+    eventually(lambda: flaky.calls)
+    leaving = threading.Thread(target=queue.shutdown)
+    leaving.start()
+    eventually(future.cancel)
+    leaving.join(LIMIT)
+    assert not leaving.is_alive()
+
+
 def test_a_policy_is_asked_for_the_wait_with_the_attempt_and_its_error() -> None:
     asked: list[tuple[int, str]] = []
 

@@ -54,6 +54,7 @@ from jobvisor.supervisor.counting.layout import (
     TURN_BOUNDS,
     TURNS,
     TURNS_AT,
+    USED,
     WAIT_BOUNDS_MS,
     WAIT_MS,
     WAITS_AT,
@@ -369,3 +370,12 @@ def test_a_restart_has_a_cause(
     head = Reader(counters).read().head
     assert head[ENDS_AT + WORKER.number * len(CAUSES) + CAUSES.index(cause)] == 1
     assert head[ENDS_AT + CARETAKER.number * len(CAUSES) + CAUSES.index(cause)] == 0
+
+
+def test_a_name_that_a_killed_life_had_not_counted_moves_no_other(counters: Counters) -> None:
+    block = counters.block(1)
+    block.enter(("a:first", "q"))
+    block.enter(("a:dead", "q"))
+    block.words[USED] -= 1  # as if it had been killed before it said so
+    assert block.enter(("b:other", "r")) == 2
+    assert block.pairs() == [("a:first", "q"), ("b:other", "r")]

@@ -13,6 +13,9 @@ from jobvisor.supervisor.web.events.message import as_text, message
 from jobvisor.supervisor.web.events.ring import Ring
 from jobvisor.supervisor.web.events.wanted import Wanted
 
+MADE_MOST = 8 << 20
+"""Bytes of messages that are kept for further readers."""
+
 
 class Bulletin:
     """Everything that is kept for them."""
@@ -33,6 +36,7 @@ class Bulletin:
         self._news = asyncio.Event()
         self._made: dict[tuple[int, Wanted, str | None], bytes] = {}
         self._made_at = 0
+        self._made_bytes = 0
 
     def place(self, number: int) -> str:
         """A number of the ring as readers know it."""
@@ -51,10 +55,16 @@ class Bulletin:
         if self._made_at != self.ring.newest:
             self._made_at = self.ring.newest
             self._made = {}
+            self._made_bytes = 0
         key = (number, wanted, reset)
-        if key not in self._made:
-            self._made[key] = self._make(number, wanted, reset)
-        return self._made[key]
+        found = self._made.get(key)
+        if found is None:
+            found = self._make(number, wanted, reset)
+            # Whoever comes back with a place of his own is nearly alone with it; all others share one.
+            if self._made_bytes + len(found) <= MADE_MOST:
+                self._made[key] = found
+                self._made_bytes += len(found)
+        return found
 
     def _make(self, number: int, wanted: Wanted, reset: str | None) -> bytes:
         since = self.ring.since(number)

@@ -100,8 +100,12 @@ class Reader:
         reached = ring.reaches(self.position)
         chunk = self._bulletin.jobs_after(self.position, self.wanted, reset) if reached else b""
         if not reached or len(chunk) > CHUNK_MOST:
+            # It may come back, and go on from here: it is to look at everything first.
             self.end(TOO_SLOW)
-            return b""
+            self.position = ring.newest
+            return message(
+                "reset", as_text({"reason": TOO_SLOW}), self._bulletin.place(ring.newest)
+            )
         self.position = ring.newest
         self.is_new = False
         return chunk

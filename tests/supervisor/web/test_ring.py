@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobvisor.supervisor.web.events.bulletin import Bulletin
+from jobvisor.supervisor.web.events.bulletin import MADE_MOST, Bulletin
 from jobvisor.supervisor.web.events.message import Told
 from jobvisor.supervisor.web.events.ring import Ring
 from jobvisor.supervisor.web.events.wanted import Wanted
@@ -84,3 +84,12 @@ def test_a_place_of_another_process_or_of_nobody_is_none_of_ours() -> None:
     assert bulletin.number(bulletin.place(2)) is None
     strange = (other.place(1), "", None, "-", "x-1", bulletin.place(1) + "0" * 30, "\ud800-1")
     assert [bulletin.number(place) for place in strange] == [None] * len(strange)
+
+
+def test_messages_that_are_kept_for_others_are_bounded() -> None:
+    bulletin = Bulletin()
+    bulletin.ring.add([told(1, f'"{"x" * 1_000_000}"')])
+    for number in range(30):
+        wanted = Wanted(queues=frozenset({"q"}), tasks=frozenset({str(number)}))
+        bulletin.jobs_after(0, wanted, None)
+    assert sum(map(len, bulletin._made.values())) <= MADE_MOST
