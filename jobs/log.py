@@ -98,6 +98,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "job {job} stays as it is, the database refuses every change of it: {error}",
     ),
+    "action_not_noted": (
+        logging.WARNING,
+        "{who} has done: {verb} {what}; it is not in the log of actions: {error}",
+    ),
     "local_call_broken": (
         logging.ERROR,
         "a policy, a callback or a handler of a LocalQueue raised {error}; its thread goes on",

@@ -18,6 +18,9 @@ __all__ = ["BODY_MAX", "BODY_SECONDS", "whole_body"]
 BODY_MAX: Final = 1 << 20
 BODY_SECONDS: Final = 30.0
 """For the whole of it: who sends a byte now and then must not hold a place for hours."""
+BODY_OF_STRANGERS: Final = 16 << 10
+SECONDS_OF_STRANGERS: Final = 5.0
+"""Who has not signed in sends a name and a password at the most, and must not hold all places."""
 NESTED_MAX: Final = DEPTH_MAX + 10
 """What a job's arguments may be, and what is around them."""
 
@@ -27,8 +30,10 @@ _CLOSE = {"Connection": "close"}
 """What is left of a body that was refused is not read."""
 
 
-async def whole_body(scope: Scope, receive: Receive, seconds: float) -> Receive:
-    """What hands the body on when all of it has come.
+async def whole_body(
+    scope: Scope, receive: Receive, seconds: float, *, known: bool = True
+) -> Receive:
+    """What hands the body on when all of it has come; of somebody unknown a short one, soon.
 
     Raises Problem: 413 for a large one, 408 for a slow one, 400 for one that is not the text it says it
     is, or is nested too deeply.
@@ -36,12 +41,14 @@ async def whole_body(scope: Scope, receive: Receive, seconds: float) -> Receive:
     headers = Headers(scope=scope)
     if "content-length" not in headers and "transfer-encoding" not in headers:
         return receive
+    most = BODY_MAX if known else BODY_OF_STRANGERS
+    seconds = seconds if known else min(seconds, SECONDS_OF_STRANGERS)
     # Before one byte is asked for: `Expect: 100-continue` is answered by asking.
-    if _announced(headers.get("content-length", "0")) > BODY_MAX:
-        raise _too_large()
+    if _announced(headers.get("content-length", "0")) > most:
+        raise _too_large(most)
     try:
         async with asyncio.timeout(seconds):
-            messages = await _read(receive)
+            messages = await _read(receive, most)
     except TimeoutError:
         raise Problem(
             408, f"the body did not come in {seconds:g} s", error="Body", headers=_CLOSE
@@ -57,15 +64,15 @@ def _announced(length: str) -> int:
     return int(length)
 
 
-async def _read(receive: Receive) -> list[Message]:
+async def _read(receive: Receive, most: int) -> list[Message]:
     messages: list[Message] = []
     size = 0
     while True:
         message = await receive()
         messages.append(message)
         size += len(message.get("body", b""))
-        if size > BODY_MAX:
-            raise _too_large()
+        if size > most:
+            raise _too_large(most)
         if message["type"] != "http.request" or not message.get("more_body", False):
             return messages
 
@@ -113,7 +120,5 @@ def _check_depth(body: bytes) -> None:
             depth -= 1
 
 
-def _too_large() -> Problem:
-    return Problem(
-        413, f"the body is larger than {BODY_MAX >> 20} MiB", error="Body", headers=_CLOSE
-    )
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"the body is larger than {most >> 10:,} KiB", error="Body", headers=_CLOSE)

@@ -69,7 +69,7 @@ class Gate:
                 await _preflight(scope, receive, out, allowed=bool(out.friend))
                 return
             visit = self._keeper.visit(connection)
-            receive = await whole_body(scope, receive, self._body_s)
+            receive = await whole_body(scope, receive, self._body_s, known=visit.caller is not None)
         except Problem as problem:
             response = await self._refused(connection, problem)
             await response(scope, receive, out)

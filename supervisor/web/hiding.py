@@ -38,6 +38,23 @@ class Hiding:
             told["args"] = self._masked_args(str(told.get("task")), told["args"])
         return told
 
+    def described(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """A task's document without the defaults of parameters that are hidden."""
+        told = dict(task)
+        arguments = told.get("arguments")
+        if not isinstance(arguments, Mapping):
+            return told
+        properties = arguments.get("properties")
+        if isinstance(properties, Mapping):
+            shown = {
+                name: {word: said for word, said in schema.items() if word != "default"}
+                if self._hides(name) and isinstance(schema, Mapping)
+                else schema
+                for name, schema in properties.items()
+            }
+            told["arguments"] = {**arguments, "properties": shown}
+        return told
+
     def kept(
         self,
         task: str,

@@ -19,6 +19,7 @@ from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.api.forms import Scaling
 from jobvisor.supervisor.web.api.openapi import answer, refusals
 from jobvisor.supervisor.web.api.query import exact_query
+from jobvisor.supervisor.web.noting import note_of_family
 from jobvisor.supervisor.web.problems import Problem
 from jobvisor.supervisor.web.site import Here, Site
 
@@ -101,7 +102,7 @@ def scale(site: Here, who: Who, pool: PoolName, body: Scaling) -> Response:
     """Have more or fewer workers in a pool until the next reload; of a range it is the least."""
     with _later():
         told = scale_pool(_state(site), pool, str(body.workers))
-    site.client.note_action(who, "scale", f"pool {pool} to {body.workers}", told["workers"])
+    note_of_family(site, who, "scale", f"pool {pool} to {body.workers}", told["workers"])
     return answer(told)
 
 
@@ -117,7 +118,7 @@ def reload(site: Here, who: Who) -> Response:
     """Ask the family to take up changed configuration and code; the status tells how that ends."""
     with _later():
         pid, last = ask_to_reload(_state(site))
-    site.client.note_action(who, "reload", "the family here", None)
+    note_of_family(site, who, "reload", "the family here")
     return answer({"pid": pid, "number": last + 1}, 202)
 
 

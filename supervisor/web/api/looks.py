@@ -43,7 +43,8 @@ def list_failures(
 )
 def list_tasks(site: Here) -> Response:
     """The tasks that workers have told of in the last 30 days, with options, parameters and their types."""
-    return answer({"tasks": [each.as_json() for each in site.directory.tasks().values()]})
+    tasks = [site.hiding.described(each.as_json()) for each in site.directory.tasks().values()]
+    return answer({"tasks": tasks})
 
 
 @router.get(

@@ -10,6 +10,7 @@ from jobvisor.jobs.errors import FamilyNotRunning
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.steering import ask_to_reload, scale_pool
 from jobvisor.supervisor.web.access import Who, writing
+from jobvisor.supervisor.web.noting import note_of_family
 from jobvisor.supervisor.web.pages.form import Form, back_of, is_sure, question, word_of
 from jobvisor.supervisor.web.pages.templates import go
 from jobvisor.supervisor.web.site import Here, Site
@@ -22,8 +23,8 @@ def scale(request: Request, site: Here, who: Who, form: Form) -> Response:
     """One worker more or fewer in a pool, until the next reload."""
     pool, wanted = word_of(form, "pool"), word_of(form, "wanted")
     told = scale_pool(_state(site), pool, wanted)
-    site.client.note_action(who, "scale", f"pool {pool} {wanted}", told["workers"])
     said = f"Pool {pool} is to have {told['workers']}."
+    said += note_of_family(site, who, "scale", f"pool {pool} {wanted}", told["workers"])
     return go(request, back_of(request, form, "workers"), said)
 
 
@@ -41,10 +42,10 @@ def reload(request: Request, site: Here, who: Who, form: Form) -> Response:
             about="New workers start beside the old ones, which finish their jobs. Where the new code "
             "cannot be had all stays as it is.",
         )
-    state = _state(site)
-    ask_to_reload(state)
-    site.client.note_action(who, "reload", f"family in {state.path}")
-    return go(request, back, "A reload was asked for; what needs attention tells if it is refused.")
+    ask_to_reload(_state(site))
+    said = "A reload was asked for; what needs attention tells if it is refused."
+    said += note_of_family(site, who, "reload", "the family here")
+    return go(request, back, said)
 
 
 def _state(site: Site) -> StateDir:

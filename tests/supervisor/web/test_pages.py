@@ -418,7 +418,7 @@ def test_a_copy_runs_with_other_arguments_and_keeps_what_was_hidden(place: Place
     address = place.form(f"/jobs/{job}/copy", args='["b@b.c"]', kwargs='{"password": "***"}')
     made = place.jobs.get(int(address.rsplit("/", 1)[1]))
     assert (made.args, made.kwargs, made.queue) == (["b@b.c"], {"password": "hunter2"}, "mail")
-    assert place.actions() == [("copy", f"job {made.id}", 1)]
+    assert place.actions() == [("copy", f"job {job} as {made.id}", 1)]
 
 
 @pytest.mark.parametrize(
