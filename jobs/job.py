@@ -150,6 +150,22 @@ class Job(Generic[R_co]):
     """CPU time of its last run, None where it is not known."""
     rss_bytes: int | None = None
     """The most memory that the process of its last run held, None where it is not known."""
+    limit: str | None = None
+    """The key of the limit that it runs under."""
+    share: str | None = None
+    """On whose behalf it runs, in a fair queue."""
+    weight: int | None = None
+    """Of that share; None is 1."""
+    parked: str | None = None
+    """What it waits for while it is blocked."""
+    place: int | None = None
+    """The number of its place in its limit, while it runs."""
+    deadline_at: datetime | None = None
+    """Failed where it has not succeeded by then, over all its attempts."""
+    keep: float | None = None
+    """Seconds that it is kept after its end; None: as long as others of its state."""
+    prune_at: datetime | None = None
+    """When it may be pruned, where that is its own."""
     created: bool = True
     """False when `enqueue` found this job under its unique key instead of making one."""
 
@@ -254,6 +270,56 @@ def _json_value(name: str, value: Any) -> Any:
     return value
 
 
+class Special:
+    """The bits of `special`: what whoever runs a job must look at. An ordinary job has none of them."""
+
+    LIMIT = 1
+    TICK = 8
+    """A schedule made it for a moment."""
+    DEADLINE = 16
+    KEPT = 64
+    """It says itself for how long it is kept."""
+    DEBOUNCED = 128
+
+
+class Terms(NamedTuple):
+    """What a new job has beside what every job has: nearly all have none of it, and pay for none."""
+
+    limit_key: str | None = None
+    """The limit that it runs under."""
+    share: str | None = None
+    """On whose behalf it runs, in a fair queue."""
+    weight: int | None = None
+    """Of the share; None is 1."""
+    debounce_ms: int | None = None
+    deadline_in_ms: int | None = None
+    """Counted from the moment the job is first due, over all its attempts; None is never."""
+    deadline_at_ms: int | None = None
+    """The same as a moment in UTC milliseconds."""
+    expires_at_ms: int | None = None
+    """A moment in UTC milliseconds, in the place of the job's `expires_in_ms`."""
+    keep_ms: int | None = None
+    """For how long it is kept after its end; None: as long as others of its state."""
+    tick: bool = False
+    """Whether a schedule makes it for a moment."""
+
+    @property
+    def special(self) -> int:
+        """What whoever runs it must look at, as bits of `Special`.
+
+        >>> Terms(limit_key="stripe", deadline_in_ms=1_000).special
+        17
+        """
+        return (
+            Special.LIMIT * (self.limit_key is not None)
+            | Special.TICK * self.tick
+            | Special.DEADLINE
+            * (self.deadline_in_ms is not None or self.deadline_at_ms is not None)
+            | Special.KEPT * (self.keep_ms is not None)
+            | Special.DEBOUNCED * (self.debounce_ms is not None)
+        )
+
+
 class NewJob(NamedTuple):
     """What is stored at enqueue: a call with every option decided, as plain column values."""
 
@@ -282,6 +348,17 @@ class NewJob(NamedTuple):
     """What comes with it as the JSON of an object; None is nothing."""
     parent: int | None = None
     """The job that enqueues it."""
+    terms: Terms | None = None
+    """What only few jobs have."""
+
+    def parameters(self) -> dict[str, Any]:
+        """What the statements that enqueue it take, by name."""
+        told = self._asdict()
+        terms = told.pop("terms")
+        if terms is not None:
+            told |= terms._asdict() | {"special": terms.special}
+            del told["tick"]
+        return told
 
 
 class Claimed(NamedTuple):
@@ -309,5 +386,7 @@ class Claimed(NamedTuple):
     """The JSON of an object, None for nothing."""
     company: int | None = None
     """It may run among at most so many; None is any."""
+    special: int = 0
+    """What must be looked at, as bits of `Special`."""
     waited_ms: int | None = None
     """For how long it had been due; None where nobody counts that, or enough others tell it."""

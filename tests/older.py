@@ -14,10 +14,11 @@ from jobvisor.jobs.store import Store, open_store, schema
 from jobvisor.jobs.store.postgres import PostgresStore
 from jobvisor.jobs.store.shipped import read_migrations
 
-#: The numbers of the schema of 0.2.0, of 0.3.0, and of 0.4.0.
+#: The numbers of the schema of 0.2.0, of 0.3.0, of 0.4.0, and of 0.5.0.
 SCHEMA_0_2 = {"sqlite": 2, "postgres": 1}
 SCHEMA_0_3 = {"sqlite": 3, "postgres": 2}
 SCHEMA_0_4 = {"sqlite": 4, "postgres": 3}
+SCHEMA_0_5 = {"sqlite": 5, "postgres": 4}
 
 #: The migration to 0.3.0 removes this family, and counts to `steps` for it.
 SLOW = """

@@ -63,6 +63,17 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "company": NUMBERS,
     "cpu_ms": NUMBERS,
     "rss_bytes": NUMBERS,
+    "special": NUMBERS,
+    "turn": NUMBERS,
+    "limit_key": TEXTS,
+    "share": TEXTS,
+    "weight": NUMBERS,
+    "parked": TEXTS,
+    "limit_place": NUMBERS,
+    "debounce_ms": NUMBERS,
+    "deadline_at": MOMENTS,
+    "prune_at": MOMENTS,
+    "keep_ms": NUMBERS,
 }
 STATES = ("pending", "scheduled", "running", "blocked", "failed", "succeeded")
 

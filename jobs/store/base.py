@@ -204,6 +204,17 @@ class JobRow(NamedTuple):
     company: int | None = None
     cpu_ms: int | None = None
     rss_bytes: int | None = None
+    special: int = 0
+    turn: int = 0
+    limit_key: str | None = None
+    share: str | None = None
+    weight: int | None = None
+    parked: str | None = None
+    limit_place: int | None = None
+    debounce_ms: int | None = None
+    deadline_at: int | None = None
+    prune_at: int | None = None
+    keep_ms: int | None = None
     attempts: tuple[AttemptRow, ...] = ()
     """Oldest first."""
 

@@ -24,6 +24,7 @@ def is_ordinary(job: NewJob) -> bool:
         and job.run_at_ms is None
         and job.run_in_ms <= 0
         and job.expires_in_ms is None
+        and job.terms is None
     )
 
 

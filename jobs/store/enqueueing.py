@@ -36,8 +36,9 @@ def enqueueing(job: NewJob) -> Steps:
 
     A generator, so that it serves a connection that is awaited as well as one that blocks.
     """
+    statement = "enqueue" if job.terms is None else "enqueue_on_terms"
     for _ in range(MOVES_MET):
-        rows = yield "enqueue", job._asdict()
+        rows = yield statement, job.parameters()
         if rows:
             return Enqueued(rows[0][0], rows[0])
         if job.unique_key is None:

@@ -68,8 +68,8 @@ class Finding(Dialect):
 
     def _newest_pending(self, wanted: dict[str, Any], before: int) -> Page | None:
         kinds = self._rows("pending_kinds", {"queue": wanted["queue"], "limit": KINDS_MOST + 1})
-        if len(kinds) > KINDS_MOST:
-            return None
+        if len(kinds) > KINDS_MOST or any(turn for _queue, _priority, turn in kinds):
+            return None  # in a fair queue the index has no order of ids
         limit = wanted["limit"]
         asked = {"kinds": json.dumps(kinds), "before": before, "limit": limit}
         ids = [row[0] for row in self._rows("newest_pending", asked)]

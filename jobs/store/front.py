@@ -32,7 +32,7 @@ class Front:
         last = self._last.get(queue)
         if last is None or self._clock.monotonic_ns() > self._further_until:
             return "claim", {}
-        return "claim_further", {"priority": last[0], "after": last[1]}
+        return "claim_further", {"priority": last[0], "turn": 0, "after": last[1]}
 
     def note(self, jobs: Sequence[Claimed], limit: int, took_ns: int) -> None:
         """What a turn has claimed, of how many it asked for, and how long the server took for it."""

@@ -8,12 +8,18 @@ from jobvisor.jobs.errors import InvalidOption
 
 SEQUENCE = "SEQUENCE "
 #: By what a role is for: a privilege, and the tables and sequences it is needed on.
-_TABLES = "jobs, attempts, families, owners, stats, actions, tasks, requests"
+_TABLES = (
+    "jobs, attempts, families, owners, stats, actions, tasks, requests, limits, limit_keys, turns, queues, "
+    "schedules, ticks, uniques"
+)
 PURPOSES: Mapping[str, tuple[tuple[str, str], ...]] = {
     # ON CONFLICT and the look for a lost answer read the table; waking sets its sequence.
     "enqueue": (
-        ("SELECT", "jobs, meta"),
+        ("SELECT", "jobs, meta, turns, queues"),
+        # Whether a family is there that is too old for what a job needs.
+        ("SELECT (version, heartbeat_at, dead_after_ms, died_at)", "families"),
         ("INSERT", "jobs"),
+        ("SELECT, INSERT, UPDATE, DELETE", "uniques"),
         ("USAGE", "SEQUENCE jobs_id_seq"),
         ("SELECT, UPDATE", "SEQUENCE woken"),
     ),

@@ -9,7 +9,7 @@ import psycopg
 
 from jobvisor.jobs.errors import RowRefused, StoreUnavailable
 from jobvisor.jobs.identity import unique_number
-from jobvisor.jobs.job import Job, NewJob
+from jobvisor.jobs.job import Job, NewJob, Terms
 from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.arrays import arrays, columns
 from jobvisor.jobs.store.bulk import copy, is_ordinary
@@ -64,7 +64,12 @@ class Inserts(ServerStore):
         """None, and nothing done, where it takes a transaction; a unique key that is held is such a case."""
         connection = self._connected()
         now = self.clock.monotonic_ns()
-        if self.pooled or now - self._answered_ns > TRUSTED_NS or _has_arrived(connection):
+        if (
+            job.terms is not None
+            or self.pooled
+            or now - self._answered_ns > TRUSTED_NS
+            or _has_arrived(connection)
+        ):
             # After a rest it may be dead: within a transaction that is found out before anything is done.
             self._answered_ns = now
             return None
@@ -138,8 +143,18 @@ class Inserts(ServerStore):
         )
         for start in range(0, len(order), ROWS_AT_ONCE):
             places = order[start : start + ROWS_AT_ONCE]
-            values = [{"id": ids[place], **jobs[place]._asdict()} for place in places]
-            made = {row[0] for row in self._rows("enqueue_many", arrays(columns(values)))}
+            # One statement for both kinds, or the order of their keys would be lost.
+            on_terms = next(
+                (jobs[place] for place in places if jobs[place].terms is not None), None
+            )
+            if on_terms is not None:
+                self._older.refuse(on_terms, self._rows)
+                jobs = [
+                    job if job.terms is not None else job._replace(terms=Terms()) for job in jobs
+                ]
+            values = [{"id": ids[place], **jobs[place].parameters()} for place in places]
+            name = "enqueue_many" if on_terms is None else "enqueue_many_on_terms"
+            made = {row[0] for row in self._rows(name, arrays(columns(values)))}
             for place in places:
                 if ids[place] not in made:
                     number, row = carried_out(enqueueing(jobs[place]), self._rows)

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from jobvisor.jobs.job import NewJob
+from jobvisor.jobs.job import NewJob, Terms
 from jobvisor.jobs.store.base import Record
 from jobvisor.jobs.store.rows import Stored
 
 INSERTED = 100  # new jobs in one statement; more gain nothing (measured)
 SETTLED = 50  # ended jobs: a worker connects, and so prepares its statements, anew for each turn
 NEVER = -62_135_596_800_001  # a moment before those that a row may have
+
+_STATE, _DUE, _EXPIRES = 6, 7, 13  # where they stand among the values of a new row
+_NO_TERMS = Terms()
 
 _VALUES = re.compile(r"(?<=VALUES )\((?:[^()]|\([^()]*\))*\)")
 
@@ -35,7 +38,7 @@ def new_rows(rows: Iterable[tuple[int, NewJob]], now: int) -> list[Any]:
     for number, job in rows:
         (
             task, args, kwargs, queue, priority, run_at, run_in, attempts_max, policy, timeout_ms,
-            memory_bytes, unique_key, expires_in, headers, parent,
+            memory_bytes, unique_key, expires_in, headers, parent, _terms,
         ) = job  # fmt: skip
         due = (now if run_at is None else run_at) + run_in
         found += (
@@ -46,11 +49,31 @@ def new_rows(rows: Iterable[tuple[int, NewJob]], now: int) -> list[Any]:
     return found
 
 
+def rows_on_terms(rows: Iterable[tuple[int, NewJob]], now: int) -> list[Any]:
+    """The values of the statements that enqueue jobs of which some are on terms."""
+    found: list[Any] = []
+    for number, job in rows:
+        terms = job.terms or _NO_TERMS
+        row = new_rows([(number, job)], now)
+        due = row[_DUE]
+        if terms.expires_at_ms is not None:
+            row[_EXPIRES] = terms.expires_at_ms
+        deadline = terms.deadline_at_ms
+        if deadline is None:
+            deadline = NEVER if terms.deadline_in_ms is None else due + terms.deadline_in_ms
+        found += row
+        found += (
+            terms.special, terms.limit_key or "", terms.share or "", terms.weight or 0,
+            -1 if terms.debounce_ms is None else terms.debounce_ms, deadline,
+            -1 if terms.keep_ms is None else terms.keep_ms,
+        )  # fmt: skip
+    return found
+
+
 def stored_of(row: list[Any], now: int) -> Stored:
     """What is known of a job that was stored by these values."""
-    *_before, state, due = row[:8]
-    expires = row[13]
-    return Stored(state, due, now, None if expires == NEVER else expires)
+    expires = row[_EXPIRES]
+    return Stored(row[_STATE], row[_DUE], now, None if expires == NEVER else expires)
 
 
 def by_claim(records: list[Record]) -> list[list[Record]]:

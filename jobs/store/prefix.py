@@ -11,13 +11,15 @@ from functools import cache
 
 TABLES = (
     "jobs", "attempts", "families", "owners", "meta", "changes", "stats", "actions", "tasks",
-    "requests",
+    "requests", "limits", "limit_keys", "turns", "queues", "schedules", "ticks", "uniques",
 )  # fmt: skip
 _TABLES = "|".join(TABLES)
 #: Views, indexes, triggers and constraints; sequences and functions are only named within a schema.
 _BESIDE = (
     "jobs_(?:readable|pending|scheduled|retrying|running|cancelling|finished|unique|deferred|blocked"
-    "|unknown|suspects|listed|failures|wake|forget)|attempts_(?:readable|job_fkey)|owners_family|requests_at"
+    "|unknown|suspects|listed|failures|wake|forget|shares|places|limited|candidates|parked|expiring|deadlines"
+    "|kept)|attempts_(?:readable|job_fkey)|owners_family|requests_at|limit_keys_next|ticks_job"
+    "|uniques_(?:job|until)|tasks_paused"
 )
 _NAMES = re.compile(
     rf"""

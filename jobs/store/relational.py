@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import (
     IllegalMove,
     JobNotFound,
@@ -16,6 +17,7 @@ from jobvisor.jobs.errors import (
     UniqueTaken,
     shown,
 )
+from jobvisor.jobs.events import Events
 from jobvisor.jobs.filter import ID_MAX
 from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State, Summary
 from jobvisor.jobs.store.annals import Annals
@@ -34,6 +36,7 @@ from jobvisor.jobs.store.base import (
 from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
 from jobvisor.jobs.store.finding import LATENCY_OF, Finding
 from jobvisor.jobs.store.following import Following
+from jobvisor.jobs.store.older import OlderFamilies
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import (
     Changed,
@@ -56,6 +59,10 @@ ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 class RelationalStore(Settlement, Transfer, Following, Finding, Annals):
     """The logic of every verb but those that have a file of their own."""
 
+    def __init__(self, clock: Clock, events: Events) -> None:
+        super().__init__(clock, events)
+        self._older = OlderFamilies(clock)
+
     # -- the application
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
@@ -75,6 +82,8 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Annals):
         raise never_still(job)
 
     def _enqueue(self, job: NewJob) -> Enqueued:
+        if job.terms is not None:
+            self._older.refuse(job, self._rows)
         made = carried_out(enqueueing(job), self._rows)
         if made.row is not None:
             self._enqueued(made.id, job)

@@ -86,6 +86,14 @@ def job_of(columns: Row, payload: Payload) -> Job:
         company=row.company,
         cpu_ms=row.cpu_ms,
         rss_bytes=row.rss_bytes,
+        limit=row.limit_key,
+        share=row.share,
+        weight=row.weight,
+        parked=row.parked,
+        place=row.limit_place,
+        deadline_at=_moment_or_none(row.deadline_at),
+        keep=None if row.keep_ms is None else row.keep_ms / 1000,
+        prune_at=_moment_or_none(row.prune_at),
     )
 
 

@@ -23,7 +23,7 @@ from jobvisor.jobs.store.shipped import read_migrations
 from jobvisor.jobs.store.statements import statements
 from jobvisor.jobs.store.wake import made
 
-SCHEMA = 5  # the number of the newest migration this release knows
+SCHEMA = 6  # the number of the newest migration this release knows
 STEPS_BETWEEN = 10_000  # of SQLite's machine, between two looks at the clock: some milliseconds
 
 _OURS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta')"

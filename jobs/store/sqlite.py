@@ -30,6 +30,7 @@ from jobvisor.jobs.store.page import (
     ended_rows,
     new_rows,
     repeated,
+    rows_on_terms,
     stored_of,
 )
 from jobvisor.jobs.store.patience import Patience
@@ -294,7 +295,7 @@ class SqliteStore(RelationalStore):
     def enqueue_one(self, job: NewJob) -> Job:
         self._refuse_copy()
         with self._lock:
-            if self._depth or job.unique_key is not None:
+            if self._depth or job.unique_key is not None or job.terms is not None:
                 return super().enqueue_one(job)
             # A statement is a transaction by itself, with the writers' lock from its beginning.
             stored = self._run(self._enqueue_alone, job)
@@ -348,16 +349,19 @@ class SqliteStore(RelationalStore):
         """The ids that were inserted; two statements are prepared, of one row and of a full page."""
         execute, now = self._connected().execute, self.clock.now_ms()
         parts = [page] if len(page) == INSERTED else [[each] for each in page]
-        statement = repeated(self._statements["enqueue_many"], len(parts[0]))
+        on_terms = next((job for _number, job in page if job.terms is not None), None)
+        if on_terms is not None:
+            self._older.refuse(on_terms, self._rows)
+        values = new_rows if on_terms is None else rows_on_terms
+        name = "enqueue_many" if on_terms is None else "enqueue_many_on_terms"
+        statement = repeated(self._statements[name], len(parts[0]))
         if any(job.unique_key is not None for _number, job in page):
             # What a held key leaves out is seen by nothing else: a trigger may put a row under its id.
             statement += " RETURNING id"
             return {
-                row[0]
-                for part in parts
-                for row in execute(statement, new_rows(part, now)).fetchall()
+                row[0] for part in parts for row in execute(statement, values(part, now)).fetchall()
             }
-        inserted = sum(execute(statement, new_rows(part, now)).rowcount for part in parts)
+        inserted = sum(execute(statement, values(part, now)).rowcount for part in parts)
         if inserted < len(page):
             raise self._left_out()
         return {number for number, _job in page}

@@ -15,7 +15,7 @@ from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.session import set_all
 from jobvisor.jobs.store.shipped import Script, read_migrations
 
-SCHEMA = 4  # the number of the newest migration this release knows
+SCHEMA = 5  # the number of the newest migration this release knows
 CHANNEL_BYTES = 63  # PostgreSQL knows no longer name
 NAME_ANOTHER = (
     "name another [database] schema, or give ours names of their own by another [database] prefix"

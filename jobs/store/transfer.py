@@ -95,7 +95,7 @@ def _released(*told: Any) -> JobRow:
     row = JobRow._make((*columns, tuple(history)))
     if row.state != State.RUNNING:
         return row
-    row = row._replace(attempt=max(row.attempt - 1, 0), started_at=None)
+    row = row._replace(attempt=max(row.attempt - 1, 0), started_at=None, limit_place=None)
     if row.cancel_requested:
         return row._replace(state=State.CANCELLED.value, finished_at=now)
     return row._replace(state=State.PENDING.value)

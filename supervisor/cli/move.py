@@ -31,11 +31,11 @@ from jobvisor.supervisor.cli.site import find_site
 
 __all__ = ["export_jobs", "import_jobs"]
 
-FORMAT = 2
+FORMAT = 3
 """Of the lines. Another set of keys, or another meaning of one, is another format."""
 
-FORMATS = (1, FORMAT)
-"""Those that are read: 1 is that of 0.3.0, which had fewer keys."""
+FORMATS = (1, 2, FORMAT)
+"""Those that are read: 1 is that of 0.3.0, 2 of 0.4.0 and 0.5.0, which had fewer keys."""
 
 LINE_BYTES_MAX = 256 << 20
 """The largest arguments and result with 10,000 tracebacks; what is longer is no line of ours."""
@@ -377,11 +377,24 @@ _ATTEMPT_1 = {
     "finished_at": _MOMENT,
 }
 _COST = {"cpu_ms": _COUNT.or_null(), "rss_bytes": _COUNT.or_null()}
-_JOB = _JOB_1 | {
+_JOB_2 = _JOB_1 | {
     "headers": _TEXT.or_null(),
     "parent": _POSITIVE.or_null(),
     "company": _POSITIVE.or_null(),
     **_COST,
+}
+_JOB = _JOB_2 | {
+    "special": _COUNT,
+    "turn": _COUNT,
+    "limit_key": _NAME.or_null(),
+    "share": _NAME.or_null(),
+    "weight": _POSITIVE.or_null(),
+    "parked": _NAME.or_null(),
+    "limit_place": _COUNT.or_null(),
+    "debounce_ms": _COUNT.or_null(),
+    "deadline_at": _MOMENT.or_null(),
+    "prune_at": _MOMENT.or_null(),
+    "keep_ms": _COUNT.or_null(),
 }
 _ATTEMPT = _ATTEMPT_1 | {"stack": _TEXT.or_null(), "said": _TEXT.or_null(), **_COST}
 
@@ -393,4 +406,8 @@ class _Kinds(NamedTuple):
     attempt: Mapping[str, _Kind]
 
 
-_KINDS = {1: _Kinds(_JOB_1, _ATTEMPT_1), FORMAT: _Kinds(_JOB, _ATTEMPT)}
+_KINDS = {
+    1: _Kinds(_JOB_1, _ATTEMPT_1),
+    2: _Kinds(_JOB_2, _ATTEMPT),
+    FORMAT: _Kinds(_JOB, _ATTEMPT),
+}

@@ -64,7 +64,8 @@ class _Sqlite(Database):
 THEIRS = "; ".join(
     f"CREATE TABLE {name} (theirs integer)"
     for name in ("jobs", "attempts", "families", "owners", "meta", "changes", "stats", "actions",
-                 "tasks", "requests", "jobs_readable", "attempts_readable", "incarnation")
+                 "tasks", "requests", "limits", "limit_keys", "turns", "queues", "schedules", "ticks",
+                 "uniques", "jobs_readable", "attempts_readable", "incarnation")
 )  # fmt: skip
 
 

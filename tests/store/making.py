@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from jobvisor.jobs import __version__
 from jobvisor.jobs.job import Claimed, Job, NewJob, State
 from jobvisor.jobs.outcome import VERB_CODES, Failure, Outcome
 from jobvisor.jobs.store import Life, Record, Store
@@ -40,7 +41,7 @@ def life(family: int = 1) -> Life:
 
 def family(number: int = 1, **values: Any) -> FamilyRow:
     """A family."""
-    row = FamilyRow(number, "main", "here", "boot", 1, 7, 8, "0.1.0", "state", 30_000, 0, 0)
+    row = FamilyRow(number, "main", "here", "boot", 1, 7, 8, __version__, "state", 30_000, 0, 0)
     return row._replace(**values)
 
 

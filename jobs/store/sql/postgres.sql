@@ -11,14 +11,16 @@ id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at),
 claims, losses, policy::text, timeout_ms, memory_bytes, unique_key, {schema}.ms(expires_at), deferred,
 cancel_requested, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
 {schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text, headers::text, parent,
-company, cpu_ms, rss_bytes
+company, cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
+{schema}.ms(deadline_at), {schema}.ms(prune_at), keep_ms
 
 -- fragment: job_columns
 -- The same columns, to be written.
 id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
-cpu_ms, rss_bytes
+cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, prune_at,
+keep_ms
 
 -- fragment: summary
 -- A job in short, as SummaryRow names it: without what may be long.
@@ -39,11 +41,16 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms, memory_bytes,
-{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company, {waited}
+{schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company, special,
+{waited}
 
 -- fragment: waited
 -- For how long it has been due, of a large claim each eighth; NULL stands here where nobody counts that.
 CASE WHEN %(limit)s < 64 OR (id & 7) = 0 THEN {schema}.ms({schema}.clock()) - {schema}.ms(run_at) END
+
+-- fragment: term_columns
+-- What only a job on terms has.
+special, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
@@ -165,7 +172,7 @@ AND company IS NULL AND memory_bytes = 0
 -- fragment: reach
 -- And before the 10,001st suspect of its queue: a claim that passes over them may not read a million.
 AND priority > coalesce((SELECT priority FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
-    AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY priority DESC, id LIMIT 1 OFFSET 10000), -32769)
+    AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY priority DESC, turn, id LIMIT 1 OFFSET 10000), -32769)
 
 -- fragment: suspects
 -- And one that may, or is. Its index says the same words.
@@ -179,6 +186,24 @@ SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
     CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
     due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
     due + %(expires_in_ms)s::bigint * interval '1 ms', %(headers)s::json, %(parent)s::bigint, {schema}.clock()
+FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
+    + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING {job};
+
+-- name: enqueue_on_terms
+-- The same of a job with a limit, a share, a deadline, or whatever else only few have.
+INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, {term_columns}, created_at)
+SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
+    CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
+    due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
+    coalesce({schema}.moment(%(expires_at_ms)s::bigint), due + %(expires_in_ms)s::bigint * interval '1 ms'),
+    %(headers)s::json, %(parent)s::bigint, %(special)s, %(limit_key)s, %(share)s,
+    %(weight)s::integer, %(debounce_ms)s::bigint,
+    coalesce({schema}.moment(%(deadline_at_ms)s::bigint), due + %(deadline_in_ms)s::bigint * interval '1 ms'),
+    %(keep_ms)s::bigint, {schema}.clock()
 FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
@@ -209,7 +234,7 @@ UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) 
     deferred = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
-    ORDER BY priority DESC, id
+    ORDER BY priority DESC, turn, id
     LIMIT CASE
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
         WHEN %(woken)s AND pg_current_xact_id_if_assigned() IS NULL THEN 0
@@ -223,7 +248,7 @@ RETURNING {claimed};
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
 SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
-ORDER BY priority DESC, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+ORDER BY priority DESC, turn, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
 -- name: claim_row
 -- One of them becomes running, by itself.
@@ -258,7 +283,7 @@ RETURNING {told};
 -- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
 -- statistics promise many.
 SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
-    ORDER BY priority DESC, id LIMIT 1) AS found;
+    ORDER BY priority DESC, turn, id LIMIT 1) AS found;
 
 -- name: next_due
 -- In how many milliseconds the next scheduled row is due; overdue is negative.
@@ -417,7 +442,8 @@ UPDATE {schema}.jobs SET cancel_requested = 1 WHERE id = %(job)s AND state = 'ru
 UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {schema}.clock(),
     deferred = NULL, cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
-    progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL
+    progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
+    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL
 WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING {told};
 
@@ -514,7 +540,7 @@ FROM {*source} AND id + 0 < %(before)s AND {wanted}
 ORDER BY id + 0 DESC LIMIT %(limit)s;
 
 -- name: pending_kinds
--- Each queue and priority that a pending row has; a step of the index each.
+-- Each queue and priority that a pending row has, and the greatest turn there; a step of the index each.
 WITH RECURSIVE queues_found (queue) AS (
     SELECT min(queue) FROM {schema}.jobs WHERE state = 'pending'
     UNION ALL
@@ -527,15 +553,17 @@ found (queue, priority) AS (
     SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
         WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
     FROM found WHERE priority IS NOT NULL)
-SELECT queue, priority FROM found WHERE priority IS NOT NULL LIMIT %(limit)s;
+SELECT queue, priority, (SELECT max(turn) FROM {schema}.jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority)
+FROM found WHERE priority IS NOT NULL LIMIT %(limit)s;
 
 -- name: newest_pending
--- The ids of the newest of each kind (a JSON list of pairs), of all together the newest.
+-- The ids of the newest of each kind without turns (a JSON list), of all together the newest.
 SELECT newest.id FROM json_array_elements(%(kinds)s::json) AS kind CROSS JOIN LATERAL (
     SELECT id FROM {schema}.jobs
     WHERE state = 'pending' AND queue = kind.value ->> 0 AND priority = (kind.value ->> 1)::integer
-        AND id < %(before)s
-    ORDER BY queue DESC, priority, id DESC LIMIT %(limit)s) AS newest
+        AND turn = 0 AND id < %(before)s
+    ORDER BY queue DESC, priority, turn DESC, id DESC LIMIT %(limit)s) AS newest
 ORDER BY newest.id DESC LIMIT %(limit)s;
 
 -- name: find_these
@@ -603,7 +631,7 @@ WITH RECURSIVE found (queue) AS (
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
     WHERE state = 'pending' AND jobs.queue = found.queue
-    ORDER BY priority DESC, id LIMIT %(most)s) AS found)
+    ORDER BY priority DESC, turn, id LIMIT %(most)s) AS found)
 FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
 
 -- name: failure_groups
@@ -645,7 +673,7 @@ WITH RECURSIVE found (queue) AS (
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue, {schema}.ms({schema}.clock()) - (SELECT {schema}.ms(min(run_at)) FROM (SELECT run_at FROM {schema}.jobs
     WHERE state = 'pending' AND jobs.queue = found.queue
-    ORDER BY priority DESC, id LIMIT %(most)s) AS first)
+    ORDER BY priority DESC, turn, id LIMIT %(most)s) AS first)
 FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
 
 -- name: delete
@@ -656,9 +684,9 @@ RETURNING id;
 -- name: repeat
 -- A new job like another one, with other arguments where they are given.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, headers, parent, created_at)
+    timeout_ms, memory_bytes, headers, parent, special, limit_key, share, weight, keep_ms, created_at)
 SELECT task, coalesce(%(args)s::json, args), coalesce(%(kwargs)s::json, kwargs), queue, priority, 'pending', {schema}.clock(), attempts_max,
-    policy, timeout_ms, memory_bytes, headers, %(parent)s::bigint, {schema}.clock()
+    policy, timeout_ms, memory_bytes, headers, %(parent)s::bigint, special & 65, limit_key, share, weight, keep_ms, {schema}.clock()
 FROM {schema}.jobs WHERE id = %(job)s
 RETURNING {job};
 
@@ -700,12 +728,12 @@ WHERE state = 'pending' GROUP BY queue;
 -- For how many milliseconds the longest waiting of the rows that a claim on one queue would take first has been due.
 SELECT {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM (
     SELECT run_at FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
-    ORDER BY priority DESC, id LIMIT %(limit)s) AS first;
+    ORDER BY priority DESC, turn, id LIMIT %(limit)s) AS first;
 
 -- name: suspects
 -- The suspects of one queue that a claim would take first.
 SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {suspects}
-ORDER BY priority DESC, id LIMIT %(limit)s;
+ORDER BY priority DESC, turn, id LIMIT %(limit)s;
 
 -- name: cancelling
 -- Running rows of some owners (a JSON list) that were asked to end.
@@ -731,7 +759,7 @@ UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'ru
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
 SELECT 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
-        WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, id LIMIT 1) AS found)
+        WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, turn, id LIMIT 1) AS found)
     OR EXISTS (SELECT 1 FROM {schema}.jobs
         WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = %(queue)s);
 
@@ -767,6 +795,11 @@ SELECT id, name, host, boot_id, pid_namespace, pid, start_ticks, version, state_
     {schema}.ms(started_at), {schema}.ms(heartbeat_at),
     {schema}.ms({schema}.clock()) - {schema}.ms(heartbeat_at), died_at IS NOT NULL
 FROM {schema}.families ORDER BY id;
+
+-- name: living_versions
+-- The releases of the families that beat.
+SELECT DISTINCT version FROM {schema}.families
+WHERE died_at IS NULL AND heartbeat_at >= {schema}.clock() - dead_after_ms * interval '1 ms' LIMIT 100;
 
 -- name: remove_family
 -- A family has left, or is dead and settled.
@@ -825,7 +858,8 @@ SELECT id, task, args::json, kwargs::json, queue, priority, state, {schema}.mome
     {schema}.moment(expires_at), deferred, cancel_requested, owner, claim,
     {schema}.moment(created_at), {schema}.moment(claimed_at), {schema}.moment(started_at),
     {schema}.moment(finished_at), result::json, error, progress::json, headers::json, parent, company, cpu_ms,
-    rss_bytes
+    rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
+    {schema}.moment(deadline_at), {schema}.moment(prune_at), keep_ms
 FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
     %(priority)s::bigint[], %(state)s::text[], %(run_at)s::bigint[], %(attempt)s::bigint[],
     %(attempts_max)s::bigint[], %(claims)s::bigint[], %(losses)s::bigint[], %(policy)s::text[],
@@ -834,7 +868,10 @@ FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::te
     %(owner)s::bigint[], %(claim)s::bigint[], %(created_at)s::bigint[], %(claimed_at)s::bigint[],
     %(started_at)s::bigint[], %(finished_at)s::bigint[], %(result)s::text[], %(error)s::text[],
     %(progress)s::text[], %(headers)s::text[], %(parent)s::bigint[], %(company)s::bigint[],
-    %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[])
+    %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[], %(special)s::bigint[], %(turn)s::bigint[],
+    %(limit_key)s::text[], %(share)s::text[], %(weight)s::bigint[], %(parked)s::text[],
+    %(limit_place)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_at)s::bigint[], %(prune_at)s::bigint[],
+    %(keep_ms)s::bigint[])
     AS told ({job_columns});
 
 -- name: import_attempt
@@ -910,7 +947,7 @@ SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s AND EXISTS (
     SELECT 1 FROM unnest(%(queues)s::text[]) AS listed (queue), LATERAL (
         SELECT 1 FROM (SELECT company, memory_bytes FROM {schema}.jobs
             WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0
-            ORDER BY priority DESC, id LIMIT 100) AS first
+            ORDER BY priority DESC, turn, id LIMIT 100) AS first
         WHERE true {whom} LIMIT 1) AS found)
 FOR KEY SHARE;
 
@@ -923,8 +960,8 @@ UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) 
     deferred = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
-        AND priority = %(priority)s AND id > %(after)s
-    ORDER BY id
+        AND priority = %(priority)s AND (turn, id) > (%(turn)s, %(after)s)
+    ORDER BY turn, id
     LIMIT CASE
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
         WHEN %(first)s THEN %(limit)s
@@ -1152,6 +1189,32 @@ FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::te
     %(headers)s::text[], %(parent)s::bigint[])
     AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
         timeout_ms, memory_bytes, unique_key, expires_in_ms, headers, parent),
+    LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
+        + run_in_ms * interval '1 ms' AS due) AS times
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING id;
+
+-- name: enqueue_many_on_terms
+-- The same of many of which some are on terms.
+INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, {term_columns}, created_at)
+SELECT id, task, args::json, kwargs::json, queue, priority,
+    CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
+    due, attempts_max, policy::json, timeout_ms, memory_bytes, unique_key,
+    coalesce({schema}.moment(expires_at_ms), due + expires_in_ms * interval '1 ms'), headers::json, parent,
+    special, limit_key, share, weight, debounce_ms,
+    coalesce({schema}.moment(deadline_at_ms), due + deadline_in_ms * interval '1 ms'), keep_ms, {schema}.clock()
+FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
+    %(priority)s::bigint[], %(run_at_ms)s::bigint[], %(run_in_ms)s::bigint[],
+    %(attempts_max)s::bigint[], %(policy)s::text[], %(timeout_ms)s::bigint[],
+    %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[],
+    %(headers)s::text[], %(parent)s::bigint[], %(special)s::bigint[], %(limit_key)s::text[],
+    %(share)s::text[], %(weight)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_in_ms)s::bigint[],
+    %(deadline_at_ms)s::bigint[], %(expires_at_ms)s::bigint[], %(keep_ms)s::bigint[])
+    AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
+        timeout_ms, memory_bytes, unique_key, expires_in_ms, headers, parent, special, limit_key, share,
+        weight, debounce_ms, deadline_in_ms, deadline_at_ms, expires_at_ms, keep_ms),
     LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
         + run_in_ms * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL

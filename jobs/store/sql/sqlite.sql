@@ -8,7 +8,8 @@
 id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
-cpu_ms, rss_bytes
+cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, prune_at,
+keep_ms
 
 -- fragment: summary
 -- A job in short, as SummaryRow names it: without what may be long.
@@ -23,7 +24,7 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-expires_at - :now, queue, priority, headers, company, {waited}
+expires_at - :now, queue, priority, headers, company, special, {waited}
 
 -- fragment: waited
 -- For how long it has been due, of a large claim each eighth; NULL stands here where nobody counts that.
@@ -40,6 +41,15 @@ unique_key, expires_at, headers, parent, created_at
 nullif(:id, 0), :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempts_max,
 nullif(:policy, ''), :timeout_ms, :memory_bytes, nullif(:unique_key, ''), nullif(:expires_at, -62135596800001),
 nullif(:headers, ''), nullif(:parent, 0), :now
+
+-- fragment: term_columns
+-- What only a job on terms has, in the order in which `rows_on_terms` gives them.
+special, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
+
+-- fragment: term_values
+-- And what stands for them, with a value that the column cannot have where there is none.
+:special, nullif(:limit_key, ''), nullif(:share, ''), nullif(:weight, 0), nullif(:debounce_ms, -1),
+nullif(:deadline_at, -62135596800001), nullif(:keep_ms, -1)
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
@@ -128,7 +138,7 @@ AND company IS NULL AND memory_bytes = 0
 -- fragment: reach
 -- And before the 10,001st suspect of its queue: a claim that passes over them may not read a million.
 AND priority > coalesce((SELECT priority FROM jobs WHERE state = 'pending' AND queue = :queue
-    AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY priority DESC, id LIMIT 1 OFFSET 10000), -32769)
+    AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY priority DESC, turn, id LIMIT 1 OFFSET 10000), -32769)
 
 -- fragment: suspects
 -- And one that may, or is. Its index says the same words.
@@ -143,6 +153,20 @@ VALUES (:task, :args, :kwargs, :queue, :priority,
     coalesce(:run_at_ms, :now) + :run_in_ms, :attempts_max, :policy, :timeout_ms, :memory_bytes,
     :unique_key, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms, :headers, :parent,
     :now)
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
+RETURNING {job};
+
+-- name: enqueue_on_terms
+-- The same of a job with a limit, a share, a deadline, or whatever else only few have.
+INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
+    timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, {term_columns}, created_at)
+VALUES (:task, :args, :kwargs, :queue, :priority,
+    CASE WHEN coalesce(:run_at_ms, :now) + :run_in_ms > :now THEN 'scheduled' ELSE 'pending' END,
+    coalesce(:run_at_ms, :now) + :run_in_ms, :attempts_max, :policy, :timeout_ms, :memory_bytes,
+    :unique_key, coalesce(:expires_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms), :headers,
+    :parent, :special, :limit_key, :share, :weight, :debounce_ms,
+    coalesce(:deadline_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :deadline_in_ms), :keep_ms, :now)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
 RETURNING {job};
@@ -165,13 +189,13 @@ UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
     started_at = :now, deferred = NULL
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
-    ORDER BY priority DESC, id LIMIT :limit)
+    ORDER BY priority DESC, turn, id LIMIT :limit)
 RETURNING {claimed};
 
 -- name: claimable
 -- What a claim would take, but for rows that are known to be refused (a JSON list).
 SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
-    AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY priority DESC, id LIMIT :limit;
+    AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY priority DESC, turn, id LIMIT :limit;
 
 -- name: claim_row
 -- One of them becomes running, by itself.
@@ -205,7 +229,7 @@ RETURNING {told};
 -- Whether one queue has a row to claim; in its index's order, because a mere EXISTS scans the table where
 -- statistics promise many.
 SELECT count(*) > 0 FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
-    ORDER BY priority DESC, id LIMIT 1);
+    ORDER BY priority DESC, turn, id LIMIT 1);
 
 -- name: next_due
 -- In how many milliseconds the next scheduled row is due; overdue is negative.
@@ -339,7 +363,8 @@ UPDATE jobs SET cancel_requested = 1 WHERE id = :job AND state = 'running' RETUR
 UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, deferred = NULL,
     cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
     started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
-    progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL
+    progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
+    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING {told};
 
@@ -428,7 +453,7 @@ FROM {*source} AND +id < :before AND {wanted}
 ORDER BY +id DESC LIMIT :limit;
 
 -- name: pending_kinds
--- Each queue and priority that a pending row has; a step of the index each.
+-- Each queue and priority that a pending row has, and the greatest turn there; a step of the index each.
 WITH RECURSIVE queues_found (queue) AS (
     SELECT min(queue) FROM jobs WHERE state = 'pending'
     UNION ALL
@@ -441,14 +466,16 @@ found (queue, priority) AS (
     SELECT queue, (SELECT max(jobs.priority) FROM jobs
         WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
     FROM found WHERE priority IS NOT NULL)
-SELECT queue, priority FROM found WHERE priority IS NOT NULL LIMIT :limit;
+SELECT queue, priority, (SELECT max(turn) FROM jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority)
+FROM found WHERE priority IS NOT NULL LIMIT :limit;
 
 -- name: newest_pending
--- The ids of the newest of each kind (a JSON list of pairs), of all together the newest.
+-- The ids of the newest of each kind without turns (a JSON list), of all together the newest.
 SELECT jobs.id FROM json_each(:kinds) AS kind CROSS JOIN jobs ON jobs.id IN (
     SELECT each.id FROM jobs AS each INDEXED BY jobs_pending
     WHERE each.state = 'pending' AND each.queue = json_extract(kind.value, '$[0]')
-        AND each.priority = json_extract(kind.value, '$[1]') AND each.id < :before
+        AND each.priority = json_extract(kind.value, '$[1]') AND each.turn = 0 AND each.id < :before
     ORDER BY each.id DESC LIMIT :limit)
 ORDER BY jobs.id DESC LIMIT :limit;
 
@@ -517,7 +544,7 @@ WITH RECURSIVE found (queue) AS (
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_pending
     WHERE state = 'pending' AND jobs.queue = found.queue
-    ORDER BY priority DESC, id LIMIT :most))
+    ORDER BY priority DESC, turn, id LIMIT :most))
 FROM found WHERE queue IS NOT NULL LIMIT :limit;
 
 -- name: failure_groups
@@ -558,7 +585,7 @@ WITH RECURSIVE found (queue) AS (
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue, :now - (SELECT min(run_at) FROM (SELECT run_at FROM jobs INDEXED BY jobs_pending
     WHERE state = 'pending' AND jobs.queue = found.queue
-    ORDER BY priority DESC, id LIMIT :most))
+    ORDER BY priority DESC, turn, id LIMIT :most))
 FROM found WHERE queue IS NOT NULL LIMIT :limit;
 
 -- name: delete
@@ -569,9 +596,9 @@ RETURNING id;
 -- name: repeat
 -- A new job like another one, with other arguments where they are given.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, headers, parent, created_at)
+    timeout_ms, memory_bytes, headers, parent, special, limit_key, share, weight, keep_ms, created_at)
 SELECT task, coalesce(:args, args), coalesce(:kwargs, kwargs), queue, priority, 'pending', :now, attempts_max,
-    policy, timeout_ms, memory_bytes, headers, :parent, :now
+    policy, timeout_ms, memory_bytes, headers, :parent, special & 65, limit_key, share, weight, keep_ms, :now
 FROM jobs WHERE id = :job
 RETURNING {job};
 
@@ -610,12 +637,12 @@ SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queu
 -- name: latency
 -- For how many milliseconds the longest waiting of the rows that a claim on one queue would take first has been due.
 SELECT :now - min(run_at) FROM (SELECT run_at FROM jobs WHERE state = 'pending' AND queue = :queue
-    ORDER BY priority DESC, id LIMIT :limit);
+    ORDER BY priority DESC, turn, id LIMIT :limit);
 
 -- name: suspects
 -- The suspects of one queue that a claim would take first.
 SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {suspects}
-ORDER BY priority DESC, id LIMIT :limit;
+ORDER BY priority DESC, turn, id LIMIT :limit;
 
 -- name: cancelling
 -- Running rows of some owners (a JSON list) that were asked to end: of all of them, which are few.
@@ -639,7 +666,7 @@ UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AN
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
 SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue
-        ORDER BY priority DESC, id LIMIT 1))
+        ORDER BY priority DESC, turn, id LIMIT 1))
     OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue);
 
 -- name: family_runs
@@ -669,6 +696,10 @@ WHERE id = :family AND heartbeat_at = :heartbeat_at;
 -- Every family.
 SELECT id, name, host, boot_id, pid_namespace, pid, start_ticks, version, state_dir, dead_after_ms,
     started_at, heartbeat_at, :now - heartbeat_at, died_at IS NOT NULL FROM families ORDER BY id;
+
+-- name: living_versions
+-- The releases of the families that beat.
+SELECT DISTINCT version FROM families WHERE died_at IS NULL AND :now - heartbeat_at <= dead_after_ms LIMIT 100;
 
 -- name: remove_family
 -- A family has left, or is dead and settled.
@@ -719,7 +750,8 @@ INSERT INTO jobs ({job})
 VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt, :attempts_max,
     :claims, :losses, :policy, :timeout_ms, :memory_bytes, :unique_key, :expires_at, :deferred,
     :cancel_requested, :owner, :claim, :created_at, :claimed_at, :started_at, :finished_at, :result,
-    :error, :progress, :headers, :parent, :company, :cpu_ms, :rss_bytes);
+    :error, :progress, :headers, :parent, :company, :cpu_ms, :rss_bytes, :special, :turn, :limit_key,
+    :share, :weight, :parked, :limit_place, :debounce_ms, :deadline_at, :prune_at, :keep_ms);
 
 -- name: import_attempt
 -- One run of the history of an imported row.
@@ -887,5 +919,12 @@ VALUES ({new_values});
 -- New jobs under ids of ours; the row of values is repeated, and one whose key is held is left out.
 INSERT INTO jobs ({new_columns})
 VALUES ({new_values})
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING;
+
+-- name: enqueue_many_on_terms
+-- The same of a page in which there is one on terms.
+INSERT INTO jobs ({new_columns}, {term_columns})
+VALUES ({new_values}, {term_values})
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING;

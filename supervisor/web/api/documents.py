@@ -23,7 +23,8 @@ _JOB: dict[str, Any] = {
     "claimed_at": "2027-01-31T07:00:00.001+00:00", "started_at": "2027-01-31T07:00:00.001+00:00",
     "finished_at": "2027-01-31T07:00:00.900+00:00", "expires_at": None, "deferred": None,
     "headers": {"trace": "4bf92f35"}, "parent": None, "company": None, "cpu_ms": 12,
-    "rss_bytes": None, "created": True,
+    "rss_bytes": None, "limit": None, "share": None, "weight": None, "parked": None, "place": None,
+    "deadline_at": None, "keep": None, "prune_at": None, "created": True,
 }  # fmt: skip
 
 
@@ -67,6 +68,14 @@ class Job(Document):
     company: int | None
     cpu_ms: int | None
     rss_bytes: int | None
+    limit: str | None
+    share: str | None
+    weight: int | None
+    parked: str | None = Field(description="What a blocked job waits for.")
+    place: int | None
+    deadline_at: datetime | None
+    keep: float | None = Field(description="Seconds.")
+    prune_at: datetime | None
     created: bool = Field(
         description="False where enqueueing found this job instead of making one."
     )

@@ -90,7 +90,7 @@ def test_an_export_begins_with_what_it_is_and_ends_with_its_number(
     result = run("export")
     head, *jobs, foot = read(result.stdout)
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", head.pop("exported_at"))
-    assert head == {"jobvisor": __version__, "format": 2, "database": "sqlite", "all": False}
+    assert head == {"jobvisor": __version__, "format": 3, "database": "sqlite", "all": False}
     assert [(job["id"], job["args"], job["state"]) for job in jobs] == [
         (1, "[0]", "pending"),
         (2, "[1]", "pending"),
@@ -217,12 +217,32 @@ def test_an_import_brings_what_was_exported(run: Run, lines: Lines, elsewhere: C
     assert read(again.stdout)[0]["database"] == elsewhere.url.split(":")[0]
 
 
+#: What a job of the formats before has not.
+NEW_IN_2 = ("headers", "parent", "company", "cpu_ms", "rss_bytes")
+NEW_IN_3 = (
+    "special", "turn", "limit_key", "share", "weight", "parked", "limit_place", "debounce_ms", "deadline_at",
+    "prune_at", "keep_ms",
+)  # fmt: skip
+
+
 def test_an_export_of_the_release_before_is_read(
+    run: Run, lines: Lines, folder: Path, elsewhere: Client
+) -> None:
+    lines[0]["format"] = 2
+    for job in lines[1:-1]:
+        for key in NEW_IN_3:
+            del job[key]
+    (folder / "old.jsonl").write_text(written(lines))
+    assert run("import", "old.jsonl", env=there(elsewhere)).stderr == "imported 2 jobs\n"
+    assert [(job.limit, job.share) for job in elsewhere.list()] == [(None, None)] * 2
+
+
+def test_an_export_of_0_3_0_is_read(
     run: Run, lines: Lines, folder: Path, elsewhere: Client
 ) -> None:
     lines[0]["format"] = 1
     for job in lines[1:-1]:
-        for key in ("headers", "parent", "company", "cpu_ms", "rss_bytes"):
+        for key in (*NEW_IN_2, *NEW_IN_3):
             del job[key]
         for attempt in job["attempts"]:
             for key in ("stack", "said", "cpu_ms", "rss_bytes"):
@@ -324,8 +344,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "a lost first line": (lambda lines: lines.pop(0), "its first line does not say so"),
     "another file behind it": (lambda lines: lines.extend(lines[:]), "line 5 comes after the end"),
     "a later format": (
-        put("format", 3, line=0),
-        f"format 3, and this is {__version__}, which reads",
+        put("format", 4, line=0),
+        f"format 4, and this is {__version__}, which reads",
     ),
     "a key of the first line": (put("flavour", 1, line=0), "line 1: unknown key 'flavour'"),
 }
@@ -404,7 +424,7 @@ def test_a_reader_that_has_enough_ends_the_export_quietly(client: Client, folder
         timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert json.loads(shell.stdout)["format"] == 2
+    assert json.loads(shell.stdout)["format"] == 3
     assert shell.stderr == ""
 
 

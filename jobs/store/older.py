@@ -1,0 +1,72 @@
+"""Whether a family of an older release is at work, which would run a job and know nothing of its terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jobvisor.jobs import __version__
+from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.errors import StoreRefused, shown
+from jobvisor.jobs.job import NewJob
+
+ASKED_EACH_NS = 10 * SECOND
+
+_NUMBER = re.compile(r"\d{1,6}(?:\.\d{1,6}){1,3}")
+
+Ask = Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
+"""Runs the statement of this name with these parameters; its rows."""
+
+
+class OlderFamilies:
+    """What one client knows of them: that there was none, some seconds ago at most."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._asked_ns: int | None = None
+
+    def refuse(self, job: NewJob, ask: Ask) -> None:
+        """StoreRefused where there is one; asked again where there was, so that its end is seen at once."""
+        now = self._clock.monotonic_ns()
+        if self._asked_ns is not None and now - self._asked_ns < ASKED_EACH_NS:
+            return
+        older = sorted({row[0] for row in ask("living_versions", {}) if is_older(row[0])})
+        if older:
+            raise StoreRefused(
+                f"{shown(job.task)} is to be enqueued with {_words(job)}, and a family of release "
+                f"{shown(older[0], 20)} is at work on this database, which knows nothing of that; "
+                f"upgrade it to {SINCE} first"
+            )
+        self._asked_ns = now
+
+
+def is_older(version: str) -> bool:
+    """Whether a release knows nothing of terms; one whose name has no number may be any.
+
+    >>> is_older("0.2.0"), is_older("99.0"), is_older("of somebody")
+    (True, False, False)
+    """
+    found, first = number_of(version), number_of(SINCE)
+    return found is not None and first is not None and found < first
+
+
+def number_of(version: str) -> tuple[int, ...] | None:
+    """The numbers that the name of a release begins with.
+
+    >>> number_of("0.6.0.dev1")
+    (0, 6, 0)
+    """
+    found = _NUMBER.match(version)
+    return tuple(map(int, found[0].split("."))) if found else None
+
+
+#: The first release that knows of terms, or what this tree is called before it is that one.
+SINCE = min("0.6.0", __version__, key=lambda version: number_of(version) or ())
+
+
+def _words(job: NewJob) -> str:
+    """The terms of a job, by their names."""
+    assert job.terms is not None
+    said = (name for name, value in job.terms._asdict().items() if value not in (None, False))
+    return ", ".join(name.removesuffix("_ms").removesuffix("_in") for name in said) or "terms"
