@@ -17,6 +17,7 @@ from jobvisor.jobs.job import Job
 from jobvisor.jobs.look import Ids, Look
 from jobvisor.jobs.registry import Registry, check_name
 from jobvisor.jobs.requests import Requests
+from jobvisor.jobs.schedules import Schedules
 from jobvisor.jobs.step import Step
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
@@ -121,6 +122,25 @@ class Client(Look, Change, Sweep, Follow, Beside, Requests):
         if known is None:
             return Call(check_name(name), args, kwargs, given)
         return Call(name, args, kwargs, known.options.merged(given), known.function)
+
+    # -- schedules
+
+    @property
+    def schedules(self) -> Schedules:
+        """What is enqueued when: `list`, `get`, `add`, `remove`, `pause`, `resume`, `trigger`."""
+        self._load_codec()
+        return Schedules(
+            self._store,
+            self._payload,
+            self._registry,
+            self._defaults,
+            call_of=lambda target: _call_of(self._registry, target, (), {}),
+            enqueued=self._enqueued,
+        )
+
+    def _enqueued(self) -> None:
+        if self.stage is not None:
+            self.stage.enqueued(self._payload)
 
     # -- move to another database
 

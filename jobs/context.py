@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, MutableMapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from jobvisor.jobs.clock import SYSTEM, to_datetime
 from jobvisor.jobs.errors import InvalidOption, shown
-from jobvisor.jobs.headers import NONE
+from jobvisor.jobs.headers import NONE, SCHEDULED_FOR
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.outcome import Cancelled, Release
 from jobvisor.jobs.running import Place, running
@@ -131,6 +131,17 @@ class Context(Injected):
             return None
         ahead_ms = (self._ends_ns - self._clock.monotonic_ns()) // 1_000_000
         return to_datetime(self._clock.now_ms() + ahead_ms)
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The tick of a schedule that this job was made for (aware UTC); None where there was none."""
+        found = self.headers.get(SCHEDULED_FOR)
+        try:
+            moment = datetime.fromisoformat(found) if isinstance(found, str) else None
+            known = moment is not None and moment.utcoffset() is not None
+            return moment.astimezone(UTC) if moment is not None and known else None
+        except (ValueError, OverflowError):  # whoever enqueued it by hand may have written anything
+            return None
 
     @property
     def remaining(self) -> float | None:

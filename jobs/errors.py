@@ -6,6 +6,8 @@
     |- PayloadError (ValueError)     2   an argument or a result cannot be stored or read
     |- UnknownTask                   1   no task has this name
     |- JobNotFound (LookupError)     1   no job has this id
+    |- ScheduleNotFound (LookupError) 1  no schedule has this name
+    |- ScheduleTaken                 1   the schedule of this name is somebody else's
     |- WaitTimeout (TimeoutError)    1   the job did not finish in time
     |- JobFailed                     1   the job of a future did not succeed
     |- QueueFull                     1   there is no room for a further call
@@ -129,6 +131,17 @@ class JobNotFound(JobsError, LookupError):
     """No job has this id.
 
     It never existed, or its retention has passed and it was pruned.
+    """
+
+
+class ScheduleNotFound(JobsError, LookupError):
+    """No schedule has this name."""
+
+
+class ScheduleTaken(JobsError):
+    """The schedule of this name is somebody else's.
+
+    It was added at run time, or the configuration or the code of a living family declares it.
     """
 
 

@@ -20,6 +20,12 @@ HEADERS_MAX = 4 * 1024
 TRACE = "trace"
 """The header that a job enqueued by a job inherits."""
 
+SCHEDULE = "schedule"
+"""The header that names the schedule which has made a job."""
+
+SCHEDULED_FOR = "scheduled_for"
+"""The header that has the tick it was made for."""
+
 headers: ContextVar[Mapping[str, Any]] = ContextVar(
     "jobvisor.headers",
     default=MappingProxyType({}),  # nobody can change it

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from jobvisor.jobs.schedule import CATCH_UPS, OVERLAPS
 from jobvisor.jobs.task import RETRIES_MAX, check_queue
 from jobvisor.jobs.values import (
     PREFIX_HELP,
@@ -24,6 +25,8 @@ from jobvisor.jobs.values import (
     file_path,
     flag,
     folder_path,
+    listed,
+    mapped,
     matching,
     retention,
     secret,
@@ -105,6 +108,10 @@ def _queue(value: Any) -> str:
     return check_queue("queue", value)
 
 
+def _queue_or_none(value: Any) -> str:
+    return "" if value == "" else _queue(value)
+
+
 _ABOVE_ZERO = duration(1, 'a duration above zero, such as "30s"')
 _FROM_ZERO = duration(0, 'a duration such as "1d", or "0" for none')
 _NAME = matching(r"[A-Za-z0-9_.:-]{1,100}")
@@ -120,6 +127,8 @@ _USER_HELP = "up to 200 characters, no colon"
 _pattern = matching(r"[^\x00-\x1f]{1,200}")
 _origin = matching(r"https?://[A-Za-z0-9.:\[\]-]{1,255}")
 _field = matching(r"[^\x00-\x1f]{1,100}")
+_schedule = matching(r"[^\s\x00-\x1f]|[^\s\x00-\x1f][^\x00-\x1f]{0,398}[^\s\x00-\x1f]")
+_timing = matching(r"[^\x00-\x1f]{0,300}")
 _sender = matching(r"|[^\x00-\x1f]{0,200}@[^\x00-\x1f@]{1,253}")
 _SENDER_HELP = 'an address, as "jobs@example.com" or "Jobs <jobs@example.com>"'
 
@@ -345,6 +354,58 @@ TABLES: tuple[Table, ...] = (
         ),
     ),
     Table(
+        "schedules",
+        (
+            Key(
+                "name",
+                word(_schedule, 'a name for this schedule, such as "nightly"'),
+                "",
+                "what it is called; write [[schedules]] again for another one",
+            ),
+            Key(
+                "task",
+                word(_schedule, 'the name of a task, such as "app:report"'),
+                "",
+                "the name of the task that it enqueues",
+            ),
+            Key(
+                "cron",
+                word(_timing, 'a cron expression such as "0 3 * * *"'),
+                "",
+                'when: minute, hour, day of month, month, day of week, as "0 3 * * *"',
+            ),
+            Key("every", word(_timing, 'a duration such as "15m"'), "", 'or how often, as "15m"'),
+            Key(
+                "timezone",
+                word(_timing, 'the name of a time zone, such as "Europe/Berlin"'),
+                "UTC",
+                "whose clocks `cron` goes by",
+            ),
+            Key("args", listed(), [], "the arguments of the task by place"),
+            Key("kwargs", mapped(), {}, "and by name"),
+            Key(
+                "queue",
+                word(_queue_or_none, f"one queue name: {_LETTERS}"),
+                "",
+                'where its jobs go; "" is where the task says',
+            ),
+            Key(
+                "catch_up",
+                choice(*CATCH_UPS),
+                "latest",
+                'what is enqueued for missed times: the "latest", "all", or "none"',
+            ),
+            Key(
+                "overlap",
+                choice(*OVERLAPS),
+                "allow",
+                '"skip" enqueues none while the job of the time before is unfinished',
+            ),
+            Key("paused", flag(), False, "enqueue nothing"),
+        ),
+        Shape.LIST,
+    ),
+    Table(
         "log",
         (
             Key(
@@ -440,8 +501,12 @@ def render() -> str:
         "# default) JOBVISOR_WORKERS_DEFAULT_PROCESSES; lists are written with commas: a,b.",
     ]
     for table in TABLES:
-        lines += ["", table.heading]
-        entries = [(f"{key.name} = {toml_text(key.default)}", key.help) for key in table.keys]
+        # Of a kind of table that there need be none of the keys are shown, and none is there.
+        shown = "" if table.implied or table.shape is Shape.ONE else "# "
+        lines += ["", f"{shown}{table.heading}"]
+        entries = [
+            (f"{shown}{key.name} = {toml_text(key.default)}", key.help) for key in table.keys
+        ]
         width = max(len(entry) for entry, _ in entries)
         lines += [f"{entry:<{width}}  # {said}" for entry, said in entries]
     return "\n".join(lines) + "\n"

@@ -265,6 +265,26 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{count} further errors of the web role in the last {seconds} s are not logged",
     ),
+    # schedules
+    "ticked": (logging.DEBUG, "schedule {schedule}: its tick of {tick} is job {job}"),
+    "tick_late": (
+        logging.INFO,
+        "schedule {schedule}: its tick of {tick}, {late} late, is job {job}",
+    ),
+    "tick_skipped": (
+        logging.INFO,
+        "schedule {schedule}: its tick of {tick} is left out, and so are others while job {job} goes on",
+    ),
+    "schedule_troubled": (
+        logging.WARNING,
+        "schedule {schedule} does not tick: {error}; it is tried again, without a line",
+    ),
+    "schedules_declared": (logging.INFO, "schedules of the {source}: {changed}"),
+    "schedules_removed": (logging.INFO, "schedules that nobody declares any more: {names}"),
+    "schedule_refused": (
+        logging.WARNING,
+        "schedule {schedule} of the {source} is not taken up: it is declared {holder}",
+    ),
     # the database
     "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
     "database_back": (logging.INFO, "the database is back after {delay}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from jobvisor.jobs.around import Arounds
 from jobvisor.jobs.errors import ConfigError, InvalidOption
@@ -12,6 +12,8 @@ from jobvisor.jobs.function import is_method, is_same, place_of
 from jobvisor.jobs.hooks import Hooks
 from jobvisor.jobs.module import import_module, search_also
 from jobvisor.jobs.nearest import nearest
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.schedule import Plan, planned
 from jobvisor.jobs.task import (
     NAME_MAX,
     ContextTask,
@@ -21,6 +23,10 @@ from jobvisor.jobs.task import (
     Task,
     wants_context,
 )
+from jobvisor.jobs.units import Duration
+
+if TYPE_CHECKING:
+    from jobvisor.jobs.timing import Timing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,10 +36,15 @@ C = TypeVar("C", bound=Injected)
 class Decorator:
     """What `@task(...)` returns: it makes a function the task of these options."""
 
-    __slots__ = ("_aliases", "_name", "_options", "_registry")
+    __slots__ = ("_aliases", "_name", "_options", "_registry", "_timing")
 
     def __init__(
-        self, registry: Registry, name: str | None, aliases: Sequence[str], options: Options
+        self,
+        registry: Registry,
+        name: str | None,
+        aliases: Sequence[str],
+        options: Options,
+        timing: Timing | None = None,
     ) -> None:
         self._registry = registry
         self._name = name
@@ -41,6 +52,7 @@ class Decorator:
             raise InvalidOption(f"aliases={aliases!r} must be a list of names: [{aliases!r}]")
         self._aliases = [check_name(alias) for alias in aliases]
         self._options = options
+        self._timing = timing
 
     @overload
     def __call__(self, function: Callable[Concatenate[C, P], R], /) -> ContextTask[C, P, R]: ...
@@ -51,22 +63,29 @@ class Decorator:
         _check_function(function)
         name = _default_name(function) if self._name is None else check_name(self._name)
         kind = ContextTask if wants_context(function) else Task
-        return self._registry.add(kind(name, function, self._options), aliases=self._aliases)
+        made: Task[..., Any] = kind(name, function, self._options)
+        plan = None
+        if self._timing is not None:
+            plan = planned(name, made.call(), self._timing, payload=Payload())
+        return self._registry.add(made, aliases=self._aliases, plan=plan)
 
 
 class Registry:
     """The tasks this process knows. A test makes its own; everybody else uses `registry`."""
 
-    __slots__ = ("_by_name", "_tasks", "arounds", "hooks")
+    __slots__ = ("_by_name", "_plans", "_tasks", "arounds", "hooks")
 
     def __init__(self) -> None:
         self.arounds = Arounds()
         self.hooks = Hooks()
         self._tasks: dict[str, Task[..., Any]] = {}
         self._by_name: dict[str, Task[..., Any]] = {}  # under each alias, too
+        self._plans: dict[str, Plan] = {}
 
-    def add(self, task: Task[P, R], *, aliases: Sequence[str] = ()) -> Task[P, R]:
-        """Make a task known under its name and its aliases.
+    def add(
+        self, task: Task[P, R], *, aliases: Sequence[str] = (), plan: Plan | None = None
+    ) -> Task[P, R]:
+        """Make a task known under its name and its aliases, with the schedule that its code says.
 
         A name means one function: ConfigError where another one has it.
         """
@@ -79,7 +98,15 @@ class Registry:
                 )
         self._by_name.update(dict.fromkeys((task.name, *aliases), task))
         self._tasks[task.name] = task
+        if plan is not None:
+            self._plans[task.name] = plan
+        else:
+            self._plans.pop(task.name, None)
         return task
+
+    def plans(self) -> list[Plan]:
+        """The schedules that the code of tasks says."""
+        return list(self._plans.values())
 
     def get(self, name: str) -> Task[..., Any] | None:
         """The task of this name or alias, None where nothing defined it."""
@@ -109,6 +136,9 @@ class Registry:
         *,
         name: str | None = None,
         aliases: Sequence[str] = (),
+        cron: str | None = None,
+        every: Duration | None = None,
+        timezone: str | None = None,
         **values: Unpack[OptionValues],
     ) -> ContextTask[C, P, R]: ...
     @overload
@@ -119,6 +149,9 @@ class Registry:
         *,
         name: str | None = None,
         aliases: Sequence[str] = (),
+        cron: str | None = None,
+        every: Duration | None = None,
+        timezone: str | None = None,
         **values: Unpack[OptionValues],
     ) -> Task[P, R]: ...
     @overload
@@ -129,6 +162,9 @@ class Registry:
         *,
         name: str | None = None,
         aliases: Sequence[str] = (),
+        cron: str | None = None,
+        every: Duration | None = None,
+        timezone: str | None = None,
         **values: Unpack[OptionValues],
     ) -> Decorator: ...
     def task(
@@ -138,15 +174,20 @@ class Registry:
         *,
         name: str | None = None,
         aliases: Sequence[str] = (),
+        cron: str | None = None,
+        every: Duration | None = None,
+        timezone: str | None = None,
         **values: Unpack[OptionValues],
     ) -> Task[..., Any] | Decorator:
         """Make a function a task: `@task`, `@task(queue="mail")`, or `task(function, name="x")`.
 
         Its name is "module:function" unless `name=` says otherwise; jobs that were enqueued under one
-        of its `aliases` (a task that was renamed or moved) run as this task too. ConfigError when
-        another function has the name, InvalidOption for a bad option.
+        of its `aliases` (a task that was renamed or moved) run as this task too. By `cron` in `timezone`
+        (UTC), or `every` so often, families that import it enqueue a job of it, without arguments.
+        ConfigError when another function has the name, InvalidOption for a bad option.
         """
-        decorator = Decorator(self, name, aliases, Options.of(values))
+        timing = _timing(cron, every, timezone)
+        decorator = Decorator(self, name, aliases, Options.of(values), timing)
         return decorator if function is None else decorator(function)
 
     def load(self, modules: Sequence[str], path: str | None = None) -> None:
@@ -158,6 +199,17 @@ class Registry:
             search_also(path)
         for module in modules:
             import_module("[tasks] modules", module)
+
+
+def _timing(cron: str | None, every: Duration | None, timezone: str | None) -> Timing | None:
+    if cron is None and every is None:
+        if timezone is not None:
+            raise InvalidOption(f'timezone={timezone!r} goes with cron, such as cron="0 3 * * *"')
+        return None
+    # Most programs have no schedule, and need neither zones nor cron.
+    from jobvisor.jobs.timing import timing_of  # noqa: PLC0415
+
+    return timing_of(cron=cron, every=every, timezone=timezone)
 
 
 def _check_function(function: Any) -> None:

@@ -359,18 +359,19 @@ class Call(Generic[CallR_co]):
         if isinstance(unique, str):
             return unique
         if unique is True:
-            return f"{self.task}:{self._digest()}"
+            return self.same_key()
         return _check_key("unique", unique(*self.args, **self.kwargs))
 
-    def _digest(self) -> str:
-        """The same for f(1) and f(n=1), for any order of keywords, and with any codec."""
+    def same_key(self) -> str:
+        """The key of `unique=True`: the same for f(1) and f(n=1), any order of keywords, and any codec."""
         import hashlib  # noqa: PLC0415 -- it loads OpenSSL (3 ms), and few calls have such a key
 
         bound = None if self.function is None else self._bound(self.function)
         args, kwargs = (self.args, self.kwargs) if bound is None else (bound.args, bound.kwargs)
         texts = encode_call(args, kwargs, sys.maxsize)
         same = json.dumps([json.loads(text) for text in texts], sort_keys=True)
-        return hashlib.blake2b(same.encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(same.encode(), digest_size=16).hexdigest()
+        return f"{self.task}:{digest}"
 
 
 class Task(Generic[P, R_co]):

@@ -187,6 +187,26 @@ def url() -> Form:
     return Form('a database URL such as "sqlite:///jobs.db" or "postgresql://host/database"', read)
 
 
+def listed() -> Form:
+    """A list of any values; JSON in a variable."""
+
+    def read(value: Any, _: str) -> tuple[Any, ...]:
+        return tuple(_plain(value, list, tuple))
+
+    return Form('a list of values, as ["mail", 3]', read, json.loads)
+
+
+def mapped() -> Form:
+    """A table of any values; JSON in a variable."""
+
+    def read(value: Any, _: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(value)  # noqa: TRY004 - one error for every wrong value
+        return dict(value)
+
+    return Form("a table of values, as { days = 7 }", read, json.loads)
+
+
 def flag() -> Form:
     """True or false; in a variable the words true and false, or 1 and 0."""
 

@@ -6,6 +6,8 @@
     |- PayloadError (ValueError)     2   an argument or a result cannot be stored or read
     |- UnknownTask                   1   no task has this name
     |- JobNotFound (LookupError)     1   no job has this id
+    |- ScheduleNotFound (LookupError) 1  no schedule has this name
+    |- ScheduleTaken                 1   the schedule of this name is somebody else's
     |- WaitTimeout (TimeoutError)    1   the job did not finish in time
     |- JobFailed                     1   the job of a future did not succeed
     |- QueueFull                     1   there is no room for a further call
@@ -41,6 +43,8 @@ from jobvisor.jobs.errors import (
     PayloadError,
     QueueFull,
     RowRefused,
+    ScheduleNotFound,
+    ScheduleTaken,
     SchemaError,
     StoreError,
     StoreRefused,
@@ -64,6 +68,8 @@ __all__ = [
     "PayloadError",
     "QueueFull",
     "RowRefused",
+    "ScheduleNotFound",
+    "ScheduleTaken",
     "SchemaError",
     "StoreError",
     "StoreRefused",

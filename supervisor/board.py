@@ -50,6 +50,9 @@ _BYTES = _NAMES_AT + SLOTS * NAME_BYTES
     STOP, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING, RELOADS, RELOAD_STATE,
     PRELOAD, GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
 ) = range(16)  # fmt: skip
+# Caretaker (SCHEDULED: whether the database has a schedule). Any worker (CODE_PLANS: how many schedules the
+# code says, and one more; CODE_GENERATION, CODE_FAMILY: of which configuration and family, written last):
+SCHEDULED, CODE_PLANS, CODE_GENERATION, CODE_FAMILY = range(20, 24)
 # Any worker: numbers of tasks that left their process changed (inspection.py), only a hint.
 DIRTY_AT, DIRTY_WORDS = 32, 32
 

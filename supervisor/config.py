@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobvisor.jobs.errors import ConfigError, MissingExtra
+from jobvisor.jobs.errors import ConfigError, InvalidOption, MissingExtra, PayloadError
 from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
-from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.registry import Registry, check_name
+from jobvisor.jobs.schedule import Plan, planned
 from jobvisor.jobs.settings import Email, Settings
 from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
-from jobvisor.jobs.task import Defaults
+from jobvisor.jobs.task import Call, Defaults
 from jobvisor.jobs.url import parse_url
 from jobvisor.jobs.values import Span
 
@@ -160,6 +162,8 @@ class Config:
     web: Web
     email: Email
     path: str | None = None
+    schedules: tuple[Plan, ...] = ()
+    """`[[schedules]]`, judged, but for the task."""
 
     @classmethod
     def load(cls, path: str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -246,6 +250,7 @@ def _build(source: Source, path: str | None) -> Config:
     _check_memory(source.name, database["url"])
     site = Web(**web)
     _check_web(source.name, site)
+    schedules = tuple(_plan(source.name, each) for each in source.listed("schedules"))
     _check_total(source.name, workers)
     check_lanes(source.name, workers)
     return Config(
@@ -268,7 +273,33 @@ def _build(source: Source, path: str | None) -> Config:
         web=site,
         email=Email.of(email),
         path=path,
+        schedules=schedules,
     )
+
+
+def _plan(source: str, values: Mapping[str, Any]) -> Plan:
+    """One `[[schedules]]`. Its arguments are stored as they stand: no codec of the application is asked."""
+    # Most families have no schedule, and need neither zones nor cron.
+    from jobvisor.jobs.timing import timing_of  # noqa: PLC0415
+
+    try:
+        timing = timing_of(
+            cron=values["cron"] or None,
+            every=values["every"] or None,
+            timezone=values["timezone"],
+        )
+        return planned(
+            values["name"],
+            Call(check_name(values["task"]), values["args"], values["kwargs"]),
+            timing,
+            payload=Payload(),
+            queue=values["queue"] or None,
+            catch_up=values["catch_up"],
+            overlap=values["overlap"],
+            paused=values["paused"],
+        )
+    except (InvalidOption, PayloadError) as error:
+        raise ConfigError(f'{source}: [schedules] "{values["name"]}": {error}') from error
 
 
 def _in_ms(values: dict[str, Any], *durations: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class RoleRow:
     """In logs, in the status and in the history of jobs."""
     made_by: str
     """`module:class` of a Role. Loaded by the parent before its first fork, so that all share it, but for a
-    template's and the site's, which few families have."""
+    template's, the site's and the scheduler's, which few families have."""
     several: bool
     """Whether a family may have more than one, so that a name needs the number of the slot."""
     runs_jobs: bool
@@ -109,7 +109,21 @@ WEB = RoleRow(
     vital=False,  # the jobs go on without it
 )
 
-ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE, QUARANTINE, WEB)}
+SCHEDULER = RoleRow(
+    number=6,
+    word="scheduler",
+    made_by="jobvisor.supervisor.scheduler.scheduler:Scheduler",
+    several=False,
+    runs_jobs=False,
+    told=Told.BY_SIGNAL,
+    checks=frozenset({Check.BEAT}),
+    leaves=0,
+    kept_while_stopping=False,
+    renewed=False,  # where its configuration is another
+    vital=False,  # the jobs go on without it
+)
+
+ROSTER = {row.number: row for row in (WORKER, CARETAKER, TEMPLATE, QUARANTINE, WEB, SCHEDULER)}
 
 
 def role_name(number: int, slot: int) -> str:

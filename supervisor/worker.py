@@ -50,6 +50,7 @@ from jobvisor.supervisor.resting import Resting
 from jobvisor.supervisor.role import Role, Seat
 from jobvisor.supervisor.running.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.running.cleanliness import Cleanliness
+from jobvisor.supervisor.running.declaring import ByClient, ByStore, Declaring, Register
 from jobvisor.supervisor.running.fitness import Fitness
 from jobvisor.supervisor.running.inspection import Inspection
 from jobvisor.supervisor.running.lane import Lane
@@ -114,6 +115,7 @@ class Worker(Role):
             home=client.home,
         )
         self._store = store
+        self._declaring = self._to_declare(parts)
         self._attend: Callable[[], Attend]
         if self.slot[LANE_COUNT] > 1:
             self._execution = execution(port=Nobody())
@@ -178,6 +180,17 @@ class Worker(Role):
             batch=self._batch,
             telling=self._telling(OwnShelf(store) if isinstance(store, Store) else parts.client),
         )
+
+    def _to_declare(self, parts: Parts) -> Declaring | None:
+        """What the code says of schedules, where nobody has told it of this generation; seldom anything."""
+
+        def register() -> Register:
+            if isinstance(parts.store, Store) and self.slot[LANE_COUNT] <= 1:
+                return ByStore(parts.store)
+            return ByClient(parts.client.another())
+
+        found = Declaring(registry, self.board, self.seat, register, self.clock)
+        return found if found.is_of_use else None
 
     def _telling(self, shelf: Shelf) -> Telling:
         return Telling(registry, shelf, self.clock, self._is_first_at_rest)
@@ -267,6 +280,9 @@ class Worker(Role):
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, a rest until there is."""
         if self._conductor is not None:
+            if self._declaring is not None:
+                self._declaring.declare_beside()
+                self._declaring = None
             self._opened.look()
             self._conductor.step()
             return 0
@@ -274,6 +290,8 @@ class Worker(Role):
             self._await_lease()
             return 0
         self._lease_awaited = 0
+        if self._declaring is not None and self._declaring.declare_if_new():
+            self._declaring = None
         self._fitness.trust_descriptors()
         try:
             limit = self._pool.batch_max if self._resting.is_hindered else self._pace.batch

@@ -111,6 +111,10 @@ class Annals(Dialect):
         asked = {"limit": max(0, min(limit, TASKS_KEPT)), "after_name": after}
         return [_task(row) for row in self._rows("tasks", asked)]
 
+    def known_task(self, name: str) -> KnownTask | None:
+        rows = self._rows("known_task", {"name": name})
+        return _task(rows[0]) if rows else None
+
 
 def merge(rows: Iterable[Sums]) -> list[tuple[Any, ...]]:
     """One row for each minute and queue, in the order of the columns; each number within its bounds.

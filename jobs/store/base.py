@@ -20,6 +20,7 @@ from jobvisor.jobs.found import Count, Failures, Page, Tally
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.schedule import Declared, Plan, ScheduleRow, Seen
 from jobvisor.jobs.store.feed import AT_ONCE, Changes, Cursor
 
 EVERY = Filter()
@@ -686,6 +687,83 @@ class Store(WorkerStore):
     @abstractmethod
     def tasks(self, *, limit: int = 1_000, after: str = "") -> list[KnownTask]:
         """The tasks that workers have registered in the last 30 days, by name."""
+
+    # -- schedules
+
+    @abstractmethod
+    def has_schedules(self) -> bool:
+        """Whether there is any."""
+
+    @abstractmethod
+    def schedules(self, *, limit: int = 1_000, after: str = "") -> list[Seen]:
+        """All of them, by name."""
+
+    @abstractmethod
+    def schedule(self, name: str) -> Seen:
+        """One; raises ScheduleNotFound."""
+
+    @abstractmethod
+    def hold_schedule(self, name: str) -> Seen | None:
+        """One, held in the transaction that is open; None where it is gone, or somebody else holds it."""
+
+    @abstractmethod
+    def declare_schedules(
+        self, source: str, family: str, by: int, plans: Iterable[Plan]
+    ) -> Declared:
+        """A family of this name, and with this id, declares these, and no others, from this source.
+
+        Those that it names it also changes; where the timing is another, ticks count from now on. Those of
+        its name that it does not name go once no other living family declares them. One that was added at
+        run time, or that a living family of another name declares, is left as it is.
+        """
+
+    @abstractmethod
+    def sweep_schedules(self, source: str, family: str, by: int) -> list[str]:
+        """Remove those of this name that neither this family nor another living one declares; their names."""
+
+    @abstractmethod
+    def add_schedule(self, plan: Plan, *, replace: bool = False) -> None:
+        """Add one at run time, or change one that was; ScheduleTaken where the name is another's."""
+
+    @abstractmethod
+    def remove_schedule(self, name: str) -> None:
+        """Remove one; ScheduleTaken where a living family declares it, so that it would come again."""
+
+    @abstractmethod
+    def pause_schedule(self, name: str) -> bool:
+        """It ticks no more; False where it is paused at run time already. Raises ScheduleNotFound."""
+
+    @abstractmethod
+    def resume_schedule(self, name: str) -> bool:
+        """It ticks again, from now on; False where it is not paused at run time."""
+
+    @abstractmethod
+    def move_schedule(self, name: str, last_tick: int, last_job: int | None = None) -> None:
+        """Up to this moment its ticks have been looked after; and its last job, if it has another one."""
+
+    @abstractmethod
+    def latest_tick(self, schedule: str, until_ms: int) -> int | None:
+        """The newest tick up to a moment that made a job."""
+
+    @abstractmethod
+    def has_tick(self, schedule: str, tick: int) -> bool:
+        """Whether this tick made a job."""
+
+    @abstractmethod
+    def add_tick(self, schedule: str, tick: int, job: int) -> None:
+        """This tick has made this job; RowRefused where it had made one."""
+
+    @abstractmethod
+    def trim_ticks(self) -> bool:
+        """Remove a page of ticks older than 35 days, or of a schedule that has more than 100,000."""
+
+    @abstractmethod
+    def import_schedules(self, rows: Iterable[ScheduleRow]) -> Imported:
+        """Store exported schedules; those whose name is there stay as they are."""
+
+    @abstractmethod
+    def known_task(self, name: str) -> KnownTask | None:
+        """What workers have told of one task."""
 
     # -- moving to another database
 

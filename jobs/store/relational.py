@@ -47,6 +47,7 @@ from jobvisor.jobs.store.rows import (
     sight_of,
     summary_of,
 )
+from jobvisor.jobs.store.schedules import Schedules
 from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
 from jobvisor.jobs.store.transfer import Transfer
 
@@ -56,7 +57,7 @@ SUSPECTS_OF = 100  # of a queue
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
-class RelationalStore(Settlement, Transfer, Following, Finding, Annals):
+class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annals):
     """The logic of every verb but those that have a file of their own."""
 
     def __init__(self, clock: Clock, events: Events) -> None:

@@ -57,8 +57,8 @@ def job_of(columns: Row, payload: Payload) -> Job:
     return Job(
         id=row.id,
         task=row.task,
-        args=_value(row.args, payload),
-        kwargs=_value(row.kwargs, payload),
+        args=shown_value(row.args, payload),
+        kwargs=shown_value(row.kwargs, payload),
         queue=row.queue,
         priority=row.priority,
         state=State(row.state),
@@ -68,7 +68,7 @@ def job_of(columns: Row, payload: Payload) -> Job:
         timeout=row.timeout_ms / 1000 if row.timeout_ms else None,
         memory=row.memory_bytes or None,
         unique=row.unique_key,
-        result=None if row.result is None else _value(row.result, payload),
+        result=None if row.result is None else shown_value(row.result, payload),
         error=row.error,
         progress=_progress(row.progress),
         cancel_requested=bool(row.cancel_requested),
@@ -103,8 +103,8 @@ def new_job_of(number: int, job: NewJob, stored: Stored, payload: Payload) -> Jo
     return Job(
         id=number,
         task=job.task,
-        args=_value(job.args, payload),
-        kwargs=_value(job.kwargs, payload),
+        args=shown_value(job.args, payload),
+        kwargs=shown_value(job.kwargs, payload),
         queue=job.queue,
         priority=job.priority,
         state=State(stored.state),
@@ -141,13 +141,14 @@ def decoded(job: Job, payload: Payload) -> Job:
     kwargs: Any = job.kwargs
     return replace(
         job,
-        args=_value(args, payload),
-        kwargs=_value(kwargs, payload),
-        result=None if job.result is None else _value(job.result, payload),
+        args=shown_value(args, payload),
+        kwargs=shown_value(kwargs, payload),
+        result=None if job.result is None else shown_value(job.result, payload),
     )
 
 
-def _value(text: str, payload: Payload) -> Any:
+def shown_value(text: str, payload: Payload) -> Any:
+    """A stored value for people; what cannot be read says why in its place."""
     try:
         return payload.decode(text, lenient=True)
     except PayloadError as error:

@@ -29,6 +29,7 @@ from jobvisor.supervisor.board import (
     PID,
     REACHED,
     RUN,
+    SCHEDULED,
     STATE,
     STOP,
     TICKS,
@@ -59,6 +60,7 @@ IDLE_SECONDS = 1.0  # and while none is
 LEFT_TOLD = 20  # queues and states in the last line of a drain
 PRUNED_AT_ONCE = 500  # rows; about 20 ms
 UNKNOWN_EVERY = 10.0  # seconds between two looks for jobs whose task no module has
+SCHEDULES_EVERY = 5.0  # seconds between two looks whether there is a schedule
 UNKNOWN_NOTED = 100  # names of them
 HEARTBEAT_MOST = 10.0  # seconds between two heartbeats, where a third of `dead_after` is longer
 # Seconds for one answer, so that a second try is in the lease.
@@ -175,6 +177,7 @@ class Caretaker(Role):
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
             self._trim_stats: 600.0,
+            self._see_schedules: SCHEDULES_EVERY,
         }
         if self.tally is not None and self.board.counters is not None:
             # Only who counts has sums to write.
@@ -316,6 +319,13 @@ class Caretaker(Role):
 
     def _trim_changes(self) -> float | None:
         return TICK if self._store.trim_changes() else None
+
+    def _see_schedules(self) -> None:
+        """The parent has a scheduler while there is a schedule in this database, whoever made it."""
+        there = int(self._store.has_schedules())
+        if self.board[SCHEDULED] != there:
+            self.board[SCHEDULED] = there
+            poke(self.seat.parent_poke)
 
     def _trim_stats(self) -> float | None:
         return TICK if self._store.trim_stats() else None

@@ -62,6 +62,7 @@ COMMANDS = {
     "prune": ("change", "prune"),
     "actions": ("beside", "actions"),
     "tasks": ("beside", "tasks"),
+    "schedules": ("schedules", "schedules"),
     "export": ("move", "export_jobs"),
     "import": ("move", "import_jobs"),
     "demo": ("demo", "demo"),

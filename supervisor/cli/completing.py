@@ -18,7 +18,7 @@ from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
 from jobvisor.supervisor.cli.site import find_site
 
-__all__ = ["error_types", "jobs", "pools", "queues", "tasks", "whole_tasks"]
+__all__ = ["error_types", "jobs", "pools", "queues", "schedules", "tasks", "whole_tasks"]
 
 NEWEST = 1000
 """Jobs that are looked at: a Tab must not read a whole table."""
@@ -69,6 +69,13 @@ def pools(context: click.Context, _option: click.Parameter, begun: str) -> Items
     except JobsError:
         return []
     return _items(begun, [pool.name for pool in config.workers] if config else [])
+
+
+def schedules(context: click.Context, _option: click.Parameter, begun: str) -> Items:
+    """Schedules of the database."""
+    return _offered(
+        context, begun, lambda client: [(each.name, each.when) for each in client.schedules.list()]
+    )
 
 
 def error_types(context: click.Context, _option: click.Parameter, begun: str) -> Items:

@@ -15,6 +15,10 @@ import click
 
 from jobvisor.jobs.clock import SYSTEM, iso, to_datetime
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.schedule import Schedule
+from jobvisor.jobs.schedule_job import told_options
+from jobvisor.jobs.schedules import schedule_of
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.fault import NAME_ANOTHER
 from jobvisor.jobs.store.file import OLDEST_SQLITE
@@ -51,6 +55,11 @@ FREE_BYTES_NEEDED = 8 << 20
 
 PENDING_LONG_MS = 3_600_000
 """A job that waits an hour in a queue that is served means too few workers, or none."""
+
+SCHEDULE_LATE_S = 60.0
+"""A scheduler looks every five seconds."""
+
+SCHEDULES_MAX = 1_000
 
 PATIENCE_S = 5.0
 """How long the store may try: a doctor does not wait for a database to come back."""
@@ -262,6 +271,7 @@ def _database(config: Config) -> Iterator[Finding]:
             usable = yield from _file(parse_url(database.url).path, database.prefix)
             if usable:
                 yield from _jobs(config, store)
+                yield from _schedules(store)
                 yield _clock(store)
             return
         # Not above: psycopg may not be installed, which open_store has said by now.
@@ -270,6 +280,7 @@ def _database(config: Config) -> Iterator[Finding]:
         usable = yield from examine(config, store)
         if usable:
             yield from _jobs(config, store)
+            yield from _schedules(store)
 
 
 def _file(path: str, prefix: str) -> Generator[Finding, None, bool]:
@@ -369,6 +380,28 @@ def _jobs(config: Config, store: Store) -> Iterator[Finding]:
         yield Finding("pending", "warn" if wait_ms > PENDING_LONG_MS else "ok", text)
     else:
         yield Finding("pending", "ok", "no job waits")
+
+
+def _schedules(store: Store) -> Iterator[Finding]:
+    """Those that can make no job that anybody runs, or that nobody looks after."""
+    payload, wrong = Payload(), 0
+    for seen in store.schedules(limit=SCHEDULES_MAX):
+        schedule = schedule_of(seen, payload)
+        for text in _wrong_with(store, schedule):
+            wrong += 1
+            yield Finding("schedules", "warn", f"schedule {schedule.name} {text}")
+    if store.has_schedules() and not wrong:
+        yield Finding("schedules", "ok", "every schedule has a task that a worker knows")
+
+
+def _wrong_with(store: Store, schedule: Schedule) -> Iterator[str]:
+    if not schedule.next and not schedule.paused:
+        yield f"does not tick: {schedule.words}"
+    if told_options(store, schedule.task) is None:
+        yield f"is of the task {schedule.task}, of which no worker has told; a family must import it"
+    if schedule.late > SCHEDULE_LATE_S:
+        late = brief(int(schedule.late * 1_000))
+        yield f"is {late} late: no family of this database has a scheduler; see `jobvisor status`"
 
 
 def _clock(store: Store) -> Finding:

@@ -16,9 +16,11 @@ from typing import Any
 
 import click
 
+from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.keys import render
 from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.schedule import Plan
 from jobvisor.jobs.source import strange_variables
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.units import duration_text
@@ -90,7 +92,10 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
     # Nothing is connected: it says what is wrong with the URL, or that psycopg is not installed.
     _store(loaded).close()
     found = _ask_importer(loaded)
+    if found["unfit"]:
+        raise ConfigError(f"{loaded.path}: [schedules] {found['unfit'][0]}")
     tasks = _with_defaults(loaded, found["tasks"])
+    schedules = _schedules(loaded, found["schedules"])
     warnings = _check_warnings(loaded, tasks) + _preload_warnings(loaded, found)
     if found["failed"]:
         warnings.append(f"{found['failed']}; no worker would start")
@@ -101,6 +106,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
                 "config": loaded.path,
                 "queues": list(loaded.queues),
                 "tasks": tasks,
+                "schedules": schedules,
                 "import": measured,
                 "warnings": warnings,
             }
@@ -118,6 +124,11 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
             print_table(
                 ["task", "queue", "retries", "timeout"],
                 [[t["name"], t["queue"], t["retries"], _timeout(t["timeout_ms"])] for t in tasks],
+            )
+        if schedules:
+            print_table(
+                ["schedule", "task", "what", "next"],
+                [[s["name"], s["task"], s["words"], ", ".join(s["next"])] for s in schedules],
             )
     for warning in warnings:
         say(f"warning: {warning}")
@@ -189,6 +200,28 @@ def _with_defaults(config: Config, tasks: list[dict[str, Any]]) -> list[dict[str
     ]
 
 
+def _schedules(config: Config, of_code: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the configuration and of the code, with their next times."""
+    from jobvisor.jobs.timing import Timing  # noqa: PLC0415 - few families have a schedule
+
+    plans = {each["name"]: ("code", Plan(**each)) for each in of_code}
+    plans |= {plan.name: ("config", plan) for plan in config.schedules}
+    told = []
+    for source, plan in sorted(plans.values(), key=lambda each: each[1].name):
+        timing = Timing(plan.cron, plan.every_ms, plan.anchor, plan.timezone)
+        ticks = () if plan.paused else timing.next_few(SYSTEM.now_ms())
+        told.append(
+            {
+                "name": plan.name,
+                "task": plan.task,
+                "source": source,
+                "words": timing.words,
+                "next": [tick.isoformat() for tick in ticks],
+            }
+        )
+    return told
+
+
 def _ask_importer(config: Config) -> dict[str, Any]:
     modules = ", ".join(config.tasks.modules)
     # A file and not a pipe: the answer may be long, and nobody reads while we wait.
@@ -198,6 +231,7 @@ def _ask_importer(config: Config) -> dict[str, Any]:
             "modules": config.tasks.modules,
             "path": config.tasks.path,
             "codec": config.database.codec,
+            "schedules": config.schedules,
             "descriptor": answer.fileno(),
         }
         code = _run_importer(asked, config.family.boot_timeout_ms, modules)

@@ -66,6 +66,7 @@ from jobvisor.supervisor.parent.scale import Scale
 from jobvisor.supervisor.parent.stacks import Stacks
 from jobvisor.supervisor.parent.stop import Stop
 from jobvisor.supervisor.parent.succession import Succession
+from jobvisor.supervisor.parent.timetable import Timetable
 from jobvisor.supervisor.parent.trial import Trial
 from jobvisor.supervisor.parent.website import Website
 from jobvisor.supervisor.parent.wishes import Wish, Wishes
@@ -172,6 +173,7 @@ class Parent:
         self._preload = Preload(crew, nursery, board, clock, of_our_own=self._ends_here)
         self._reload = Reload(crew, nursery, board, clock, self._succession, try_out=self._try_out)
         self._website = Website(crew, nursery, clock)
+        self._timetable = Timetable(crew, nursery, board, clock)
         self._stop = Stop(self._crew, self._nursery, self._judge, self._board, self._clock)
         self._scale.furnish(self._config)
         self._preload.furnish(self._config)
@@ -344,6 +346,7 @@ class Parent:
             self._reload.go_on(self._config)
             self._scale.go_on(self._config)
             self._quarantine.go_on(self._config)
+            self._timetable.go_on(self._config)
             # Nothing may be left to do because nobody can do anything: that is told first.
             if self._code or (self._board[DRAINED] and self._first_start.ever_ready):
                 self._begin_stop()
@@ -355,6 +358,7 @@ class Parent:
     def _take_up(self, config: Config | None) -> None:
         if config is not None:
             self._website.follow(self._config, config)
+            self._timetable.follow(self._config, config)
             self._config = config
             self._preload.follow()
             self._reload.begin(config)

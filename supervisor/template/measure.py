@@ -16,7 +16,11 @@ from typing import Any
 from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.nearest import did_you_mean
+from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
+from jobvisor.jobs.schedule import Plan
+from jobvisor.jobs.task import Call, Defaults
 from jobvisor.supervisor.hook_calls import prepare
 from jobvisor.supervisor.memory import resident
 from jobvisor.supervisor.template.examination import HOOKS, Examination
@@ -55,6 +59,7 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
             for task in tasks
             if task is not None
         ],
+        "schedules": [plan._asdict() for plan in registry.plans()],
         "seconds": round(seconds, 3),
         "bytes": held,
         "failed": failed,
@@ -73,6 +78,27 @@ def _prepared(examination: Examination | None) -> str:
     return ""
 
 
+def unfit(schedules: Sequence[Sequence[Any]]) -> list[str]:
+    """What is wrong with `[[schedules]]`, each a Plan: no such task, or arguments that it does not take."""
+    wrong = []
+    for told in schedules:
+        plan = Plan(*told)
+        task = registry.get(plan.task)
+        if task is None:
+            near = did_you_mean(plan.task, registry.names())
+            wrong.append(f'"{plan.name}": no module has a task {plan.task!r}{near}')
+            continue
+        payload = Payload()
+        args, kwargs = payload.decode(plan.args), payload.decode(plan.kwargs)
+        try:
+            Call(task.name, tuple(args), kwargs, task.options, task.function).new_job(
+                Defaults(), payload
+            )
+        except JobsError as error:
+            wrong.append(f'"{plan.name}": {error}')
+    return wrong
+
+
 def _load(modules: Sequence[str], path: str, codec: str) -> None:
     registry.load(modules, path)
     found = named_codec(codec, path)
@@ -84,6 +110,7 @@ def main(asked: dict[str, Any]) -> None:
     """Write the answer to a descriptor of its own, because a module may print; then leave."""
     try:
         answer = measure(asked["modules"], asked["path"], asked["codec"])
+        answer["unfit"] = unfit(asked["schedules"])
     except JobsError as error:
         answer = {"error": str(error)}
     with open(asked["descriptor"], "w", encoding="utf-8", closefd=False) as file:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.schedule import Schedule
 
 EVERY_NS = SECOND
 COST = 20  # a look that takes long is taken seldom: 5 % of the time goes into looks
 PATIENCE = 2.0  # seconds that a request waits for a look
 JOBS_MAX = 5_000  # of each state that are counted
 QUEUES_MAX = 200
+SCHEDULES_MAX = 256
 
 
 class Depths(NamedTuple):
@@ -29,6 +31,8 @@ class Depths(NamedTuple):
     """The states of which there may be more."""
     oldest: dict[str, float]
     """Queue to the seconds for which the longest waiting of its next jobs has been due."""
+    schedules: list[Schedule] = []  # noqa: RUF012 - of a NamedTuple, and never changed
+    """The first SCHEDULES_MAX by name."""
 
 
 class DepthLook:
@@ -86,4 +90,6 @@ class DepthLook:
 
     def _asked(self) -> Depths:
         tally = self._client.tally(most=JOBS_MAX)
-        return Depths(tally.queues, tally.at_least, self._client.latencies(most=QUEUES_MAX))
+        oldest = self._client.latencies(most=QUEUES_MAX)
+        schedules = self._client.schedules.list(limit=SCHEDULES_MAX)
+        return Depths(tally.queues, tally.at_least, oldest, schedules)

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 
 from jobvisor.jobs.job import State
+from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.board import STATES
 from jobvisor.supervisor.counting.layout import (
     CAUSES,
@@ -280,6 +281,29 @@ def of_depths(depths: Depths, status: Mapping[str, Any]) -> Iterator[Metric]:
             "How many processes of a pool would run at once all that runs and waits in its queues.",
             ("pool",), wanted,
         )  # fmt: skip
+
+
+def of_schedules(schedules: Sequence[Schedule]) -> Iterator[Metric]:
+    """When each ticked last and ticks next, and whether it is late; nothing where there is none."""
+    if not schedules:
+        return
+    yield _labelled(
+        "schedule_last_tick_timestamp_seconds", "When a schedule last enqueued a job by itself.",
+        ("schedule",),
+        {(each.name,): each.last_tick.timestamp() for each in schedules if each.last_tick},
+    )  # fmt: skip
+    yield _labelled(
+        "schedule_next_tick_timestamp_seconds", "When a schedule that is not paused ticks next.",
+        ("schedule",), {(each.name,): each.next[0].timestamp() for each in schedules if each.next},
+    )  # fmt: skip
+    yield _labelled(
+        "schedule_late_seconds", "How long a tick has been due that has enqueued nothing yet.",
+        ("schedule",), {(each.name,): each.late for each in schedules},
+    )  # fmt: skip
+    yield _labelled(
+        "schedule_paused", "Whether a schedule is paused.",
+        ("schedule",), {(each.name,): int(each.paused is not None) for each in schedules},
+    )  # fmt: skip
 
 
 def _wanted(queues: Mapping[str, Mapping[str, int]], served: Sequence[str], lanes: int) -> int:

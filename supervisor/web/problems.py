@@ -24,6 +24,8 @@ from jobvisor.jobs.errors import (
     JobsError,
     PayloadError,
     RowRefused,
+    ScheduleNotFound,
+    ScheduleTaken,
     SchemaError,
     StoreUnavailable,
     UniqueTaken,
@@ -50,6 +52,8 @@ MISTAKES_SHOWN = 20
 
 _STATUS_OF: Mapping[type[JobsError], int] = {
     JobNotFound: 404,
+    ScheduleNotFound: 404,
+    ScheduleTaken: 409,
     UnknownTask: 422,
     IllegalMove: 409,
     FamilyRunning: 409,

@@ -8,10 +8,18 @@ from typing import Any
 
 from jobvisor.jobs.errors import JobNotFound
 from jobvisor.jobs.job import Job, State
+from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.documents.said import Run, run_of, said_of
 from jobvisor.supervisor.web.site import Site
 
-__all__ = ["VALUE_MAX", "job_shown", "jobs_shown", "log_shown", "whole_job_shown"]
+__all__ = [
+    "VALUE_MAX",
+    "job_shown",
+    "jobs_shown",
+    "log_shown",
+    "schedule_shown",
+    "whole_job_shown",
+]
 
 VALUE_MAX = 16 * 1024
 """Bytes of one value in a list; a larger one is shown with its job alone."""
@@ -22,6 +30,11 @@ _VALUES = ("args", "kwargs", "result")
 def job_shown(site: Site, job: Job) -> dict[str, Any]:
     """The document of one job."""
     return site.hiding.shown(job.as_json())
+
+
+def schedule_shown(site: Site, schedule: Schedule) -> dict[str, Any]:
+    """The document of one schedule."""
+    return site.hiding.shown(schedule.as_json())
 
 
 def jobs_shown(site: Site, jobs: Iterable[Job]) -> list[dict[str, Any]]:

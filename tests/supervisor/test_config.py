@@ -53,7 +53,8 @@ def test_the_rendered_file_says_exactly_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_rendered_file_shows_every_key_on_a_line_that_fits() -> None:
-    found = tomllib.loads(render())
+    # Of tables that there need be none of the lines are comments.
+    found = tomllib.loads(re.sub(r"^# (?=\[|\w+ = )", "", render(), flags=re.MULTILINE))
     for table, key in KEYS:
         written = found[table.name]
         shown = written[0] if isinstance(written, list) else written
@@ -192,6 +193,12 @@ def test_a_long_value_is_cut() -> None:
     assert len(refused({"retention": {"failed": "x" * 100_000}})) < 400
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "schedules": {"name": "default", "task": "app:report", "every": "1h"}
+}
+"""What a table of a list cannot be without."""
+
+
 @pytest.mark.parametrize(
     ("table", "key"), KEYS, ids=[f"{table.name}.{key.name}" for table, key in KEYS]
 )
@@ -203,9 +210,49 @@ def test_every_key_has_a_twin_that_wins(table: Table, key: Key) -> None:
     text = ",".join(default) if isinstance(default, list) else str(default)
     if not text:
         pytest.skip("an empty variable is not set, so this default cannot be written as one")
-    written = {key.name: ["never", "read"]}
+    needed = NEEDED.get(table.name, {})
+    written = needed | {key.name: ["never", "read"]}
     mapping = {table.name: written if table.shape is Shape.ONE else [written]}
-    assert Config.of(mapping, environ={variable: text}) == Config.of({})
+    wanted = Config.of({table.name: [needed]} if needed else {})
+    assert Config.of(mapping, environ={variable: text}) == wanted
+
+
+def test_a_schedule_is_judged_where_it_is_written() -> None:
+    [plan] = Config.of(
+        {"schedules": [SCHEDULE | {"args": [1], "kwargs": {"a": "b"}, "timezone": "Europe/Berlin"}]}
+    ).schedules
+    assert (plan.name, plan.task, plan.cron) == ("nightly", "app:report", "0 3 * * *")
+    assert (plan.args, plan.kwargs, plan.queue, plan.paused) == ("[1]", '{"a":"b"}', None, False)
+    assert plan.timezone == "Europe/Berlin"
+    assert Config.of({}).schedules == ()
+
+
+SCHEDULE = {"name": "nightly", "task": "app:report", "cron": "0 3 * * *"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"name": ""}, 'name = "" is not valid: write a name for this schedule'),
+        ({"task": ""}, 'task = "" is not valid: write the name of a task'),
+        (
+            {"cron": "61 * * * *"},
+            "\"nightly\": cron='61 * * * *' is no cron expression (bad minute)",
+        ),
+        ({"cron": ""}, "neither cron nor every says when"),
+        ({"every": "15m"}, "cron and every both say when"),
+        ({"cron": "", "every": "10ms"}, "every='10ms' must be from \"1s\""),
+        ({"timezone": "Europe/Berln"}, "is no time zone known here; did you mean 'Europe/Berlin'?"),
+        ({"catch_up": "some"}, 'write "latest" or "all" or "none"'),
+        ({"overlap": "forbid"}, 'write "allow" or "skip"'),
+        ({"args": "x"}, "write a list of values"),
+        ({"args": [object()]}, "args[0]"),
+        ({"queue": "*"}, "write one queue name"),
+        ({"crom": "x"}, 'did you mean "cron"?'),
+    ],
+)
+def test_a_mistake_in_a_schedule_is_one_sentence(changed: dict[str, Any], message: str) -> None:
+    assert message in refused({"schedules": [SCHEDULE | changed]})
 
 
 def test_a_pool_has_twins_of_its_own() -> None:

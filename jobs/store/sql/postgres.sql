@@ -178,6 +178,18 @@ AND priority > coalesce((SELECT priority FROM {schema}.jobs WHERE state = 'pendi
 -- And one that may, or is. Its index says the same words.
 AND (company IS NOT NULL OR memory_bytes > 0)
 
+-- fragment: schedule_columns
+-- The columns of a schedule, in the order of ScheduleRow.
+name, source, family, declared_by, task, cron, every_ms, anchor, timezone, args, kwargs, keys, queue,
+catch_up, overlap, paused_config, paused_at, last_tick, last_job, created_at
+
+-- fragment: schedule_seen
+-- The same as values, with when it is seen, and its newest tick.
+{schema}.ms({schema}.clock()), {schema}.ms((SELECT max(tick) FROM {schema}.ticks WHERE schedule = name)),
+name, source, family, declared_by, task, cron, every_ms, {schema}.ms(anchor), timezone, args::text,
+kwargs::text, keys, queue, catch_up, overlap, paused_config, {schema}.ms(paused_at), {schema}.ms(last_tick),
+last_job, {schema}.ms(created_at)
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -1073,6 +1085,104 @@ DELETE FROM {schema}.tasks WHERE seen_at < {schema}.clock() - %(age)s * interval
 -- name: tasks
 -- The tasks that workers have registered.
 SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name > %(after_name)s ORDER BY name LIMIT %(limit)s;
+
+-- name: has_schedules
+-- Whether there is any schedule.
+SELECT EXISTS (SELECT 1 FROM {schema}.schedules);
+
+-- name: schedules
+-- All of them, by name.
+SELECT {schedule_seen} FROM {schema}.schedules WHERE name > %(after_name)s ORDER BY name LIMIT %(limit)s;
+
+-- name: schedule
+-- One.
+SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s;
+
+-- name: hold_schedule
+-- One, held until the end of the transaction; none where somebody else holds it.
+SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s FOR UPDATE SKIP LOCKED;
+
+-- name: lock_schedule
+-- The same, whoever holds it.
+SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s FOR UPDATE;
+
+-- name: schedules_of
+-- Those that families of this name have declared, held.
+SELECT {schedule_seen} FROM {schema}.schedules WHERE source = %(source)s AND family = %(family)s ORDER BY name
+FOR UPDATE;
+
+-- name: store_schedule
+-- A schedule is new, or another one; where its timing is another, or its pause over, ticks count from now on.
+INSERT INTO {schema}.schedules ({schedule_columns})
+VALUES (%(name)s, %(source)s, %(family)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
+    %(args)s::json, %(kwargs)s::json,
+    %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused)s, NULL, {schema}.clock(), NULL, {schema}.clock())
+ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.family,
+    declared_by = excluded.declared_by, task = excluded.task, cron = excluded.cron,
+    every_ms = excluded.every_ms, anchor = excluded.anchor, timezone = excluded.timezone,
+    args = excluded.args, kwargs = excluded.kwargs, keys = excluded.keys, queue = excluded.queue,
+    catch_up = excluded.catch_up, overlap = excluded.overlap, paused_config = excluded.paused_config,
+    last_tick = CASE WHEN schedules.cron IS DISTINCT FROM excluded.cron OR schedules.every_ms IS DISTINCT FROM excluded.every_ms
+        OR schedules.anchor IS DISTINCT FROM excluded.anchor OR schedules.timezone IS DISTINCT FROM excluded.timezone
+        OR schedules.paused_config > excluded.paused_config THEN {schema}.clock() ELSE schedules.last_tick END;
+
+-- name: redeclare_schedule
+-- Other families declare it still.
+UPDATE {schema}.schedules SET declared_by = %(declared_by)s WHERE name = %(name)s;
+
+-- name: remove_schedule
+-- Nobody wants it any more; its ticks stay for a while.
+DELETE FROM {schema}.schedules WHERE name = %(name)s;
+
+-- name: pause_schedule
+-- It ticks no more.
+UPDATE {schema}.schedules SET paused_at = {schema}.clock() WHERE name = %(name)s AND paused_at IS NULL;
+
+-- name: resume_schedule
+-- It ticks again; what the pause hid is not missed.
+UPDATE {schema}.schedules SET paused_at = NULL, last_tick = {schema}.clock() WHERE name = %(name)s AND paused_at IS NOT NULL;
+
+-- name: move_schedule
+-- Its ticks have been looked after up to a moment.
+UPDATE {schema}.schedules SET last_tick = {schema}.moment(%(last_tick)s), last_job = coalesce(%(last_job)s::bigint, last_job) WHERE name = %(name)s;
+
+-- name: latest_tick
+-- The newest tick up to a moment.
+SELECT {schema}.ms(max(tick)) FROM {schema}.ticks WHERE schedule = %(schedule)s AND tick <= {schema}.moment(%(until)s);
+
+-- name: has_tick
+-- Whether a tick has made a job.
+SELECT 1 FROM {schema}.ticks WHERE schedule = %(schedule)s AND tick = {schema}.moment(%(tick)s);
+
+-- name: add_tick
+-- It has made this one.
+INSERT INTO {schema}.ticks (schedule, tick, job) VALUES (%(schedule)s, {schema}.moment(%(tick)s), %(job)s);
+
+-- name: trim_ticks
+-- Old ticks go, and of a schedule that has too many the oldest, schedule by schedule.
+DELETE FROM {schema}.ticks WHERE (schedule, tick) IN (
+    WITH RECURSIVE found (schedule) AS (
+        SELECT min(schedule) FROM {schema}.ticks
+        UNION ALL
+        SELECT (SELECT min(ticks.schedule) FROM {schema}.ticks WHERE ticks.schedule > found.schedule)
+        FROM found WHERE found.schedule IS NOT NULL)
+    SELECT ticks.schedule, ticks.tick FROM found JOIN {schema}.ticks ON ticks.schedule = found.schedule
+    WHERE ticks.tick < greatest({schema}.clock() - %(age)s * interval '1 ms', coalesce((SELECT kept.tick FROM {schema}.ticks AS kept
+        WHERE kept.schedule = found.schedule ORDER BY kept.tick DESC LIMIT 1 OFFSET %(kept)s), '-infinity'))
+    LIMIT %(limit)s);
+
+-- name: import_schedule
+-- A schedule from another database, unless one of its name is here.
+INSERT INTO {schema}.schedules ({schedule_columns})
+VALUES (%(name)s, %(source)s, %(family)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
+    %(args)s::json, %(kwargs)s::json,
+    %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused_config)s, {schema}.moment(%(paused_at)s::bigint),
+    {schema}.moment(%(last_tick)s), %(last_job)s, {schema}.moment(%(created_at)s))
+ON CONFLICT (name) DO NOTHING;
+
+-- name: known_task
+-- What workers have told of one task.
+SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name = %(name)s;
 
 -- name: succeed_many
 -- Many runs that returned, in the order of the arrays. The state is written so that no partial index

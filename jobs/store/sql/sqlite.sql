@@ -144,6 +144,15 @@ AND priority > coalesce((SELECT priority FROM jobs WHERE state = 'pending' AND q
 -- And one that may, or is. Its index says the same words.
 AND (company IS NOT NULL OR memory_bytes > 0)
 
+-- fragment: schedule_columns
+-- The whole row of a schedule, as ScheduleRow names it.
+name, source, family, declared_by, task, cron, every_ms, anchor, timezone, args, kwargs, keys, queue,
+catch_up, overlap, paused_config, paused_at, last_tick, last_job, created_at
+
+-- fragment: schedule_seen
+-- The same as it is seen: when, and with its newest tick.
+:now, (SELECT max(tick) FROM ticks WHERE schedule = name), {schedule_columns}
+
 -- name: enqueue
 -- A new job, pending or scheduled; no row comes back where its unique key is held by an unfinished one.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
@@ -894,6 +903,100 @@ DELETE FROM tasks WHERE seen_at < :now - :age
 -- name: tasks
 -- The tasks that workers have registered.
 SELECT name, told, seen_at FROM tasks WHERE name > :after_name ORDER BY name LIMIT :limit;
+
+-- name: has_schedules
+-- Whether there is any schedule.
+SELECT EXISTS (SELECT 1 FROM schedules);
+
+-- name: schedules
+-- All of them, by name.
+SELECT {schedule_seen} FROM schedules WHERE name > :after_name ORDER BY name LIMIT :limit;
+
+-- name: schedule
+-- One.
+SELECT {schedule_seen} FROM schedules WHERE name = :name;
+
+-- name: hold_schedule
+-- One, held until the end of the transaction; none where somebody else holds it.
+SELECT {schedule_seen} FROM schedules WHERE name = :name;
+
+-- name: lock_schedule
+-- The same, whoever holds it.
+SELECT {schedule_seen} FROM schedules WHERE name = :name;
+
+-- name: schedules_of
+-- Those that families of this name have declared, held.
+SELECT {schedule_seen} FROM schedules WHERE source = :source AND family = :family ORDER BY name;
+
+-- name: store_schedule
+-- A schedule is new, or another one; where its timing is another, or its pause over, ticks count from now on.
+INSERT INTO schedules ({schedule_columns})
+VALUES (:name, :source, :family, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
+    :keys, :queue, :catch_up, :overlap, :paused, NULL, :now, NULL, :now)
+ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.family,
+    declared_by = excluded.declared_by, task = excluded.task, cron = excluded.cron,
+    every_ms = excluded.every_ms, anchor = excluded.anchor, timezone = excluded.timezone,
+    args = excluded.args, kwargs = excluded.kwargs, keys = excluded.keys, queue = excluded.queue,
+    catch_up = excluded.catch_up, overlap = excluded.overlap, paused_config = excluded.paused_config,
+    last_tick = CASE WHEN schedules.cron IS NOT excluded.cron OR schedules.every_ms IS NOT excluded.every_ms
+        OR schedules.anchor IS NOT excluded.anchor OR schedules.timezone IS NOT excluded.timezone
+        OR schedules.paused_config > excluded.paused_config THEN :now ELSE schedules.last_tick END;
+
+-- name: redeclare_schedule
+-- Other families declare it still.
+UPDATE schedules SET declared_by = :declared_by WHERE name = :name;
+
+-- name: remove_schedule
+-- Nobody wants it any more; its ticks stay for a while.
+DELETE FROM schedules WHERE name = :name;
+
+-- name: pause_schedule
+-- It ticks no more.
+UPDATE schedules SET paused_at = :now WHERE name = :name AND paused_at IS NULL;
+
+-- name: resume_schedule
+-- It ticks again; what the pause hid is not missed.
+UPDATE schedules SET paused_at = NULL, last_tick = :now WHERE name = :name AND paused_at IS NOT NULL;
+
+-- name: move_schedule
+-- Its ticks have been looked after up to a moment.
+UPDATE schedules SET last_tick = :last_tick, last_job = coalesce(:last_job, last_job) WHERE name = :name;
+
+-- name: latest_tick
+-- The newest tick up to a moment.
+SELECT max(tick) FROM ticks WHERE schedule = :schedule AND tick <= :until;
+
+-- name: has_tick
+-- Whether a tick has made a job.
+SELECT 1 FROM ticks WHERE schedule = :schedule AND tick = :tick;
+
+-- name: add_tick
+-- It has made this one.
+INSERT INTO ticks (schedule, tick, job) VALUES (:schedule, :tick, :job);
+
+-- name: trim_ticks
+-- Old ticks go, and of a schedule that has too many the oldest, schedule by schedule.
+DELETE FROM ticks WHERE (schedule, tick) IN (
+    WITH RECURSIVE found (schedule) AS (
+        SELECT min(schedule) FROM ticks
+        UNION ALL
+        SELECT (SELECT min(ticks.schedule) FROM ticks WHERE ticks.schedule > found.schedule)
+        FROM found WHERE found.schedule IS NOT NULL)
+    SELECT ticks.schedule, ticks.tick FROM found JOIN ticks ON ticks.schedule = found.schedule
+    WHERE ticks.tick < max(:now - :age, coalesce((SELECT kept.tick FROM ticks AS kept
+        WHERE kept.schedule = found.schedule ORDER BY kept.tick DESC LIMIT 1 OFFSET :kept), 0))
+    LIMIT :limit);
+
+-- name: import_schedule
+-- A schedule from another database, unless one of its name is here.
+INSERT INTO schedules ({schedule_columns})
+VALUES (:name, :source, :family, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
+    :keys, :queue, :catch_up, :overlap, :paused_config, :paused_at, :last_tick, :last_job, :created_at)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: known_task
+-- What workers have told of one task.
+SELECT name, told, seen_at FROM tasks WHERE name = :name;
 
 -- name: succeed_many
 -- Runs of one claim that returned; the row of values is repeated, with what is missing as a value that the

@@ -312,6 +312,38 @@ class Actions(Document):
     next: str | None = Field(description="The `cursor` of the next page; null: there is none.")
 
 
+class Schedule(Document):
+    """What is enqueued when."""
+
+    name: str
+    source: str = Field(description="`config`, `code`, or `added` at run time.")
+    family: str | None = Field(description="The family whose configuration or code declares it.")
+    task: str
+    args: Any
+    kwargs: Any
+    queue: str | None = Field(description="null is what the task says.")
+    cron: str | None
+    every: float | None = Field(description="Seconds.")
+    anchor: datetime | None
+    timezone: str
+    catch_up: str
+    overlap: str
+    paused: str | None = Field(description="`config` or `run time`: by what it is paused.")
+    paused_at: datetime | None
+    last_tick: datetime | None
+    last_job: JsonId | None
+    next: list[datetime] = Field(description="The next three ticks; none while it is paused.")
+    words: str = Field(description="When it ticks, or why it cannot.")
+    late: float = Field(description="Seconds for which a tick has been due that made no job yet.")
+    created_at: datetime
+
+
+class Schedules(Document):
+    """All schedules."""
+
+    schedules: list[Schedule]
+
+
 class Life(Document):
     """A process of a family that may hold running jobs."""
 

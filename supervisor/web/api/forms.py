@@ -26,6 +26,7 @@ __all__ = [
     "Narrowing",
     "NewJob",
     "NewJobs",
+    "NewSchedule",
     "QueueName",
     "Scaling",
     "SinceText",
@@ -174,6 +175,50 @@ class Copying(Form):
     kwargs: dict[str, Any] | None = Field(
         None, description="All arguments by name, in the form that the job's document has."
     )
+
+
+class NewSchedule(Form):
+    """A schedule to add: a task, its arguments, and when it is enqueued."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "nightly",
+                    "task": "app.mail:send",
+                    "args": ["a@b.c"],
+                    "kwargs": {"subject": "Good morning"},
+                    "cron": "0 3 * * *",
+                    "timezone": "Europe/Berlin",
+                }
+            ]
+        }
+    )
+
+    name: Name
+    task: Name
+    args: list[Any] = Field(default_factory=list, description="The arguments by place.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="The arguments by name.")
+    typed: bool = Field(
+        False,
+        description='Whether arguments hold tags as documents do: {"$date": "2027-01-31"} is a date.',
+    )
+    force: bool = Field(False, description="Also where no worker has told of such a task.")
+    cron: Annotated[str, Field(min_length=1, max_length=300)] | None = Field(
+        None, description="Minute, hour, day of month, month, day of week; `cron` or `every`."
+    )
+    every: Seconds | None = None
+    timezone: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Whose clocks `cron` goes by; UTC unless it is given."
+    )
+    anchor: Annotated[str, Field(max_length=100)] | None = Field(
+        None, description="From when `every` counts.", examples=["2027-01-31T08:00+01:00"]
+    )
+    queue: Queue | None = None
+    catch_up: Literal["latest", "all", "none"] = "latest"
+    overlap: Literal["allow", "skip"] = "allow"
+    paused: bool = False
+    replace: bool = Field(False, description="Change one of this name that was added at run time.")
 
 
 class Narrowing(Form):

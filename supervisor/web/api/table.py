@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from jobvisor.supervisor.web.api import bulk, families, jobs, looks
+from jobvisor.supervisor.web.api import bulk, families, jobs, looks, schedules
 
-ROUTERS: tuple[APIRouter, ...] = (bulk.router, jobs.router, looks.router, families.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    bulk.router,
+    jobs.router,
+    looks.router,
+    schedules.router,
+    families.router,
+)

@@ -14,6 +14,7 @@ from jobvisor.supervisor.web.pages import (
     order,
     overview,
     queues,
+    schedules,
     steer,
     tasks,
     theme,
@@ -37,6 +38,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     steer.router,
     families.router,
     tasks.router,
+    schedules.router,
     actions.router,
     theme.router,
 )

@@ -38,6 +38,7 @@ NAVIGATION = (
     ("workers", "Workers"),
     ("families", "Families"),
     ("tasks", "Tasks"),
+    ("schedules", "Schedules"),
     ("actions", "Actions"),
 )
 

@@ -22,7 +22,7 @@ router = APIRouter(include_in_schema=False)
 JOBS_SHOWN = 10
 """Of one worker with several lanes."""
 
-OTHERS = ("caretaker", "clerk", "template", "web")
+OTHERS = ("caretaker", "scheduler", "clerk", "template", "web")
 """Processes beside the workers, by their key in the status."""
 
 KINDS = {"busy": "busy", "turn": "busy", "booting": "later", "backoff": "bad"}

@@ -101,9 +101,10 @@ CREATE INDEX tasks_paused ON {schema}.tasks (name) WHERE paused_at IS NOT NULL; 
 -- What is enqueued again and again, by a cron pattern or every so many milliseconds from `anchor` on. `source`
 -- says who declared it, `family` under which name, `paused_config` whether it declared it paused.
 CREATE TABLE {schema}.schedules (
-    name          text        COLLATE "C" PRIMARY KEY,
-    source        text        NOT NULL,
-    family        text,
+    name          text        COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 400),
+    source        text        NOT NULL DEFAULT 'added', -- config, code, or added at run time
+    family        text,                                 -- the name of the family that declares it
+    declared_by   text        NOT NULL DEFAULT '[]',    -- the ids of those that do (JSON)
     task          text        NOT NULL,
     cron          text,
     every_ms      bigint,
@@ -111,14 +112,15 @@ CREATE TABLE {schema}.schedules (
     timezone      text        NOT NULL DEFAULT 'UTC',
     args          json        NOT NULL DEFAULT '[]',
     kwargs        json        NOT NULL DEFAULT '{{}}',
+    keys          text        NOT NULL DEFAULT '{{}}',    -- what functions of the task make of the arguments (JSON)
     queue         text,
     catch_up      text        NOT NULL DEFAULT 'latest',
     overlap       text        NOT NULL DEFAULT 'allow',
     paused_config integer     NOT NULL DEFAULT 0,
     paused_at     timestamptz,
-    last_tick     timestamptz,
+    last_tick     timestamptz NOT NULL DEFAULT {schema}.clock(),  -- up to here ticks have been looked after
     last_job      bigint,
-    created_at    timestamptz NOT NULL
+    created_at    timestamptz NOT NULL DEFAULT {schema}.clock()
 );
 
 -- The moments for which a schedule has enqueued a job: one for each, whoever comes first.
@@ -128,7 +130,6 @@ CREATE TABLE {schema}.ticks (
     job      bigint      NOT NULL,
     PRIMARY KEY (schedule, tick)
 );
-CREATE INDEX ticks_job ON {schema}.ticks (job);
 
 -- Keys that are held longer, or otherwise, than by an unfinished job: until a moment, or (NULL) as long as the
 -- row of the job is there. `digest` is of what was asked for.

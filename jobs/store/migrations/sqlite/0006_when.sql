@@ -91,9 +91,10 @@ CREATE INDEX tasks_paused ON tasks (name) WHERE paused_at IS NOT NULL;  -- `told
 -- What is enqueued again and again, by a cron pattern or every so many milliseconds from `anchor` on. `source`
 -- says who declared it, `family` under which name, `paused_config` whether it declared it paused.
 CREATE TABLE schedules (
-    name          TEXT    PRIMARY KEY,
-    source        TEXT    NOT NULL,
-    family        TEXT,
+    name          TEXT    NOT NULL PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 400),
+    source        TEXT    NOT NULL DEFAULT 'added',  -- config, code, or added at run time
+    family        TEXT,                             -- the name of the family that declares it
+    declared_by   TEXT    NOT NULL DEFAULT '[]',    -- the ids of those that do (JSON)
     task          TEXT    NOT NULL,
     cron          TEXT,
     every_ms      INTEGER,
@@ -101,15 +102,18 @@ CREATE TABLE schedules (
     timezone      TEXT    NOT NULL DEFAULT 'UTC',
     args          TEXT    NOT NULL DEFAULT '[]',
     kwargs        TEXT    NOT NULL DEFAULT '{}',
+    keys          TEXT    NOT NULL DEFAULT '{}',    -- what functions of the task make of the arguments (JSON)
     queue         TEXT,
     catch_up      TEXT    NOT NULL DEFAULT 'latest',
     overlap       TEXT    NOT NULL DEFAULT 'allow',
     paused_config INTEGER NOT NULL DEFAULT 0,
     paused_at     INTEGER,
-    last_tick     INTEGER,
+    last_tick     INTEGER NOT NULL                  -- up to here ticks have been looked after
+        DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     last_job      INTEGER,
     created_at    INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+        DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
+) STRICT;
 
 -- The moments for which a schedule has enqueued a job: one for each, whoever comes first.
 CREATE TABLE ticks (
@@ -118,7 +122,6 @@ CREATE TABLE ticks (
     job      INTEGER NOT NULL,
     PRIMARY KEY (schedule, tick)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX ticks_job ON ticks (job);
 
 -- Keys that are held longer, or otherwise, than by an unfinished job: until a moment, or (NULL) as long as the
 -- row of the job is there. `digest` is of what was asked for.

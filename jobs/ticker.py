@@ -1,0 +1,169 @@
+"""A look at the schedules: for each tick that is due a job is enqueued, once, whoever else looks.
+
+There is no leader. A tick's row, its job and how far its schedule has been looked after are one transaction,
+which holds the schedule: a process that is killed or stopped in it leaves all of it, or nothing.
+"""
+
+from __future__ import annotations
+
+from jobvisor.jobs.clock import SECOND, SYSTEM, Clock, iso, to_datetime
+from jobvisor.jobs.errors import JobsError, RowRefused, StoreError
+from jobvisor.jobs.job import FINISHED
+from jobvisor.jobs.log import say
+from jobvisor.jobs.schedule import ScheduleRow, Seen
+from jobvisor.jobs.schedule_job import job_of_schedule, told_options
+from jobvisor.jobs.store import Store
+from jobvisor.jobs.task import NO_OPTIONS, Defaults, Options
+from jobvisor.jobs.timing import Timing, stored_timing
+from jobvisor.jobs.units import duration_text
+
+__all__ = ["CAUGHT_UP_MOST", "LOOK_MS", "ON_TIME_MS", "Ticker"]
+
+LOOK_MS = 5_000
+"""Between two looks while nothing is due: what others change is seen by then."""
+ON_TIME_MS = 30_000
+"""A tick that is older was missed: nobody was there."""
+CAUGHT_UP_MOST = 1_000
+"""Of `catch_up = "all"`, at once."""
+SCHEDULES_MOST = 10_000
+HELD_MS = 1_000  # somebody else has it in hand
+TOLD_WITHIN_NS = 15 * SECOND  # workers that have just started tell of their tasks by then
+_NEXT_KEPT = 2 * SCHEDULES_MOST
+
+
+class Ticker:
+    """One process that looks at all schedules of a database, whichever family they are from."""
+
+    def __init__(self, store: Store, defaults: Defaults, clock: Clock = SYSTEM) -> None:
+        self._store = store
+        self._defaults = defaults
+        self._clock = clock
+        self._young_until = clock.monotonic_ns() + TOLD_WITHIN_NS
+        self._next: dict[tuple[Timing, int], int | None] = {}
+        self._troubles: dict[str, str] = {}
+        self._skipped: dict[str, int | None] = {}
+        self._made_now: list[tuple[int, int, int]] = []  # told when it is committed
+
+    def look(self) -> int:
+        """Enqueue what is due; in how many milliseconds there is something to do again."""
+        if len(self._next) > _NEXT_KEPT:
+            self._next.clear()
+        wait = LOOK_MS
+        for seen in self._store.schedules(limit=SCHEDULES_MOST):
+            if not seen.row.is_paused:
+                wait = min(wait, self._look_after(seen))
+        return max(0, wait)
+
+    def _look_after(self, seen: Seen) -> int:
+        """One that cannot tick, or whose job the database refuses, keeps no other from it."""
+        name = seen.row.name
+        try:
+            due = self._due(seen)
+            if due is not None and due <= seen.now_ms:
+                wait = self._tick(name)
+            else:
+                wait = LOOK_MS if due is None else due - seen.now_ms
+        except JobsError as error:
+            if isinstance(error, StoreError) and not isinstance(error, RowRefused):
+                raise
+            self._note_trouble(name, str(error))
+            return LOOK_MS
+        self._troubles.pop(name, None)
+        return wait
+
+    def _note_trouble(self, name: str, error: str) -> None:
+        if self._troubles.get(name) != error:
+            self._troubles[name] = error
+            say("schedule_troubled", schedule=name, error=error)
+
+    def _due(self, seen: Seen) -> int | None:
+        """The first tick that nobody has looked after; None where there comes none."""
+        since = self._since(seen)
+        if since is None:
+            return seen.now_ms
+        key = _timing(seen.row), since
+        if key not in self._next:
+            self._next[key] = key[0].next_after(since)
+        return self._next[key]
+
+    def _since(self, seen: Seen) -> int | None:
+        """Up to when ticks have been looked after; None where the clock went back and nothing tells it."""
+        if seen.row.last_tick <= seen.now_ms:
+            return seen.row.last_tick
+        return self._store.latest_tick(seen.row.name, seen.now_ms)
+
+    def _tick(self, name: str) -> int:
+        self._made_now.clear()
+        with self._store.transaction():
+            held = self._store.hold_schedule(name)
+            if held is None or held.row.is_paused:
+                return HELD_MS
+            since = self._since(held)
+            if since is None:
+                self._store.move_schedule(name, held.now_ms)
+            elif not self._made(held, since):
+                return HELD_MS
+            ahead = _timing(held.row).next_after(held.now_ms)
+        for made in self._made_now:
+            _tell(name, *made)
+        return LOOK_MS if ahead is None else ahead - held.now_ms
+
+    def _made(self, held: Seen, since: int) -> bool:
+        """Make the jobs of all ticks since then; False where it is too early to know how."""
+        row, now = held.row, held.now_ms
+        ticks = _wanted(row, _timing(row), since, now)
+        options = self._options(row.task) if ticks else NO_OPTIONS
+        if options is None:
+            return False
+        last_job = row.last_job
+        for tick in ticks:
+            last_job = self._job_of(row, tick, last_job, options, now) or last_job
+        self._store.move_schedule(row.name, now, last_job)
+        return True
+
+    def _options(self, task: str) -> Options | None:
+        options = told_options(self._store, task)
+        if options is None and self._clock.monotonic_ns() > self._young_until:
+            return NO_OPTIONS  # nobody will tell: its job waits for a worker that knows it
+        return options
+
+    def _job_of(
+        self, row: ScheduleRow, tick: int, last_job: int | None, options: Options, now: int
+    ) -> int | None:
+        """The job of one tick; None where it had one, or has none because of the last one's."""
+        if self._store.has_tick(row.name, tick):
+            return None  # before the clock went back
+        if row.overlap == "skip" and last_job is not None and self._is_unfinished(last_job):
+            self._note_skipped(row.name, tick, last_job)
+            return None
+        job = self._store.enqueue_one(job_of_schedule(row, options, self._defaults, tick))
+        self._store.add_tick(row.name, tick, job.id)
+        self._made_now.append((tick, job.id, now - tick))
+        return job.id
+
+    def _is_unfinished(self, job: int) -> bool:
+        return any(each.state not in FINISHED for each in self._store.summaries([job]))
+
+    def _note_skipped(self, name: str, tick: int, job: int) -> None:
+        if self._skipped.get(name) != job:
+            self._skipped[name] = job
+            say("tick_skipped", schedule=name, tick=iso(to_datetime(tick)), job=job)
+
+
+def _tell(name: str, tick: int, job: int, late: int) -> None:
+    line = "tick_late" if late > ON_TIME_MS else "ticked"
+    moment = iso(to_datetime(tick))
+    say(line, schedule=name, tick=moment, job=job, late=duration_text(late))
+
+
+def _wanted(row: ScheduleRow, timing: Timing, since: int, now: int) -> list[int]:
+    """Of the ticks since then those that are to have a job."""
+    if row.catch_up == "all":
+        return timing.due(since, now, CAUGHT_UP_MOST)
+    if row.catch_up == "none":
+        since = max(since, now - ON_TIME_MS - 1)
+    return timing.due(since, now, 1)
+
+
+def _timing(row: ScheduleRow) -> Timing:
+    return stored_timing(row.cron, row.every_ms, row.anchor, row.timezone)

@@ -1,0 +1,171 @@
+"""The schedules that code says, told by a worker that has read it: once in each generation of a family.
+
+Before its first job, since a worker that is never at rest would never tell; and with them the options of the
+tasks that have a schedule, for the scheduler has not their code.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.log import say
+from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.schedule import CODE, Declared, Plan
+from jobvisor.jobs.store import Store
+from jobvisor.supervisor.board import CODE_FAMILY, CODE_GENERATION, CODE_PLANS, Board
+from jobvisor.supervisor.role import Seat
+
+__all__ = ["ByClient", "ByStore", "Declaring", "Register", "tell_declared"]
+
+LATER_NS = 10 * SECOND
+"""After an error."""
+
+NAMES_TOLD = 20
+
+
+class Register(Protocol):
+    """Where it is told."""
+
+    def note_tasks(self, tasks: Mapping[str, Mapping[str, Any]], /) -> None:
+        """Write these."""
+
+    def declare(self, family: str, by: int, plans: list[Plan], /) -> Declared:
+        """These are the schedules that the code of this family says."""
+
+    def close(self) -> None:
+        """It is not asked again."""
+
+
+class ByStore:
+    """By the worker's own connection, which it keeps."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def note_tasks(self, tasks: Mapping[str, Mapping[str, Any]], /) -> None:
+        """Write these."""
+        self._store.note_tasks({name: json.dumps(told) for name, told in tasks.items()})
+
+    def declare(self, family: str, by: int, plans: list[Plan], /) -> Declared:
+        """These are the schedules that the code of this family says."""
+        return self._store.declare_schedules(CODE, family, by, plans)
+
+    def close(self) -> None:
+        """The worker goes on with it."""
+
+
+class ByClient:
+    """By a connection of its own."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def note_tasks(self, tasks: Mapping[str, Mapping[str, Any]], /) -> None:
+        """Write these."""
+        self._client.note_tasks(tasks)
+
+    def declare(self, family: str, by: int, plans: list[Plan], /) -> Declared:
+        """These are the schedules that the code of this family says."""
+        return self._client.schedules.declare(CODE, family, by, plans)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class Declaring:
+    """What one worker has to tell, or nothing."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        board: Board,
+        seat: Seat,
+        register: Callable[[], Register],
+        clock: Clock,
+    ) -> None:
+        """`register` makes a way to the database, where there is something to tell."""
+        self._registry = registry
+        self._board = board
+        self._seat = seat
+        self._register = register
+        self._clock = clock
+        self._due_ns = 0
+        self._thread: threading.Thread | None = None
+        self._plans = registry.plans()
+        self._told_of = (*self._plans, *seat.config.schedules)
+        if not self._told_of and self._is_new():
+            self._note()
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there is anything to tell, which nobody else has told."""
+        return bool(self._told_of) and self._is_new()
+
+    def declare_if_new(self) -> bool:
+        """Tell it now; whether it is told."""
+        if self._is_new() and self._clock.monotonic_ns() >= self._due_ns:
+            self._declare()
+        return not self._is_new()
+
+    def declare_beside(self) -> None:
+        """The same in a thread of its own, once."""
+        if self._thread is None and self._is_new():
+            self._thread = threading.Thread(target=self._declare, name="declaring", daemon=True)
+            self._thread.start()
+
+    def _is_new(self) -> bool:
+        board, seat = self._board, self._seat
+        return board[CODE_FAMILY] != seat.family or board[CODE_GENERATION] < seat.generation
+
+    def _declare(self) -> None:
+        seat, register = self._seat, self._register()
+        try:
+            tasks = self._tasks()
+            if tasks:
+                register.note_tasks(tasks)
+            if self._plans:
+                found = register.declare(seat.config.family.name, seat.family, self._plans)
+                tell_declared("code", found)
+        except JobsError:
+            self._due_ns = self._clock.monotonic_ns() + LATER_NS
+            return
+        finally:
+            register.close()
+        self._note()
+
+    def _note(self) -> None:
+        """The plans first: who reads the family's word reads them then."""
+        self._board[CODE_PLANS] = len(self._plans) + 1
+        self._board[CODE_GENERATION] = self._seat.generation
+        self._board[CODE_FAMILY] = self._seat.family
+
+    def _tasks(self) -> dict[str, Mapping[str, Any]]:
+        """What is told of those that have a schedule in the code or the configuration."""
+        from jobvisor.jobs.described import described  # noqa: PLC0415 - few workers have a schedule
+
+        names = {plan.task for plan in self._told_of}
+        aliases = self._registry.aliases()
+        known = filter(None, map(self._registry.get, sorted(names)))
+        return {task.name: described(task, aliases.get(task.name, ())) for task in known}
+
+
+def tell_declared(source: str, found: Declared) -> None:
+    """In the log: what has changed by a start, and what could not."""
+    if found.changed:
+        say("schedules_declared", source=source, changed=_named(found.changed))
+    if found.removed:
+        say("schedules_removed", names=_named(found.removed))
+    for name, holder in list(found.refused.items())[:NAMES_TOLD]:
+        say("schedule_refused", source=source, schedule=name, holder=holder)
+
+
+def _named(names: list[str]) -> str:
+    more = [f"and {len(names) - NAMES_TOLD} more"] if len(names) > NAMES_TOLD else []
+    return ", ".join([*names[:NAMES_TOLD], *more])

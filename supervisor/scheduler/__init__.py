@@ -1,0 +1,1 @@
+"""The scheduler: the process that enqueues what schedules say is due."""
