@@ -137,6 +137,14 @@ def test_failures_come_in_groups_the_last_one_first(store: Store, clock: Movable
         assert len(found(store, **which)) == group.jobs.number
 
 
+def test_groups_that_failed_last_in_one_millisecond_stand_in_one_order(store: Store) -> None:
+    for task, error in (("b", "Z"), ("b", "A"), ("a", "Z"), ("c", "Q"), ("c", "Q")):
+        failed(store, error, task=f"app:{task}")
+    assert [(group.task, group.error_type) for group in store.failures().groups] == [
+        ("app:c", "Q"), ("app:a", "Z"), ("app:b", "A"), ("app:b", "Z"),
+    ]  # fmt: skip
+
+
 def test_jobs_are_tallied_by_queue_and_state(store: Store, database: Database) -> None:
     for state in sorted(State, key=lambda state: state is State.PENDING):
         job_in(store, state, queue="mail")
