@@ -313,7 +313,7 @@ def _wanted(which: Filter) -> dict[str, Any] | None:
         "text": which.text,
         # As it stands in a text of JSON: a quotation mark has a backslash before it there.
         "text_in_json": None
-        if which.text is None
+        if which.text is None or not which.in_arguments
         else json.dumps(which.text, ensure_ascii=False)[1:-1],
         "since": since,
         "since_ago": since_ago,

@@ -46,6 +46,7 @@ def test_jobs_are_found_by_the_type_of_their_error_and_by_parts_of_their_texts(
     assert found(store, text="app:G") == [key]
     for text in ("%", "_"):
         assert found(store, text=text) == [args]
+    assert found(store, text="ada", in_arguments=False) == [value, unique]
     for nothing in ("\0", "\ud800", "no such", "' OR 1=1 --"):
         for word in ("text", "error", "error_type", "queue", "task"):
             assert found(store, **{word: nothing}) == []
