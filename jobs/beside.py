@@ -119,7 +119,7 @@ class Beside(Door):
 
     def note_tasks(self, tasks: Mapping[str, Mapping[str, Any]]) -> None:
         """Note that a worker has these tasks, by name with what it tells of each (JSON, up to 64 KiB)."""
-        told = {name: json.dumps(each, ensure_ascii=False) for name, each in tasks.items()}
+        told = {name: _as_text(each) for name, each in tasks.items()}
         with self._store() as store:
             store.note_tasks(told)
 
@@ -133,6 +133,20 @@ class Beside(Door):
         with self._store() as store, store.snapshot():
             now = self._clock.now_ms()
             return [_family(row, store.owners(row.id), now) for row in store.families()]
+
+
+def _as_text(told: Mapping[str, Any]) -> str:
+    """It as JSON; where it has half of a letter, which no database holds, that is escaped."""
+    text = json.dumps(told, ensure_ascii=False)
+    return text if _is_whole(text) else json.dumps(told)
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _family(row: FamilyRow, lives: Iterable[Life], now: int) -> Family:

@@ -47,6 +47,8 @@ class Filter:
     """What the error's text begins with, up to its first ": ", in at most 100 characters: a class's name."""
     text: str | None = None
     """A part of the task's name, the error, the unique key or the arguments as they are stored."""
+    in_arguments: bool = True
+    """Whether `text` is looked for in arguments, too: not for somebody who may not see all of them."""
     since: Moment | None = None
     """Not before this moment, or so long ago."""
     until: Moment | None = None
@@ -56,6 +58,8 @@ class Filter:
 
     def __post_init__(self) -> None:
         """Hold each value to what it may be; InvalidOption says what is wrong in one sentence."""
+        if not isinstance(self.in_arguments, bool):
+            raise InvalidOption(f"in_arguments={shown(self.in_arguments)} must be True or False")
         for name, check in _CHECKS.items():
             value = getattr(self, name)
             if value is not None:
@@ -82,8 +86,10 @@ class Filter:
         return not self.said()
 
     def said(self) -> dict[str, Any]:
-        """What was said, by name."""
+        """What was said, by name; `in_arguments` only where it makes `text` find less."""
         told = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.in_arguments or self.text is None:
+            del told["in_arguments"]
         return {name: value for name, value in told.items() if value is not None}
 
     def with_state(self, state: State) -> Filter:
@@ -182,6 +188,8 @@ def _plain(name: str, value: Any) -> Any:
         return duration_text(duration_ms(value))
     if name == "ids":
         return [json_id(number) for number in value]
+    if isinstance(value, bool):
+        return value
     return [str(each) for each in value] if isinstance(value, tuple) else str(value)
 
 

@@ -164,6 +164,13 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{name} gets {count} lanes and not {wanted}: no more are free side by side",
     ),
+    "no_room_for_web": (
+        logging.WARNING,
+        (
+            "there is no web role: other children have all {count} places of this family; configure "
+            "fewer workers, then reload"
+        ),
+    ),
     "fork_failed": (logging.ERROR, "cannot fork a {role}: {error}; next try in {delay}"),
     "trial_failed": (logging.WARNING, "the new code cannot be taken up: {error}"),
     "preloaded": (logging.INFO, "the application is preloaded: {seconds} s, {size}"),

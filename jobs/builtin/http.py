@@ -15,7 +15,7 @@ How a run of it ends:
 | another status; a redirect not followed, from https to http, or the sixth | `failed` |
 | an address that is none of the internet | `failed`, and nothing was sent there; `allow_private` allows it |
 | `secret` names no variable of the worker, or arguments that no call can have | `failed`, nothing was sent |
-| somebody cancels the job | `cancelled`: soon while it waits for the answer, else when it has sent |
+| somebody cancels the job | `cancelled` within half a second; while it sends, when 64 KiB more are taken |
 
 A server that got a call and could not answer gets it again. It knows it by the header Idempotency-Key, and
 webhook-id where it is signed: the job's id in each attempt, unless `headers` say another one.

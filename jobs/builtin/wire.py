@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import httpcore
 import httpx
 
 from jobvisor.jobs.builtin.public import is_public
 from jobvisor.jobs.clock import SECOND, SYSTEM
+
+T = TypeVar("T")
+
+LookUp = Callable[..., list[tuple[Any, ...]]]
+"""What `socket.getaddrinfo` is."""
 
 ADDRESSES_MAX = 8  # of one name are tried
 PIECE_BYTES = 65_536
@@ -29,9 +36,17 @@ class Refused(Exception):  # noqa: N818 -- `raise Refused` is a sentence
 class Wire(httpcore.NetworkBackend):
     """Makes connections, for one run of a job."""
 
-    def __init__(self, ends_ns: int, check: Callable[[], None], *, allow_private: bool) -> None:
+    def __init__(
+        self,
+        ends_ns: int,
+        check: Callable[[], None],
+        *,
+        allow_private: bool,
+        look_up: LookUp = socket.getaddrinfo,
+    ) -> None:
         """All is over at `ends_ns` by the monotonic clock; `check` raises where the job is to end before."""
         self._ends_ns = ends_ns
+        self._look_up = look_up
         self._check = check
         self._allow_private = allow_private
         self._backend = httpcore.SyncBackend()
@@ -51,8 +66,16 @@ class Wire(httpcore.NetworkBackend):
         for number, address in enumerate(allowed):
             try:  # one that does not answer leaves time for those behind it
                 left = self.left(httpcore.ConnectTimeout) / (len(allowed) - number)
-                stream = self._backend.connect_tcp(
-                    address, port, left, local_address, socket_options
+                stream = self.beside(
+                    partial(
+                        self._backend.connect_tcp,
+                        address,
+                        port,
+                        left,
+                        local_address,
+                        socket_options,
+                    ),
+                    undo=lambda made: made.close(),
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
@@ -62,7 +85,7 @@ class Wire(httpcore.NetworkBackend):
 
     def _allowed(self, host: str, port: int) -> list[str]:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = self.beside(partial(self._look_up, host, port, type=socket.SOCK_STREAM))
         except socket.gaierror as error:
             raise httpcore.ConnectError(f"{host} is not known: {error.strerror}") from error
         except (UnicodeError, OverflowError) as error:
@@ -76,6 +99,22 @@ class Wire(httpcore.NetworkBackend):
             )
         return allowed
 
+    def beside(self, act: Callable[[], T], undo: Callable[[T], object] = lambda _made: None) -> T:
+        """What this answers, in a thread: the system lets nobody break off what it does meanwhile.
+
+        Where the time is over, or the job is to end, nobody waits for it: what it makes then is undone.
+        """
+        done = _Done(act, undo)
+        thread = threading.Thread(target=done.run, name="http", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(min(self.left(httpcore.ConnectTimeout), LOOK_SECONDS))
+        except BaseException:
+            done.abandon()
+            raise
+        return done.answer()
+
     def left(self, late: type[httpcore.TimeoutException]) -> float:
         """The seconds that are left; `late` where none is."""
         self._check()
@@ -83,6 +122,40 @@ class Wire(httpcore.NetworkBackend):
         if seconds <= 0:
             raise late("the time is over")
         return seconds
+
+
+class _Done(Generic[T]):
+    """What is done in another thread, and whether anybody still waits for it."""
+
+    def __init__(self, act: Callable[[], T], undo: Callable[[T], object]) -> None:
+        self._act, self._undo = act, undo
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._made: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            made = self._act()
+        except BaseException as error:  # noqa: BLE001 -- the border of a thread: raised by who waits
+            self._error = error
+            return
+        with self._lock:
+            if not self._abandoned:
+                self._made.append(made)
+                return
+        self._undo(made)
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+        for made in self._made:
+            self._undo(made)
+
+    def answer(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._made[0]
 
 
 class Timed(httpcore.NetworkStream):
@@ -122,7 +195,8 @@ class Timed(httpcore.NetworkStream):
         """Go on encrypted; the certificate is that of the name, not of the address."""
         del timeout
         left = self._wire.left(httpcore.ConnectTimeout)
-        return Timed(self._stream.start_tls(ssl_context, server_hostname, left), self._wire)
+        act = partial(self._stream.start_tls, ssl_context, server_hostname, left)
+        return Timed(self._wire.beside(act, undo=lambda made: made.close()), self._wire)
 
     def get_extra_info(self, info: str) -> Any:
         """What is known of the connection."""

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobvisor.jobs.annals import MINUTE_MS, Action, KnownTask, Sums
-from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.errors import InvalidOption, StoreUnavailable, shown
 from jobvisor.jobs.excerpt import first_part
 from jobvisor.jobs.filter import ID_MAX
 from jobvisor.jobs.store.dialect import Dialect
+from jobvisor.jobs.store.enqueueing import MOVES_MET
 from jobvisor.jobs.store.rows import Row, moment_of
 
 DAY_MS = 86_400_000
@@ -87,10 +88,15 @@ class Annals(Dialect):
         with self.transaction():
             page = {"key": key, "age": REQUESTS_KEPT_MS, "limit": REQUESTS_AT_ONCE}
             self._change("trim_requests", page)
-            if self._rows("note_request", {"key": key, "digest": digest}):
-                return None
-            [(first, jobs)] = self._rows("request", {"key": key})
-            return first, _numbers(jobs)
+            for _ in range(MOVES_MET):
+                if self._rows("note_request", {"key": key, "digest": digest}):
+                    return None
+                for first, jobs in self._rows("request", {"key": key}):
+                    return first, _numbers(jobs)
+                # It became too old, and somebody else removed it between the two statements.
+        raise StoreUnavailable(
+            f"the key of this request was taken and freed {MOVES_MET} times meanwhile; try again"
+        )
 
     def answer_request(self, key: str, jobs: Iterable[int]) -> None:
         with self.transaction():

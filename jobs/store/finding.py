@@ -213,7 +213,7 @@ class Finding(Dialect):
         found = self._rows("failure_groups", {"limit": GROUPS_MOST + 1})
         since = -(1 << 45) if since_ms is None else since_ms
         recent = [row for row in found[:GROUPS_MOST] if row[2] is not None and row[2] >= since]
-        recent.sort(key=lambda row: row[2], reverse=True)
+        recent.sort(key=lambda row: (-row[2], row[0], row[1]))
         most = FAILED_MOST // max(1, min(len(recent), limit))
         last = {(task, error_type): at for task, error_type, at in recent[:limit]}
         asked = {"groups": json.dumps(list(last)), "from": since, "most": most + 1}
@@ -225,7 +225,10 @@ class Finding(Dialect):
             for task, error_type, number, first, example in self._rows("failures", asked)
             if example is not None  # else all of them were requeued meanwhile
         ]  # fmt: skip
-        groups.sort(key=lambda group: group.last, reverse=True)
+        # Those that failed last in one millisecond stand in the same order at each look.
+        groups.sort(
+            key=lambda g: (-last[g.task, g.error_type], -g.jobs.number, g.task, g.error_type)
+        )
         return Failures(
             self._with_messages(groups), at_least=len(found) > GROUPS_MOST or len(recent) > limit
         )
@@ -310,7 +313,7 @@ def _wanted(which: Filter) -> dict[str, Any] | None:
         "text": which.text,
         # As it stands in a text of JSON: a quotation mark has a backslash before it there.
         "text_in_json": None
-        if which.text is None
+        if which.text is None or not which.in_arguments
         else json.dumps(which.text, ensure_ascii=False)[1:-1],
         "since": since,
         "since_ago": since_ago,

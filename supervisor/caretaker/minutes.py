@@ -71,9 +71,10 @@ class Minutes:
         began = self._clock.monotonic_ns()
         self._look_at = began + DEPTHS_EVERY_NS  # also where the database is away
         queues = self._store.tally(most=DEPTH_MOST).queues
+        waiting = self._store.waiting(QUEUES_MAX)
         for queue in sorted(queues)[:QUEUES_MAX]:
             if pending := queues[queue].get("pending", 0):
-                seen = (pending, max(0, self._store.latency([queue])))
+                seen = (pending, waiting.get(queue, 0))
                 known = self._depths.get(queue, seen)
                 self._depths[queue] = (max(seen[0], known[0]), max(seen[1], known[1]))
         took = self._clock.monotonic_ns() - began

@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 import click
 
 from jobvisor.jobs.change import Moved, Moves
-from jobvisor.jobs.client import Client, Swept
+from jobvisor.jobs.client import Swept
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count
 from jobvisor.supervisor.cli import print_json, say
-from jobvisor.supervisor.cli.noting import note
+from jobvisor.supervisor.cli.noting import who
 
 __all__ = ["Act", "Course", "sweep"]
 
@@ -32,6 +32,7 @@ class Where(Protocol):
         *,
         dry_run: bool = False,
         told: Callable[[Moves], None] | None = None,
+        by: str = "",
     ) -> Swept: ...
 
 
@@ -88,26 +89,19 @@ class Course:
 
     def run(
         self,
-        client: Client,
         which: Filter,
         told: Callable[[Moves], None],
-        tell: Callable[[str], None] = say,
     ) -> None:
-        """Do it, and note who did it, also of what was broken off; `tell` is told what is wrong with that."""
+        """Do it; who did it is noted in the transaction of each page, also of what is broken off."""
 
         def count(page: Moves) -> None:
             self.add(page)
             told(page)
 
-        try:
-            self._act.where(which, told=count)
-        finally:
-            if self.done:
-                note(client, self._act.verb, str(which), self.done, tell)
+        self._act.where(which, told=count, by=who())
 
 
 def sweep(
-    client: Client,
     act: Act,
     which: Filter | None,
     *,
@@ -130,7 +124,7 @@ def sweep(
         return
     if number is not None:
         _confirm(f"{act.verb} {act.counted(number)}")
-    _run(client, act, which, number, as_json=as_json)
+    _run(act, which, number, as_json=as_json)
 
 
 def _dry_run(act: Act, which: Filter | None) -> Swept:
@@ -152,7 +146,7 @@ def _confirm(question: str) -> None:
     click.confirm(f"{question}?", abort=True, err=True)
 
 
-def _run(client: Client, act: Act, which: Filter, of: Count | None, *, as_json: bool) -> None:
+def _run(act: Act, which: Filter, of: Count | None, *, as_json: bool) -> None:
     course = Course(act, of)
     # At a terminal the lines themselves show that it goes on.
     shows = sys.stderr.isatty() and (as_json or not sys.stdout.isatty())
@@ -164,7 +158,7 @@ def _run(client: Client, act: Act, which: Filter, of: Count | None, *, as_json: 
             click.echo(f"\r{course}", nl=False, err=True)
 
     try:
-        course.run(client, which, tell)
+        course.run(which, tell)
     except KeyboardInterrupt:
         say(f"\ninterrupted: {course.done} are done, the others stand as they stood")
         raise

@@ -14,7 +14,7 @@ from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.bulk import Act, print_moves, sweep
 from jobvisor.supervisor.cli.completing import jobs
-from jobvisor.supervisor.cli.noting import note
+from jobvisor.supervisor.cli.noting import note, who
 from jobvisor.supervisor.cli.selection import (
     PAGE,
     filter_of,
@@ -76,7 +76,7 @@ def cancel(
         act = Act("cancel", client.cancel_where, _in_words(given, "unfinished"))
         given["state"] = given["state"] or tuple(sorted(UNFINISHED))
         which = filter_of(client, given)
-        sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
+        sweep(act, which, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command(
@@ -115,7 +115,7 @@ def requeue(
             return
         act = Act("requeue", client.requeue_where, _in_words(given, "finished"))
         which = filter_of(client, given)
-        sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
+        sweep(act, which, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command(
@@ -163,7 +163,7 @@ def prune(
                 return
             act = Act("prune", client.prune_where, _in_words(given, "finished"))
             which = filter_of(client, given)
-            sweep(client, act, which, dry_run=dry_run, yes=yes, as_json=as_json)
+            sweep(act, which, dry_run=dry_run, yes=yes, as_json=as_json)
         return
     _prune_old(config, ages, dry_run=dry_run, as_json=as_json)
 
@@ -232,7 +232,7 @@ def move(
     moved: Moves = []
     try:
         for start in range(0, len(ids), PAGE):
-            page = many(ids[start : start + PAGE])
+            page = _noted(client, verb, many, ids[start : start + PAGE])
             moved += page
             if not as_json:
                 print_moves(page)
@@ -240,13 +240,20 @@ def move(
         say(f"interrupted: {len(moved)} of {len(ids)} are done, the others stand as they stood")
         raise
     finally:
-        done = [each.id for each in moved if each.error is None]
-        if done:
-            note(client, verb, _named(done), len(done))
         if as_json:
             print_json([_outcome(each) for each in moved])
-    if len(done) < len(ids):
+    if any(each.error is not None for each in moved):
         click.get_current_context().exit(1)
+
+
+def _noted(client: Client, verb: str, many: Many, ids: Sequence[int]) -> Moves:
+    """One page, and who did it, in one transaction: no deed is without its note."""
+    with client.transaction():
+        page = many(ids)
+        done = [each.id for each in page if each.error is None]
+        if done:
+            client.note_action(who(), verb, _named(done), len(done))
+    return page
 
 
 def _tell_dry_run(verb: str, number: int, *, as_json: bool) -> None:

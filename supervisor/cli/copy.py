@@ -14,7 +14,7 @@ from jobvisor.supervisor.cli import config_option, examples, json_option, print_
 from jobvisor.supervisor.cli.arguments import Arguments
 from jobvisor.supervisor.cli.completing import jobs
 from jobvisor.supervisor.cli.enqueue import known_task
-from jobvisor.supervisor.cli.noting import note
+from jobvisor.supervisor.cli.noting import who
 from jobvisor.supervisor.cli.selection import read_id
 from jobvisor.supervisor.cli.site import find_site
 
@@ -64,8 +64,9 @@ def copy(
                 call.new_job(
                     site.settings.defaults, Payload()
                 )  # refused where it cannot be called so
-        made = client.copy(job_id, **changed)
-        note(client, "copy", f"job {job_id} as {made.id}", 1)
+        with client.transaction():
+            made = client.copy(job_id, **changed)
+            client.note_action(who(), "copy", f"job {job_id} as {made.id}", 1)
     if as_json:
         print_json(made.as_json())
     else:

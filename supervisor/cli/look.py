@@ -25,10 +25,9 @@ from jobvisor.supervisor.cli import (
 from jobvisor.supervisor.cli.completing import jobs
 from jobvisor.supervisor.cli.selection import filter_of, filter_options, read_id
 from jobvisor.supervisor.cli.site import find_site
+from jobvisor.supervisor.documents.words import call, when_of
 
 __all__ = ["ago", "arguments_of", "job_lines", "list_jobs", "show", "when_told"]
-
-_TEXT_TAGS = frozenset({"$datetime", "$date", "$time", "$decimal", "$uuid", "$path"})
 
 ARGUMENTS_MAX = 60
 """Letters of the arguments that a list shows; `show` and --json have all of them."""
@@ -123,16 +122,7 @@ def _job_row(job: Job) -> list[Any]:
 
 def when_told(job: Job) -> str:
     """How long ago it ended or, while it runs, began; else how long it has been due, or when it will be."""
-    return ago(_when(job))
-
-
-def _when(job: Job) -> datetime:
-    """The end of a finished job, the beginning of a running one, else when it is due."""
-    if job.finished:
-        return job.finished_at or job.run_at
-    if job.state is State.RUNNING:
-        return job.claimed_at or job.run_at
-    return job.run_at
+    return ago(when_of(job))
 
 
 def ago(moment: datetime) -> str:
@@ -143,22 +133,7 @@ def ago(moment: datetime) -> str:
 
 def arguments_of(job: Job) -> str:
     """The arguments as a call has them, cut to what fits a column."""
-    told = job.as_json()
-    given = [_readable(value) for value in told["args"]]
-    given += [f"{name}={_readable(value)}" for name, value in told["kwargs"].items()]
-    text = ", ".join(given)
-    return text if len(text) <= ARGUMENTS_MAX else f"{text[:ARGUMENTS_MAX]}..."
-
-
-def _readable(value: Any) -> str:
-    """A value as JSON; of one that JSON lacks what stands behind its tag."""
-    if isinstance(value, dict) and len(value) == 1:
-        ((tag, body),) = value.items()
-        if tag in _TEXT_TAGS:
-            return str(body[0] if isinstance(body, list) else body)
-        if tag == "$enum" and isinstance(body, list):
-            return str(body[-1])
-    return json.dumps(value, ensure_ascii=False)
+    return call(job.as_json(), ARGUMENTS_MAX)
 
 
 def _attempt_lines(attempt: Attempt) -> Iterator[str]:

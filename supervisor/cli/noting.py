@@ -1,10 +1,9 @@
-"""The action log as commands write it: who of this machine did what; it is noted after it was done."""
+"""The action log as commands write it: who of this machine did what."""
 
 from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable
 from contextlib import closing
 
 from jobvisor.jobs.client import Client
@@ -31,18 +30,12 @@ def who() -> str:
     return f"{behind} as {name}@{HOST}" if behind else f"{name}@{HOST}"
 
 
-def note(
-    client: Client,
-    verb: str,
-    what: str,
-    number: int | None = None,
-    tell: Callable[[str], None] = say,
-) -> None:
+def note(client: Client, verb: str, what: str, number: int | None = None) -> None:
     """Note it; where that cannot be, tell so: what was done stays done."""
     try:
         client.note_action(who(), verb, what, number)
     except JobsError as error:
-        tell(_not_noted(error))
+        say(_not_noted(error))
 
 
 def note_of_family(config: Config, verb: str, what: str, number: int | None = None) -> None:

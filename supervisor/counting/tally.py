@@ -169,29 +169,36 @@ class Tally:
             for verb in verbs:
                 if verb != SUCCEED and 0 < verb <= len(OUTCOMES):
                     words[row + OUTCOMES_AT + verb - 1] += 1
-        took = sorted(map(_took, entries))
-        self._fill(row + RUNS_AT, took, RUN_BOUNDS_NS)
-        words[row + RUN_NS] += sum(took)
-        # A short run is not measured: it is taken to have computed all the time.
-        short = bisect_left(took, SHORT_NS)
-        cpu_ms = sum(cpu for cpu in map(_cpu, entries) if cpu > 0) if short < len(took) else 0
-        words[row + CPU_NS] += sum(took[:short]) + cpu_ms * 1_000_000
+        took = list(map(_took, entries))
+        longest = max(took)
+        self._fill(row + RUNS_AT, took, longest, RUN_BOUNDS_NS)
+        used = sum(took)
+        words[row + RUN_NS] += used
+        if longest >= SHORT_NS:
+            # A short run is not measured: it is taken to have computed all the time.
+            used = sum(each for each in took if each < SHORT_NS)
+            used += sum(cpu for cpu in map(_cpu, entries) if cpu > 0) * 1_000_000
+        words[row + CPU_NS] += used
 
-    def _fill(self, at: int, values: list[int], bounds: tuple[int, ...]) -> None:
-        """Into the buckets, the sorted values."""
+    def _fill(
+        self, at: int, values: list[int], greatest: int, bounds: tuple[int, ...], each: int = 1
+    ) -> None:
+        """Into the buckets, the values, each so many times."""
         words = self._words
-        if len(values) == 1:
-            words[at + bisect_left(bounds, values[0])] += 1
+        last = bisect_left(bounds, greatest)
+        if not last or bisect_left(bounds, min(values)) == last:
+            words[at + last] += (
+                len(values) * each
+            )  # as in most batches: a sort is half of what counting costs
             return
-        done, last = 0, len(values)
-        for number, bound in enumerate(bounds):
-            until = last if values[-1] <= bound else bisect_right(values, bound, done)
+        values.sort()
+        done = 0
+        for number in range(last):
+            until = bisect_right(values, bounds[number], done)
             if until > done:
-                words[at + number] += until - done
+                words[at + number] += (until - done) * each
                 done = until
-            if done == last:
-                return
-        words[at + len(bounds)] += last - done
+        words[at + last] += (len(values) - done) * each
 
     def _rows_for(self, jobs: Sequence[Claimed]) -> list[int]:
         return [self._row(pair) for pair in zip(map(_task, jobs), map(_queue, jobs), strict=True)]
@@ -232,14 +239,17 @@ class Tally:
 
     def _count_waits(self, row: int, told: list[int | None]) -> None:
         """Those that are told; of a large claim each stands for as many as there are for it."""
-        known = [max(0, ms) for ms in told if ms is not None]  # a clock may have been set back
+        known = [ms for ms in told if ms is not None]
         if not known:
             return
-        if len(known) < len(told):
-            known = (known * (len(told) // len(known) + 1))[: len(told)]
-        known.sort()
-        self._fill(row + WAITS_AT, known, WAIT_BOUNDS_MS)
-        self._words[row + WAIT_MS] += sum(known)
+        each, over = divmod(len(told), len(known))
+        if min(known) < 0:
+            known = [max(0, ms) for ms in known]  # a clock was set back
+        self._words[row + WAIT_MS] += sum(known) * each + sum(known[:over])
+        at = row + WAITS_AT
+        if over:
+            self._fill(at, known[:over], max(known[:over]), WAIT_BOUNDS_MS)
+        self._fill(at, known, max(known), WAIT_BOUNDS_MS, each)
 
     def lost(self, number: int) -> None:
         """So many outcomes came too late: their jobs were another's by then."""

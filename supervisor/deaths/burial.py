@@ -15,6 +15,7 @@ from jobvisor.supervisor.autopsy.struck import FATAL, forget, struck_lane
 from jobvisor.supervisor.board import FOREVER, Board, Grave, Running
 from jobvisor.supervisor.deaths.guilt import examined, seen
 from jobvisor.supervisor.deaths.oom import OomWatch
+from jobvisor.supervisor.deaths.remains import end_commands
 from jobvisor.supervisor.deaths.settle import Settled, is_of_one_life, settle, tell, tell_strange
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.ledger.evidence import read_ledger_of
@@ -25,6 +26,9 @@ from jobvisor.supervisor.status import Status
 
 if TYPE_CHECKING:
     from jobvisor.supervisor.counting.tally import Tally
+
+SHELL = "shell"
+"""The name of the task that starts commands."""
 
 
 class Burial:
@@ -90,6 +94,8 @@ class Burial:
             since = grave.at - AGE_NS
             running, nobody = self._examined(grave.owner, running, since)
             cause = examined(cause, running, grave.at)
+        if grave.status and self._ran_commands(running):  # before anybody else may run its jobs
+            end_commands(grave.pid, grave.owner, self._clock)
         records = found.records if found else []
         left = self._uncounted(grave, records) if self._tally is not None else []
         settled = settle(self._store, life, records, running, cause, forget=self._forget)
@@ -109,6 +115,11 @@ class Burial:
         if found is not None and path is not None:
             retire(self._state.ledgers, path)
         forget(self._state.ledgers, grave.owner)
+
+    def _ran_commands(self, running: tuple[Running, ...]) -> bool:
+        """Whether a job of the task `shell` was among them: what it left is looked for in all processes."""
+        jobs = [each.job for each in running]
+        return any(each.task == SHELL for each in self._store.summaries(jobs)) if jobs else False
 
     def _uncounted(self, grave: Grave, records: list[Record]) -> list[tuple[Job, Record]]:
         """The runs that it had recorded and not counted any more, each with its job."""

@@ -6,14 +6,14 @@ So it is not the number that proves it: a process is ended only if it is in that
 worker did, and bears the random number of that life, in the environment that it was started with, or,
 where it was forked and never started a program, in the ledger that it still has mapped. What has left the
 group (`setsid`, a daemon) was meant to live on, and is left alone as the parent leaves it; but for what a
-command of the task `shell` has left, whose keeper was killed with the family: that bears a second number.
+command of the task `shell` has left, whose keeper was killed as well: that bears a second number.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from jobvisor.jobs.clock import Clock
@@ -35,16 +35,37 @@ def end_remains(identity: Identity, owner: int, ledger: str | None, clock: Clock
     """
     if not hasattr(os, "pidfd_open") or identity.alive() is not False:
         return 0
+    began = identity.start_ticks
+
+    def end() -> set[int]:
+        killed = {pid for pid in _members(identity.pid) if _end(pid, began, owner, ledger)}
+        return killed | {pid for pid in _of_commands(owner) if _end(pid, began, owner, None)}
+
+    return _ended(identity.pid, end, clock)
+
+
+def end_commands(pid: int, owner: int, clock: Clock) -> int:
+    """End what commands of the task `shell` left whose worker's death the parent saw; how many.
+
+    Their keepers do so, unless somebody killed these with the worker.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return 0
+    return _ended(
+        pid, lambda: {each for each in _of_commands(owner) if _end(each, 0, owner, None)}, clock
+    )
+
+
+def _ended(worker: int, end: Callable[[], set[int]], clock: Clock) -> int:
     ended: set[int] = set()  # one that takes its time to go is signalled again, and counts once
     for _ in range(PASSES):
-        killed = {pid for pid in _members(identity.pid) if _end(pid, identity, owner, ledger)}
-        killed |= {pid for pid in _of_commands(owner) if _end(pid, identity, owner, None)}
+        killed = end()
         if not killed:
             break
         ended |= killed
         clock.sleep(PAUSE_SECONDS)
     if ended:
-        say("remains_ended", pid=identity.pid, count=len(ended))
+        say("remains_ended", pid=worker, count=len(ended))
     return len(ended)
 
 
@@ -76,8 +97,8 @@ def _of_commands(owner: int) -> list[int]:
     return found
 
 
-def _end(pid: int, identity: Identity, owner: int, ledger: str | None) -> bool:
-    """Signal this very process if it is of that life; a number used again meanwhile is not it."""
+def _end(pid: int, after: int, owner: int, ledger: str | None) -> bool:
+    """Signal this very process if it is of that life, begun `after` its worker: no other with its number."""
     if pid in {os.getpid(), os.getppid()}:
         return False
     with suppress(OSError):
@@ -86,7 +107,7 @@ def _end(pid: int, identity: Identity, owner: int, ledger: str | None) -> bool:
             # What is read from here on is of the process that the descriptor names, or of one that has
             # its number since it ended; in that case the signal reaches nobody.
             began = start_ticks(pid)
-            if began is None or began < identity.start_ticks:
+            if began is None or began < after:
                 return False
             if _bears_mark(pid, owner) or (ledger is not None and _has_mapped(pid, ledger)):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)

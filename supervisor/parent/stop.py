@@ -19,6 +19,7 @@ from jobvisor.supervisor.parent.crew import Crew, Post
 from jobvisor.supervisor.parent.judge import Judge
 from jobvisor.supervisor.parent.nursery import Nursery
 
+APART_NS = 5 * SECOND  # for who is not vital: in a stop nothing waits for it any longer
 LAST_TRIES = 2  # deaths of one that settles, in a stop, before the rest is left in the files
 
 
@@ -50,6 +51,9 @@ class Stop:
         self._board[STOP] = DRAIN
         self._stop_by = self._clock.monotonic_ns() + timeout_ms * 1_000_000
         self._nursery.cut_lifeline()
+        for post in self._crew.living():
+            if not post.role.vital:
+                self._nursery.ask_to_leave(post, "stop", self._clock.monotonic_ns() + APART_NS)
         self._nursery.wake_caretaker()
         say("draining", timeout=f"{timeout_ms / 1000:g} s")
 

@@ -1,11 +1,13 @@
 """The post of the web role: there where `[web]` wants it, renewed where a reload changes what it was told.
 
-Whatever happens to it, the family goes on: nothing waits for it, and nothing ends with it.
+Whatever happens to it, the family goes on, and nothing ends with it; a stop waits for it some seconds.
 """
 
 from __future__ import annotations
 
 from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.log import say
+from jobvisor.supervisor.board import SLOTS
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.parent.crew import Crew, Post
 from jobvisor.supervisor.parent.nursery import Nursery
@@ -23,9 +25,11 @@ class Website:
         self._clock = clock
 
     def furnish(self, config: Config) -> None:
-        """A post, if the configuration wants one and none of the slots for workers is taken by it."""
+        """A post, if the configuration wants one and the workers have left a slot."""
         if config.web.enabled and self._crew.room:
             self._crew.add(WEB)
+        elif config.web.enabled:
+            say("no_room_for_web", count=SLOTS)
 
     def follow(self, old: Config, config: Config) -> None:
         """Another configuration is taken up."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from jobvisor.jobs.filter import Filter
 
 __all__ = ["MASK", "Hiding"]
 
@@ -18,8 +21,9 @@ NamesOf = Callable[[str], Sequence[str]]
 class Hiding:
     """Which values of a job are not for everybody's eyes.
 
-    By the names of keys at any depth, in any case, and by the names of parameters. It knows nothing of
-    texts: what a task puts into an error, a log line or a unique key is shown.
+    By the names of keys at any depth, in any case, and by the names of parameters; all arguments by place
+    where nobody knows what they are called. It knows nothing of texts: what a task puts into an error, a
+    log line or a unique key is shown.
     """
 
     def __init__(self, names: Iterable[str], parameters: NamesOf) -> None:
@@ -37,6 +41,10 @@ class Hiding:
         if "args" in told:
             told["args"] = self._masked_args(str(told.get("task")), told["args"])
         return told
+
+    def searched(self, which: Filter) -> Filter:
+        """The filter without a look into arguments: a hidden one could be guessed letter by letter."""
+        return replace(which, in_arguments=False) if self._names else which
 
     def described(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """A task's document without the defaults of parameters that are hidden."""
@@ -86,7 +94,7 @@ class Hiding:
     def _hidden_places(self, task: str, number: int) -> list[bool]:
         names = list(self._parameters(task))
         return [
-            self._hides(names[min(place, len(names) - 1)]) if names else False
+            self._hides(names[min(place, len(names) - 1)]) if names else True
             for place in range(number)
         ]
 

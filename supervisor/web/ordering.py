@@ -19,7 +19,7 @@ from jobvisor.jobs.registry import check_name, registry
 from jobvisor.jobs.task import Call, Options
 from jobvisor.supervisor.web.problems import Problem
 from jobvisor.supervisor.web.site import Site
-from jobvisor.supervisor.web.values import classes_in, typed_value
+from jobvisor.supervisor.web.values import check_tags, classes_in, typed_value
 
 __all__ = ["Order", "call_of", "changed_arguments", "check_allowed"]
 
@@ -79,20 +79,24 @@ def changed_arguments(
     """The arguments of a copy; None and None where they are the job's own, which is copied as it stands.
 
     They come in the form that documents of jobs have. What is not given, or left as a mask, is the job's.
+    What is sent is held against what is shown of the job, never against what a mask hides: the answer
+    to a guess at that is the same, right or wrong.
     """
     told = job.as_json()
     if args is None and kwargs is None:
         return None, None
     if not isinstance(told["args"], list) or "$unreadable" in told["kwargs"]:
         raise InvalidOption(f"the arguments of job {job.id} cannot be read, so it cannot be copied")
-    given = told["args"] if args is None else args, told["kwargs"] if kwargs is None else kwargs
+    seen = site.hiding.shown(told)
+    given = seen["args"] if args is None else args, seen["kwargs"] if kwargs is None else kwargs
+    # As texts: to Python 1, 1.0 and true are equal.
+    if json.dumps(given) == json.dumps((seen["args"], seen["kwargs"])):
+        return None, None
+    check_allowed(site, job.task)
+    check_tags("arguments", list(given), classes_in([seen["args"], seen["kwargs"]]))
     kept = site.hiding.kept(
         job.task, *given, stored_args=told["args"], stored_kwargs=told["kwargs"]
     )
-    # As texts: to Python 1, 1.0 and true are equal.
-    if json.dumps(kept) == json.dumps((told["args"], told["kwargs"])):
-        return None, None
-    check_allowed(site, job.task)
     classes = classes_in([told["args"], told["kwargs"]])
     found_args = typed_value("args", kept[0], classes=classes)
     found_kwargs = typed_value("kwargs", kept[1], classes=classes)

@@ -36,6 +36,7 @@ class WebRole(Role):
     def __init__(self, seat: Seat) -> None:
         super().__init__(seat)
         self._failures = 0
+        self._try: asyncio.Task[None] | None = None  # to listen: a name may be looked up for long
         self._listen_at = 0  # when it is tried again
         self._said = ""  # why it does not listen, or accepts nobody
         self._short_until = 0  # a descriptor, or memory, was missing a moment ago
@@ -83,12 +84,17 @@ class WebRole(Role):
         """Close the door; a database that answers late is not waited for."""
         self._troubles.is_over = True
         self._app.state.live.close()
+        if self._try is not None:
+            self._try.cancel()
         self._loop.run_until_complete(self._server.close())
 
     async def _turn(self) -> None:
         self._server.tick()
-        if not self._server.url and self.clock.monotonic_ns() >= self._listen_at:
-            await self._listen()
+        if self._try is not None and self._try.done():
+            self._try.result()
+            self._try = None
+        if self._try is None and self._is_to_listen():
+            self._try = self._loop.create_task(self._listen())
         if self._short_until and self.clock.monotonic_ns() > self._short_until:
             self._short_until = 0
             self._show_listening()
@@ -98,6 +104,9 @@ class WebRole(Role):
         except TimeoutError:
             return
         self._woken.clear()
+
+    def _is_to_listen(self) -> bool:
+        return not self._server.url and self.clock.monotonic_ns() >= self._listen_at
 
     async def _listen(self) -> None:
         web = self.seat.config.web

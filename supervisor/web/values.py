@@ -9,7 +9,7 @@ from typing import Any
 from jobvisor.jobs.decode import decode
 from jobvisor.jobs.errors import InvalidOption, PayloadError, shown
 
-__all__ = ["classes_in", "typed_value"]
+__all__ = ["check_tags", "classes_in", "typed_value"]
 
 _OF_CLASSES = ("$dataclass", "$enum", "$flag")
 _OF_STORES = ("$codec", "$unreadable")
@@ -23,6 +23,15 @@ def typed_value(where: str, value: Any, *, classes: Collection[str] = ()) -> Any
     >>> typed_value("args", [{"$date": "2027-01-31"}])
     [datetime.date(2027, 1, 31)]
     """
+    check_tags(where, value, classes)
+    try:
+        return decode(json.dumps(value), lenient=True)
+    except (PayloadError, ValueError, RecursionError) as error:
+        raise InvalidOption(f"{where}: {error}") from None
+
+
+def check_tags(where: str, value: Any, classes: Collection[str]) -> None:
+    """InvalidOption where a tag of it names another class than these, or stands for no value."""
     for tag, body in _tags(value):
         if tag in _OF_STORES:
             raise InvalidOption(
@@ -33,10 +42,6 @@ def typed_value(where: str, value: Any, *, classes: Collection[str] = ()) -> Any
             raise InvalidOption(
                 f'{where}: "{tag}" names the class {shown(name)}, which is not taken over HTTP'
             )
-    try:
-        return decode(json.dumps(value), lenient=True)
-    except (PayloadError, ValueError, RecursionError) as error:
-        raise InvalidOption(f"{where}: {error}") from None
 
 
 def classes_in(value: Any) -> frozenset[str]:

@@ -18,15 +18,18 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 import standardwebhooks
 
 from jobvisor import Cancelled, Client, Context, Job
 from jobvisor.builtin.http import http
 from jobvisor.jobs.builtin.public import is_public
+from jobvisor.jobs.builtin.wire import Wire
+from jobvisor.jobs.clock import SECOND, SYSTEM
 from tests.builtin.certificates import certificate
 from tests.builtin.server import Does, Server, answer
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -464,6 +467,59 @@ def test_neither_password_nor_query_of_the_url_is_in_an_error(run: Run) -> None:
     assert server.calls[0].headers["authorization"].startswith("Basic ")
     assert f"GET http://127.0.0.1:{server.port}/path: 404 Not Found" in str(job.error)
     assert "hunter" not in str(job.error)
+
+
+@pytest.mark.parametrize("ends", ["timeout", "cancel"])
+def test_nobody_waits_for_a_name_that_is_looked_up_for_long(ends: str) -> None:
+    goes_on, looks = threading.Event(), threading.Event()
+
+    def look_up(*_what: Any, **_how: Any) -> list[tuple[Any, ...]]:
+        looks.set()
+        goes_on.wait(LIMIT)
+        return []
+
+    def check() -> None:
+        if ends == "cancel" and looks.is_set():
+            raise Cancelled("asked to end")
+
+    seconds = 0.05 if ends == "timeout" else LIMIT
+    ends_ns = SYSTEM.monotonic_ns() + int(seconds * SECOND)
+    wire = Wire(ends_ns, check, allow_private=True, look_up=look_up)
+    with pytest.raises(httpcore.ConnectTimeout if ends == "timeout" else Cancelled):
+        wire.connect_tcp("name.invalid", 80)
+    assert not goes_on.is_set()
+    goes_on.set()
+
+
+def test_a_connection_that_nobody_waits_for_any_more_is_closed() -> None:
+    goes_on, closed = threading.Event(), threading.Event()
+    wire = Wire(SYSTEM.monotonic_ns() + SECOND // 20, lambda: None, allow_private=True)
+    with pytest.raises(httpcore.ConnectTimeout):
+        wire.beside(lambda: goes_on.wait(LIMIT), undo=lambda _made: closed.set())
+    assert not closed.is_set()
+    goes_on.set()
+    assert closed.wait(LIMIT)
+
+
+def test_a_cancelled_call_ends_while_nobody_answers_its_tls() -> None:
+    ctx = Context.for_test()
+    raised: list[BaseException] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+
+        def call() -> None:
+            try:
+                http(ctx, url, allow_private=True, timeout="1h")
+            except Cancelled as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        with silent.accept()[0] as connection:
+            assert connection.recv(1)  # it has begun
+            ctx.ask_to_cancel()
+            thread.join(LIMIT)
+    assert "asked to end" in str(raised[0])
 
 
 def test_a_cancelled_call_ends_soon() -> None:

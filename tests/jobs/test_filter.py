@@ -37,6 +37,7 @@ NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
         ({"until": True}, "until: True is not a duration"),
         ({"until": -5}, "until: -5"),
         ({"until": float("nan")}, "until: nan is not a duration"),
+        ({"in_arguments": 1}, "in_arguments=1 must be True or False"),
         ({"ids": 7}, "ids=7 must be one, or a list of them"),
         ({"ids": [1, "2"]}, "ids: '2' is no id of a job"),
         ({"ids": [True]}, "ids: True is no id of a job"),
@@ -68,6 +69,9 @@ def test_what_was_said_is_told_as_json_and_in_one_line() -> None:
         f"ids=7,{2**60}"
     )
     assert str(Filter(ids=range(1, 100))) == "ids=1,2,3,4,5,6,7,8,9,10,... (99)"
+    less = Filter(text="x", in_arguments=False)
+    assert (str(less), less.as_json()["in_arguments"]) == ("text=x in_arguments=False", False)
+    assert Filter(in_arguments=False).is_empty
     assert (str(Filter()), Filter().is_empty, Filter(queue="").is_empty) == ("", True, False)
 
 

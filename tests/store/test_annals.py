@@ -11,7 +11,7 @@ import pytest
 
 from jobvisor.jobs.annals import Sums
 from jobvisor.jobs.clock import to_datetime
-from jobvisor.jobs.errors import StoreRefused
+from jobvisor.jobs.errors import StoreRefused, StoreUnavailable
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.store import Store, open_store, schema, tables
 from jobvisor.jobs.store.annals import REQUESTS_KEPT_MS, STATS_KEPT_MS, TASKS_KEPT_MS
@@ -19,7 +19,8 @@ from jobvisor.jobs.store.grants import grants
 from tests.clock import MovableClock
 from tests.older import SCHEMA_0_4, make_old, old_postgres
 from tests.postgres import Given, shared
-from tests.store.database import Database
+from tests.store.database import Database, PostgresDatabase
+from tests.store.staged import client_of
 
 MINUTE = 60_000
 
@@ -121,6 +122,33 @@ def test_old_requests_go_a_page_at_a_time(
     clock.move(REQUESTS_KEPT_MS + 1)
     store.note_request("new", "digest")
     assert database.sql("SELECT key FROM requests") == [("new",)]
+
+
+def test_a_request_that_is_never_there_when_it_is_looked_for_is_refused(
+    store: Store, database: Database
+) -> None:
+    if isinstance(database, PostgresDatabase):
+        database.sql(
+            "CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+        )
+        database.sql(
+            "CREATE TRIGGER away BEFORE INSERT ON requests FOR EACH ROW EXECUTE FUNCTION away()"
+        )
+    else:
+        database.sql(
+            "CREATE TRIGGER away BEFORE INSERT ON requests BEGIN SELECT RAISE(IGNORE); END"
+        )
+    with pytest.raises(StoreUnavailable, match="taken and freed 10 times meanwhile; try again"):
+        store.note_request("a", "digest")
+
+
+def test_a_task_may_tell_half_of_a_letter(store: Store, clock: MovableClock) -> None:
+    told = {"doc": "half of \ud83d", "options": {"queue": "é"}}
+    with client_of(store, clock) as client:
+        client.note_tasks({"app:f": told, "app:g\ud83d": {}})
+        assert [(each.name, each.told) for each in client.tasks()] == [
+            ("app:f", told), ("app:g\ufffd", {}),
+        ]  # fmt: skip
 
 
 def test_what_a_stranger_wrote_as_the_jobs_of_a_request_is_none(

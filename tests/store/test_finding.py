@@ -46,6 +46,7 @@ def test_jobs_are_found_by_the_type_of_their_error_and_by_parts_of_their_texts(
     assert found(store, text="app:G") == [key]
     for text in ("%", "_"):
         assert found(store, text=text) == [args]
+    assert found(store, text="ada", in_arguments=False) == [value, unique]
     for nothing in ("\0", "\ud800", "no such", "' OR 1=1 --"):
         for word in ("text", "error", "error_type", "queue", "task"):
             assert found(store, **{word: nothing}) == []
@@ -135,6 +136,14 @@ def test_failures_come_in_groups_the_last_one_first(store: Store, clock: Movable
     for group in told.groups:
         which = {"task": group.task, "error_type": group.error_type, "state": "failed"}
         assert len(found(store, **which)) == group.jobs.number
+
+
+def test_groups_that_failed_last_in_one_millisecond_stand_in_one_order(store: Store) -> None:
+    for task, error in (("b", "Z"), ("b", "A"), ("a", "Z"), ("c", "Q"), ("c", "Q")):
+        failed(store, error, task=f"app:{task}")
+    assert [(group.task, group.error_type) for group in store.failures().groups] == [
+        ("app:c", "Q"), ("app:a", "Z"), ("app:b", "A"), ("app:b", "Z"),
+    ]  # fmt: skip
 
 
 def test_jobs_are_tallied_by_queue_and_state(store: Store, database: Database) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.keys import LANES_MAX
 from jobvisor.supervisor.board import CURRENT, LANE_COUNT, Board
+from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.parent.crew import Crew
+from jobvisor.supervisor.parent.nursery import Nursery
 from jobvisor.supervisor.parent.ranges import NONE, Range, Ranges
-from jobvisor.supervisor.roster import CARETAKER, WORKER
+from jobvisor.supervisor.parent.website import Website
+from jobvisor.supervisor.roster import CARETAKER, WEB, WORKER
 
 
 def test_no_lane_is_given_out_twice_and_what_comes_back_is_one_piece_again() -> None:
@@ -21,6 +27,27 @@ def test_no_lane_is_given_out_twice_and_what_comes_back_is_one_piece_again() -> 
     for each in (taken[0], taken[2], taken[1]):
         ranges.give_back(each)
     assert ranges.take(10) == Range(0, 10)
+
+
+def test_where_others_have_all_places_it_is_said_that_there_is_no_web_role(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    board = Board()
+    crew, nursery = Crew(board), Nursery(board, SYSTEM)
+    config = Config.of({"web": {"enabled": True}})
+    try:
+        site = Website(crew, nursery, SYSTEM)
+        site.furnish(config)
+        assert [post.role for post in crew] == [WEB]
+        crew.remove(next(iter(crew)))
+        while crew.room:
+            crew.add(WORKER, "default")
+        with caplog.at_level(logging.WARNING, "jobvisor"):
+            site.furnish(config)
+        assert "there is no web role: other children have all 256 places" in caplog.text
+        assert not crew.of(WEB)
+    finally:
+        nursery.close()
 
 
 def test_where_no_piece_is_large_enough_it_is_the_largest_one() -> None:

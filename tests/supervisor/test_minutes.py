@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.outcome import VERB_CODES
 from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.sqlite import SqliteStore
 from jobvisor.supervisor.board import SLOTS
 from jobvisor.supervisor.caretaker.minutes import DEPTHS_EVERY_NS, MINUTES_MOST, QUEUES_MAX, Minutes
 from jobvisor.supervisor.counting.counters import Counters
@@ -103,6 +105,21 @@ def test_the_deepest_that_a_queue_was_seen_is_kept_with_its_longest_wait(scene: 
     row = scene.rows()[0]
     assert (row.queue, row.depth, row.started) == ("mail", 3, 0)
     assert row.oldest_ms is not None
+
+
+def test_each_queue_has_its_own_wait_and_many_take_few_statements(scene: Scene) -> None:
+    statements: list[str] = []
+    for number in range(50):
+        enqueue(scene.store, queue=f"queue {number:02}")
+        scene.clock.move(10)
+    cast("SqliteStore", scene.store)._connected().set_trace_callback(statements.append)
+    scene.after(DEPTHS_EVERY_NS // MS)
+    assert len(statements) < 30
+    scene.after()
+    waits = [row.oldest_ms for row in scene.rows()]
+    assert len(waits) == 50
+    assert waits == sorted(waits, key=lambda wait: -(wait or 0))
+    assert waits[0] == waits[-1] + 490  # type: ignore[operator]
 
 
 def test_two_families_add_up(scene: Scene) -> None:

@@ -62,6 +62,32 @@ def test_a_killed_worker_takes_the_whole_command_along_before_the_next_run_begin
     assert house.stop(family) == 0
 
 
+def test_a_worker_killed_with_the_keeper_of_its_command_leaves_nothing_of_it(build: Build) -> None:
+    house = build("", processes=2, config=CONFIG)
+    # What was killed may wait for somebody to take its end: that one runs no more.
+    seen = (
+        "for p in $(cat pids); do grep '^State:.[^ZX]' /proc/$p/status >> seen; done 2>/dev/null; "
+    )
+    job = enqueue(house, seen + FAMILY, using={"retry": "0s"})
+    family = house.start()
+    house.wait_lines("began")
+    house.touch("go")
+    [pid] = [
+        each["pid"]
+        for each in house.status()["workers"]
+        if each["pid"] and _runs(house, each["pid"])
+    ]
+    keepers = house.children(pid)
+    os.kill(pid, signal.SIGSTOP)  # so that it does not see its keeper die
+    for each in (*keepers, pid):
+        os.kill(each, signal.SIGKILL)
+    house.wait_state(job, "succeeded")
+    assert house.history(job) == ["crash"]
+    assert house.lines("seen") == []
+    all_gone(house)
+    assert house.stop(family) == 0
+
+
 def _runs(house: House, worker: int) -> bool:
     """Whether the command is one of this worker's."""
     return bool(house.children(worker))

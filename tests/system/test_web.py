@@ -261,6 +261,16 @@ def test_a_stop_cuts_slow_clients_and_streams_off_and_drains_the_jobs(build: Bui
     assert house.lines("ended")
 
 
+def test_a_stop_does_not_wait_for_a_web_role_that_hangs(build: Build) -> None:
+    house = configured(build, config={"supervisor": {"dead_after": "10m", "stop_timeout": "10m"}})
+    family = house.start()
+    site = site_of(house)
+    os.kill(site["pid"], signal.SIGSTOP)
+    assert house.stop(family) == 0
+    assert house.heard("is killed: stop")
+    assert is_gone(site["pid"])
+
+
 def test_neither_parent_nor_worker_loads_what_only_the_web_role_needs(build: Build) -> None:
     """And so its memory is its own."""
     code = """

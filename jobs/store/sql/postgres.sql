@@ -1068,8 +1068,11 @@ UPDATE {schema}.requests SET jobs = %(jobs)s WHERE key = %(key)s;
 
 -- name: trim_requests
 -- A page of those that are too old goes, and this one if it is; what others hold is left to them.
-DELETE FROM {schema}.requests WHERE key IN (SELECT key FROM {schema}.requests
-    WHERE at < {schema}.clock() - %(age)s::bigint * interval '1 ms' ORDER BY (key = %(key)s) DESC, at LIMIT %(limit)s FOR UPDATE SKIP LOCKED);
+DELETE FROM {schema}.requests WHERE key IN (
+    SELECT key FROM (SELECT key FROM {schema}.requests WHERE key = %(key)s
+        AND at < {schema}.clock() - %(age)s::bigint * interval '1 ms' FOR UPDATE SKIP LOCKED) AS own
+    UNION ALL SELECT key FROM (SELECT key FROM {schema}.requests
+        WHERE at < {schema}.clock() - %(age)s::bigint * interval '1 ms' ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS page);
 
 -- name: note_tasks
 -- Workers have registered tasks: a JSON list of pairs.

@@ -12,7 +12,7 @@ from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Group, Page
 from jobvisor.jobs.job import Attempt, Job
 from jobvisor.supervisor.cli.bulk import Act, Course
-from jobvisor.supervisor.cli.noting import note
+from jobvisor.supervisor.cli.noting import who
 from jobvisor.supervisor.cli.selection import filter_of
 from jobvisor.supervisor.cli.site import Site
 from jobvisor.supervisor.cli.top.rows import FAILURES, JOBS
@@ -91,17 +91,17 @@ class Database:
 
     def cancel(self, job: int) -> str:
         """What became of it, in words."""
-        outcome = self._client.cancel(job)
-        told = [f"job {job} {'is asked to end' if outcome == 'requested' else 'is cancelled'}"]
-        note(self._client, "cancel", f"job {job}", 1, told.append)
-        return "; ".join(told)
+        with self._client.transaction():
+            outcome = self._client.cancel(job)
+            self._client.note_action(who(), "cancel", f"job {job}", 1)
+        return f"job {job} {'is asked to end' if outcome == 'requested' else 'is cancelled'}"
 
     def requeue(self, job: int) -> str:
         """What became of it, in words."""
-        self._client.requeue(job)
-        told = [f"job {job} starts over"]
-        note(self._client, "requeue", f"job {job}", 1, told.append)
-        return "; ".join(told)
+        with self._client.transaction():
+            self._client.requeue(job)
+            self._client.note_action(who(), "requeue", f"job {job}", 1)
+        return f"job {job} starts over"
 
     def _go_on(self, _page: Moves) -> None:
         if self._leaving:
@@ -114,16 +114,14 @@ class Database:
 
     def requeue_group(self, group: Group) -> str:
         """Requeue them, a page in a transaction; what became of them, in words."""
-        client = self._client
-        course = Course(Act("requeue", client.requeue_where, "failed"))
+        course = Course(Act("requeue", self._client.requeue_where, "failed"))
         self.course = course
-        told: list[str] = []
         try:
-            course.run(client, _jobs_of(group), self._go_on, told.append)
+            course.run(_jobs_of(group), self._go_on)
         finally:
             self.course = None
         refused = f", {course.refused} were refused" if course.refused else ""
-        return "; ".join([f"{course.done} jobs start over{refused}", *told])
+        return f"{course.done} jobs start over{refused}"
 
 
 class _LeftError(JobsError):

@@ -62,4 +62,4 @@ def sweep(site: Site, who: str, verb: str, which: Filter, *, dry_run: bool) -> S
         "requeue": client.requeue_where,
         "prune": client.prune_where,
     }
-    return sweeps[verb](which, dry_run=dry_run, by=who)
+    return sweeps[verb](site.hiding.searched(which), dry_run=dry_run, by=who)

@@ -236,7 +236,9 @@ class Narrowing(Form):
         None, description="The class of the error, as failures name it."
     )
     text: Text | None = Field(
-        None, description="A part of task, error, unique key or arguments as they are stored."
+        None,
+        description="A part of task, error or unique key; of arguments as they are stored, too, "
+        "where `[web] hide` is empty.",
     )
     since: str | None = Field(
         None, description="What ended, began or was due since then: a moment, or so long ago."

@@ -90,7 +90,8 @@ def enqueue_jobs(site: Here, who: Who, body: NewJobs, key: IdempotencyKey = None
 def list_jobs(site: Here, query: Annotated[Looking, Query()]) -> Response:
     """List jobs, the newest first."""
     before = None if query.cursor is None else int(query.cursor)
-    page = site.client.page(query.states().filter(), limit=query.limit, before=before)
+    which = site.hiding.searched(query.states().filter())
+    page = site.client.page(which, limit=query.limit, before=before)
     further = None if page.before is None else str(page.before)
     return answer({"jobs": jobs_shown(site, page.jobs), "next": further})
 
@@ -118,7 +119,7 @@ def delete_job(site: Here, who: Who, job_id: JobId) -> Response:
     """Remove a finished job with its history."""
     with site.client.transaction():
         site.client.delete(job_id)
-        site.client.note_action(who, "delete", f"job {job_id}", 1)
+        site.client.note_action(who, "prune", f"job {job_id}", 1)
     return Response(status_code=204)
 
 

@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 class Lookout:
-    """One thread at a time may use it."""
+    """One thread at a time may use it, but that one may still close the connection of the time before."""
 
     def __init__(
         self,
@@ -86,16 +86,18 @@ class Lookout:
 
     def rest(self) -> None:
         """Nobody listens: no connection stays open. Who comes back soon goes on from here."""
-        if self._own is not None and self._own is not self._client:
-            self._own.close()
-        self._own = None
+        # First: where closing it takes so long that nobody waits for it, the next look has one of its own.
+        own, self._own = self._own, None
+        if own is not None and own is not self._client:
+            own.close()
 
     def _look(self, jobs: frozenset[int]) -> Seen:
-        if self._own is None:
-            self._own = self._client.another()
-        began = self._follow(self._own)
+        own = self._own
+        if own is None:
+            own = self._own = self._client.another()
+        began = self._follow(own)
         assert self._cursor is not None
-        changes = self._own.changes(self._cursor)
+        changes = own.changes(self._cursor)
         self._cursor = changes.cursor
         if not changes.is_complete:
             # Perhaps nobody followed for a while, by the database's clock: it is asked for anew.
@@ -105,7 +107,7 @@ class Lookout:
         if len(found) > JOBS_MOST:
             self._look_anew("more changed than is told one by one")
             found = [job for job in found if job in jobs]
-        return Seen(self._told(self._own, found), began=began)
+        return Seen(self._told(own, found), began=began)
 
     def _follow(self, client: Client) -> bool:
         """Ask for the feed where it is time; whether that is a beginning."""

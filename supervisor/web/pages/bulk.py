@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from fastapi import APIRouter, Depends
@@ -14,12 +13,14 @@ from jobvisor.jobs.client import Swept
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State
+from jobvisor.supervisor.documents.words import call
 from jobvisor.supervisor.web.access import Who, writing
+from jobvisor.supervisor.web.api.bulk import sweep
 from jobvisor.supervisor.web.pages.asked import Asked, ids_of
 from jobvisor.supervisor.web.pages.form import SAMPLE_MAX, Form, back_of, is_sure, question, word_of
 from jobvisor.supervisor.web.pages.known import meant
 from jobvisor.supervisor.web.pages.templates import go
-from jobvisor.supervisor.web.pages.words import call, times
+from jobvisor.supervisor.web.pages.words import times
 from jobvisor.supervisor.web.site import Here, Site
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(writing)])
@@ -67,18 +68,8 @@ def bulk(request: Request, site: Here, who: Who, form: Form) -> Response:
     wanted = _filter(site, form, act, everything)
     back = back_of(request, form, "jobs")
     if not is_sure(form):
-        return _ask(request, site, form, name=name, wanted=wanted, back=back)
-    return go(request, back, _told(act, _sweep(site, name)(wanted, by=who)))
-
-
-def _sweep(site: Site, name: str) -> Callable[..., Swept]:
-    client = site.client
-    sweeps = {
-        "requeue": client.requeue_where,
-        "cancel": client.cancel_where,
-        "delete": client.prune_where,
-    }
-    return sweeps[name]
+        return _ask(request, site, form, who, name=name, wanted=wanted, back=back)
+    return go(request, back, _told(act, sweep(site, who, act.verb, wanted, dry_run=False)))
 
 
 def _told(act: Act, swept: Swept) -> str:
@@ -92,10 +83,17 @@ def _told(act: Act, swept: Swept) -> str:
 
 
 def _ask(
-    request: Request, site: Site, form: FormData, *, name: str, wanted: Filter, back: str
+    request: Request,
+    site: Site,
+    form: FormData,
+    who: str,
+    *,
+    name: str,
+    wanted: Filter,
+    back: str,
 ) -> Response:
     """How many there are, and some of them."""
-    swept = _sweep(site, name)(wanted, dry_run=True)
+    swept = sweep(site, who, ACTS[name].verb, wanted, dry_run=True)
     number = f"{swept.jobs:,}{'+' if swept.at_least else ''} {'job' if swept.jobs == 1 else 'jobs'}"
     if not swept.jobs:
         return question(
@@ -122,7 +120,11 @@ def _ask(
 
 def _which(wanted: Filter) -> str:
     """What is meant, in words."""
-    said = {name: value for name, value in wanted.as_json().items() if name != "ids"}
+    said = {
+        name: value
+        for name, value in wanted.as_json().items()
+        if name not in ("ids", "in_arguments")
+    }
     words = [
         f"{name.replace('_', ' ')} {' or '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in said.items()
@@ -148,8 +150,8 @@ def _filter(site: Site, form: FormData, act: Act, everything: bool) -> Filter:
     asked = Asked.of(form)
     tasks = meant(site, asked)
     if not asked.state:
-        return asked.filter(state=sorted(act.unsaid), **tasks)
-    wanted = asked.filter(**tasks)
+        return site.hiding.searched(asked.filter(state=sorted(act.unsaid), **tasks))
+    wanted = site.hiding.searched(asked.filter(**tasks))
     if not act.states & set(wanted.states):
         raise InvalidOption(f"{asked.state} jobs cannot be {act.done}")
     return wanted

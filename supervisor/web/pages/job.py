@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobvisor.jobs.clock import SYSTEM, from_datetime
-from jobvisor.jobs.errors import JobNotFound
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.supervisor.documents.said import run_of
-from jobvisor.supervisor.web.pages.asked import id_of
+from jobvisor.supervisor.documents.words import call
+from jobvisor.supervisor.web.pages.asked import known_id
 from jobvisor.supervisor.web.pages.templates import show
-from jobvisor.supervisor.web.pages.words import between, brief, call, number, size
+from jobvisor.supervisor.web.pages.words import between, brief, number, size
 from jobvisor.supervisor.web.site import Here, Site
 
 router = APIRouter(include_in_schema=False)
@@ -28,10 +28,7 @@ TAIL_MAX = 16_384
 @router.get("/jobs/{job}", name="pages.job")
 def job_page(request: Request, site: Here, job: str) -> Response:
     """All that is known of it."""
-    number_of = id_of(job)
-    if number_of is None:
-        raise JobNotFound(f"{job[:40]!r} is no id of a job")
-    found = site.client.get(number_of)
+    found = site.client.get(known_id(job))
     attempts = site.client.attempts(found)
     told = site.hiding.shown(found.as_json())
     return show(

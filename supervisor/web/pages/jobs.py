@@ -45,7 +45,8 @@ def jobs_page(
     mistake = ""
     found, older, looked = [], None, 0
     try:
-        page = site.client.page(asked.filter(**meant(site, asked)), limit=PAGE, before=place)
+        which = site.hiding.searched(asked.filter(**meant(site, asked)))
+        page = site.client.page(which, limit=PAGE, before=place)
         found, older, looked = page.jobs, page.before, page.looked
     except InvalidOption as refused:
         mistake = str(refused)

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from jobvisor.jobs.job import Job
+from jobvisor.supervisor.documents.words import call, when_of
 from jobvisor.supervisor.web.hiding import Hiding
-from jobvisor.supervisor.web.pages.words import between, call, when_of
+from jobvisor.supervisor.web.pages.words import between
 
 __all__ = ["Row", "rows"]
 

@@ -11,10 +11,9 @@ from starlette.responses import Response
 
 from jobvisor.jobs.errors import JobsError
 from jobvisor.supervisor.documents.stack import stacks_of_job, stacks_of_process
-from jobvisor.supervisor.web.pages.asked import id_of
+from jobvisor.supervisor.web.pages.asked import known_id
 from jobvisor.supervisor.web.pages.standing import Standing, cause_of, causes, standing
 from jobvisor.supervisor.web.pages.templates import path, show
-from jobvisor.supervisor.web.problems import Problem
 from jobvisor.supervisor.web.site import Here, Site
 
 router = APIRouter(include_in_schema=False)
@@ -63,9 +62,7 @@ def stack_page(request: Request, site: Here, process: str) -> Response:
 @router.get("/jobs/{job}/stack", name="pages.stack_of_job")
 def stack_of_job_page(request: Request, site: Here, job: str) -> Response:
     """Where a running job is just now."""
-    number = id_of(job)
-    if number is None:
-        raise Problem(404, f"{job[:40]!r} is no id of a job")
+    number = known_id(job)
     return _stack(request, site, number, path(request, "job", job=number))
 
 

@@ -19,7 +19,9 @@ async function ask(form, button) {
     if (question || error) open(document.importNode(question ?? error, true), button ?? form);
     else location.assign(answer.redirected ? answer.url : location.href);
   } catch {
-    form.submit(); // without what this script adds; the browser shows what is wrong
+    // Without what this script adds; the browser shows what is wrong.
+    form.removeAttribute("data-asks");
+    form.requestSubmit(button?.form === form ? button : null);
   }
 }
 

@@ -224,7 +224,7 @@ def test_an_interrupted_sweep_tells_and_notes_how_far_it_came(
 
     act = Act("cancel", interrupted, "pending")
     with pytest.raises(KeyboardInterrupt):
-        sweep(client, act, Filter(state="pending"), dry_run=False, yes=True, as_json=True)
+        sweep(act, Filter(state="pending"), dry_run=False, yes=True, as_json=True)
     told = capsys.readouterr()
     assert "interrupted: 1000 are done, the others stand as they stood" in told.err
     assert json.loads(told.out)["outcomes"] == {"cancelled": 1000}

@@ -7,15 +7,23 @@ from typing import Any
 import pytest
 
 from jobvisor.supervisor.web.hiding import MASK, Hiding
+from tests.store.making import new
 from tests.supervisor.web.shop import Shop
 
 HIDING = Hiding(
-    ("password", "token"), lambda task: {"app:login": ["user", "password", "rest"]}.get(task, [])
+    ("password", "token"),
+    lambda task: {"app:login": ["user", "password", "rest"], "app:other": ["rest"]}.get(task, []),
 )
 
 
 def shown(**document: Any) -> dict[str, Any]:
     return HIDING.shown({"task": "app:other", "args": [], "kwargs": {}, **document})
+
+
+def stored(shop: Shop, kwargs: str, **values: Any) -> int:
+    """The id of a job of `app:send` with arguments that nobody has held against anything."""
+    with shop.client._store() as store:
+        return store.enqueue([new(task="app:send", kwargs=kwargs, **values)])[0][0]
 
 
 @pytest.mark.parametrize("part", ["kwargs", "result", "headers", "progress"])
@@ -32,7 +40,14 @@ def test_an_argument_by_place_is_masked_by_the_name_of_its_parameter() -> None:
         MASK,
         {"token": MASK},
     ]
-    assert shown(task="app:unknown", args=["x", "p"])["args"] == ["x", "p"]
+
+
+def test_arguments_by_place_are_all_masked_where_nobody_knows_what_they_are_called() -> None:
+    assert shown(task="app:unknown", args=["x", {"a": 1}])["args"] == [MASK, MASK]
+    assert HIDING.kept("app:unknown", [MASK, 2], {}, stored_args=["x", 1], stored_kwargs={}) == (
+        ["x", 2],
+        {},
+    )
 
 
 def test_the_fields_of_a_dataclass_and_keys_that_begin_with_a_dollar_are_keys_too() -> None:
@@ -63,6 +78,51 @@ def test_a_copy_of_a_masked_job_keeps_what_the_mask_hides(shop: Shop) -> None:
     made = shop.post(f"/jobs/{number}/copy", args=told["args"], kwargs=told["kwargs"]).json()
     assert shop.client.get(made["id"]).kwargs == {"password": "hunter2", "subject": "again"}
     assert "hunter2" not in str(made)
+
+
+@pytest.mark.parametrize("hide", [("password",), ()])
+def test_no_search_over_http_looks_into_arguments_where_some_are_hidden(
+    hide: tuple[str, ...],
+) -> None:
+    shop = Shop(hide=hide)
+    number = stored(shop, '{"password": "hunter2"}', unique_key="key:7")
+    ids = [] if hide else [number]
+    assert [job["id"] for job in shop.get("/jobs", text="hunter").json()["jobs"]] == ids
+    assert [job["id"] for job in shop.get("/jobs", text="key:7").json()["jobs"]] == [number]
+    body = {"filter": {"state": ["pending"], "text": "hunter"}}
+    assert shop.post("/jobs/cancel", **body, dry_run=True).json()["jobs"] == len(ids)
+    assert shop.post("/jobs/cancel", **body).json()["jobs"] == len(ids)
+    assert shop.client.get(number).state == ("pending" if hide else "cancelled")
+    shop.close()
+
+
+@pytest.mark.parametrize("allowed", [("app:*",), ()])
+def test_a_copy_does_not_tell_whether_a_guess_at_a_masked_value_is_right(
+    allowed: tuple[str, ...],
+) -> None:
+    shop = Shop(allow_tasks=allowed)
+    # It cannot be called like this, which is only told where something was changed.
+    number = stored(shop, '{"password": "hunter2", "no": 1}')
+    told = shop.get(f"/jobs/{number}").json()
+    answers = [
+        shop.post(f"/jobs/{number}/copy", kwargs={**told["kwargs"], "password": guess})
+        for guess in ("hunter2", "hunter3")
+    ]
+    assert answers[0].status_code == answers[1].status_code == (422 if allowed else 403)
+    assert answers[0].json()["detail"] == answers[1].json()["detail"]
+    assert shop.post(f"/jobs/{number}/copy", kwargs=told["kwargs"]).status_code == 201
+    shop.close()
+
+
+def test_a_copy_does_not_tell_of_which_class_a_masked_value_is(here: Shop) -> None:
+    number = stored(here, '{"password": {"$enum": ["app:Secret", "A"]}}')
+    for guess in ("app:Secret", "app:Other"):
+        kwargs = {"to": "a", "password": {"$enum": [guess, "A"]}}
+        answer = here.post(f"/jobs/{number}/copy", kwargs=kwargs)
+        assert answer.status_code == 422
+        assert "which is not taken over HTTP" in answer.json()["detail"]
+    kwargs = {"to": "a", "password": MASK}
+    assert here.post(f"/jobs/{number}/copy", kwargs=kwargs).status_code == 201
 
 
 def test_a_mask_with_nothing_behind_it_is_a_text_like_any_other(here: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jobvisor.supervisor.web.events.lookout import (
 from tests.clock import StandingClock
 from tests.postgres import shared
 from tests.proxy import Proxy
+from tests.waiting import LIMIT
 
 NONE: frozenset[int] = frozenset()
 HEARD_MS = HEARD_NS // 1_000_000 + 1
@@ -42,6 +44,38 @@ def lookout(client: Client, clock: StandingClock) -> Iterator[Lookout]:
     assert len(resets(made, clock, AGAIN_NS)) == 2
     yield made
     made.rest()
+
+
+class Slow(Client):
+    """Closing a connection of it takes until the test says so, as with a database that is away."""
+
+    closing, go_on = threading.Event(), threading.Event()
+
+    def close(self) -> None:
+        self.closing.set()
+        assert self.go_on.wait(LIMIT)
+        super().close()
+
+
+def test_a_look_may_begin_while_the_connection_before_is_still_being_closed(
+    url: str, clock: StandingClock
+) -> None:
+    Slow.closing.clear()
+    Slow.go_on.clear()
+    client = Slow(url)
+    lookout = Lookout(client, dict, clock)
+    assert lookout.look(NONE).began
+    rest = threading.Thread(target=lookout.rest)
+    rest.start()
+    assert client.closing.wait(LIMIT)
+    assert not lookout.look(NONE).trouble
+    own = lookout._own
+    client.go_on.set()
+    rest.join(LIMIT)
+    assert lookout._own is own
+    assert not lookout.look(NONE).trouble
+    lookout.rest()
+    client.close()
 
 
 def resets(lookout: Lookout, clock: StandingClock, nanoseconds: int) -> list[int]:

@@ -314,6 +314,16 @@ def test_what_is_to_be_hidden_is_hidden(place: Place) -> None:
         assert "***" in text
 
 
+def test_no_search_of_a_page_finds_what_is_hidden(place: Place) -> None:
+    job = place.run("a@nowhere", password="hunter2")
+    link = f'href="/jobs/{job}"'
+    assert link not in place.page("/jobs?text=hunter")
+    assert link in place.page("/jobs?text=nowhere")
+    text = place.form("/jobs/bulk", 200, verb="requeue-all", state="failed", text="hunter")
+    assert "There is no job to requeue" in text
+    assert "in arguments" not in text
+
+
 def test_a_running_job_shows_how_far_it_is(place: Place) -> None:
     job = place.jobs.enqueue("app:send", 1)
     text = place.page(f"/jobs/{job.id}")
@@ -332,7 +342,7 @@ def test_arguments_have_the_names_that_a_worker_has_told(place: Place) -> None:
 
 
 def test_arguments_too_large_for_a_page_are_not_cut_but_refused(place: Place) -> None:
-    job = place.jobs.enqueue("app:other", "x" * 100_000)
+    job = place.jobs.enqueue("app:other", text="x" * 100_000)
     assert "too large" in place.page(f"/jobs/{job.id}/copy", 413)
 
 
