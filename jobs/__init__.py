@@ -1,3 +1,3 @@
 """What a job is and where it lives; what is public of it is exported by `jobvisor`."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
