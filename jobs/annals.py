@@ -9,9 +9,22 @@ from typing import Any, NamedTuple
 
 from jobvisor.jobs.clock import iso, to_datetime
 
-__all__ = ["Action", "Family", "FamilyLife", "KnownTask", "Sums"]
+__all__ = [
+    "QUEUE",
+    "TASK",
+    "Action",
+    "Family",
+    "FamilyLife",
+    "KnownTask",
+    "Paused",
+    "Queue",
+    "Sums",
+]
 
 MINUTE_MS = 60_000
+
+QUEUE, TASK = "queue", "task"
+"""What can be paused."""
 
 
 class Sums(NamedTuple):
@@ -81,6 +94,41 @@ class KnownTask(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """What `json.dumps` takes."""
         return {"name": self.name, **self.told, "seen_at": iso(self.seen_at)}
+
+
+class Paused(NamedTuple):
+    """A queue or a task whose jobs are not claimed."""
+
+    kind: str
+    """`queue` or `task`."""
+    name: str
+    since: datetime
+    until: datetime | None
+    """When it ends by itself; None: when somebody resumes it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return {"kind": self.kind, "name": self.name, **self.moments()}
+
+    def moments(self) -> dict[str, str | None]:
+        """Since when and until when, as JSON has them."""
+        until = None if self.until is None else iso(self.until)
+        return {"since": iso(self.since), "until": until}
+
+    def __str__(self) -> str:
+        until = "" if self.until is None else f" until {iso(self.until)}"
+        return f"paused since {iso(self.since)}{until}"
+
+
+class Queue(NamedTuple):
+    """How one queue stands."""
+
+    counts: dict[str, int]
+    """State to number of jobs; without those that none is in."""
+    oldest: float | None
+    """For how many seconds the longest waiting of its next jobs has been due."""
+    paused: Paused | None
+    """Since when none of them begins, and until when."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ def _options_told(options: Options) -> dict[str, Any]:
         "memory": options.memory_bytes,
         "unique": _unique_told(options.unique),
         "expires_in": _duration_told(options.expires_in_ms),
+        "deadline": _duration_told(options.deadline_ms),
         "headers": None if options.headers is None else dict(decode_headers(options.headers)),
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -18,7 +18,7 @@ from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Context, Port
 from jobvisor.jobs.errors import PayloadError, shown
 from jobvisor.jobs.headers import NONE, decode_headers
-from jobvisor.jobs.job import Claimed, Job
+from jobvisor.jobs.job import Claimed, Job, Special
 from jobvisor.jobs.log import say
 from jobvisor.jobs.outcome import (
     SUCCEEDED,
@@ -137,7 +137,10 @@ class Execution:
     def begin(self, job: Claimed, ends_ns: int, waited_ns: int, port: Port) -> Begun | Outcome:
         """What to call, and with what; or how the job ends without a call. In the context of the job."""
         if job.expires_in_ms is not None and waited_ns > job.expires_in_ms * 1_000_000:
-            return _failed("expired", "it expired before this run could begin")
+            expired = Failure("expired", "it expired before a run could begin", "")
+            return Outcome("cancel", failure=expired, kind="expired")
+        if job.special & Special.LAST and waited_ns >= job.timeout_ms * 1_000_000:
+            return _failed("deadline", "its deadline had passed before this run could begin")
         task = self._registry.get(job.task)
         if task is None:
             return self._unknown(job)
@@ -210,8 +213,12 @@ class Execution:
 
     def timed_out(self, task: Task[..., Any], job: Claimed, error: BaseException) -> Outcome:
         """The outcome of a call that was cancelled at its deadline, and raised this."""
-        told = TimeoutError(f"cancelled at its timeout of {job.timeout_ms / 1000:g} s")
+        last = bool(job.special & Special.LAST)
+        limit = "deadline" if last else f"timeout of {job.timeout_ms / 1000:g} s"
+        told = TimeoutError(f"cancelled at its {limit}")
         told.__cause__ = _from_its_function(error)
+        if last:
+            return Outcome("fail", failure=Failure.of(told), kind="timeout")
         return self._tried(task, job, told, "timeout")
 
     def _tried(

@@ -29,6 +29,7 @@ class State(StrEnum):
 
 
 UNFINISHED = frozenset({State.SCHEDULED, State.PENDING, State.BLOCKED, State.RUNNING})
+WAITING = UNFINISHED - {State.RUNNING}
 FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 #: JSON readers that know only floats (jq, JavaScript) round a greater whole number.
@@ -67,6 +68,10 @@ MOVES: dict[str, frozenset[Move]] = {
     "retry": _moves((State.RUNNING, State.SCHEDULED), (State.RUNNING, State.PENDING)),
     "snooze": _moves((State.RUNNING, State.SCHEDULED), (State.RUNNING, State.PENDING)),
     "fail": _moves((State.RUNNING, State.FAILED)),
+    # What waits for longer than it may; told as `cancel`, or past a deadline as `fail`.
+    "expire": _moves(
+        *((state, end) for state in WAITING for end in (State.CANCELLED, State.FAILED))
+    ),
     "release": _moves((State.RUNNING, State.PENDING)),
     "rescue": _moves(
         (State.RUNNING, State.SCHEDULED),
@@ -280,6 +285,8 @@ class Special:
     KEPT = 64
     """It says itself for how long it is kept."""
     DEBOUNCED = 128
+    LAST = 1 << 20
+    """Not in the table: the timeout of this run is what is left until its deadline."""
 
 
 class Terms(NamedTuple):

@@ -31,7 +31,7 @@ from jobvisor.jobs.clock import from_datetime
 from jobvisor.jobs.encode import encode_call
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
 from jobvisor.jobs.headers import encode_headers
-from jobvisor.jobs.job import Job, NewJob
+from jobvisor.jobs.job import Job, NewJob, Terms
 from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
@@ -78,8 +78,9 @@ class Defaults:
 class OptionValues(TypedDict, total=False):
     """The options as a person writes them, for the decorator and for `using`.
 
-    `expires_in` counts from the moment the job is first due: one that no worker has started by then
-    ends `failed` with the outcome `expired`, and does not run too late.
+    `expires_in` and `deadline` count from the moment the job is first due. One that no run may begin any
+    more (`expires_in`, or the moment `expires_at`) is cancelled, and does not run too late. One that is not
+    done by its `deadline`, with all its attempts and the time between them, has failed; `timeout` is of each.
     """
 
     queue: str
@@ -92,6 +93,8 @@ class OptionValues(TypedDict, total=False):
     run_in: Duration
     run_at: datetime
     expires_in: Duration
+    expires_at: datetime
+    deadline: Duration
     headers: Mapping[str, Any]
 
 
@@ -111,6 +114,8 @@ class Options:
     run_in_ms: int | None = None
     run_at_ms: int | None = None
     expires_in_ms: int | None = None
+    expires_at_ms: int | None = None
+    deadline_ms: int | None = None
     headers: str | None = None
     """As the JSON of an object."""
 
@@ -136,6 +141,8 @@ class Options:
         }
         if "run_in_ms" in said or "run_at_ms" in said:  # two ways to say when: the later one counts
             said = {"run_in_ms": None, "run_at_ms": None} | said
+        if "expires_in_ms" in said or "expires_at_ms" in said:
+            said = {"expires_in_ms": None, "expires_at_ms": None} | said
         return Options(**({name: getattr(self, name) for name in _OPTION_FIELDS} | said))
 
     def __repr__(self) -> str:
@@ -143,6 +150,7 @@ class Options:
         return f"Options({', '.join(f'{n}={value!r}' for n, value in said if value is not None)})"
 
 
+NO_TERMS = Terms()
 _OPTION_FIELDS = tuple(one.name for one in fields(Options))
 NO_OPTIONS = Options()
 
@@ -152,6 +160,8 @@ def _options(values: OptionValues) -> Options:
         return NO_OPTIONS
     if values.get("run_in") is not None and values.get("run_at") is not None:
         raise InvalidOption("run_in and run_at both say when; give one of them")
+    if values.get("expires_in") is not None and values.get("expires_at") is not None:
+        raise InvalidOption("expires_in and expires_at both say until when; give one of them")
     judged: dict[str, Any] = {}
     for option, value in values.items():
         if option not in _JUDGES:
@@ -204,7 +214,7 @@ def _check_duration(option: str, value: Any) -> int:
 def _check_expiry(option: str, value: Any) -> int:
     ms = _check_duration(option, value)
     if ms == 0:
-        raise InvalidOption(f"{option}={value!r} would never run; leave it out for no expiry")
+        raise InvalidOption(f"{option}={value!r} would never run; leave it out for none")
     return ms
 
 
@@ -270,6 +280,8 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "run_in": ("run_in_ms", _check_duration),
     "run_at": ("run_at_ms", _check_moment),
     "expires_in": ("expires_in_ms", _check_expiry),
+    "expires_at": ("expires_at_ms", _check_moment),
+    "deadline": ("deadline_ms", _check_expiry),
     "headers": ("headers", encode_headers),
 }
 
@@ -339,7 +351,13 @@ class Call(Generic[CallR_co]):
             expires_in_ms=options.expires_in_ms,
             headers=headers,
             parent=parent,
+            terms=self._terms(),
         )
+
+    def _terms(self) -> Terms | None:
+        options = self.options
+        terms = Terms(expires_at_ms=options.expires_at_ms, deadline_in_ms=options.deadline_ms)
+        return None if terms == NO_TERMS else terms
 
     def _bound(self, function: Callable[..., Any]) -> inspect.BoundArguments | None:
         signature = parameters_of(function)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
-from jobvisor.jobs.annals import Action, KnownTask, Sums
+from jobvisor.jobs.annals import Action, KnownTask, Paused, Sums
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Failures, Page, Tally
@@ -141,6 +141,13 @@ class Held(NamedTuple):
     timeout_ms: int
     memory_bytes: int
     company: int | None = None
+    deadline_ms: int | None = None
+    """In how long its deadline is, over all its attempts; None where it has none."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it is past its deadline."""
+        return self.deadline_ms is not None and self.deadline_ms <= 0
 
 
 class AttemptRow(NamedTuple):
@@ -404,7 +411,10 @@ class WorkerStore(ABC):
 
     @abstractmethod
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
-        """Whether there is something to claim in these queues, and whether `owner` holds running rows."""
+        """Whether there is something to claim in these queues, and whether `owner` holds running rows.
+
+        A paused queue is not asked. `due_ms` is also when the first pause of these queues ends.
+        """
 
     @abstractmethod
     def apply(
@@ -765,6 +775,26 @@ class Store(WorkerStore):
     def known_task(self, name: str) -> KnownTask | None:
         """What workers have told of one task."""
 
+    # -- pauses
+
+    @abstractmethod
+    def pause(
+        self, kind: str, name: str, *, until_ms: int | None = None, for_ms: int | None = None
+    ) -> Paused:
+        """Nothing of this `queue` or `task` is claimed from the commit on, by anybody of this release.
+
+        Until a moment, for so long, or until `resume`; a later pause says anew until when. What runs
+        goes on. InvalidOption where the moment has passed, or 1,000 are paused already.
+        """
+
+    @abstractmethod
+    def resume(self, kind: str, name: str) -> bool:
+        """Its jobs are claimed again; False if it was not paused."""
+
+    @abstractmethod
+    def paused(self) -> list[Paused]:
+        """What is paused now: the queues, then the tasks, by name."""
+
     # -- moving to another database
 
     @abstractmethod
@@ -792,6 +822,18 @@ class Store(WorkerStore):
     @abstractmethod
     def promote(self) -> int:
         """Scheduled rows that are due become pending; how many."""
+
+    @abstractmethod
+    def end_overdue(self) -> bool:
+        """End a page of what waits in vain; whether there may be more.
+
+        What no run may begin any more (`expires_at`) is cancelled, what is past its deadline has failed.
+        What runs is left to whoever judges it.
+        """
+
+    @abstractmethod
+    def free_tasks(self) -> bool:
+        """Free a page of what is parked for tasks that are paused no more; whether there may be more."""
 
     @abstractmethod
     def release_rest(self, owner: int, rest: Rest = ALL) -> int:
@@ -849,7 +891,10 @@ class Store(WorkerStore):
 
     @abstractmethod
     def has_work(self, queues: Sequence[str], family: int) -> bool:
-        """Whether a draining family has something left: pending, a retry, snoozed, or running here."""
+        """Whether a draining family has something left: pending, a retry, snoozed, or running here.
+
+        A paused queue is not waited for.
+        """
 
     @abstractmethod
     def add_family(self, family: FamilyRow) -> bool:

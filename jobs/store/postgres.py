@@ -27,6 +27,7 @@ from jobvisor.jobs.store.base import (
 )
 from jobvisor.jobs.store.inserts import Inserts
 from jobvisor.jobs.store.listening import ListenWaker
+from jobvisor.jobs.store.pausing import PAUSED_MOST
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
 from jobvisor.jobs.store.rows import Changed, in_order, sight_of
 from jobvisor.jobs.store.server import all_at_once, at_once
@@ -41,6 +42,9 @@ from jobvisor.jobs.store.settlement import (
 )
 from jobvisor.jobs.store.wake import PollWaker
 
+NO_SETTLING: dict[str, Any] = {
+    "journal": (), "rest": None, "register": False, "forget_succeeded": False,
+}  # fmt: skip
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
 MEASURED_CLAIM = 50  # rows: for fewer the two looks at the clock cost more than they tell
 
@@ -98,17 +102,21 @@ class PostgresStore(Inserts):
         self._refuse_copy()
         expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
         told: psycopg.Cursor[TupleRow] | None = None
+        open_queues, settings = self._pauses.open(queues), self._pauses.version
         wanted: dict[str, Any] = {
             "owner": life.owner, "claim": claim, "limit": limit, "entered": True, "woken": True,
+            "settings": settings,
         }  # fmt: skip
         jobs: list[Claimed] = []
         with self._lock, self._named_errors():
             with self._connected().pipeline():  # one transaction, which ends with it
                 hold = whom.of("hold_owner_woken")
-                self._ask(hold, {"owner": life.owner, "queues": list(queues)})
+                held = self._ask(
+                    hold, {"owner": life.owner, "queues": list(open_queues), "settings": settings}
+                )
                 claims = [
                     self._ask(whom.of("claim"), {**wanted, "queue": queue, "first": number == 0})
-                    for number, queue in enumerate(queues)
+                    for number, queue in enumerate(open_queues)
                 ]
                 if expected:
                     told = self._ask("tell_turn", {"jobs": "", "owner": life.owner, "claim": claim})
@@ -118,22 +126,38 @@ class PostgresStore(Inserts):
                 self._heard_of(asked_ns, told)
             if whom is not Whom.SUSPECTS:
                 self._front.note(jobs, limit, 0)
-        return Turn(jobs, NOTHING)
+            versions = held.fetchall()
+        if versions and self._note_version(versions[0][0]):
+            # It has claimed nothing; what has woken it may be in a queue that was resumed.
+            return self._turn_when_woken(life, claim, queues, limit, whom)
+        return Turn(self._with_deadlines(jobs), NOTHING)
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         with self._lock, self._named_errors():
-            return self._once_more(lambda: self._look(queues, owner, whom.of("has_pending")))
+            while True:
+                seen = self._once_more(lambda: self._look(queues, owner, whom.of("has_pending")))
+                if seen is not None:
+                    return seen
 
-    def _look(self, queues: Sequence[str], owner: int, asked: str) -> Sight:
-        """All that an idle worker asks, in one round trip: it is woken once for it."""
+    def _look(self, queues: Sequence[str], owner: int, asked: str) -> Sight | None:
+        """All that an idle worker asks, in one round trip: it is woken once for it.
+
+        None where the settings were others than it knew; it knows them now.
+        """
         with self._connected().pipeline():
-            pending = [self._ask(asked, {"queue": queue}) for queue in queues]
+            pending = [self._ask(asked, {"queue": queue}) for queue in self._pauses.open(queues)]
             due = self._ask("next_due", {})
             running = self._ask("owned", {"owner": owner}) if owner else None
         owned = running is not None and bool(running.fetchall()[0][0])
-        if any(cursor.fetchall()[0][0] for cursor in pending):
+        found = any(cursor.fetchall()[0][0] for cursor in pending)
+        due_ms, version = due.fetchall()[0]
+        if version != self._pauses.version:
+            learnt = self._ask("settings", {"limit": PAUSED_MOST}).fetchall()[0]
+            self._pauses.learn(*learnt)
+            return None
+        if found:
             return Sight(True, 0, owned)
-        return sight_of(due.fetchall(), owned=owned)
+        return sight_of(self._sooner(due_ms, queues), owned=owned)
 
     def _turn_at_once(
         self,
@@ -159,6 +183,7 @@ class PostgresStore(Inserts):
             # settled meanwhile is then a row of `owners`, and never a job that nobody will run.
             with self.transaction():
                 self._change("add_owner", life._asdict())
+                self._open(())  # or its first claim would find out that it knows too little
             self._entered = life.owner
         entered = self._entered == life.owner
         # Told in the same round trip, before it is known what was claimed.
@@ -170,6 +195,7 @@ class PostgresStore(Inserts):
             moved: list[psycopg.Cursor[TupleRow]] = []
             claims: list[psycopg.Cursor[TupleRow]] = []
             times: list[psycopg.Cursor[TupleRow]] = []
+            version: psycopg.Cursor[TupleRow] | None = None
             with connection.pipeline():
                 self._begin(connection)
                 if self._listening:
@@ -177,7 +203,9 @@ class PostgresStore(Inserts):
                     connection.execute(b"UNLISTEN *")
                 if entered:
                     hold = "hold_owner_alone" if rest is not None else "hold_owner"
-                    self._ask(hold, {"owner": life.owner})
+                    version = self._ask(hold, {"owner": life.owner})
+                elif limit:
+                    version = self._ask("meta", {"key": "settings"})
                 if told:
                     self._ask(*at_once("progress", told))
                 if succeeded:
@@ -194,10 +222,11 @@ class PostgresStore(Inserts):
                     self._ask(promote, {"limit": PROMOTED_AT_ONCE})
                     measured = limit >= MEASURED_CLAIM
                     times += [connection.execute(_TIME)] if measured else []
-                    for number, queue in enumerate(queues):
+                    for number, queue in enumerate(self._pauses.open(queues)):
                         wanted = {
                             "owner": life.owner, "claim": claim, "queue": queue, "limit": limit,
                             "first": number == 0, "entered": entered, "woken": False,
+                            "settings": self._pauses.version,
                         }  # fmt: skip
                         name, where = self._front.start(queue)
                         if whom is Whom.SUSPECTS:  # few, by an index of their own
@@ -238,12 +267,19 @@ class PostgresStore(Inserts):
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000)
         self._listening = self._heard = False
+        stale = version is not None and any(self._note_version(row[0]) for row in version)
         applied = Applied(changed, self._lost(lost) if lost else [], [])
         if settled is not None:
             missed = settled.rowcount < len(succeeded)
             more = Applied(settled.rowcount, self._lost(succeeded) if missed else [], [])
             applied = summed(applied, more)
-        return Turn(jobs, applied if journal else NOTHING)
+        if not journal:
+            applied = NOTHING
+        if stale and limit:
+            # It knew other settings than there are, and so was given no row: it may use its number again.
+            again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom}
+            return self._turn_at_once(life, claim, **again)._replace(applied=applied)
+        return Turn(self._with_deadlines(jobs), applied)
 
     # -- waking
 

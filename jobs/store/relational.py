@@ -37,6 +37,8 @@ from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enq
 from jobvisor.jobs.store.finding import LATENCY_OF, Finding
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.older import OlderFamilies
+from jobvisor.jobs.store.overdue import Overdue
+from jobvisor.jobs.store.pausing import Pausing
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import (
     Changed,
@@ -57,7 +59,9 @@ SUSPECTS_OF = 100  # of a queue
 ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
-class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annals):
+class RelationalStore(
+    Settlement, Transfer, Following, Finding, Schedules, Annals, Pausing, Overdue
+):
     """The logic of every verb but those that have a file of their own."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
@@ -310,7 +314,7 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
                 self.release_rest(life.owner, rest)
             if limit:
                 self._promote(careful=careful)
-                for queue in queues:
+                for queue in self._open(queues):
                     found.append(
                         self._claim(life.owner, claim, queue, limit, whom=whom, careful=careful)
                     )
@@ -318,7 +322,8 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
                     if limit <= 0:
                         break
         # After the commit: on SQLite the other workers wait for it.
-        return Turn([job for rows in found for job in in_order(rows)], applied)
+        jobs = [job for rows in found for job in in_order(rows)]
+        return Turn(self._with_deadlines(jobs), applied)
 
     def _claim(
         self, owner: int, claim: int, queue: str, limit: int, *, whom: Whom, careful: bool
@@ -328,6 +333,7 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
             "first": True,  # what other queues gave is off the limit already
             "entered": False,  # of a life that works job by job under locks of its own
             "woken": False,
+            "settings": self._pauses.version,
         }  # fmt: skip
         if not careful:
             rows = self._rows(whom.of("claim"), parameters)
@@ -343,10 +349,18 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         owned = bool(owner and self._rows("owned", {"owner": owner})[0][0])
-        for queue in queues:
-            if self._rows(whom.of("has_pending"), {"queue": queue})[0][0]:
-                return Sight(True, 0, owned)
-        return sight_of(self._rows("next_due", {}), owned=owned)
+        while True:
+            seen = self._seen(self._pauses.open(queues), whom)
+            due_ms, version = self._rows("next_due", {})[0]
+            if not self._note_version(version):
+                break  # else what it took for open may be paused, or the other way round
+        if seen:
+            return Sight(True, 0, owned)
+        return sight_of(self._sooner(due_ms, queues), owned=owned)
+
+    def _seen(self, queues: Iterable[str], whom: Whom) -> bool:
+        asked = whom.of("has_pending")
+        return any(self._rows(asked, {"queue": queue})[0][0] for queue in queues)
 
     def leave(
         self, life: Life, records: Iterable[Record], *, forget_succeeded: bool = False
@@ -397,7 +411,7 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
 
     def latency(self, queues: Iterable[str]) -> int:
         longest = 0
-        for queue in queues:
+        for queue in self._open(tuple(queues)):
             waited = self._rows("latency", {"queue": queue, "limit": LATENCY_OF})[0][0]
             longest = max(longest, waited or 0)
         return longest
@@ -405,7 +419,7 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
     def suspects(self, queues: Iterable[str]) -> list[int]:
         return [
             row[0]
-            for queue in queues
+            for queue in self._open(tuple(queues))
             for row in self._rows("suspects", {"queue": queue, "limit": SUSPECTS_OF})
         ]
 
@@ -413,7 +427,7 @@ class RelationalStore(Settlement, Transfer, Following, Finding, Schedules, Annal
         # In one snapshot: between two a row could be claimed, and be missed in both.
         with self.snapshot():
             return bool(self._rows("family_runs", {"family": family})[0][0]) or any(
-                self._rows("has_work", {"queue": queue})[0][0] for queue in queues
+                self._rows("has_work", {"queue": queue})[0][0] for queue in self._open(queues)
             )
 
     def add_family(self, family: FamilyRow) -> bool:

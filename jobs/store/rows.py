@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
@@ -13,7 +13,7 @@ from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.headers import decode_headers
-from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
+from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, Special, State, Summary
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight, SummaryRow
 
@@ -43,11 +43,10 @@ class Stored(NamedTuple):
     expires_at: int | None
 
 
-def sight_of(due: Sequence[Row], *, owned: bool) -> Sight:
-    """A look that found no pending row, from the answer to `next_due`."""
-    if not due:
+def sight_of(due_ms: int | None, *, owned: bool) -> Sight:
+    """A look that found no pending row, by when there is something to find."""
+    if due_ms is None:
         return Sight(False, None, owned)
-    ((due_ms,),) = due
     return Sight(due_ms <= 0, max(due_ms, 0), owned)
 
 
@@ -76,10 +75,10 @@ def job_of(columns: Row, payload: Payload) -> Job:
         owner=row.owner,
         claim=row.claim,
         created_at=moment_of(row.created_at),
-        claimed_at=_moment_or_none(row.claimed_at),
-        started_at=_moment_or_none(row.started_at),
-        finished_at=_moment_or_none(row.finished_at),
-        expires_at=_moment_or_none(row.expires_at),
+        claimed_at=moment_or_none(row.claimed_at),
+        started_at=moment_or_none(row.started_at),
+        finished_at=moment_or_none(row.finished_at),
+        expires_at=moment_or_none(row.expires_at),
         deferred=row.deferred,
         headers=_headers(row.headers),
         parent=row.parent,
@@ -91,9 +90,9 @@ def job_of(columns: Row, payload: Payload) -> Job:
         weight=row.weight,
         parked=row.parked,
         place=row.limit_place,
-        deadline_at=_moment_or_none(row.deadline_at),
+        deadline_at=moment_or_none(row.deadline_at),
         keep=None if row.keep_ms is None else row.keep_ms / 1000,
-        prune_at=_moment_or_none(row.prune_at),
+        prune_at=moment_or_none(row.prune_at),
     )
 
 
@@ -125,7 +124,7 @@ def new_job_of(number: int, job: NewJob, stored: Stored, payload: Payload) -> Jo
         claimed_at=None,
         started_at=None,
         finished_at=None,
-        expires_at=_moment_or_none(stored.expires_at),
+        expires_at=moment_or_none(stored.expires_at),
         deferred=None,
         headers=_headers(job.headers),
         parent=job.parent,
@@ -163,7 +162,8 @@ def moment_of(ms: int) -> datetime:
         return FIRST if ms < 0 else LAST
 
 
-def _moment_or_none(ms: int | None) -> datetime | None:
+def moment_or_none(ms: int | None) -> datetime | None:
+    """The same where there may be none."""
     return None if ms is None else moment_of(ms)
 
 
@@ -189,7 +189,7 @@ def attempt_of(columns: Row) -> Attempt:
     job, *run = columns
     row = AttemptRow._make(run)
     moments = {
-        "started_at": _moment_or_none(row.started_at),
+        "started_at": moment_or_none(row.started_at),
         "finished_at": moment_of(row.finished_at),
     }
     return Attempt(job, **{**row._asdict(), **moments})
@@ -209,9 +209,9 @@ def summary_of(columns: Row) -> Summary:
         attempts_max=row.attempts_max,
         deferred=row.deferred,
         cancel_requested=bool(row.cancel_requested),
-        claimed_at=_moment_or_none(row.claimed_at),
-        started_at=_moment_or_none(row.started_at),
-        finished_at=_moment_or_none(row.finished_at),
+        claimed_at=moment_or_none(row.claimed_at),
+        started_at=moment_or_none(row.started_at),
+        finished_at=moment_or_none(row.finished_at),
         error=row.error,
         progress=_progress(row.progress),
     )
@@ -223,3 +223,13 @@ def in_order(rows: list[Row]) -> list[Claimed]:
     jobs = [Claimed._make(row) for row in rows]
     jobs.sort(key=attrgetter("priority"), reverse=True)
     return jobs
+
+
+def with_deadlines(jobs: list[Claimed], left_ms: Mapping[int, int]) -> list[Claimed]:
+    """Claimed jobs with the time that is left for some of them, where that is shorter than their timeout."""
+    return [
+        job._replace(timeout_ms=max(0, left_ms[job.id]), special=job.special | Special.LAST)
+        if job.id in left_ms and not 0 < job.timeout_ms < left_ms[job.id]
+        else job
+        for job in jobs
+    ]

@@ -171,6 +171,8 @@ class Caretaker(Role):
             self._progress.carry: 0.25,
             self._promote: 1.0,
             self._burial.note_memory: READ_EVERY,
+            self._end_overdue: 1.0,
+            self._free_tasks: 1.0,
             self._prune: 10.0,
             self._trim_changes: 10.0,
             self._note_unknown: UNKNOWN_EVERY,
@@ -310,6 +312,12 @@ class Caretaker(Role):
         if not claims and self._store.look(()).due_ms == 0:
             self._store.promote()
         return None
+
+    def _end_overdue(self) -> float | None:
+        return TICK if self._store.end_overdue() else None
+
+    def _free_tasks(self) -> float | None:
+        return TICK if self._store.free_tasks() else None
 
     def _prune(self) -> float | None:
         pruned = self._store.prune(self._retained, limit=PRUNED_AT_ONCE)

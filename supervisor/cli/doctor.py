@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import click
 
+from jobvisor.jobs.annals import QUEUE
 from jobvisor.jobs.clock import SYSTEM, iso, to_datetime
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.payload import Payload
@@ -60,6 +61,7 @@ SCHEDULE_LATE_S = 60.0
 """A scheduler looks every five seconds."""
 
 SCHEDULES_MAX = 1_000
+PAUSED_SHOWN = 20
 
 PATIENCE_S = 5.0
 """How long the store may try: a doctor does not wait for a database to come back."""
@@ -363,13 +365,19 @@ def _schema(path: str, prefix: str, connection: sqlite3.Connection) -> Finding:
 
 
 def _jobs(config: Config, store: Store) -> Iterator[Finding]:
-    waits = store.oldest_pending()
+    paused = store.paused()
+    stopped = {each.name for each in paused if each.kind == QUEUE}
+    waits = {queue: ms for queue, ms in store.oldest_pending().items() if queue not in stopped}
     unserved = [queue for queue in sorted(waits) if queue not in config.queues]
     if unserved:
         text = f"jobs wait in {', '.join(unserved)}, which no [[workers]] serves"
         yield Finding("queues", "warn", text)
     else:
         yield Finding("queues", "ok", "every waiting job has a pool that serves its queue")
+    for each in paused[:PAUSED_SHOWN]:
+        yield Finding(
+            "paused", "warn", f"{each.kind} {each.name} is {each}; `jobvisor resume` ends that"
+        )
     for text in told_unknown(store.unknown_tasks(UNKNOWN_MAX)):
         yield Finding("unknown task", "warn", text)
     served = {queue: wait_ms for queue, wait_ms in waits.items() if queue in config.queues}

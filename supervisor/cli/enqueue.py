@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 import click
@@ -23,7 +24,7 @@ from jobvisor.jobs.task import NAME_MAX, Call, Options, OptionValues, Task
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.arguments import Arguments
 from jobvisor.supervisor.cli.completing import queues, whole_tasks
-from jobvisor.supervisor.cli.selection import PAGE, ending, read_duration, read_moment
+from jobvisor.supervisor.cli.selection import PAGE, ending, read_duration, read_moment, read_until
 from jobvisor.supervisor.cli.site import Site, find_site
 from jobvisor.supervisor.family import StateDir
 
@@ -59,6 +60,12 @@ LOOK_S = 0.5
 @click.option("--unique", metavar="KEY", help="Only if no unfinished job has this key.")
 @click.option("--retries", type=int, help="Further attempts after the first.")
 @click.option("--timeout", metavar="DURATION", help="The longest one run may take.")
+@click.option(
+    "--expires", metavar="DURATION|TIME", help="Cancelled where it has not begun by then: 1h."
+)
+@click.option(
+    "--deadline", metavar="DURATION", help="Failed where it is not done by then, with all attempts."
+)
 @click.option("--headers", metavar="JSON", help="What goes along with the job, as one JSON object.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option(
@@ -174,9 +181,12 @@ def _read_options(given: dict[str, Any]) -> OptionValues:
     options: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
     if "run_in" in options and "run_at" in options:
         raise InvalidOption("--in and --at are two answers to one question; give one of them")
-    for name, flag in (("run_in", "--in"), ("timeout", "--timeout")):
+    for name, flag in (("run_in", "--in"), ("timeout", "--timeout"), ("deadline", "--deadline")):
         if name in options:
             options[name] = f"{read_duration(flag, options[name])}ms"
+    if "expires" in options:
+        expires = read_until("--expires", options.pop("expires"))
+        options["expires_at" if isinstance(expires, datetime) else "expires_in"] = expires
     if "headers" in options:
         options["headers"] = _read_headers(options["headers"])
     if "run_at" in options:

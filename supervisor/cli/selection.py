@@ -28,6 +28,7 @@ __all__ = [
     "read_duration",
     "read_id",
     "read_moment",
+    "read_until",
 ]
 
 PAGE = 1000
@@ -79,6 +80,20 @@ def read_since(option: str, text: str) -> Duration | datetime:
     except InvalidOption:
         raise InvalidOption(
             f"{option}: {text!r} is neither how long ago, such as 1h or 7d, nor a time, such as "
+            "2027-01-31T08:00Z"
+        ) from None
+    return text
+
+
+def read_until(option: str, text: str) -> Duration | datetime:
+    """A moment, or for how long."""
+    if re.fullmatch(r"[0-9]{4}-.*", text):
+        return read_moment(option, text)
+    try:
+        duration_ms(text)
+    except InvalidOption:
+        raise InvalidOption(
+            f"{option}: {text!r} is neither for how long, such as 2h, nor a time, such as "
             "2027-01-31T08:00Z"
         ) from None
     return text

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from jobvisor.jobs.annals import QUEUE, Paused
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import State
@@ -119,11 +120,16 @@ def _show(family: Bearings, *, counts: bool, as_json: bool, in_a_line: bool = Fa
     unserved = _unserved(queues)
     unknown = asked.unknown if asked else unknown_of_status(shown)
     if as_json:
-        told = {"unknown_tasks": [each._asdict() for each in unknown]}
+        told: dict[str, Any] = {
+            "unknown_tasks": [each._asdict() for each in unknown],
+            "paused": [each.as_json() for each in asked.paused] if asked else None,
+        }
         print_json({**shown, "queues": queues, "unserved": unserved, **told}, in_a_line=in_a_line)
     else:
         _print_status(shown)
         _print_queues(queues or {}, counts)
+        for each in asked.paused if asked else ():
+            click.echo(f"{each.kind} {each.name} is {each}")
     for queue in unserved:
         say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
     _warn(told_unknown(unknown))
@@ -165,6 +171,7 @@ class _Asked(NamedTuple):
 
     queues: dict[str, dict[str, Any]]
     unknown: list[Unknown]
+    paused: list[Paused]
 
 
 def _ask(config: Config, counts: bool) -> _Asked | None:
@@ -189,20 +196,23 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
             )
         ) as store:
             oldest = store.waiting(QUEUES_MAX)
+            paused = store.paused()
             counted = store.counts() if counts else {}
             unknown = store.unknown_tasks(UNKNOWN_MAX)
     except JobsError as error:
         say(f"the queues cannot be shown: {error}")
         return None
+    stopped = {each.name: each for each in paused if each.kind == QUEUE}
     queues = {
         queue: {
             "served": queue in config.queues,
             "oldest_pending_ms": max(0, oldest[queue]) if queue in oldest else None,
+            "paused": stopped[queue].moments() if queue in stopped else None,
             **counted.get(queue, {}),
         }
-        for queue in sorted({*config.queues, *oldest, *counted})
+        for queue in sorted({*config.queues, *oldest, *counted, *stopped})
     }
-    return _Asked(queues, unknown)
+    return _Asked(queues, unknown, paused)
 
 
 def _unserved(queues: Mapping[str, Mapping[str, Any]] | None) -> list[str]:

@@ -167,6 +167,8 @@ def vanished(life: Life) -> Death:
 
 
 def _sentence(verdict: str, held: Held) -> str:
+    if verdict == "timeout" and held.is_overdue:
+        return "killed at its deadline"
     if verdict == "timeout":
         return f"killed at its timeout of {held.timeout_ms / 1000:g} s"
     if verdict == "memory":

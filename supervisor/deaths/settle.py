@@ -147,7 +147,7 @@ def _with_evidence(death: Death, run: Running) -> Death:
 
 
 def _delay(held: Held) -> int | None:
-    if held.attempt >= held.attempts_max:
+    if held.attempt >= held.attempts_max or held.is_overdue:
         return None
     return policy_from_json(held.policy).delay_ms(held.attempt, None)
 

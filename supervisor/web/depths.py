@@ -33,6 +33,8 @@ class Depths(NamedTuple):
     """Queue to the seconds for which the longest waiting of its next jobs has been due."""
     schedules: list[Schedule] = []  # noqa: RUF012 - of a NamedTuple, and never changed
     """The first SCHEDULES_MAX by name."""
+    paused: frozenset[tuple[str, str]] = frozenset()
+    """What is paused: `queue` or `task`, and its name."""
 
 
 class DepthLook:
@@ -92,4 +94,5 @@ class DepthLook:
         tally = self._client.tally(most=JOBS_MAX)
         oldest = self._client.latencies(most=QUEUES_MAX)
         schedules = self._client.schedules.list(limit=SCHEDULES_MAX)
-        return Depths(tally.queues, tally.at_least, oldest, schedules)
+        paused = frozenset((each.kind, each.name) for each in self._client.paused())
+        return Depths(tally.queues, tally.at_least, oldest, schedules, paused)

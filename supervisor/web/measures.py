@@ -18,6 +18,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from jobvisor.jobs.annals import QUEUE, TASK
 from jobvisor.jobs.job import State
 from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.board import STATES
@@ -245,10 +246,11 @@ def served_queues(status: Mapping[str, Any]) -> dict[str, list[str]]:
 def of_depths(depths: Depths, status: Mapping[str, Any]) -> Iterator[Metric]:
     """Depths, which may end at a limit, waiting times, and how many processes that would keep busy."""
     queues, oldest, served = depths.queues, depths.oldest, served_queues(status)
+    paused = {name for kind, name in depths.paused if kind == QUEUE}
     ours = {queue for each in served.values() for queue in each}
-    named = sorted({*queues, *oldest, *ours}, key=lambda queue: (queue not in ours, queue))[
-        :QUEUES_MAX
-    ]
+    named = sorted(
+        {*queues, *oldest, *ours, *paused}, key=lambda queue: (queue not in ours, queue)
+    )[:QUEUES_MAX]
     by_name = ours | set(named)
     counted: dict[tuple[str, str], int] = {(queue, state): 0 for queue in named for state in State}
     for queue, states in queues.items():
@@ -266,6 +268,15 @@ def of_depths(depths: Depths, status: Mapping[str, Any]) -> Iterator[Metric]:
     yield _labelled(
         "queue_oldest_due_seconds", "How long the longest waiting of the next jobs has been due.",
         ("queue",), {(queue,): oldest.get(queue, 0.0) for queue in named},
+    )  # fmt: skip
+    yield _labelled(
+        "queue_paused", "Whether the queue is paused, so that none of its jobs begins.", ("queue",),
+        {(queue,): int(queue in paused) for queue in named},
+    )  # fmt: skip
+    tasks = sorted(name for kind, name in depths.paused if kind == TASK)[:QUEUES_MAX]
+    yield _labelled(
+        "task_paused", "A task of which no job begins, since it is paused.", ("task",),
+        {(task,): 1 for task in tasks},
     )  # fmt: skip
     if served:
         yield _labelled(

@@ -110,8 +110,8 @@ def _values(options: Mapping[str, Any]) -> Any:
     values = {name: value for name, value in options.items() if value is not None}
     if "retry" in values:
         values["retry"] = policy_of(values["retry"])
-    if "run_at" in values:
-        values["run_at"] = _moment("run_at", values["run_at"])
+    for option in {"run_at", "expires_at"} & values.keys():
+        values[option] = _moment(option, values[option])
     return values
 
 

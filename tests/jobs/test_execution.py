@@ -112,7 +112,7 @@ def test_an_expired_job_is_not_started() -> None:
     seen: list[int] = []
     execute = execution(lambda: seen.append(1))
     outcome = execute.run(claimed(expires_in_ms=5), waited_ns=5_000_001)
-    assert (outcome.verb, outcome.kind, seen) == ("fail", "expired", [])
+    assert (outcome.verb, outcome.kind, seen) == ("cancel", "expired", [])
     assert execute.run(claimed(expires_in_ms=5), waited_ns=5_000_000) is SUCCEEDED
 
 

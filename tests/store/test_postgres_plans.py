@@ -55,7 +55,8 @@ VALUES: dict[str, Any] = {
     "policy": None, "unique_key": "k", "result": "1", "error": "e", "deferred": "retry",
     "progress": "{}", "key": "schema", "before": 2**62, "error_type": "E", "text": "t",
     "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
-    "after_name": "n", "kinds": "[]",
+    "after_name": "n", "kinds": "[]", "parked": "task:app:f",
+    "name": "mail",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
 PARAMETER = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")
@@ -220,6 +221,10 @@ def test_a_statement_takes_its_order_from_its_index(
 
 
 INDEX = {
+    "expire": "jobs_expiring",
+    "fail_overdue": "jobs_deadlines",
+    "parked_tasks": "jobs_parked",
+    "unpark": "jobs_parked",
     "unknown_tasks": "jobs_unknown",
     "promote": "jobs_scheduled",
     "next_due": "jobs_scheduled",

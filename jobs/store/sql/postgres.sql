@@ -239,7 +239,8 @@ RETURNING id;
 -- that it had come stays, for the task that goes on from there. What the queues before
 -- it have filled of this claim is taken off the limit, so that all queues are asked in one round trip.
 -- An owner that entered and is gone was settled: what it had sent before its death claims nothing. Nor does
--- one that was woken and has not locked its row of `owners`, and so has written nothing yet.
+-- one that was woken and has not locked its row of `owners`, and so has written nothing yet. Nor one that knows
+-- other settings than there are: what it takes for open may be paused.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
@@ -248,6 +249,7 @@ WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     ORDER BY priority DESC, turn, id
     LIMIT CASE
+        WHEN (SELECT value FROM {schema}.meta WHERE key = 'settings') IS DISTINCT FROM %(settings)s::text THEN 0
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
         WHEN %(woken)s AND pg_current_xact_id_if_assigned() IS NULL THEN 0
         WHEN %(first)s THEN %(limit)s
@@ -298,9 +300,10 @@ SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AN
     ORDER BY priority DESC, turn, id LIMIT 1) AS found;
 
 -- name: next_due
--- In how many milliseconds the next scheduled row is due; overdue is negative.
-SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
-WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
+-- In how many milliseconds the next scheduled row is due (overdue is negative), and the number of the settings.
+SELECT (SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
+    WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+    (SELECT value FROM {schema}.meta WHERE key = 'settings');
 
 -- name: unknown_tasks
 -- Tasks that no worker knew, how many jobs wait for them, and what one of these was told.
@@ -515,7 +518,8 @@ SELECT state, owner, claim FROM {schema}.jobs WHERE id = %(job)s;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy::text, claim, timeout_ms, memory_bytes, company
+SELECT attempt, attempts_max, policy::text, claim, timeout_ms, memory_bytes, company,
+    {schema}.ms(deadline_at) - {schema}.ms({schema}.clock())
 FROM {schema}.jobs
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
 
@@ -943,24 +947,28 @@ LIMIT %(limit)s;
 SELECT {schema}.trim_changes(%(age)s::bigint, %(kept)s::bigint, %(limit)s::bigint);
 
 -- name: hold_owner
--- A settling, which removes this row first, comes before the rest of this transaction or after it.
-SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR KEY SHARE;
+-- A settling, which removes this row first, comes before the rest of this transaction or after it. What comes
+-- back is the number of the settings.
+SELECT (SELECT value FROM {schema}.meta WHERE key = 'settings')
+FROM {schema}.owners WHERE owner = %(owner)s FOR KEY SHARE;
 
 -- name: hold_owner_alone
 -- The same for a turn that releases what it does not hold: one before it, whose answer was lost and that
 -- is still under way, ends before this one looks.
-SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
+SELECT (SELECT value FROM {schema}.meta WHERE key = 'settings')
+FROM {schema}.owners WHERE owner = %(owner)s FOR UPDATE;
 
 -- name: hold_owner_woken
 -- The same for a turn of a worker that was woken, where a row is pending that nobody has locked (or had, and
 -- rolled back: that is found by the look to come, as are those behind the first hundred). Else nothing is
--- locked, and so nothing written.
-SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s AND EXISTS (
+-- locked, and so nothing written. Of one that knows other settings than there are the queues may be others.
+SELECT (SELECT value FROM {schema}.meta WHERE key = 'settings')
+FROM {schema}.owners WHERE owner = %(owner)s AND ((SELECT value FROM {schema}.meta WHERE key = 'settings') IS DISTINCT FROM %(settings)s::text OR EXISTS (
     SELECT 1 FROM unnest(%(queues)s::text[]) AS listed (queue), LATERAL (
         SELECT 1 FROM (SELECT company, memory_bytes FROM {schema}.jobs
             WHERE state = 'pending' AND jobs.queue = listed.queue AND jobs.xmax = 0
             ORDER BY priority DESC, turn, id LIMIT 100) AS first
-        WHERE true {whom} LIMIT 1) AS found)
+        WHERE true {whom} LIMIT 1) AS found))
 FOR KEY SHARE;
 
 -- name: claim_further
@@ -975,6 +983,7 @@ WHERE ctid = ANY (ARRAY(
         AND priority = %(priority)s AND (turn, id) > (%(turn)s, %(after)s)
     ORDER BY turn, id
     LIMIT CASE
+        WHEN (SELECT value FROM {schema}.meta WHERE key = 'settings') IS DISTINCT FROM %(settings)s::text THEN 0
         WHEN %(entered)s AND NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE owner = %(owner)s) THEN 0
         WHEN %(first)s THEN %(limit)s
         ELSE %(limit)s - (SELECT count(*) FROM {schema}.jobs
@@ -1081,13 +1090,134 @@ SELECT told.value ->> 0, told.value ->> 1, {schema}.clock() FROM json_array_elem
 ON CONFLICT (name) DO UPDATE SET told = excluded.told, seen_at = excluded.seen_at;
 
 -- name: trim_tasks
--- Those that nobody has registered for long go, and of too many those that were seen longest ago.
-DELETE FROM {schema}.tasks WHERE seen_at < {schema}.clock() - %(age)s * interval '1 ms'
-    OR name IN (SELECT name FROM {schema}.tasks ORDER BY seen_at DESC, name OFFSET %(kept)s);
+-- Those that nobody has registered for long go, and of too many those that were seen longest ago; what is
+-- paused stays so.
+DELETE FROM {schema}.tasks WHERE paused_at IS NULL AND (seen_at < {schema}.clock() - %(age)s * interval '1 ms'
+    OR name IN (SELECT name FROM {schema}.tasks ORDER BY seen_at DESC, name OFFSET %(kept)s));
 
 -- name: tasks
--- The tasks that workers have registered.
-SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name > %(after_name)s ORDER BY name LIMIT %(limit)s;
+-- The tasks that workers have registered; of one that was only paused nobody has told.
+SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name > %(after_name)s AND told <> 'null' ORDER BY name LIMIT %(limit)s;
+
+-- name: next_end
+-- In how many milliseconds the first waiting row is to be ended because of the time alone; overdue is negative.
+SELECT least((SELECT {schema}.ms(expires_at) FROM {schema}.jobs WHERE expires_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') ORDER BY expires_at LIMIT 1),
+    (SELECT {schema}.ms(deadline_at) FROM {schema}.jobs WHERE deadline_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' ORDER BY deadline_at LIMIT 1))
+    - {schema}.ms({schema}.clock());
+
+-- name: expire
+-- Waiting rows that no run may begin any more are cancelled, a bounded number at a time, or one.
+UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s, finished_at = {schema}.clock(), parked = NULL
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE expires_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= {schema}.clock()
+    AND (%(job)s::bigint IS NULL OR id = %(job)s::bigint) ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+RETURNING id, {told};
+
+-- name: expired_rows
+-- Which these are, but for rows that are known to be refused (a JSON list).
+SELECT id FROM {schema}.jobs WHERE expires_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= {schema}.clock()
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint) ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+
+-- name: fail_overdue
+-- Waiting rows that are past their deadline fail, a bounded number at a time, or one; what they were told
+-- last is kept. What runs then is ended by whoever judges it.
+UPDATE {schema}.jobs SET state = 'failed', error = left(%(error)s || coalesce('; its last error: ' || error, ''), 2000),
+    finished_at = {schema}.clock(), parked = NULL
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE deadline_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= {schema}.clock()
+    AND (%(job)s::bigint IS NULL OR id = %(job)s::bigint) ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+RETURNING id, {told};
+
+-- name: overdue_rows
+-- Which these are, but for rows that are known to be refused (a JSON list).
+SELECT id FROM {schema}.jobs WHERE deadline_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= {schema}.clock()
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint) ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+
+-- name: deadlines
+-- In how many milliseconds the deadline is of these jobs (a JSON list) that have one.
+SELECT id, {schema}.ms(deadline_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
+WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND deadline_at IS NOT NULL;
+
+-- name: parked_tasks
+-- The tasks that jobs are parked for, a step of the index each.
+WITH RECURSIVE found (parked) AS (
+    SELECT (SELECT min(parked) FROM {schema}.jobs
+        WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'task:' AND parked < 'task;')
+    UNION ALL
+    SELECT (SELECT min(jobs.parked) FROM {schema}.jobs
+        WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'task;')
+    FROM found WHERE found.parked IS NOT NULL)
+SELECT substr(parked, 6) FROM found WHERE parked IS NOT NULL LIMIT %(limit)s;
+
+-- name: unpark
+-- A page of the rows that are parked for something else than a limit may be claimed again.
+UPDATE {schema}.jobs SET state = 'pending', parked = NULL WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs
+    WHERE parked IS NOT NULL AND state = 'blocked' AND parked = %(parked)s ORDER BY queue, priority DESC, turn, id LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED))
+RETURNING id;
+
+-- name: settings
+-- The number that each change of a setting raises, and what is paused now: a JSON list of whether it is a
+-- task, its name, and for how many milliseconds yet.
+SELECT (SELECT value FROM {schema}.meta WHERE key = 'settings'), (SELECT json_agg(json_build_array(is_task, name, ms))::text
+FROM (SELECT false AS is_task, name, {schema}.ms(paused_until) - {schema}.ms({schema}.clock()) AS ms FROM {schema}.queues
+    WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
+    UNION ALL
+    SELECT true, name, {schema}.ms(paused_until) - {schema}.ms({schema}.clock()) FROM {schema}.tasks
+    WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
+    LIMIT %(limit)s) AS found);
+
+-- name: note_settings
+-- A setting has changed: whoever keeps settings in memory reads them anew.
+SELECT {schema}.note_settings();
+
+-- name: pause_queue
+-- Nothing of this queue is claimed, until a moment, for so long, or until somebody resumes it; a moment that
+-- has passed pauses nothing.
+INSERT INTO {schema}.queues AS known (name, paused_at, paused_until)
+SELECT %(name)s, {schema}.clock(), until
+FROM (SELECT coalesce({schema}.moment(%(until)s::bigint), {schema}.clock() + %(for_ms)s::bigint * interval '1 ms') AS until) AS told
+WHERE until IS NULL OR until > {schema}.clock()
+ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until,
+    paused_at = CASE WHEN known.paused_until IS NULL OR known.paused_until > {schema}.clock()
+        THEN coalesce(known.paused_at, {schema}.clock()) ELSE {schema}.clock() END
+RETURNING name, {schema}.ms(paused_at), {schema}.ms(paused_until);
+
+-- name: resume_queue
+-- Its jobs are claimed again.
+UPDATE {schema}.queues SET paused_at = NULL, paused_until = NULL
+WHERE name = %(name)s AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
+RETURNING 1;
+
+-- name: pause_task
+-- The same of a task, which no worker may have told of.
+INSERT INTO {schema}.tasks AS known (name, told, seen_at, paused_at, paused_until)
+SELECT %(name)s, 'null', {schema}.clock(), {schema}.clock(), until
+FROM (SELECT coalesce({schema}.moment(%(until)s::bigint), {schema}.clock() + %(for_ms)s::bigint * interval '1 ms') AS until) AS told
+WHERE until IS NULL OR until > {schema}.clock()
+ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until,
+    paused_at = CASE WHEN known.paused_until IS NULL OR known.paused_until > {schema}.clock()
+        THEN coalesce(known.paused_at, {schema}.clock()) ELSE {schema}.clock() END
+RETURNING name, {schema}.ms(paused_at), {schema}.ms(paused_until);
+
+-- name: resume_task
+-- Its jobs are claimed again, once they are freed.
+UPDATE {schema}.tasks SET paused_at = NULL, paused_until = NULL
+WHERE name = %(name)s AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
+RETURNING 1;
+
+-- name: paused
+-- The queues and tasks that are paused now, by name.
+SELECT 'queue', name, {schema}.ms(paused_at), {schema}.ms(paused_until) FROM {schema}.queues
+WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
+UNION ALL
+SELECT 'task', name, {schema}.ms(paused_at), {schema}.ms(paused_until) FROM {schema}.tasks
+WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
+ORDER BY 1, 2 LIMIT %(limit)s;
 
 -- name: has_schedules
 -- Whether there is any schedule.

@@ -241,8 +241,9 @@ SELECT count(*) > 0 FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue =
     ORDER BY priority DESC, turn, id LIMIT 1);
 
 -- name: next_due
--- In how many milliseconds the next scheduled row is due; overdue is negative.
-SELECT run_at - :now FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
+-- In how many milliseconds the next scheduled row is due (overdue is negative), and the number of the settings.
+SELECT (SELECT run_at - :now FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+    (SELECT value FROM meta WHERE key = 'settings');
 
 -- name: unknown_tasks
 -- Tasks that no worker knew, how many jobs wait for them, and what one of these was told.
@@ -426,7 +427,7 @@ SELECT state, owner, claim FROM jobs WHERE id = :job;
 
 -- name: held
 -- One running row, as the settler of its dead owner needs it.
-SELECT attempt, attempts_max, policy, claim, timeout_ms, memory_bytes, company FROM jobs
+SELECT attempt, attempts_max, policy, claim, timeout_ms, memory_bytes, company, deadline_at - :now FROM jobs
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: progress
@@ -896,13 +897,126 @@ SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), :now FROM json_
 ON CONFLICT (name) DO UPDATE SET told = excluded.told, seen_at = excluded.seen_at;
 
 -- name: trim_tasks
--- Those that nobody has registered for long go, and of too many those that were seen longest ago.
-DELETE FROM tasks WHERE seen_at < :now - :age
-    OR name IN (SELECT name FROM tasks ORDER BY seen_at DESC, name LIMIT -1 OFFSET :kept);
+-- Those that nobody has registered for long go, and of too many those that were seen longest ago; what is
+-- paused stays so.
+DELETE FROM tasks WHERE paused_at IS NULL AND (seen_at < :now - :age
+    OR name IN (SELECT name FROM tasks ORDER BY seen_at DESC, name LIMIT -1 OFFSET :kept));
 
 -- name: tasks
--- The tasks that workers have registered.
-SELECT name, told, seen_at FROM tasks WHERE name > :after_name ORDER BY name LIMIT :limit;
+-- The tasks that workers have registered; of one that was only paused nobody has told.
+SELECT name, told, seen_at FROM tasks WHERE name > :after_name AND told <> 'null' ORDER BY name LIMIT :limit;
+
+-- name: next_end
+-- In how many milliseconds the first waiting row is to be ended because of the time alone; overdue is negative.
+SELECT min(ms) FROM (SELECT (SELECT expires_at - :now FROM jobs INDEXED BY jobs_expiring WHERE expires_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') ORDER BY expires_at LIMIT 1) AS ms
+    UNION ALL SELECT (SELECT deadline_at - :now FROM jobs INDEXED BY jobs_deadlines WHERE deadline_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' ORDER BY deadline_at LIMIT 1));
+
+-- name: expire
+-- Waiting rows that no run may begin any more are cancelled, a bounded number at a time, or one.
+UPDATE jobs SET state = 'cancelled', error = :error, finished_at = :now, parked = NULL
+WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_expiring WHERE expires_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= :now
+    AND (:job IS NULL OR id = :job) ORDER BY expires_at LIMIT :limit)
+RETURNING id, {told};
+
+-- name: expired_rows
+-- Which these are, but for rows that are known to be refused (a JSON list).
+SELECT id FROM jobs INDEXED BY jobs_expiring WHERE expires_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= :now
+    AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY expires_at LIMIT :limit;
+
+-- name: fail_overdue
+-- Waiting rows that are past their deadline fail, a bounded number at a time, or one; what they were told
+-- last is kept. What runs then is ended by whoever judges it.
+UPDATE jobs SET state = 'failed', error = substr(:error || coalesce('; its last error: ' || error, ''), 1, 2000),
+    finished_at = :now, parked = NULL
+WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_deadlines WHERE deadline_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= :now
+    AND (:job IS NULL OR id = :job) ORDER BY deadline_at LIMIT :limit)
+RETURNING id, {told};
+
+-- name: overdue_rows
+-- Which these are, but for rows that are known to be refused (a JSON list).
+SELECT id FROM jobs INDEXED BY jobs_deadlines WHERE deadline_at IS NOT NULL
+        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= :now
+    AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY deadline_at LIMIT :limit;
+
+-- name: deadlines
+-- In how many milliseconds the deadline is of these jobs (a JSON list) that have one.
+SELECT id, deadline_at - :now FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs)) AND deadline_at IS NOT NULL;
+
+-- name: parked_tasks
+-- The tasks that jobs are parked for, a step of the index each.
+WITH RECURSIVE found (parked) AS (
+    SELECT min(parked) FROM jobs INDEXED BY jobs_parked
+    WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'task:' AND parked < 'task;'
+    UNION ALL
+    SELECT (SELECT min(jobs.parked) FROM jobs INDEXED BY jobs_parked
+        WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'task;')
+    FROM found WHERE found.parked IS NOT NULL)
+SELECT substr(parked, 6) FROM found WHERE parked IS NOT NULL LIMIT :limit;
+
+-- name: unpark
+-- A page of the rows that are parked for something else than a limit may be claimed again.
+UPDATE jobs SET state = 'pending', parked = NULL WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_parked
+    WHERE parked IS NOT NULL AND state = 'blocked' AND parked = :parked ORDER BY queue, priority DESC, turn, id LIMIT :limit)
+RETURNING id;
+
+-- name: settings
+-- The number that each change of a setting raises, and what is paused now: a JSON list of whether it is a
+-- task, its name, and for how many milliseconds yet.
+SELECT (SELECT value FROM meta WHERE key = 'settings'), json_group_array(json_array(is_task, name, ms))
+FROM (SELECT 0 AS is_task, name, paused_until - :now AS ms FROM queues
+    WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
+    UNION ALL
+    SELECT 1, name, paused_until - :now FROM tasks
+    WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
+    LIMIT :limit);
+
+-- name: note_settings
+-- A setting has changed: whoever keeps settings in memory reads them anew.
+INSERT INTO meta (key, value) VALUES ('settings', '1')
+ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT);
+
+-- name: pause_queue
+-- Nothing of this queue is claimed, until a moment, for so long, or until somebody resumes it; a moment that
+-- has passed pauses nothing.
+INSERT INTO queues (name, paused_at, paused_until)
+SELECT :name, :now, coalesce(:until, :now + :for_ms) WHERE coalesce(:until, :now + :for_ms, :now + 1) > :now
+ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until,
+    paused_at = CASE WHEN paused_until IS NULL OR paused_until > :now THEN coalesce(paused_at, :now) ELSE :now END
+RETURNING name, paused_at, paused_until;
+
+-- name: resume_queue
+-- Its jobs are claimed again.
+UPDATE queues SET paused_at = NULL, paused_until = NULL
+WHERE name = :name AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
+RETURNING 1;
+
+-- name: pause_task
+-- The same of a task, which no worker may have told of.
+INSERT INTO tasks (name, told, seen_at, paused_at, paused_until)
+SELECT :name, 'null', :now, :now, coalesce(:until, :now + :for_ms) WHERE coalesce(:until, :now + :for_ms, :now + 1) > :now
+ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until,
+    paused_at = CASE WHEN paused_until IS NULL OR paused_until > :now THEN coalesce(paused_at, :now) ELSE :now END
+RETURNING name, paused_at, paused_until;
+
+-- name: resume_task
+-- Its jobs are claimed again, once they are freed.
+UPDATE tasks SET paused_at = NULL, paused_until = NULL
+WHERE name = :name AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
+RETURNING 1;
+
+-- name: paused
+-- The queues and tasks that are paused now, by name.
+SELECT 'queue', name, paused_at, paused_until FROM queues
+WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
+UNION ALL
+SELECT 'task', name, paused_at, paused_until FROM tasks
+WHERE paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
+ORDER BY 1, 2 LIMIT :limit;
 
 -- name: has_schedules
 -- Whether there is any schedule.

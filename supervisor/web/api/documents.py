@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -241,6 +241,34 @@ class Tasks(Document):
     tasks: list[Task]
 
 
+class Pause(Document):
+    """Since when no job of a queue or task begins."""
+
+    since: datetime
+    until: datetime | None = Field(description="When it ends by itself; null: when it is resumed.")
+
+
+class Paused(Pause):
+    """A queue or a task that is paused."""
+
+    kind: Literal["queue", "task"]
+    name: str
+
+
+class AllPaused(Document):
+    """What is paused: the queues, then the tasks, by name."""
+
+    paused: list[Paused]
+
+
+class Resumed(Document):
+    """What is not paused any more."""
+
+    kind: Literal["queue", "task"]
+    name: str
+    was_paused: bool
+
+
 class Queue(Document):
     """One queue; a state that none of its jobs is in is left out."""
 
@@ -248,6 +276,7 @@ class Queue(Document):
     oldest_pending_ms: int | None = Field(
         description="How long the longest waiting job has been due."
     )
+    paused: Pause | None = Field(description="Since when none of its jobs begins; null: it is not.")
     scheduled: Number | None = None
     pending: Number | None = None
     blocked: Number | None = None

@@ -27,6 +27,7 @@ __all__ = [
     "NewJob",
     "NewJobs",
     "NewSchedule",
+    "Pausing",
     "QueueName",
     "Scaling",
     "SinceText",
@@ -150,6 +151,12 @@ class NewJob(Form):
         None, description="A moment with its timezone.", examples=["2027-01-31T08:00+01:00"]
     )
     expires_in: Seconds | None = None
+    expires_at: str | None = Field(
+        None, description="A moment after which it may not begin; not with expires_in."
+    )
+    deadline: Seconds | None = Field(
+        None, description="For how long after it is first due it may take, with all its attempts."
+    )
     headers: dict[str, Any] | None = None
 
     def order(self) -> Order:
@@ -298,6 +305,16 @@ class Bulk(Form):
 
     filter: Filtering
     dry_run: bool = Field(False, description="Only tell how many there are.")
+
+
+class Pausing(Form):
+    """Until when a queue or a task is paused."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"until": "2h"}]})
+
+    until: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="A moment, or for so long; without it until it is resumed."
+    )
 
 
 class Scaling(Form):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from jobvisor.supervisor.web.api import bulk, families, jobs, looks, schedules
+from jobvisor.supervisor.web.api import bulk, families, jobs, looks, pauses, schedules
 
 ROUTERS: tuple[APIRouter, ...] = (
     bulk.router,
     jobs.router,
     looks.router,
     schedules.router,
+    pauses.router,
     families.router,
 )

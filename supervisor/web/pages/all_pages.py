@@ -13,6 +13,7 @@ from jobvisor.supervisor.web.pages import (
     jobs,
     order,
     overview,
+    pauses,
     queues,
     schedules,
     steer,
@@ -39,6 +40,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     families.router,
     tasks.router,
     schedules.router,
+    pauses.router,
     actions.router,
     theme.router,
 )

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from jobvisor.jobs.annals import Family
+from jobvisor.jobs.annals import QUEUE, Family, Paused
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.found import Group
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
@@ -47,13 +47,18 @@ def attention(
     families: Iterable[Family],
     failures: Iterable[Group],
     tasks: Mapping[int, str],
+    paused: Iterable[Paused],
     url: Link,
 ) -> list[Attention]:
     """All of it, the worst first; `tasks` names those of the jobs that paid for a death."""
+    pauses = list(paused)
+    queues = {each.name for each in pauses if each.kind == QUEUE}
+    going = {queue: seconds for queue, seconds in oldest.items() if queue not in queues}
     found = [
         *_of_family(family, url),
         *_of_families(families, url),
-        *_of_queues(family, oldest, list(families), url),
+        *_of_queues(family, going, list(families), url),
+        *_of_pauses(pauses, oldest, url),
         *_of_deaths(family, tasks, url),
         *_of_failures(failures, url),
     ]
@@ -104,6 +109,19 @@ def _of_queues(
             yield Attention(
                 kind, "late", f"Queue {queue} has waited {brief(seconds)}.", link, "Its jobs"
             )
+
+
+def _of_pauses(
+    paused: Sequence[Paused], oldest: Mapping[str, float], url: Link
+) -> Iterator[Attention]:
+    """A pause is somebody's will, and easily forgotten."""
+    for each in paused[:OF_A_KIND_MAX]:
+        past = (SYSTEM.now_ms() - from_datetime(each.since)) / 1000
+        text = f"{each.kind.capitalize()} {each.name} is paused, since {distance(past)}."
+        if each.kind == QUEUE and each.name in oldest:
+            text = f"{text[:-1]}; its oldest job has waited {brief(oldest[each.name])}."
+        page = "queues" if each.kind == QUEUE else "tasks"
+        yield Attention("warn", "paused", text, url(page), page.capitalize())
 
 
 def _of_deaths(family: Standing, tasks: Mapping[int, str], url: Link) -> Iterator[Attention]:

@@ -53,6 +53,7 @@ def overview_page(request: Request, site: Here) -> Response:
             families=client.families(),
             failures=failures,
             tasks=_tasks_of_deaths(site, family),
+            paused=client.paused(),
             url=url,
         ),
         calm=_calm(family, oldest),

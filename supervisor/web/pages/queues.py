@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobvisor.jobs.annals import Sums
+from jobvisor.jobs.annals import QUEUE, Sums
 from jobvisor.jobs.found import Tally
 from jobvisor.jobs.job import State
 from jobvisor.supervisor.web.pages.attention import LATE_S
@@ -36,8 +36,12 @@ def queues_page(request: Request, site: Here) -> Response:
     client, family = site.client, standing(site)
     tally, oldest = client.tally(), client.latencies()
     lately = _by_queue(client.stats(LATELY, step=LATELY, by_queue=True))
-    names = sorted({*family.queues, *tally.queues, *oldest, *lately})
-    told = [_queue(name, family, tally, oldest, lately) for name in names]
+    paused = {each.name: each for each in client.paused() if each.kind == QUEUE}
+    names = sorted({*family.queues, *tally.queues, *oldest, *lately, *paused})
+    told = [
+        {**_queue(name, family, tally, oldest, lately), "paused": paused.get(name)}
+        for name in names
+    ]
     return show(
         request,
         "queues.html",

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobvisor.jobs.annals import KnownTask
+from jobvisor.jobs.annals import TASK, KnownTask
 from jobvisor.supervisor.web.pages.templates import show
 from jobvisor.supervisor.web.site import Here, Site
 
@@ -26,8 +26,12 @@ TEXT_MAX = 300
 @router.get("/tasks", name="pages.tasks")
 def tasks_page(request: Request, site: Here) -> Response:
     """Each with its options, as a worker has last told them."""
-    told = [_task(site, each) for each in site.client.tasks()]
-    return show(request, "tasks.html", at="tasks", tasks=told)
+    paused = {each.name: each for each in site.client.paused() if each.kind == TASK}
+    told = [
+        {**_task(site, each), "paused": paused.pop(each.name, None)} for each in site.client.tasks()
+    ]
+    # Of what is still in there no worker has told.
+    return show(request, "tasks.html", at="tasks", tasks=told, others=list(paused.values()))
 
 
 def _task(site: Site, task: KnownTask) -> dict[str, Any]:

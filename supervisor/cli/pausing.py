@@ -1,0 +1,156 @@
+"""Commands about whole queues and tasks: `queues`, `pause`, `resume`; the family need not run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from jobvisor.jobs.annals import QUEUE, TASK, Paused
+from jobvisor.jobs.client import Client
+from jobvisor.jobs.filter import Filter
+from jobvisor.jobs.job import State
+from jobvisor.supervisor.cli import (
+    brief,
+    config_option,
+    examples,
+    json_option,
+    print_json,
+    print_table,
+    say,
+)
+from jobvisor.supervisor.cli.completing import queues as known_queues
+from jobvisor.supervisor.cli.completing import whole_tasks
+from jobvisor.supervisor.cli.noting import note
+from jobvisor.supervisor.cli.selection import ending, read_until
+from jobvisor.supervisor.cli.site import find_site
+from jobvisor.supervisor.documents.queues import queues_of
+
+__all__ = ["pause", "queues", "resume"]
+
+SHOWN = (State.PENDING, State.RUNNING, State.SCHEDULED, State.BLOCKED, State.FAILED)
+
+_task = click.option(
+    "--task",
+    metavar="NAME",
+    shell_complete=whole_tasks,
+    help="A task, in whatever queue; the end of its name is enough.",
+)
+
+
+@click.command(
+    epilog=examples("jobvisor queues", "jobvisor queues --json | jq .queues.mail.paused")
+)
+@click.argument("verb", metavar="[list]", type=click.Choice(["list"]), default="list")
+@json_option
+@config_option
+def queues(config: str | None, verb: str, as_json: bool) -> None:  # noqa: ARG001 -- there is one
+    """Show the queues: who serves them, what waits and for how long, which are paused.
+
+    Counting ends at some thousands, where a + says that there are more.
+    """
+    site = find_site(config)
+    with site.client() as client:
+        found = queues_of(client, site.config.queues if site.config else None)
+        tasks = [each for each in client.paused() if each.kind == TASK]
+    if as_json:
+        print_json({**found, "paused_tasks": [each.as_json() for each in tasks]})
+        return
+    print_table(
+        ["queue", "served", "oldest waits", *(state.value for state in SHOWN), "paused"],
+        [_row(name, told, found["at_least"]) for name, told in found["queues"].items()],
+        seldom=("blocked", "paused"),
+    )
+    for each in tasks:
+        say(f"task {each.name} is {each}")
+
+
+def _row(name: str, told: Mapping[str, Any], at_least: list[str]) -> list[Any]:
+    wait, paused = told["oldest_pending_ms"], told["paused"]
+    return [
+        name,
+        {True: "yes", False: "by nobody", None: None}[told["served"]],
+        None if wait is None else brief(wait),
+        *(_count(told.get(state.value), state.value in at_least) for state in SHOWN),
+        None if paused is None else _pause_told(paused),
+    ]
+
+
+def _count(number: int | None, more: bool) -> str | None:
+    return None if not number else f"{number}{'+' if more else ''}"
+
+
+def _pause_told(paused: Mapping[str, Any]) -> str:
+    until = paused["until"]
+    return "yes" if until is None else f"until {until}"
+
+
+@click.command(
+    epilog=examples(
+        "jobvisor pause mail", "jobvisor pause mail --until 2h", "jobvisor pause --task send"
+    )
+)
+@click.argument("queue", required=False, shell_complete=known_queues)
+@_task
+@click.option("--until", metavar="DURATION|TIME", help="Not longer than so: 2h, 2027-01-31T08:00Z.")
+@json_option
+@config_option
+def pause(
+    config: str | None, queue: str | None, task: str | None, until: str | None, *, as_json: bool
+) -> None:
+    """Have no job of a queue, or of a task, begin, in no family.
+
+    Jobs are enqueued on, and what runs goes on. It holds until `resume`, also over restarts.
+    """
+    moment = None if until is None else read_until("--until", until)
+    with find_site(config).client(create=True) as client:
+        paused = client.pause(**_which(client, queue, task), until=moment)
+        note(client, "pause", f"{paused.kind} {paused.name}")
+    if as_json:
+        print_json(paused.as_json())
+    else:
+        click.echo(_told(paused))
+
+
+@click.command(epilog=examples("jobvisor resume mail", "jobvisor resume --task send"))
+@click.argument("queue", required=False, shell_complete=known_queues)
+@_task
+@json_option
+@config_option
+def resume(config: str | None, queue: str | None, task: str | None, *, as_json: bool) -> None:
+    """Let the jobs of a queue, or of a task, begin again.
+
+    Exit code 1 where it was not paused.
+    """
+    with find_site(config).client() as client:
+        which = _which(client, queue, task)
+        [(kind, name)] = which.items()
+        was_paused = client.resume(**which)
+        if was_paused:
+            note(client, "resume", f"{kind} {name}")
+    if as_json:
+        print_json({"kind": kind, "name": name, "was_paused": was_paused})
+    else:
+        click.echo(f"{kind} {name} {'is resumed' if was_paused else 'was not paused'}")
+    if not was_paused:
+        click.get_current_context().exit(1)
+
+
+def _told(paused: Paused) -> str:
+    until = "until it is resumed" if paused.until is None else f"until {paused.as_json()['until']}"
+    return f"{paused.kind} {paused.name} is paused {until}"
+
+
+def _which(client: Client, queue: str | None, task: str | None) -> dict[str, Any]:
+    if (queue is None) == (task is None):
+        raise click.UsageError("name either a queue or --task, such as: pause mail")
+    if task is None:
+        return {QUEUE: queue}
+    known = {each.name for each in client.tasks()} | {each.name for each in client.paused()}
+    if task in known or client.page(Filter(task=task), limit=1).jobs:
+        return {TASK: task}
+    found = ending(task, sorted(known))
+    if len(found) > 1:
+        raise click.UsageError(f"--task {task} may be {', '.join(found)}; write the whole name")
+    return {TASK: found[0] if found else task}

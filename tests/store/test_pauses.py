@@ -1,0 +1,154 @@
+"""A paused queue accepts and is not claimed, by any store, until it is resumed or its time is over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from jobvisor.jobs.annals import QUEUE, TASK
+from jobvisor.jobs.clock import to_datetime
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.job import State
+from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import Whom
+from tests.clock import START_MS, MovableClock
+from tests.store.database import Database
+from tests.store.making import claim, enqueue, family, life, record, running
+
+
+def test_a_paused_queue_accepts_and_is_not_claimed_until_it_is_resumed(store: Store) -> None:
+    first = enqueue(store, queue="mail")
+    store.pause(QUEUE, "mail")
+    second, other = enqueue(store, queue="mail"), enqueue(store)
+    who = life()
+    assert [job.id for job in claim(store, who, queues=["mail", "default"])] == [other]
+    assert store.resume(QUEUE, "mail")
+    assert [job.id for job in claim(store, who, 2, queues=["mail"])] == [first, second]
+
+
+@pytest.mark.parametrize("whom", list(Whom))
+def test_a_look_does_not_find_what_a_paused_queue_holds(store: Store, whom: Whom) -> None:
+    enqueue(store, memory_bytes=0 if whom is Whom.UNSUSPECTED else 1 << 30)
+    assert store.look(["default"], whom=whom).found
+    store.pause(QUEUE, "default")
+    assert not store.look(["default"], whom=whom).found
+
+
+def test_whoever_has_the_database_open_obeys_a_pause_in_the_next_turn(database: Database) -> None:
+    store, other = database.open(), database.open()
+    who = life()
+    assert claim(other, who) == []
+    first = enqueue(store)
+    store.pause(QUEUE, "default")
+    assert claim(other, who, 2) == []
+    assert not other.look(["default"]).found
+    store.resume(QUEUE, "default")
+    assert other.look(["default"]).found
+    assert [job.id for job in claim(other, who, 3)] == [first]
+
+
+def test_a_worker_that_is_woken_by_a_resume_claims_in_that_turn(database: Database) -> None:
+    store, other = database.open(), database.open()
+    store.pause(QUEUE, "default")
+    first, who = enqueue(store), life()
+    asked = {"queues": ["default"], "limit": 10}
+    assert other.turn(who, 1, register=True, **asked).jobs == []  # type: ignore[arg-type]
+    assert other.turn(who, 2, woken=True, **asked).jobs == []  # type: ignore[arg-type]
+    store.resume(QUEUE, "default")
+    turn = other.turn(who, 3, woken=True, **asked)  # type: ignore[arg-type]
+    assert [job.id for job in turn.jobs] == [first]
+    enqueue(store)
+    store.pause(QUEUE, "default")
+    assert other.turn(who, 4, woken=True, **asked).jobs == []  # type: ignore[arg-type]
+
+
+def test_what_runs_when_its_queue_is_paused_goes_on_and_is_settled(store: Store) -> None:
+    who, job = running(store)
+    store.pause(QUEUE, "default")
+    turn = store.turn(who, 2, queues=["default"], limit=5, journal=[record(who, 1, job)])
+    assert (turn.jobs, turn.applied.changed) == ([], 1)
+    assert store.get(job.id).state is State.SUCCEEDED
+
+
+def test_a_pause_ends_by_itself_at_its_moment(store: Store, clock: MovableClock) -> None:
+    number = enqueue(store)
+    paused = store.pause(QUEUE, "default", for_ms=60_000)
+    assert paused.until == paused.since + timedelta(minutes=1)
+    assert claim(store, life()) == []
+    due_ms = store.look(["default"]).due_ms
+    assert due_ms is not None
+    assert 0 < due_ms <= 60_000
+    clock.move(60_000)
+    assert store.paused() == []
+    assert store.look(["default"]).found
+    assert [job.id for job in claim(store, life())] == [number]
+
+
+def test_a_pause_until_a_moment_is_told_and_replaced_by_a_later_one(
+    store: Store, clock: MovableClock
+) -> None:
+    store.pause(QUEUE, "mail", until_ms=START_MS + 5_000)
+    store.pause(TASK, "app:f")
+    clock.move(1_000)
+    store.pause(QUEUE, "mail")
+    queue, task = store.paused()
+    assert (queue.kind, queue.name, queue.until) == (QUEUE, "mail", None)
+    assert queue.since == to_datetime(START_MS)
+    assert (task.kind, task.name) == (TASK, "app:f")
+    assert str(queue) == "paused since 2033-05-18T03:33:20.000Z"
+
+
+def test_a_pause_that_begins_after_one_had_ended_counts_from_its_own_begin(
+    store: Store, clock: MovableClock
+) -> None:
+    store.pause(QUEUE, "mail", for_ms=1_000)
+    clock.move(5_000)
+    assert store.pause(QUEUE, "mail").since == to_datetime(START_MS + 5_000)
+
+
+def test_a_moment_that_has_passed_pauses_nothing(store: Store) -> None:
+    with pytest.raises(InvalidOption, match="has passed"):
+        store.pause(QUEUE, "mail", until_ms=START_MS - 1)
+    assert store.paused() == []
+
+
+def test_only_what_is_paused_is_resumed(store: Store, clock: MovableClock) -> None:
+    assert not store.resume(QUEUE, "mail")
+    store.pause(QUEUE, "mail", for_ms=10)
+    clock.move(10)
+    assert not store.resume(QUEUE, "mail")
+
+
+def test_a_thousand_and_first_pause_is_refused(database: Database) -> None:
+    store = database.open()
+    store.pause(QUEUE, "first")
+    for number in range(999):
+        database.sql(
+            f"INSERT INTO queues (name, paused_at) SELECT 'q{number}', paused_at FROM queues"
+            " WHERE name = 'first'"
+        )
+    with pytest.raises(InvalidOption, match="1000 queues and tasks are paused"):
+        store.pause(QUEUE, "one more")
+    assert store.resume(QUEUE, "first")
+    store.pause(QUEUE, "one more")
+
+
+def test_a_drain_does_not_wait_for_a_paused_queue(store: Store) -> None:
+    store.add_family(family())
+    enqueue(store)
+    assert store.has_work(["default"], 1)
+    store.pause(QUEUE, "default")
+    assert not store.has_work(["default"], 1)
+    enqueue(store, queue="other")
+    assert store.has_work(["default", "other"], 1)
+
+
+def test_nobody_is_hired_for_what_a_paused_queue_holds(store: Store, clock: MovableClock) -> None:
+    suspect = enqueue(store, memory_bytes=1 << 30)
+    clock.move(5_000)
+    assert store.latency(["default"]) == 5_000
+    assert store.suspects(["default"]) == [suspect]
+    store.pause(QUEUE, "default")
+    assert store.latency(["default"]) == 0
+    assert store.suspects(["default"]) == []

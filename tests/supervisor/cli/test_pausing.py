@@ -1,0 +1,90 @@
+"""`queues`, `pause` and `resume`, and what the other commands say of what is paused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobvisor.jobs.client import Client
+from tests.supervisor.cli.conftest import Run
+from tests.test_readme import README, _blocks, _expectations, _pattern
+
+SECTION = README.split("### Pauses, and what is too late")[1].split("\n### ")[0]
+ADD = "tests.supervisor.cli.sample:add"
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[Client]:
+    with Client(f"sqlite:///{folder}/jobs.db") as opened:
+        yield opened
+
+
+def test_the_lines_of_readme_about_pauses_run_as_they_stand(run: Run, client: Client) -> None:
+    [block] = [block for info, block in _blocks(SECTION) if info == "console"]
+    for command, expected in _expectations(block):
+        words = shlex.split(
+            command.replace("app:send a@b.c Hi", "tests.supervisor.cli.sample:send a@b.c")
+        )
+        done = run(*words[1:])
+        assert done.exit_code == 0, done.output
+        pattern = r"\n".join(_pattern(line) for line in expected)
+        assert re.fullmatch(pattern, done.stdout.rstrip("\n"), re.DOTALL), done.stdout
+    job = client.get(1)
+    assert job.expires_at is not None
+    assert job.deadline_at is not None
+    assert job.deadline_at - job.expires_at == timedelta(hours=23)
+
+
+def test_pause_and_resume_tell_json_and_are_noted(run: Run, client: Client) -> None:
+    told = json.loads(run("pause", "mail", "--json").stdout)
+    assert (told["kind"], told["name"], told["until"]) == ("queue", "mail", None)
+    assert [(each.kind, each.name) for each in client.paused()] == [("queue", "mail")]
+    assert json.loads(run("queues", "list", "--json").stdout)["queues"]["mail"]["paused"] == {
+        "since": told["since"],
+        "until": None,
+    }
+    assert json.loads(run("resume", "mail", "--json").stdout)["was_paused"]
+    again = run("resume", "mail", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["was_paused"]) == (1, False)
+    noted = [(each.verb, each.what) for each in client.actions()]
+    assert noted == [("resume", "queue mail"), ("pause", "queue mail")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name either a queue or --task"),
+        (("mail", "--task", "send"), "name either a queue or --task"),
+        (("mail boxes",), "is no queue name"),
+        (("mail", "--until", "soon"), "--until: 'soon' is neither for how long"),
+        (("mail", "--until", "2000-01-01T00:00Z"), "that moment has passed"),
+        (("mail", "--until", "2030-01-01T00:00"), "has no timezone"),
+    ],
+)
+def test_a_pause_that_cannot_be_says_why(
+    run: Run, client: Client, words: tuple[str, ...], message: str
+) -> None:
+    client.migrate()
+    done = run("pause", *words)
+    assert done.exit_code in (1, 2)
+    assert message in done.stderr
+    assert client.paused() == []
+
+
+def test_status_and_doctor_name_what_is_paused(run: Run, client: Client) -> None:
+    client.enqueue(ADD, 1, 2)
+    client.pause("default")
+    assert "queue default is paused since " in run("status").stdout
+    told = json.loads(run("status", "--json").stdout)
+    assert [each["name"] for each in told["paused"]] == ["default"]
+    assert told["queues"]["default"]["paused"]["until"] is None
+    found = json.loads(run("doctor", "--json").stdout)
+    [finding] = [each["text"] for each in found if each["check"] == "paused"]
+    assert "queue default is paused since" in finding
+    assert [each["text"] for each in found if each["check"] == "pending"] == ["no job waits"]
