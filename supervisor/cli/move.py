@@ -24,6 +24,7 @@ from jobvisor.jobs.clock import SYSTEM, from_datetime, iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, InvalidOption, JobsError, shown
 from jobvisor.jobs.job import State
 from jobvisor.jobs.nearest import did_you_mean
+from jobvisor.jobs.schedule import ScheduleRow
 from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import config_option, examples, say
@@ -51,7 +52,7 @@ FAMILIES_NAMED = 3
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
 @config_option
 def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
-    """Write the unfinished jobs as JSON lines, for another database.
+    """Write the unfinished jobs, and all schedules, as JSON lines, for another database.
 
     Their ids, attempts and history go with them, and they stay where they are: start no family on
     both databases. Stop the family first. A running job cannot be carried: exit code 1 if there is
@@ -70,8 +71,9 @@ def export_jobs(config: str | None, output: str | None, finished: bool, running:
             "all": finished,
         }
         with _output(output) as file:
-            number = _write(file, header, found.jobs)
-    say(f"exported {_jobs(number)}")
+            schedules = client.schedules.rows()
+            number = _write(file, header, found.jobs, schedules)
+    say(f"exported {_jobs(number)}{_and_schedules(len(schedules))}")
 
 
 @click.command(
@@ -95,14 +97,21 @@ def import_jobs(config: str | None, path: str) -> None:
     with _input(path) as file:
         name = "stdin" if path == "-" else path
         # The whole file is known to be good before the database is held.
-        for _ in _read(file, name):
+        schedules: list[ScheduleRow] = []
+        for _ in _read(file, name, schedules):
             pass
         file.seek(0)
-        with site.client(create=True) as client:
-            imported = client.import_(_read(file, name))
-    say(f"imported {_jobs(imported.added)}")
-    if imported.known:
-        say(f"{_jobs(imported.known)} had been there already, and stayed as they were")
+        with site.client(create=True) as client, client.transaction():
+            imported = client.import_(_read(file, name, []))
+            planned = client.schedules.import_(schedules)
+    say(f"imported {_jobs(imported.added)}{_and_schedules(planned.added)}")
+    if imported.known or planned.known:
+        known = f"{_jobs(imported.known)}{_and_schedules(planned.known)}"
+        say(f"{known} had been there already, and stayed as they were")
+
+
+def _and_schedules(number: int) -> str:
+    return "" if not number else " and 1 schedule" if number == 1 else f" and {number} schedules"
 
 
 def _jobs(number: int) -> str:
@@ -170,13 +179,22 @@ def _output(path: str | None) -> Iterator[BinaryIO]:
             os.unlink(temporary)
 
 
-def _write(file: BinaryIO, header: Mapping[str, Any], rows: Iterable[JobRow]) -> int:
+def _write(
+    file: BinaryIO,
+    header: Mapping[str, Any],
+    rows: Iterable[JobRow],
+    schedules: Iterable[ScheduleRow],
+) -> int:
     number = 0
     file.write(_line(header))
     for row in rows:
         runs = [run._asdict() for run in row.attempts]
         file.write(_line({**row._asdict(), "attempts": runs}))
         number += 1
+    for schedule in schedules:
+        told = schedule._asdict()
+        del told["declared_by"]  # of families of this database
+        file.write(_line({"schedule": told}))
     file.write(_line({"jobs": number}))
     return number
 
@@ -205,8 +223,11 @@ def _input(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _read(file: BinaryIO, name: str) -> Iterator[JobRow]:
-    """The jobs of an export, each as it is found to be one; InvalidOption names the line."""
+def _read(file: BinaryIO, name: str, schedules: list[ScheduleRow]) -> Iterator[JobRow]:
+    """The jobs of an export, each as it is found to be one; InvalidOption names the line.
+
+    Its schedules, which come after them, are added to a list.
+    """
     number = count = last = 0
     ended = False
     kinds = _KINDS[FORMAT]
@@ -224,6 +245,8 @@ def _read(file: BinaryIO, name: str) -> Iterator[JobRow]:
                     "export again"
                 )
             ended = True
+        elif found.keys() == {"schedule"}:
+            schedules.append(_schedule(found["schedule"], place))
         else:
             row = _row(found, kinds, place)
             if row.id <= last:
@@ -266,6 +289,13 @@ def _check_header(found: Mapping[str, Any], name: str) -> int:
         )
     _check(found, _HEADER, f"{name} line 1")
     return number
+
+
+def _schedule(found: Any, place: str) -> ScheduleRow:
+    if not isinstance(found, dict):
+        raise InvalidOption(f"{place}: schedule is {shown(found)}, and no JSON object")
+    _check(found, _SCHEDULE, place)
+    return ScheduleRow(**found, declared_by="[]")
 
 
 def _row(found: dict[str, Any], kinds: _Kinds, place: str) -> JobRow:
@@ -397,6 +427,29 @@ _JOB = _JOB_2 | {
     "keep_ms": _COUNT.or_null(),
 }
 _ATTEMPT = _ATTEMPT_1 | {"stack": _TEXT.or_null(), "said": _TEXT.or_null(), **_COST}
+
+
+_SCHEDULE = {
+    "name": _NAME,
+    "source": _NAME,
+    "family": _TEXT.or_null(),
+    "task": _NAME,
+    "cron": _TEXT.or_null(),
+    "every_ms": _POSITIVE.or_null(),
+    "anchor": _MOMENT,
+    "timezone": _TEXT,
+    "args": _TEXT,
+    "kwargs": _TEXT,
+    "keys": _TEXT,
+    "queue": _TEXT.or_null(),
+    "catch_up": _TEXT,
+    "overlap": _TEXT,
+    "paused_config": _number(0, 1, "0 or 1"),
+    "paused_at": _MOMENT.or_null(),
+    "last_tick": _MOMENT,
+    "last_job": _POSITIVE.or_null(),
+    "created_at": _MOMENT,
+}
 
 
 class _Kinds(NamedTuple):

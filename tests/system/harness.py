@@ -153,8 +153,9 @@ class House:
         except FileNotFoundError:
             return {}
         self._pids.update(worker["pid"] for worker in found["workers"] if worker["pid"])
-        if found.get("web"):
-            self._pids.add(found["web"]["pid"])
+        for role in ("web", "scheduler"):
+            if found.get(role) and found[role]["pid"]:
+                self._pids.add(found[role]["pid"])
         if found["caretaker"]:
             self._pids.add(found["caretaker"]["pid"])
         return found

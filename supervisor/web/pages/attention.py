@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from jobvisor.jobs.annals import QUEUE, Family, Paused
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.found import Group
+from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
 from jobvisor.supervisor.web.pages.standing import Standing, cause_of
 from jobvisor.supervisor.web.pages.words import brief, count, distance, times
@@ -49,6 +50,7 @@ def attention(
     tasks: Mapping[int, str],
     paused: Iterable[Paused],
     url: Link,
+    schedules: Iterable[Schedule] = (),
 ) -> list[Attention]:
     """All of it, the worst first; `tasks` names those of the jobs that paid for a death."""
     pauses = list(paused)
@@ -61,8 +63,21 @@ def attention(
         *_of_pauses(pauses, oldest, url),
         *_of_deaths(family, tasks, url),
         *_of_failures(failures, url),
+        *_of_schedules(schedules, url),
     ]
     return sorted(found, key=lambda each: each.kind != "bad")[:SHOWN_MAX]
+
+
+def _of_schedules(schedules: Iterable[Schedule], url: Link) -> Iterator[Attention]:
+    for each in schedules:
+        about = url("schedules"), "Schedules"
+        if each.late >= LATE_S:
+            text = f"Schedule {each.name} has been due for {brief(each.late)} and has enqueued nothing."
+            yield Attention("bad" if each.late >= LONG_S else "warn", "late", text, *about)
+        elif not each.next and not each.paused:
+            yield Attention(
+                "warn", "schedule", f"Schedule {each.name} never ticks: {each.words}", *about
+            )
 
 
 def _of_family(family: Standing, url: Link) -> Iterator[Attention]:

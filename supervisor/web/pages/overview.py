@@ -26,6 +26,8 @@ router = APIRouter(include_in_schema=False)
 SHOWN = 6
 """Of the queues that wait, and of the groups of failures."""
 
+SCHEDULES_MAX = 1_000
+
 TILES = ("pending", "running", "scheduled", "failed", "succeeded", "cancelled")
 
 
@@ -55,6 +57,7 @@ def overview_page(request: Request, site: Here) -> Response:
             tasks=_tasks_of_deaths(site, family),
             paused=client.paused(),
             url=url,
+            schedules=client.schedules.list(limit=SCHEDULES_MAX),
         ),
         calm=_calm(family, oldest),
         tiles=_tiles(client.tally(), oldest, url),

@@ -10,6 +10,7 @@ from openapi_spec_validator import validate
 from jobvisor.jobs.annals import Action, Family, FamilyLife, KnownTask, Sums
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.found import Group
+from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.family import StateDir
 from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.app import create_app
@@ -52,6 +53,7 @@ def test_each_operation_has_a_name_and_tells_of_its_refusals(here: Shop) -> None
         (documents.Family, Family, set()),
         (documents.Life, FamilyLife, set()),
         (documents.Group, Group, {"jobs", "at_least"}),
+        (documents.Schedule, Schedule, set()),
         (documents.Task, KnownTask, {"doc", "aliases", "options", "parameters", "arguments"}),
     ],
 )

@@ -24,7 +24,17 @@ from tests.supervisor.web.visitor import SITE, visitor
 
 HTML = {"Accept": "text/html"}
 HOSTILE = "<script>alert(1)</script>\"'>&{{ 1234567 * 3 }}"
-PAGES = ("/", "/queues", "/jobs", "/failures", "/workers", "/families", "/tasks", "/actions")
+PAGES = (
+    "/",
+    "/queues",
+    "/jobs",
+    "/failures",
+    "/workers",
+    "/families",
+    "/tasks",
+    "/schedules",
+    "/actions",
+)
 
 
 class Place:

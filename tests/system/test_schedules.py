@@ -1,0 +1,199 @@
+"""Families that enqueue by schedules: with their schedulers stopped and killed, and clocks that jump."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobvisor.jobs.clock import SYSTEM
+from tests.system.harness import Build, House, wait_heartbeats
+from tests.system.test_postgres_clocks import start_beside
+from tests.system.test_sqlite_clocks import step  # noqa: F401 - a fixture
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.system
+
+TASKS = """
+    @task(retries=0)
+    def tick(ctx: Context):
+        assert ctx.scheduled_for is not None
+    """
+QUICK = {"supervisor": {"dead_after": "3s"}, "log": {"level": "debug"}}
+
+HOUR_S = 3_600
+
+Ticks = list[int]
+
+
+def ticks(house: House) -> Ticks:
+    """Of all jobs that a tick has made, in UTC milliseconds."""
+    made = "extract(epoch FROM tick) * 1000" if house.database else "tick"
+    return [int(row[0]) for row in house.query(f"SELECT {made} FROM ticks ORDER BY tick")]
+
+
+def wait_ticks(house: House, number: int) -> Ticks:
+    eventually(lambda: len(ticks(house)) >= number, what=f"{number} ticks")
+    return ticks(house)
+
+
+def check_each_tick_has_one_job(house: House, apart_ms: int) -> Ticks:
+    """None is left out between the first and the last, and no job is one too many."""
+    found = ticks(house)
+    assert found == list(range(found[0], found[-1] + 1, apart_ms))
+    for_ticks = [job.headers.get("scheduled_for") for job in house.client.list(limit=10_000)]
+    assert len(for_ticks) == len(set(for_ticks)) == len(found)
+    return found
+
+
+def start_second(house: House) -> subprocess.Popen[bytes]:
+    """A family of the same name on the same database."""
+    text = (house.folder / "config.toml").read_text()
+    (house.folder / "second.toml").write_text(
+        text.replace(str(house.state_dir), str(house.folder / "second"))
+    )
+    return house.start("-c", "second.toml", ready=False)
+
+
+def scheduler(folder: Path) -> int:
+    """The pid of the scheduler of the family in this state directory; 0 where it has none."""
+    try:
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    except FileNotFoundError:
+        return 0
+    told = status.get("scheduler")
+    return int(told["pid"] or 0) if told and told["state"] == "idle" else 0
+
+
+@pytest.mark.stores("sqlite", "postgres")
+def test_no_tick_is_lost_or_doubled_while_schedulers_are_stopped_and_killed(build: Build) -> None:
+    house = build(TASKS, config=QUICK)
+    house.client.schedules.add("s", "app:tick", every="1s", catch_up="all")
+    families = [house.start(), start_second(house)]
+    folders = [house.state_dir, house.folder / "second"]
+
+    def both() -> list[int]:
+        eventually(lambda: all(map(scheduler, folders)), what="both families have a scheduler")
+        return [scheduler(folder) for folder in folders]
+
+    wait_ticks(house, 2)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        before, seen = both(), len(ticks(house))
+        for pid in before:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        # One that does not move is killed by its parent; in either case there is another one.
+        eventually(
+            lambda: not set(before) & set(map(scheduler, folders)),  # noqa: B023 - called here
+            what="others are there",
+        )
+        wait_ticks(house, seen + 2)
+    for family in families:
+        house.stop(family)
+    assert len(check_each_tick_has_one_job(house, 1_000)) >= 6
+
+
+Step = Callable[[str], None]
+
+
+@pytest.fixture
+def two(build: Build, step: Step) -> Iterator[House]:  # noqa: F811
+    """Two families on one file, with the clock of the host."""
+    made = build(TASKS, config=QUICK)
+    made.client.counts()
+    families = [start_beside(made, name, "") for name in ("one", "two")]
+    yield made
+    assert [made.stop(family) for family in families] == [0, 0]
+
+
+def test_a_clock_that_jumps_an_hour_both_ways_loses_and_doubles_no_tick(
+    two: House,
+    step: Step,  # noqa: F811
+) -> None:
+    two.client.schedules.add("s", "app:tick", every="1m", catch_up="all")
+    step(f"+{HOUR_S}")
+    ahead = wait_ticks(two, 60)
+    assert ahead[-1] > SYSTEM.now_ms() + (HOUR_S - 120) * 1_000
+    step("+0")
+    wait_heartbeats(two.query, 7)
+    assert ticks(two)[:-1] == ahead[:-1]  # at the most a minute has ended in between
+    step(f"+{HOUR_S + 600}")
+    wait_ticks(two, len(ahead) + 9)
+    check_each_tick_has_one_job(two, 60_000)
+    step(f"-{HOUR_S}")
+    wait_heartbeats(two.query, 7)
+    step(f"+{HOUR_S + 900}")
+    wait_ticks(two, len(ahead) + 9 + 60)
+    check_each_tick_has_one_job(two, 60_000)
+
+
+@pytest.mark.stores("postgres")
+def test_on_hosts_whose_clocks_are_wrong_the_time_of_the_database_counts(build: Build) -> None:
+    house = build(TASKS, config=QUICK)
+    house.client.schedules.add("s", "app:tick", every="1s", catch_up="all")
+    families = [start_beside(house, "one", "+1h"), start_beside(house, "two", "-1h")]
+    found = wait_ticks(house, 4)
+    assert abs(found[-1] - SYSTEM.now_ms()) < 60_000
+    assert [house.stop(family) for family in families] == [0, 0]
+    check_each_tick_has_one_job(house, 1_000)
+
+
+def test_a_family_has_a_scheduler_only_while_there_is_a_schedule(build: Build) -> None:
+    house = build(TASKS, config=QUICK)
+    family = house.start()
+    wait_heartbeats(house.query, 2)
+    assert house.status()["scheduler"] is None
+    house.client.schedules.add("s", "app:tick", every="1s")
+    wait_ticks(house, 1)
+    house.client.schedules.remove("s")
+    eventually(lambda: house.status()["scheduler"] is None, what="it has left")
+    path = house.folder / "config.toml"
+    before = path.read_text()
+    path.write_text(f'{before}[[schedules]]\nname = "t"\ntask = "app:tick"\nevery = "1s"\n')
+    house.command("reload")
+    eventually(lambda: house.query("SELECT family FROM schedules") == [("main",)], what="declared")
+    made = len(ticks(house))
+    wait_ticks(house, made + 1)
+    path.write_text(before)
+    house.command("reload")
+    eventually(lambda: house.status()["scheduler"] is None, what="it has left")
+    assert house.query("SELECT count(*) FROM schedules") == [(0,)]
+    assert house.stop(family) == 0
+
+
+CODE = """
+    @task(every="1s", retries=0)
+    def tick(ctx: Context):
+        pass
+
+    @task
+    def busy():
+        while not os.path.exists("gate"):
+            time.sleep(0.005)  # task body
+    """
+
+
+@pytest.mark.lanes(1, 4)
+def test_a_schedule_in_code_is_declared_before_the_first_job_and_goes_with_the_code(
+    build: Build,
+) -> None:
+    house = build(CODE, config=QUICK)
+    for _ in range(8):
+        house.enqueue("busy")
+    family = house.start()
+    wait_ticks(house, 1)  # though no worker rests
+    [schedule] = house.client.schedules.list()
+    assert (schedule.name, schedule.source, schedule.family) == ("app:tick", "code", "main")
+    house.touch("gate")
+    app = house.folder / "app.py"
+    app.write_text(app.read_text().replace('every="1s", ', ""))
+    house.command("reload")
+    eventually(lambda: house.client.schedules.list() == [], what="it is gone")
+    assert house.stop(family) == 0
