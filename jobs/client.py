@@ -82,7 +82,8 @@ class Client(Look, Change, Sweep, Follow, Beside, Pause, Requests):
         When it returns, the job is not lost any more. Type checkers hold the arguments against the
         task's, and know the type of `result`.
 
-        Raises PayloadError or InvalidOption before anything is stored, StoreUnavailable if the
+        Raises PayloadError or InvalidOption before anything is stored, UniqueTaken where its key is held
+        and `on_conflict` says so, StoreUnavailable if the
         database does not answer: then the job is there once or not at all.
         """
         call = _call_of(self._registry, target, args, kwargs)
@@ -95,7 +96,7 @@ class Client(Look, Change, Sweep, Follow, Beside, Pause, Requests):
         if self.stage is None:
             return job
         self.stage.enqueued(self._payload)
-        return replace(self.get(job.id), created=job.created)
+        return replace(self.get(job.id), created=job.created, replaced=job.replaced)
 
     def enqueue_many(self, calls: Iterable[Call]) -> Ids:
         """Store many jobs in one transaction, all or none; their ids, in order.

@@ -26,6 +26,7 @@ from jobvisor.jobs.retry import (
     as_policy,
 )
 from jobvisor.jobs.task import Options, Task, Unique, parameters_of
+from jobvisor.jobs.uniqueness import unique_for_text
 from jobvisor.jobs.units import duration_text
 
 __all__ = ["BY_FUNCTION", "described", "options_of", "parameter_names", "policy_of", "signature_of"]
@@ -81,6 +82,10 @@ def _options_told(options: Options) -> dict[str, Any]:
         "timeout": _duration_told(options.timeout_ms),
         "memory": options.memory_bytes,
         "unique": _unique_told(options.unique),
+        "unique_for": None if options.unique_for is None else unique_for_text(options.unique_for),
+        "on_conflict": options.on_conflict,
+        "delay": _duration_told(options.delay_ms),
+        "max_wait": _duration_told(options.max_wait_ms),
         "expires_in": _duration_told(options.expires_in_ms),
         "deadline": _duration_told(options.deadline_ms),
         "headers": None if options.headers is None else dict(decode_headers(options.headers)),

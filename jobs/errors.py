@@ -12,7 +12,7 @@
     |- JobFailed                     1   the job of a future did not succeed
     |- QueueFull                     1   there is no room for a further call
     |- IllegalMove                   1   the job's state does not allow this verb
-    |  '- UniqueTaken                1   another unfinished job holds the unique key
+    |  '- UniqueTaken                1   another job holds the unique key
     |- FamilyRunning                 1   the state directory has a live family
     |- FamilyNotRunning              1   it has none
     |- MissingExtra                 78   an optional dependency is not installed
@@ -175,9 +175,10 @@ class IllegalMove(JobsError):
 
 
 class UniqueTaken(IllegalMove):
-    """Another unfinished job holds the unique key.
+    """Another job holds the unique key.
 
-    `holder` is the id of that job.
+    Raised by `requeue` and `import_`, and by `enqueue` with `on_conflict="raise"`. `holder` is the id of
+    that job.
     """
 
     def __init__(self, message: str = "", *, holder: int = 0) -> None:

@@ -123,7 +123,7 @@ class Job(Generic[R_co]):
     memory: int | None
     """Bytes of its process group, None for no limit."""
     unique: str | None
-    """The key that no other unfinished job has."""
+    """The key that it was enqueued under: no other job has it while it is held."""
     result: R_co
     """What the function returned, once succeeded; None before and otherwise."""
     error: str | None
@@ -171,8 +171,15 @@ class Job(Generic[R_co]):
     """Seconds that it is kept after its end; None: as long as others of its state."""
     prune_at: datetime | None = None
     """When it may be pruned, where that is its own."""
+    unique_for: str | None = None
+    """How long its key is held: while it is `unfinished`, or `waiting` (debounced), as long as it is `kept`,
+    or for a duration from its enqueue on."""
+    unique_until: datetime | None = None
+    """When its key is given back, where that was said as a duration."""
     created: bool = True
     """False when `enqueue` found this job under its unique key instead of making one."""
+    replaced: bool = False
+    """True when it was found waiting, and `enqueue` has given it what it was called with."""
 
     @property
     def finished(self) -> bool:
@@ -285,6 +292,7 @@ class Special:
     KEPT = 64
     """It says itself for how long it is kept."""
     DEBOUNCED = 128
+    """Its key is given back when it is claimed."""
     LAST = 1 << 20
     """Not in the table: the timeout of this run is what is left until its deadline."""
 
@@ -299,6 +307,7 @@ class Terms(NamedTuple):
     weight: int | None = None
     """Of the share; None is 1."""
     debounce_ms: int | None = None
+    """A debounced job runs so long after its enqueue at the latest."""
     deadline_in_ms: int | None = None
     """Counted from the moment the job is first due, over all its attempts; None is never."""
     deadline_at_ms: int | None = None
@@ -309,6 +318,12 @@ class Terms(NamedTuple):
     """For how long it is kept after its end; None: as long as others of its state."""
     tick: bool = False
     """Whether a schedule makes it for a moment."""
+    conflict: str = "return"
+    """What is done where its unique key is held: `return`, `raise`, `replace` or `debounce`."""
+    is_held: bool = False
+    """Whether its key is held otherwise than while it is unfinished: by a row of `uniques`."""
+    held_ms: int | None = None
+    """For how long from its enqueue on; None: as long as its row is there, or until it is claimed."""
 
     @property
     def special(self) -> int:
@@ -322,7 +337,7 @@ class Terms(NamedTuple):
             | Special.TICK * self.tick
             | Special.DEADLINE
             * (self.deadline_in_ms is not None or self.deadline_at_ms is not None)
-            | Special.KEPT * (self.keep_ms is not None)
+            | Special.KEPT * (self.keep_ms is not None or self.held_ms is not None)
             | Special.DEBOUNCED * (self.debounce_ms is not None)
         )
 

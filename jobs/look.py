@@ -16,6 +16,7 @@ from jobvisor.jobs.job import FINISHED, Attempt, Job
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import EVERY
 from jobvisor.jobs.store.base import Ids as PageOfIds
+from jobvisor.jobs.task import check_key
 from jobvisor.jobs.units import Duration, duration_ms
 from jobvisor.jobs.watch import POLL, Watch
 
@@ -57,6 +58,11 @@ class Look(Door):
         numbers = [id_of(job) for job in jobs]
         with self._store() as store:
             return store.get_many(numbers)
+
+    def holder(self, key: str) -> int | None:
+        """The id of the job that holds a unique key now; None: it is free."""
+        with self._store() as store:
+            return store.holder(check_key("key", key))
 
     def attempts(self, job: int | Job) -> Attempts:
         """The unsuccessful runs of a job, oldest first."""

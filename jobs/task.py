@@ -36,6 +36,15 @@ from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
 from jobvisor.jobs.running import sent_along
+from jobvisor.jobs.uniqueness import (
+    OnConflict,
+    UniqueFor,
+    check_on_conflict,
+    check_together,
+    check_unique_for,
+    check_wait,
+    keyed_terms,
+)
 from jobvisor.jobs.units import Duration, duration_ms, size_bytes
 
 P = ParamSpec("P")
@@ -81,6 +90,9 @@ class OptionValues(TypedDict, total=False):
     `expires_in` and `deadline` count from the moment the job is first due. One that no run may begin any
     more (`expires_in`, or the moment `expires_at`) is cancelled, and does not run too late. One that is not
     done by its `deadline`, with all its attempts and the time between them, has failed; `timeout` is of each.
+    `unique_for` says how long the `unique` key is held ("unfinished", "kept", or so long from the enqueue
+    on), `on_conflict` what is done where it is: "return" or "raise", "replace" what waits, or "debounce" it,
+    by `delay` and `max_wait`.
     """
 
     queue: str
@@ -90,6 +102,10 @@ class OptionValues(TypedDict, total=False):
     timeout: Duration
     memory: str | int
     unique: Unique
+    unique_for: UniqueFor
+    on_conflict: OnConflict
+    delay: Duration
+    max_wait: Duration
     run_in: Duration
     run_at: datetime
     expires_in: Duration
@@ -111,6 +127,12 @@ class Options:
     memory_bytes: int | None = None
     unique: Unique | None = None
     """A key; True for the name with a digest of the arguments; a function of the arguments."""
+    unique_for: str | int | None = None
+    """How long the key is held: a word, or milliseconds."""
+    on_conflict: str | None = None
+    """What is done where it is held."""
+    delay_ms: int | None = None
+    max_wait_ms: int | None = None
     run_in_ms: int | None = None
     run_at_ms: int | None = None
     expires_in_ms: int | None = None
@@ -143,6 +165,8 @@ class Options:
             said = {"run_in_ms": None, "run_at_ms": None} | said
         if "expires_in_ms" in said or "expires_at_ms" in said:
             said = {"expires_in_ms": None, "expires_at_ms": None} | said
+        if said.get("on_conflict", "debounce") != "debounce":  # these are of a debounced job alone
+            said = {"delay_ms": None, "max_wait_ms": None} | said
         return Options(**({name: getattr(self, name) for name in _OPTION_FIELDS} | said))
 
     def __repr__(self) -> str:
@@ -241,7 +265,7 @@ def _check_moment(option: str, value: Any) -> int:
 
 def _check_unique(option: str, value: Any) -> Unique:
     if isinstance(value, str):
-        return _check_key(option, value)
+        return check_key(option, value)
     if isinstance(value, bool) or callable(value):
         return value  # type: ignore[no-any-return]  # callable() tells mypy nothing of the result
     raise InvalidOption(
@@ -250,7 +274,8 @@ def _check_unique(option: str, value: Any) -> Unique:
     )
 
 
-def _check_key(option: str, key: Any) -> str:
+def check_key(option: str, key: Any) -> str:
+    """A unique key, or an InvalidOption that begins with the option's name."""
     if not isinstance(key, str) or not 1 <= len(key) <= KEY_MAX:
         raise InvalidOption(f"{option}={shown(key)} must be a str of 1 to {KEY_MAX} characters")
     if "\0" in key or not _is_text(key):
@@ -277,6 +302,10 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "timeout": ("timeout_ms", _check_duration),
     "memory": ("memory_bytes", _check_size),
     "unique": ("unique", _check_unique),
+    "unique_for": ("unique_for", check_unique_for),
+    "on_conflict": ("on_conflict", check_on_conflict),
+    "delay": ("delay_ms", check_wait),
+    "max_wait": ("max_wait_ms", check_wait),
     "run_in": ("run_in_ms", _check_duration),
     "run_at": ("run_at_ms", _check_moment),
     "expires_in": ("expires_in_ms", _check_expiry),
@@ -335,6 +364,10 @@ class Call(Generic[CallR_co]):
         retries = defaults.retries if options.retries is None else options.retries
         timeout = defaults.timeout_ms if options.timeout_ms is None else options.timeout_ms
         policy = options.retry
+        keyed = keyed_terms(options)
+        run_in = options.run_in_ms or 0
+        if keyed.get("debounce_ms") is not None:
+            run_in = options.delay_ms or 0
         return NewJob(
             task=self.task,
             args=args,
@@ -342,7 +375,7 @@ class Call(Generic[CallR_co]):
             queue=options.queue or defaults.queue,
             priority=options.priority or 0,
             run_at_ms=options.run_at_ms,
-            run_in_ms=options.run_in_ms or 0,
+            run_in_ms=run_in,
             attempts_max=retries + 1,
             policy=None if policy is None or policy == DEFAULT else policy_json(policy),
             timeout_ms=timeout,
@@ -351,12 +384,14 @@ class Call(Generic[CallR_co]):
             expires_in_ms=options.expires_in_ms,
             headers=headers,
             parent=parent,
-            terms=self._terms(),
+            terms=self._terms(keyed),
         )
 
-    def _terms(self) -> Terms | None:
+    def _terms(self, keyed: Mapping[str, Any]) -> Terms | None:
         options = self.options
-        terms = Terms(expires_at_ms=options.expires_at_ms, deadline_in_ms=options.deadline_ms)
+        terms = Terms(
+            expires_at_ms=options.expires_at_ms, deadline_in_ms=options.deadline_ms, **keyed
+        )
         return None if terms == NO_TERMS else terms
 
     def _bound(self, function: Callable[..., Any]) -> inspect.BoundArguments | None:
@@ -378,7 +413,7 @@ class Call(Generic[CallR_co]):
             return unique
         if unique is True:
             return self.same_key()
-        return _check_key("unique", unique(*self.args, **self.kwargs))
+        return check_key("unique", unique(*self.args, **self.kwargs))
 
     def same_key(self) -> str:
         """The key of `unique=True`: the same for f(1) and f(n=1), any order of keywords, and any codec."""
@@ -408,6 +443,7 @@ class Task(Generic[P, R_co]):
     def __init__(
         self, name: str, function: Callable[..., R_co], options: Options = NO_OPTIONS
     ) -> None:
+        check_together(options)
         update_wrapper(self, function)
         self.name = name
         self.function = function

@@ -12,7 +12,7 @@
     |- JobFailed                     1   the job of a future did not succeed
     |- QueueFull                     1   there is no room for a further call
     |- IllegalMove                   1   the job's state does not allow this verb
-    |  '- UniqueTaken                1   another unfinished job holds the unique key
+    |  '- UniqueTaken                1   another job holds the unique key
     |- FamilyRunning                 1   the state directory has a live family
     |- FamilyNotRunning              1   it has none
     |- MissingExtra                 78   an optional dependency is not installed

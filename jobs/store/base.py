@@ -223,6 +223,8 @@ class JobRow(NamedTuple):
     deadline_at: int | None = None
     prune_at: int | None = None
     keep_ms: int | None = None
+    held_key: str | None = None
+    held_until: int | None = None
     attempts: tuple[AttemptRow, ...] = ()
     """Oldest first."""
 
@@ -464,11 +466,18 @@ class Store(WorkerStore):
 
     @abstractmethod
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
-        """Store jobs; (id, created) of each in order, the id of the holder where a unique key is taken."""
+        """Store jobs; (id, created) of each in order, the id of the holder where a unique key is taken.
+
+        `NewJob.terms` say how long a key is held, and what is done where it is: UniqueTaken, or the
+        waiting holder gets what the new job would have had. A holder that does not wait is left alone.
+        """
 
     @abstractmethod
     def enqueue_one(self, job: NewJob) -> Job:
-        """Store one job, as it stands then; `created` is False on the holder of its unique key."""
+        """Store one job, as it stands then; `created` is False on the holder of its unique key.
+
+        And `replaced` True, where that waited and has got what the new one would have had.
+        """
 
     @abstractmethod
     def get(self, job: int) -> Job:
@@ -583,6 +592,14 @@ class Store(WorkerStore):
     @abstractmethod
     def requeue(self, job: int) -> None:
         """A finished job starts over at attempt 0, its history kept; UniqueTaken names a holder."""
+
+    @abstractmethod
+    def holder(self, key: str) -> int | None:
+        """The job that holds a unique key now: unfinished, or for as long as was said; None: it is free."""
+
+    @abstractmethod
+    def trim_uniques(self) -> bool:
+        """Remove a page of keys whose time is over, or whose job is gone; whether more may be."""
 
     @abstractmethod
     def delete(self, jobs: Iterable[int]) -> list[int]:

@@ -36,6 +36,10 @@ class Dialect(Store):
     def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run a statement; its rows."""
 
+    def _asked(self, name: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a statement that may have no rows, within a transaction; those it has."""
+        return self._rows(name, parameters)
+
     @abstractmethod
     def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
         """Run a statement; how many rows it changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 from collections.abc import Container, Sequence
 
@@ -14,10 +15,17 @@ from jobvisor.jobs.store import fate
 from jobvisor.jobs.store.arrays import arrays, columns
 from jobvisor.jobs.store.bulk import copy, is_ordinary
 from jobvisor.jobs.store.connection import PatientConnection
-from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
+from jobvisor.jobs.store.enqueueing import (
+    carried_out,
+    enqueueing,
+    keys_of,
+    needs_look,
+    told_of_twins,
+)
 from jobvisor.jobs.store.rows import Changed, Stored, new_job_of
 from jobvisor.jobs.store.server import ServerStore
 
+_STORED = 1 + len(Stored._fields)  # of what comes back of a lone enqueue
 TRUSTED_NS = 1_000_000_000  # after a rest this long a connection may be dead without a sign
 COPIED_AT_ONCE = 100_000  # rows of a bulk enqueue in one statement: half a second of the server's
 ROWS_AT_ONCE = 2_000  # of a bulk enqueue in one statement: some 400 kB
@@ -77,6 +85,8 @@ class Inserts(ServerStore):
         try:
             name = "enqueue_alone_ordinary" if is_ordinary(job) else "enqueue_alone"
             cursor = self._ask(name, {**job._asdict(), "nonce": nonce})
+        except psycopg.errors.UniqueViolation:
+            return None  # its key is held by a row of `uniques`
         except psycopg.Error as error:
             if not connection.closed:
                 raise
@@ -87,7 +97,7 @@ class Inserts(ServerStore):
         row = cursor.fetchone()
         if row is None:
             return None
-        number, *stored = row
+        number, *stored = row[:_STORED]
         self._enqueued(number, job)
         return new_job_of(number, job, Stored._make(stored), self.payload)
 
@@ -141,6 +151,11 @@ class Inserts(ServerStore):
             (place for place in range(len(jobs)) if place not in stored),
             key=lambda place: jobs[place].unique_key or "",
         )
+        # All of a key one by one where one of them asks for it: in the order in which they were given.
+        asked = {jobs[place].unique_key for place in order if needs_look(jobs[place])}
+        asking = [place for place in order if jobs[place].unique_key in asked]
+        if asking:
+            order = [place for place in order if jobs[place].unique_key not in asked]
         for start in range(0, len(order), ROWS_AT_ONCE):
             places = order[start : start + ROWS_AT_ONCE]
             # One statement for both kinds, or the order of their keys would be lost.
@@ -155,10 +170,36 @@ class Inserts(ServerStore):
             values = [{"id": ids[place], **jobs[place].parameters()} for place in places]
             name = "enqueue_many" if on_terms is None else "enqueue_many_on_terms"
             made = {row[0] for row in self._rows(name, arrays(columns(values)))}
-            for place in places:
-                if ids[place] not in made:
-                    number, row = carried_out(enqueueing(jobs[place]), self._rows)
-                    found[place] = number, row is not None
+            made -= self._given_way([(ids[place], jobs[place]) for place in places], made)
+            asking += [place for place in places if ids[place] not in made]
+        for place in sorted(asking, key=lambda place: jobs[place].unique_key or ""):
+            found[place] = self._enqueue_asking(jobs[place], found)
+
+    def _enqueue_asking(self, job: NewJob, found: list[tuple[int, bool]]) -> tuple[int, bool]:
+        """One by itself, which looks who holds its key."""
+        if job.terms is not None:
+            self._older.refuse(job, self._rows)
+        with told_of_twins(job, found):
+            each = carried_out(enqueueing(job), self._asked)
+        if each.replaced:
+            self._replaced(each.id)
+        return each.id, each.created
+
+    def _given_way(self, page: list[tuple[int, NewJob]], made: set[int]) -> set[int]:
+        """Those of some new jobs that are taken back, because a row of `uniques` holds their keys."""
+        keyed = [
+            (number, job) for number, job in page if job.unique_key is not None and number in made
+        ]
+        if not keyed:
+            return set()
+        asked = {"keys": keys_of(job for _number, job in keyed)}
+        found: dict[str | None, bool] = dict(self._rows("held_keys", asked))
+        if free := [key for key, holds in found.items() if not holds]:
+            self._change("free_keys", {"keys": json.dumps(free)})
+        gone = {number for number, job in keyed if found.get(job.unique_key)}
+        for number in sorted(gone):
+            self._change("give_way", {"job": number})
+        return gone
 
     def _enqueued(self, number: int, job: NewJob) -> None:
         if self.events.active:

@@ -9,7 +9,7 @@ from typing import Any
 from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import StoreRefused, shown
-from jobvisor.jobs.job import NewJob
+from jobvisor.jobs.job import NewJob, Terms
 
 ASKED_EACH_NS = 10 * SECOND
 
@@ -28,6 +28,8 @@ class OlderFamilies:
 
     def refuse(self, job: NewJob, ask: Ask) -> None:
         """StoreRefused where there is one; asked again where there was, so that its end is seen at once."""
+        if not _words(job):
+            return  # what is done where its key is held is done here
         now = self._clock.monotonic_ns()
         if self._asked_ns is not None and now - self._asked_ns < ASKED_EACH_NS:
             return
@@ -67,6 +69,6 @@ SINCE = min("0.6.0", __version__, key=lambda version: number_of(version) or ())
 
 def _words(job: NewJob) -> str:
     """The terms of a job, by their names."""
-    assert job.terms is not None
-    said = (name for name, value in job.terms._asdict().items() if value not in (None, False))
-    return ", ".join(name.removesuffix("_ms").removesuffix("_in") for name in said) or "terms"
+    told = (job.terms or Terms())._replace(conflict="return")._asdict()
+    said = (name for name, default in Terms()._asdict().items() if told[name] != default)
+    return ", ".join(name.removesuffix("_ms").removesuffix("_in") for name in said)

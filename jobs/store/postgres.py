@@ -70,12 +70,22 @@ class PostgresStore(Inserts):
             "queues": queues, "limit": limit, "journal": journal, "rest": rest,
             "register": register, "forget_succeeded": forget_succeeded, "whom": whom,
         }  # fmt: skip
+        turn = self._whole_turn(life, claim, woken=woken, **asked)
+        return self._without_superseded(life, claim, turn)
+
+    def _whole_turn(self, life: Life, claim: int, *, woken: bool, **asked: Any) -> Turn:
         for left in range(DEADLOCKS_MAX, -1, -1):
             try:
                 if self._depth:
                     break
-                if woken and self._entered == life.owner and not (journal or rest):
-                    return self._turn_when_woken(life, claim, queues, limit, whom)
+                if (
+                    woken
+                    and self._entered == life.owner
+                    and not (asked["journal"] or asked["rest"])
+                ):
+                    return self._turn_when_woken(
+                        life, claim, asked["queues"], asked["limit"], asked["whom"]
+                    )
                 return self._turn_at_once(life, claim, **asked)
             except (RowRefused, OverflowError, UnicodeError):
                 # Of what was sent behind the refused statement psycopg may believe that it is prepared.
@@ -86,7 +96,7 @@ class PostgresStore(Inserts):
                     raise
         with self.transaction():
             self._unlisten()
-            hold = "hold_owner_alone" if rest is not None else "hold_owner"
+            hold = "hold_owner_alone" if asked["rest"] is not None else "hold_owner"
             known = self._entered != life.owner or self._rows(hold, {"owner": life.owner})
             asked |= {} if known else {"limit": 0}
             return self._turn(life, claim, careful=True, **asked)

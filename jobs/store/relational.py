@@ -33,7 +33,14 @@ from jobvisor.jobs.store.base import (
     Unknown,
     Whom,
 )
-from jobvisor.jobs.store.enqueueing import MOVES_MET, Enqueued, carried_out, enqueueing, never_still
+from jobvisor.jobs.store.enqueueing import (
+    MOVES_MET,
+    Enqueued,
+    carried_out,
+    enqueueing,
+    never_still,
+    told_of_twins,
+)
 from jobvisor.jobs.store.finding import LATENCY_OF, Finding
 from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.older import OlderFamilies
@@ -72,27 +79,40 @@ class RelationalStore(
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         with self.transaction():
-            made = map(self._enqueue, jobs)
-            return [(each.id, each.row is not None) for each in made]
+            found: list[tuple[int, bool]] = []
+            for job in jobs:
+                with told_of_twins(job, found):
+                    each = self._enqueue(job)
+                found.append((each.id, each.created))
+            return found
 
     def enqueue_one(self, job: NewJob) -> Job:
         with self.transaction():
             for _ in range(MOVES_MET):
-                number, row = self._enqueue(job)
-                if row is not None:
-                    return job_of(row, self.payload)
+                made = self._enqueue(job)
+                if made.row is not None:
+                    stored = job_of(made.row, self.payload)
+                    return (
+                        replace(stored, created=False, replaced=True) if made.replaced else stored
+                    )
                 # Between two statements a holder may be done, and not kept: then the key is free.
                 with suppress(JobNotFound):
-                    return replace(self.get(number), created=False)
+                    return replace(self.get(made.id), created=False)
         raise never_still(job)
 
     def _enqueue(self, job: NewJob) -> Enqueued:
         if job.terms is not None:
             self._older.refuse(job, self._rows)
-        made = carried_out(enqueueing(job), self._rows)
-        if made.row is not None:
+        made = carried_out(enqueueing(job), self._asked)
+        if made.created:
             self._enqueued(made.id, job)
+        elif made.replaced:
+            self._replaced(made.id)
         return made
+
+    def _replaced(self, number: int) -> None:
+        self._pending_made = True  # it may be due sooner
+        self._audience.note(number)
 
     def _enqueued(self, number: int, job: NewJob) -> None:
         self._pending_made = True
@@ -191,6 +211,7 @@ class RelationalStore(
                 raise IllegalMove(
                     f"job {job} is {self.get(job).state}; only a finished job can be requeued"
                 )
+            self._hold_again(job)
             # Its attempts begin anew, so that it may never come to one of those that look.
             self._change("trim_attempts", {"job": job, "kept": HISTORY_MAX})
             self._pending_made = True
@@ -284,9 +305,10 @@ class RelationalStore(
             "register": register, "forget_succeeded": forget_succeeded, "whom": whom,
         }  # fmt: skip
         try:
-            return self._turn(life, claim, careful=False, **asked)
+            turn = self._turn(life, claim, careful=False, **asked)
         except RowRefused:
-            return self._turn(life, claim, careful=True, **asked)
+            turn = self._turn(life, claim, careful=True, **asked)
+        return self._without_superseded(life, claim, turn)
 
     def _turn(
         self,

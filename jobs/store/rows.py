@@ -16,6 +16,8 @@ from jobvisor.jobs.headers import decode_headers
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, Special, State, Summary
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight, SummaryRow
+from jobvisor.jobs.uniqueness import KEPT, UNFINISHED, WAITING
+from jobvisor.jobs.units import duration_text
 
 Row = tuple[Any, ...]
 
@@ -66,7 +68,7 @@ def job_of(columns: Row, payload: Payload) -> Job:
         attempts_max=row.attempts_max,
         timeout=row.timeout_ms / 1000 if row.timeout_ms else None,
         memory=row.memory_bytes or None,
-        unique=row.unique_key,
+        unique=row.unique_key or row.held_key,
         result=None if row.result is None else shown_value(row.result, payload),
         error=row.error,
         progress=_progress(row.progress),
@@ -92,6 +94,8 @@ def job_of(columns: Row, payload: Payload) -> Job:
         place=row.limit_place,
         deadline_at=moment_or_none(row.deadline_at),
         keep=None if row.keep_ms is None else row.keep_ms / 1000,
+        unique_for=_unique_for(row),
+        unique_until=moment_or_none(row.held_until),
         prune_at=moment_or_none(row.prune_at),
     )
 
@@ -131,6 +135,7 @@ def new_job_of(number: int, job: NewJob, stored: Stored, payload: Payload) -> Jo
         company=None,
         cpu_ms=None,
         rss_bytes=None,
+        unique_for=UNFINISHED if job.unique_key is not None else None,
     )
 
 
@@ -144,6 +149,17 @@ def decoded(job: Job, payload: Payload) -> Job:
         kwargs=shown_value(kwargs, payload),
         result=None if job.result is None else shown_value(job.result, payload),
     )
+
+
+def _unique_for(row: JobRow) -> str | None:
+    """How long its key is held, as a job tells it."""
+    if row.held_key is None:
+        return None if row.unique_key is None else UNFINISHED
+    if row.special & Special.DEBOUNCED:
+        return WAITING
+    if row.held_until is None:
+        return KEPT
+    return duration_text(max(row.held_until - row.created_at, 0))
 
 
 def shown_value(text: str, payload: Payload) -> Any:

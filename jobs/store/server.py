@@ -251,6 +251,10 @@ class ServerStore(RelationalStore):
     def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[TupleRow]:
         return self._run(lambda: self._execute(name, parameters).fetchall())
 
+    def _asked(self, name: str, parameters: Mapping[str, Any]) -> list[TupleRow]:
+        cursor = self._run(lambda: self._execute(name, parameters))
+        return cursor.fetchall() if cursor.description is not None else []
+
     def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
         return self._run(lambda: self._execute(name, parameters).rowcount)
 

@@ -21,6 +21,7 @@ from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.store.base import Record, Turn, Waker
 from jobvisor.jobs.store.checkpoint import Checkpoint
+from jobvisor.jobs.store.enqueueing import keys_of, needs_look
 from jobvisor.jobs.store.fault import NamedFaults, is_refusal
 from jobvisor.jobs.store.file import DatabaseFile, readable
 from jobvisor.jobs.store.page import (
@@ -330,6 +331,8 @@ class SqliteStore(RelationalStore):
             return answer
 
     def _enqueue_page(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
+        if self._has_keys_to_ask_for(jobs):
+            return super().enqueue(jobs)
         page = list(enumerate(jobs, self._rows("reserve", {})[0][0] + 1))
         made, refused = self._attempted(self._insert, page)
         if refused is not None:
@@ -342,8 +345,17 @@ class SqliteStore(RelationalStore):
                 answer.append((number, True))
             else:  # its key is held, or was a moment ago
                 each = self._enqueue(job)
-                answer.append((each.id, each.row is not None))
+                answer.append((each.id, each.created))
         return answer
+
+    def _has_keys_to_ask_for(self, jobs: Sequence[NewJob]) -> bool:
+        """Whether one of them is not just inserted: a row of `uniques` holds its key, or is to hold it."""
+        keyed = [job for job in jobs if job.unique_key is not None]
+        if not keyed:
+            return False
+        return any(map(needs_look, keyed)) or bool(
+            self._rows("held_keys", {"keys": keys_of(keyed)})
+        )
 
     def _insert(self, page: list[tuple[int, NewJob]]) -> set[int]:
         """The ids that were inserted; two statements are prepared, of one row and of a full page."""

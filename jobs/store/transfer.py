@@ -10,13 +10,13 @@ from jobvisor.jobs.clock import iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, PayloadError, UniqueTaken
 from jobvisor.jobs.job import FINISHED, State
 from jobvisor.jobs.store.base import AttemptRow, Imported, JobRow
-from jobvisor.jobs.store.dialect import Dialect
+from jobvisor.jobs.store.holding import Holding
 
 IMPORTED_AT_ONCE = 500  # rows of an import in one statement,
 IMPORTED_TEXT = 4 << 20  # or as many as hold so many characters, so that memory is bounded
 
 
-class Transfer(Dialect):
+class Transfer(Holding):
     """The verbs of `export` and `import`."""
 
     def running(self) -> int:
@@ -30,7 +30,9 @@ class Transfer(Dialect):
             if rows:
                 for job, *run in self._rows("export_attempts", _listed(row[0] for row in rows)):
                     histories.setdefault(job, []).append(AttemptRow._make(run))
-        return [_released(*row, histories.get(row[0], [])) for row in rows]
+            return self._with_held_keys(
+                [_released(*row, histories.get(row[0], [])) for row in rows]
+            )
 
     def import_(self, rows: Iterable[JobRow]) -> Imported:
         added = known = 0
@@ -69,6 +71,7 @@ class Transfer(Dialect):
 
     def _import_all(self, page: list[JobRow]) -> None:
         self._change_many("import", [_values(row) for row in page])
+        self._import_keys(page)
         runs = [{"job": row.id, **run._asdict()} for row in page for run in row.attempts]
         if runs:
             self._change_many("import_attempt", runs)

@@ -175,6 +175,7 @@ class Caretaker(Role):
             self._free_tasks: 1.0,
             self._prune: 10.0,
             self._trim_changes: 10.0,
+            self._trim_uniques: 10.0,
             self._note_unknown: UNKNOWN_EVERY,
             self._checkpoint: 1.0,
             self._look_drained: 0.05,
@@ -334,6 +335,9 @@ class Caretaker(Role):
         if self.board[SCHEDULED] != there:
             self.board[SCHEDULED] = there
             poke(self.seat.parent_poke)
+
+    def _trim_uniques(self) -> float | None:
+        return TICK if self._store.trim_uniques() else None
 
     def _trim_stats(self) -> float | None:
         return TICK if self._store.trim_stats() else None

@@ -21,6 +21,7 @@ from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
 from jobvisor.jobs.settings import Settings
 from jobvisor.jobs.task import NAME_MAX, Call, Options, OptionValues, Task
+from jobvisor.jobs.uniqueness import CONFLICTS
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.arguments import Arguments
 from jobvisor.supervisor.cli.completing import queues, whole_tasks
@@ -57,7 +58,19 @@ LOOK_S = 0.5
     "--queue", metavar="NAME", help="Another queue than the task's.", shell_complete=queues
 )
 @click.option("--priority", type=int, help="Higher runs earlier within its queue.")
-@click.option("--unique", metavar="KEY", help="Only if no unfinished job has this key.")
+@click.option("--unique", metavar="KEY", help="Only if no other job holds this key.")
+@click.option(
+    "--unique-for",
+    metavar="HOW_LONG",
+    help="It is held while unfinished, kept, or for 10m from now.",
+)
+@click.option(
+    "--on-conflict",
+    type=click.Choice(CONFLICTS),
+    help="Where it is held: return that job, raise, replace one that waits, debounce it.",
+)
+@click.option("--delay", metavar="DURATION", help="Debounced: so long after the last call.")
+@click.option("--max-wait", metavar="DURATION", help="And so long after the first at the latest.")
 @click.option("--retries", type=int, help="Further attempts after the first.")
 @click.option("--timeout", metavar="DURATION", help="The longest one run may take.")
 @click.option(
@@ -116,13 +129,19 @@ def enqueue(
             _enqueue_lines(client, arguments, make, site.settings, as_json=as_json)
             return
         job = client.enqueue(make(arguments.of_words(args)))
-        if not job.created:
-            say(f"job {job.id} holds the key {job.unique!r} already; nothing was added")
+        if job.replaced:
+            say(
+                f"job {job.id} was waiting under the key {job.unique!r}; it has this call's arguments now"
+            )
+        elif not job.created:
+            say(
+                f"job {job.id} ({job.state.value}) holds the key {job.unique!r} already; nothing was added"
+            )
         if wait:
             job = _wait(client, job, site, patience_ms)
             _print_end(job, as_json=as_json)
         elif as_json:
-            print_json(job.as_json() | {"created": job.created})
+            print_json(job.as_json())
         else:
             click.echo(job.id)
 
@@ -181,7 +200,10 @@ def _read_options(given: dict[str, Any]) -> OptionValues:
     options: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
     if "run_in" in options and "run_at" in options:
         raise InvalidOption("--in and --at are two answers to one question; give one of them")
-    for name, flag in (("run_in", "--in"), ("timeout", "--timeout"), ("deadline", "--deadline")):
+    for name, flag in (
+        ("run_in", "--in"), ("timeout", "--timeout"), ("delay", "--delay"), ("max_wait", "--max-wait"),
+        ("deadline", "--deadline"),
+    ):  # fmt: skip
         if name in options:
             options[name] = f"{read_duration(flag, options[name])}ms"
     if "expires" in options:

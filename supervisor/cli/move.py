@@ -425,6 +425,8 @@ _JOB = _JOB_2 | {
     "deadline_at": _MOMENT.or_null(),
     "prune_at": _MOMENT.or_null(),
     "keep_ms": _COUNT.or_null(),
+    "held_key": _NAME.or_null(),
+    "held_until": _MOMENT.or_null(),
 }
 _ATTEMPT = _ATTEMPT_1 | {"stack": _TEXT.or_null(), "said": _TEXT.or_null(), **_COST}
 

@@ -33,7 +33,7 @@ def test_a_job_is_stored_with_the_rows_of_the_application_or_not_at_all(tmp_path
         connection.execute(end)
     assert database.sql("SELECT count(*) FROM orders") == [(1,)]
     assert [job.id for job in store.find()] == [made.id]
-    assert carried_out(enqueueing(new(unique_key="order 7")), ask) == (made.id, None)
+    assert carried_out(enqueueing(new(unique_key="order 7")), ask)[:2] == (made.id, None)
     connection.close()
     database.close()
 
@@ -47,4 +47,4 @@ def test_a_key_that_is_always_taken_and_freed_between_two_looks_has_an_end() -> 
 
     with pytest.raises(StoreUnavailable, match="'k' was taken and freed 10 times"):
         carried_out(enqueueing(new(unique_key="k")), ask)
-    assert asked == ["enqueue", "holder"] * MOVES_MET
+    assert asked == ["enqueue", *["holder", "enqueue"] * (MOVES_MET - 1)]

@@ -398,7 +398,7 @@ _ROW = st.builds(
     st.none() | _json, st.none() | _text, st.none() | _json,
     st.none() | _json.filter(lambda text: text.startswith("{")), st.none() | st.integers(1, 2**62),
     st.none() | st.integers(1, 32_767), *_COST,
-    st.lists(_RUN, max_size=3, unique_by=lambda run: (run.owner, run.claim)).map(tuple),
+    attempts=st.lists(_RUN, max_size=3, unique_by=lambda run: (run.owner, run.claim)).map(tuple),
 )  # fmt: skip
 
 

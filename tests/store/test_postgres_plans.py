@@ -36,7 +36,7 @@ WALKS = {
 }  # page by page, or a queue  # fmt: skip
 #: With statistics that say how many there are, and a LIMIT: a tenth of a table is read in its own order.
 FOR_PAGES = ("count_all.", "count_few.", "find_few.", "ids_few.", "queues.")
-UNPLANNED = {"copy"}
+UNPLANNED = {"copy", "hold_place", "let_go", "replaced"}
 ORDERED = [
     "claim",
     "claim_unsuspected",
@@ -55,7 +55,7 @@ VALUES: dict[str, Any] = {
     "policy": None, "unique_key": "k", "result": "1", "error": "e", "deferred": "retry",
     "progress": "{}", "key": "schema", "before": 2**62, "error_type": "E", "text": "t",
     "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
-    "after_name": "n", "kinds": "[]", "parked": "task:app:f",
+    "after_name": "n", "after_key": "k", "kinds": "[]", "parked": "task:app:f",
     "name": "mail",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")

@@ -12,7 +12,7 @@ claims, losses, policy::text, timeout_ms, memory_bytes, unique_key, {schema}.ms(
 cancel_requested, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
 {schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text, headers::text, parent,
 company, cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
-{schema}.ms(deadline_at), {schema}.ms(prune_at), keep_ms
+{schema}.ms(deadline_at), {schema}.ms(prune_at), keep_ms, held_key, {schema}.ms(held_until)
 
 -- fragment: job_columns
 -- The same columns, to be written.
@@ -20,7 +20,7 @@ id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, c
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
 cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, prune_at,
-keep_ms
+keep_ms, held_key, held_until
 
 -- fragment: summary
 -- A job in short, as SummaryRow names it: without what may be long.
@@ -56,6 +56,19 @@ special, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
 -- What a changed row tells of itself, as Changed names it.
 state, task, queue, attempt, attempts_max
 
+-- fragment: holds
+-- Of a row of `uniques` and that of its job: whether it holds the key. A debounced job does while it waits.
+(uniques.until IS NULL OR uniques.until > {schema}.clock())
+    AND (jobs.special & 128 = 0 OR jobs.state IN ('scheduled', 'pending', 'blocked'))
+
+-- fragment: superseded
+-- Whether a debounced job has lost its key, to a call that came after it had been claimed.
+special & 128 <> 0 AND NOT EXISTS (SELECT 1 FROM {schema}.uniques WHERE uniques.job = jobs.id)
+
+-- fragment: supersedes
+-- What is said of it then.
+'superseded: a later call has its unique key'
+
 -- fragment: wanted
 -- What a Filter says, but for ids; lists are JSON. The moment of a row is its end, its beginning, or when it is due.
 (%(states)s::json IS NULL OR state IN (SELECT json_array_elements_text(%(states)s::json)))
@@ -65,6 +78,7 @@ state, task, queue, attempt, attempts_max
     AND (%(error_type)s::text IS NULL OR {error_type} = %(error_type)s)
     AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(task)) > 0
         OR position(lower(%(text)s) IN lower(error)) > 0 OR position(lower(%(text)s) IN lower(unique_key)) > 0
+        OR position(lower(%(text)s) IN lower(held_key)) > 0
         OR position(lower(%(text_in_json)s) IN lower(args::text)) > 0
         OR position(lower(%(text_in_json)s) IN lower(kwargs::text)) > 0)
     AND (coalesce(%(since)s::bigint, %(since_ago)s::bigint) IS NULL OR {moment} >= coalesce(
@@ -223,9 +237,135 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
 RETURNING {job};
 
 -- name: holder
--- The unfinished job that holds a unique key.
+-- The job that holds a unique key: while it is unfinished, or by a row of `uniques`.
 SELECT id FROM {schema}.jobs WHERE unique_key = %(unique_key)s
-    AND state IN ('scheduled', 'pending', 'blocked', 'running');
+    AND state IN ('scheduled', 'pending', 'blocked', 'running')
+UNION ALL
+SELECT jobs.id FROM {schema}.uniques JOIN {schema}.jobs ON jobs.id = uniques.job
+WHERE uniques.key = %(unique_key)s AND {holds};
+
+-- name: held_keys
+-- Those of some unique keys (a JSON list) that have a row of `uniques`, and whether that holds them.
+SELECT uniques.key, jobs.id IS NOT NULL AND {holds}
+FROM {schema}.uniques LEFT JOIN {schema}.jobs ON jobs.id = uniques.job
+WHERE uniques.key = ANY (ARRAY(SELECT json_array_elements_text(%(keys)s::json)));
+
+-- name: free_keys
+-- Rows that hold nothing go (a JSON list of their keys): an unfinished job has the key from now on. Else a debounced
+-- one that runs would find it its own when it comes back.
+DELETE FROM {schema}.uniques WHERE key = ANY (ARRAY(SELECT json_array_elements_text(%(keys)s::json)));
+
+-- name: give_way
+-- A new job whose key was found held goes, before anybody has seen it.
+DELETE FROM {schema}.jobs WHERE id = %(job)s;
+
+-- name: take_key
+-- A key is held by a row of its own from now on; no row comes back where another job holds it so. Whoever
+-- comes here has, by an earlier statement, the job in `jobs` under this key: no other enqueuer of it is on its
+-- way, and what those before it have committed is seen.
+INSERT INTO {schema}.uniques (key, job, until)
+SELECT %(unique_key)s, id, created_at + %(held_ms)s::bigint * interval '1 ms' FROM {schema}.jobs WHERE id = %(job)s
+ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until
+WHERE NOT EXISTS (SELECT 1 FROM {schema}.jobs
+    WHERE jobs.id = uniques.job AND jobs.id <> excluded.job AND {holds})
+RETURNING job;
+
+-- name: hold_apart
+-- And not by the job's state any more.
+UPDATE {schema}.jobs SET unique_key = NULL, held_key = %(unique_key)s,
+    held_until = created_at + %(held_ms)s::bigint * interval '1 ms'
+WHERE id = %(job)s
+RETURNING {job};
+
+-- name: hold_again
+-- A debounced job that is to run once more comes under its key, until that has a row.
+UPDATE {schema}.jobs SET unique_key = held_key WHERE id = %(job)s AND special & 128 <> 0 AND held_key IS NOT NULL
+RETURNING held_key;
+
+-- name: hold_place
+-- From here on an attempt to replace a job is undone, with the locks that it took: an UPDATE that has waited for
+-- a claim keeps the lock of the row that runs by then, though it changes nothing.
+SAVEPOINT replacing;
+
+-- name: replace
+-- A waiting job gets what it was called with anew, and whether it is due then. How its key is held stays. One
+-- that has run begins a new window of a debounce; any other runs by the end of its own, and of this call's.
+UPDATE {schema}.jobs SET task = %(task)s, args = %(args)s::json, kwargs = %(kwargs)s::json, queue = %(queue)s,
+    priority = %(priority)s,
+    state = CASE WHEN state = 'blocked' AND coalesce(parked, 'after') = 'after' THEN 'blocked' ELSE 'scheduled' END,
+    parked = CASE WHEN parked = 'after' THEN parked END,
+    run_at = CASE WHEN %(debounce_ms)s::bigint IS NULL
+        THEN coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock()) + %(run_in_ms)s::bigint * interval '1 ms'
+        ELSE least({schema}.clock() + least(%(run_in_ms)s::bigint, %(debounce_ms)s::bigint) * interval '1 ms',
+            CASE WHEN attempt > 0 OR deferred IS NOT NULL
+                THEN {schema}.clock() + %(debounce_ms)s::bigint * interval '1 ms'
+                ELSE created_at + coalesce(debounce_ms, %(debounce_ms)s::bigint) * interval '1 ms' END) END,
+    debounce_ms = CASE WHEN special & 128 = 0 OR %(debounce_ms)s::bigint IS NULL THEN debounce_ms
+        WHEN attempt > 0 OR deferred IS NOT NULL
+            THEN greatest({schema}.ms({schema}.clock()) - {schema}.ms(created_at), 0) + %(debounce_ms)s::bigint
+        ELSE least(debounce_ms,
+            greatest({schema}.ms({schema}.clock()) - {schema}.ms(created_at), 0) + %(debounce_ms)s::bigint) END,
+    attempts_max = %(attempts_max)s, policy = %(policy)s::json, timeout_ms = %(timeout_ms)s,
+    memory_bytes = %(memory_bytes)s,
+    expires_at = coalesce({schema}.moment(%(expires_at_ms)s::bigint),
+        coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
+            + (%(run_in_ms)s::bigint + %(expires_in_ms)s::bigint) * interval '1 ms'),
+    headers = %(headers)s::json, parent = %(parent)s::bigint, turn = 0, limit_key = %(limit_key)s, share = %(share)s,
+    weight = %(weight)s::integer,
+    deadline_at = coalesce({schema}.moment(%(deadline_at_ms)s::bigint),
+        coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
+            + (%(run_in_ms)s::bigint + %(deadline_in_ms)s::bigint) * interval '1 ms'),
+    keep_ms = %(keep_ms)s::bigint,
+    special = (%(special)s::integer & 17) | (special & 136)
+        | (CASE WHEN %(keep_ms)s::bigint IS NOT NULL OR held_until IS NOT NULL THEN 64 ELSE 0 END),
+    attempt = 0, losses = 0, deferred = NULL, error = NULL, progress = NULL, owner = NULL, claim = NULL,
+    claimed_at = NULL, started_at = NULL, company = NULL, cpu_ms = NULL, rss_bytes = NULL
+WHERE id = %(holder)s AND state IN ('scheduled', 'pending', 'blocked')
+RETURNING {job}, state = 'scheduled' AND run_at <= {schema}.clock();
+
+-- name: let_go
+-- It was not replaced: nothing of the attempt is left.
+ROLLBACK TO replacing;
+
+-- name: replaced
+-- It was.
+RELEASE replacing;
+
+-- name: supersede
+-- Debounced jobs of a claim (a JSON list) that had lost their key do not begin.
+UPDATE {schema}.jobs SET state = 'cancelled', attempt = greatest(attempt - 1, 0), started_at = NULL,
+    finished_at = {schema}.clock(), error = {supersedes}
+WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state || '' = 'running'
+    AND owner = %(owner)s AND claim = %(claim)s AND {superseded}
+RETURNING id, {told};
+
+-- name: held_by
+-- Which of some jobs (a JSON list) hold a key by a row of `uniques`.
+SELECT uniques.job FROM {schema}.uniques JOIN {schema}.jobs ON jobs.id = uniques.job
+WHERE uniques.job = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND {holds};
+
+-- name: import_key
+-- An imported job holds its key again; no row comes back where another one does.
+INSERT INTO {schema}.uniques (key, job, until) SELECT held_key, id, held_until FROM {schema}.jobs WHERE id = %(job)s
+ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until
+WHERE NOT EXISTS (SELECT 1 FROM {schema}.jobs
+    WHERE jobs.id = uniques.job AND jobs.id <> excluded.job AND {holds})
+RETURNING job;
+
+-- name: uniques_page
+-- The rows of `uniques` behind a key, and whether each is of no use any more: its job is gone, or its time over.
+SELECT page.key, page.job, NOT EXISTS (SELECT 1 FROM {schema}.jobs WHERE jobs.id = page.job)
+    OR coalesce(page.until <= {schema}.clock(), false)
+FROM (SELECT key, job, until FROM {schema}.uniques WHERE key > %(after_key)s ORDER BY key LIMIT %(limit)s) AS page
+ORDER BY page.key;
+
+-- name: trim_uniques
+-- Some of them go (a JSON list of pairs), each as it was seen; what an enqueuer holds is left to it.
+DELETE FROM {schema}.uniques WHERE key = ANY (ARRAY(SELECT uniques.key FROM {schema}.uniques
+        JOIN json_array_elements(%(rows)s::json) AS seen
+            ON uniques.key = seen.value ->> 0 AND uniques.job = (seen.value ->> 1)::bigint
+    FOR UPDATE OF uniques SKIP LOCKED))
+RETURNING key;
 
 -- name: promote
 -- Scheduled rows that are due become pending, a bounded number at a time.
@@ -326,13 +466,13 @@ WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(cla
 -- name: retry
 -- A run that failed and may run again; without a duration it began when it was claimed.
 UPDATE {schema}.jobs SET
-    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+    state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
         WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = 'retry',
-    error = %(error)s,
+    error = CASE WHEN {superseded} THEN {supersedes} ELSE %(error)s END,
     started_at = coalesce(
         {schema}.clock() - (%(age)s + %(duration)s::bigint) * interval '1 ms', claimed_at),
-    finished_at = CASE WHEN cancel_requested = 1
+    finished_at = CASE WHEN cancel_requested = 1 OR {superseded}
         THEN {schema}.clock() - %(age)s * interval '1 ms' END,
     company = %(company)s::smallint, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
@@ -341,11 +481,11 @@ RETURNING {told};
 -- name: snooze
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
 UPDATE {schema}.jobs SET
-    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+    state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
         WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = %(deferred)s,
-    attempt = greatest(attempt - 1, 0), error = coalesce(%(error)s, error), started_at = NULL,
-    finished_at = CASE WHEN cancel_requested = 1
+    attempt = greatest(attempt - 1, 0), error = CASE WHEN {superseded} THEN {supersedes} ELSE coalesce(%(error)s, error) END, started_at = NULL,
+    finished_at = CASE WHEN cancel_requested = 1 OR {superseded}
         THEN {schema}.clock() - %(age)s * interval '1 ms' END,
     company = %(company)s::smallint, cpu_ms = %(cpu_ms)s::bigint, rss_bytes = %(rss_bytes)s::bigint
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
@@ -875,7 +1015,7 @@ SELECT id, task, args::json, kwargs::json, queue, priority, state, {schema}.mome
     {schema}.moment(created_at), {schema}.moment(claimed_at), {schema}.moment(started_at),
     {schema}.moment(finished_at), result::json, error, progress::json, headers::json, parent, company, cpu_ms,
     rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
-    {schema}.moment(deadline_at), {schema}.moment(prune_at), keep_ms
+    {schema}.moment(deadline_at), {schema}.moment(prune_at), keep_ms, held_key, {schema}.moment(held_until)
 FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
     %(priority)s::bigint[], %(state)s::text[], %(run_at)s::bigint[], %(attempt)s::bigint[],
     %(attempts_max)s::bigint[], %(claims)s::bigint[], %(losses)s::bigint[], %(policy)s::text[],
@@ -887,7 +1027,7 @@ FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::te
     %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[], %(special)s::bigint[], %(turn)s::bigint[],
     %(limit_key)s::text[], %(share)s::text[], %(weight)s::bigint[], %(parked)s::text[],
     %(limit_place)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_at)s::bigint[], %(prune_at)s::bigint[],
-    %(keep_ms)s::bigint[])
+    %(keep_ms)s::bigint[], %(held_key)s::text[], %(held_until)s::bigint[])
     AS told ({job_columns});
 
 -- name: import_attempt
@@ -1401,7 +1541,8 @@ FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
-RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), {schema}.ms(expires_at);
+RETURNING id, state, {schema}.ms(run_at), {schema}.ms(created_at), {schema}.ms(expires_at),
+    CASE WHEN unique_key IS NOT NULL THEN {schema}.refuse_held(unique_key) END;
 
 -- name: enqueue_alone_ordinary
 -- The same of a job without a key, a time or an end: without ON CONFLICT, which inserts provisionally and

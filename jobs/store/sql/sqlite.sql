@@ -9,7 +9,7 @@ id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, c
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
 cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, prune_at,
-keep_ms
+keep_ms, held_key, held_until
 
 -- fragment: summary
 -- A job in short, as SummaryRow names it: without what may be long.
@@ -55,6 +55,19 @@ nullif(:deadline_at, -62135596800001), nullif(:keep_ms, -1)
 -- What a changed row tells of itself, as Changed names it.
 state, task, queue, attempt, attempts_max
 
+-- fragment: holds
+-- Of a row of `uniques` and that of its job: whether it holds the key. A debounced job does while it waits.
+(uniques.until IS NULL OR uniques.until > :now)
+    AND (jobs.special & 128 = 0 OR jobs.state IN ('scheduled', 'pending', 'blocked'))
+
+-- fragment: superseded
+-- Whether a debounced job has lost its key, to a call that came after it had been claimed.
+special & 128 <> 0 AND NOT EXISTS (SELECT 1 FROM uniques WHERE uniques.job = jobs.id)
+
+-- fragment: supersedes
+-- What is said of it then.
+'superseded: a later call has its unique key'
+
 -- fragment: wanted
 -- What a Filter says, but for ids; lists are JSON. The moment of a row is its end, its beginning, or when it is due.
 (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
@@ -63,7 +76,7 @@ state, task, queue, attempt, attempts_max
     AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
     AND (:error_type IS NULL OR {error_type} = :error_type)
     AND (:text IS NULL OR instr(lower(task), lower(:text)) > 0 OR instr(lower(error), lower(:text)) > 0
-        OR instr(lower(unique_key), lower(:text)) > 0
+        OR instr(lower(unique_key), lower(:text)) > 0 OR instr(lower(held_key), lower(:text)) > 0
         OR instr(lower(args), lower(:text_in_json)) > 0 OR instr(lower(kwargs), lower(:text_in_json)) > 0)
     AND (coalesce(:since, :since_ago) IS NULL OR {moment} >= coalesce(:since, :now - :since_ago))
     AND (coalesce(:until, :until_ago) IS NULL OR {moment} < coalesce(:until, :now - :until_ago))
@@ -181,9 +194,119 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
 RETURNING {job};
 
 -- name: holder
--- The unfinished job that holds a unique key.
+-- The job that holds a unique key: while it is unfinished, or by a row of `uniques`.
 SELECT id FROM jobs WHERE unique_key = :unique_key
-    AND state IN ('scheduled', 'pending', 'blocked', 'running');
+    AND state IN ('scheduled', 'pending', 'blocked', 'running')
+UNION ALL
+SELECT jobs.id FROM uniques CROSS JOIN jobs ON jobs.id = uniques.job
+WHERE uniques.key = :unique_key AND {holds};
+
+-- name: held_keys
+-- Those of some unique keys (a JSON list) that have a row of `uniques`, and whether that holds them.
+SELECT uniques.key, jobs.id IS NOT NULL AND {holds}
+FROM json_each(:keys) AS asked CROSS JOIN uniques ON uniques.key = asked.value
+LEFT JOIN jobs ON jobs.id = uniques.job;
+
+-- name: free_keys
+-- Rows that hold nothing go (a JSON list of their keys): an unfinished job has the key from now on. Else a debounced
+-- one that runs would find it its own when it comes back.
+DELETE FROM uniques WHERE key IN (SELECT value FROM json_each(:keys));
+
+-- name: give_way
+-- A new job whose key was found held goes, before anybody has seen it.
+DELETE FROM jobs WHERE id = :job;
+
+-- name: take_key
+-- A key is held by a row of its own from now on; no row comes back where another job holds it so. Whoever
+-- comes here has the job in `jobs` under this key, so that no other enqueuer of it is on its way.
+INSERT INTO uniques (key, job, until)
+SELECT :unique_key, id, created_at + :held_ms FROM jobs WHERE id = :job
+ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until
+WHERE NOT EXISTS (SELECT 1 FROM jobs
+    WHERE jobs.id = uniques.job AND jobs.id <> excluded.job AND {holds})
+RETURNING job;
+
+-- name: hold_apart
+-- And not by the job's state any more.
+UPDATE jobs SET unique_key = NULL, held_key = :unique_key, held_until = created_at + :held_ms
+WHERE id = :job
+RETURNING {job};
+
+-- name: hold_again
+-- A debounced job that is to run once more comes under its key, until that has a row.
+UPDATE jobs SET unique_key = held_key WHERE id = :job AND special & 128 <> 0 AND held_key IS NOT NULL
+RETURNING held_key;
+
+-- name: hold_place
+-- From here on an attempt to replace a job is undone, with the locks that it took.
+SAVEPOINT replacing;
+
+-- name: replace
+-- A waiting job gets what it was called with anew, and whether it is due then. How its key is held stays. One
+-- that has run begins a new window of a debounce; any other runs by the end of its own, and of this call's.
+UPDATE jobs SET task = :task, args = :args, kwargs = :kwargs, queue = :queue, priority = :priority,
+    state = CASE WHEN state = 'blocked' AND coalesce(parked, 'after') = 'after' THEN 'blocked' ELSE 'scheduled' END,
+    parked = CASE WHEN parked = 'after' THEN parked END,
+    run_at = CASE WHEN :debounce_ms IS NULL THEN coalesce(:run_at_ms, :now) + :run_in_ms
+        ELSE min(:now + min(:run_in_ms, :debounce_ms), CASE WHEN attempt > 0 OR deferred IS NOT NULL
+            THEN :now + :debounce_ms ELSE created_at + coalesce(debounce_ms, :debounce_ms) END) END,
+    debounce_ms = CASE WHEN special & 128 = 0 OR :debounce_ms IS NULL THEN debounce_ms
+        WHEN attempt > 0 OR deferred IS NOT NULL THEN max(0, :now - created_at) + :debounce_ms
+        ELSE min(debounce_ms, max(0, :now - created_at) + :debounce_ms) END,
+    attempts_max = :attempts_max, policy = :policy, timeout_ms = :timeout_ms, memory_bytes = :memory_bytes,
+    expires_at = coalesce(:expires_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms),
+    headers = :headers, parent = :parent, turn = 0, limit_key = :limit_key, share = :share, weight = :weight,
+    deadline_at = coalesce(:deadline_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :deadline_in_ms),
+    keep_ms = :keep_ms,
+    special = (:special & 17) | (special & 136)
+        | (CASE WHEN :keep_ms IS NOT NULL OR held_until IS NOT NULL THEN 64 ELSE 0 END),
+    attempt = 0, losses = 0, deferred = NULL, error = NULL, progress = NULL, owner = NULL, claim = NULL,
+    claimed_at = NULL, started_at = NULL, company = NULL, cpu_ms = NULL, rss_bytes = NULL
+WHERE id = :holder AND state IN ('scheduled', 'pending', 'blocked')
+RETURNING {job}, state = 'scheduled' AND run_at <= :now;
+
+-- name: let_go
+-- It was not replaced: nothing of the attempt is left.
+ROLLBACK TO replacing;
+
+-- name: replaced
+-- It was.
+RELEASE replacing;
+
+-- name: supersede
+-- Debounced jobs of a claim (a JSON list) that had lost their key do not begin.
+UPDATE jobs SET state = 'cancelled', attempt = max(attempt - 1, 0), started_at = NULL, finished_at = :now,
+    error = {supersedes}
+WHERE id IN (SELECT value FROM json_each(:jobs)) AND state = 'running' AND owner = :owner AND claim = :claim
+    AND {superseded}
+RETURNING id, {told};
+
+-- name: held_by
+-- Which of some jobs (a JSON list) hold a key by a row of `uniques`.
+SELECT uniques.job FROM json_each(:jobs) AS asked CROSS JOIN uniques ON uniques.job = asked.value
+CROSS JOIN jobs ON jobs.id = uniques.job
+WHERE {holds};
+
+-- name: import_key
+-- An imported job holds its key again; no row comes back where another one does.
+INSERT INTO uniques (key, job, until) SELECT held_key, id, held_until FROM jobs WHERE id = :job
+ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until
+WHERE NOT EXISTS (SELECT 1 FROM jobs
+    WHERE jobs.id = uniques.job AND jobs.id <> excluded.job AND {holds})
+RETURNING job;
+
+-- name: uniques_page
+-- The rows of `uniques` behind a key, and whether each is of no use any more: its job is gone, or its time over.
+SELECT uniques.key, uniques.job, jobs.id IS NULL OR coalesce(uniques.until <= :now, false)
+FROM uniques LEFT JOIN jobs ON jobs.id = uniques.job
+WHERE uniques.key > :after_key ORDER BY uniques.key LIMIT :limit;
+
+-- name: trim_uniques
+-- Some of them go (a JSON list of pairs), each as it was seen.
+DELETE FROM uniques WHERE key IN (SELECT uniques.key FROM json_each(:rows) AS seen
+    CROSS JOIN uniques ON uniques.key = json_extract(seen.value, '$[0]')
+        AND uniques.job = json_extract(seen.value, '$[1]'))
+RETURNING key;
 
 -- name: promote
 -- Scheduled rows that are due become pending, a bounded number at a time.
@@ -265,11 +388,12 @@ DELETE FROM jobs WHERE id = :job AND state = 'running' AND owner = :owner AND cl
 -- name: retry
 -- A run that failed and may run again; without a duration it began when it was claimed.
 UPDATE jobs SET
-    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+    state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
         WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
-    run_at = :now - :age + :delay, deferred = 'retry', error = :error,
+    run_at = :now - :age + :delay, deferred = 'retry',
+    error = CASE WHEN {superseded} THEN {supersedes} ELSE :error END,
     started_at = coalesce(:now - :age - :duration, claimed_at),
-    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END,
+    finished_at = CASE WHEN cancel_requested = 1 OR {superseded} THEN :now - :age END,
     company = :company, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
@@ -277,12 +401,12 @@ RETURNING {told};
 -- name: snooze
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
 UPDATE jobs SET
-    state = CASE WHEN cancel_requested = 1 THEN 'cancelled'
+    state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
         WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
     run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
     started_at = NULL,
-    error = coalesce(:error, error),
-    finished_at = CASE WHEN cancel_requested = 1 THEN :now - :age END,
+    error = CASE WHEN {superseded} THEN {supersedes} ELSE coalesce(:error, error) END,
+    finished_at = CASE WHEN cancel_requested = 1 OR {superseded} THEN :now - :age END,
     company = :company, cpu_ms = :cpu_ms, rss_bytes = :rss_bytes
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
 RETURNING {told};
@@ -761,7 +885,8 @@ VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt
     :claims, :losses, :policy, :timeout_ms, :memory_bytes, :unique_key, :expires_at, :deferred,
     :cancel_requested, :owner, :claim, :created_at, :claimed_at, :started_at, :finished_at, :result,
     :error, :progress, :headers, :parent, :company, :cpu_ms, :rss_bytes, :special, :turn, :limit_key,
-    :share, :weight, :parked, :limit_place, :debounce_ms, :deadline_at, :prune_at, :keep_ms);
+    :share, :weight, :parked, :limit_place, :debounce_ms, :deadline_at, :prune_at, :keep_ms,
+    :held_key, :held_until);
 
 -- name: import_attempt
 -- One run of the history of an imported row.

@@ -24,7 +24,8 @@ _JOB: dict[str, Any] = {
     "finished_at": "2027-01-31T07:00:00.900+00:00", "expires_at": None, "deferred": None,
     "headers": {"trace": "4bf92f35"}, "parent": None, "company": None, "cpu_ms": 12,
     "rss_bytes": None, "limit": None, "share": None, "weight": None, "parked": None, "place": None,
-    "deadline_at": None, "keep": None, "prune_at": None, "created": True,
+    "deadline_at": None, "keep": None, "prune_at": None,
+    "unique_for": None, "unique_until": None, "created": True, "replaced": False,
 }  # fmt: skip
 
 
@@ -78,6 +79,13 @@ class Job(Document):
     prune_at: datetime | None
     created: bool = Field(
         description="False where enqueueing found this job instead of making one."
+    )
+    unique_for: str | None = Field(
+        description="How long its key is held: `unfinished`, `waiting`, `kept`, or a duration."
+    )
+    unique_until: datetime | None
+    replaced: bool = Field(
+        description="True where enqueueing found it waiting, and gave it what was asked for now."
     )
 
 

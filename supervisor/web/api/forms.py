@@ -144,8 +144,20 @@ class NewJob(Form):
     )
     unique: Annotated[str, Field(min_length=1, max_length=KEY_MAX)] | bool | None = Field(
         None,
-        description="While an unfinished job has this key, it is the answer; true: for these arguments.",
+        description="While another job holds this key, it is the answer; true: for these arguments.",
     )
+    unique_for: Seconds | None = Field(
+        None,
+        description="How long the key is held: `unfinished`, `kept` (as the job is), or from now on so long.",
+        examples=["10m"],
+    )
+    on_conflict: Literal["return", "raise", "replace", "debounce"] | None = Field(
+        None,
+        description="What is done where it is held: `return` that job, `raise` (409), `replace` one that "
+        "waits, or `debounce` it by `delay` and `max_wait`.",
+    )
+    delay: Seconds | None = Field(None, description="Of `debounce`: so long after the last call.")
+    max_wait: Seconds | None = Field(None, description="And so long after the first at the latest.")
     run_in: Seconds | None = None
     run_at: str | None = Field(
         None, description="A moment with its timezone.", examples=["2027-01-31T08:00+01:00"]

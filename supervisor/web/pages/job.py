@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.uniqueness import KEPT, UNFINISHED, WAITING
 from jobvisor.supervisor.documents.said import run_of
 from jobvisor.supervisor.documents.words import call
 from jobvisor.supervisor.web.pages.asked import known_id
@@ -45,9 +46,25 @@ def job_page(request: Request, site: Here, job: str) -> Response:
         running=_running(site, found),
         progress=_progress(told["progress"]),
         waits=_waits(found),
+        key=_key(site, found),
         waited=_waited(found),
         took=between(found.started_at, found.finished_at) if found.finished else None,
     )
+
+
+_HELD = {
+    UNFINISHED: "while it is unfinished",
+    WAITING: "until it begins",
+    KEPT: "as long as it is kept",
+}
+
+
+def _key(site: Site, job: Job) -> dict[str, Any]:
+    """How long its unique key is held, or who else holds it now."""
+    holder = None if job.unique is None else site.client.holder(job.unique)
+    if holder == job.id:
+        return {"held": _HELD.get(job.unique_for or "", "until"), "other": None}
+    return {"held": "not any more" if holder is None else "now by", "other": holder}
 
 
 def _named(names: Sequence[str], args: Any) -> list[tuple[str, Any]]:

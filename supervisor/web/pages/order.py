@@ -82,6 +82,8 @@ def enqueue(request: Request, site: Here, who: Who, form: Form) -> Response:
     except (JobsError, Problem) as error:
         return _enqueue_form(request, task, words, error)
     said = f"Job {made.id} is enqueued." if made.created else f"Job {made.id} was there already."
+    if made.replaced:
+        said = f"Job {made.id} was waiting, and has these arguments now."
     return go(request, path(request, "job", job=made.id), said)
 
 

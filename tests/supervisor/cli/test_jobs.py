@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,10 @@ def test_the_options_of_the_task_win_over_the_configured_ones(
         ([ADD, "1", "--timeout", "x"], "--timeout"),
         ([ADD, "1", "--queue", "*"], "queue"),
         ([ADD, "1", "--unique", ""], "unique"),
+        ([ADD, "1", "--unique-for", "1h"], "unique_for is about a unique key"),
+        ([ADD, "1", "--unique", "k", "--unique-for", "x"], 'must be "unfinished", "kept", or a'),
+        ([ADD, "1", "--unique", "k", "--on-conflict", "debounce"], "needs delay="),
+        ([ADD, "1", "--unique", "k", "--delay", "soon"], "--delay: 'soon'"),
         ([""], "is no task"),
         (["a\nb"], "is no task"),
         ([ADD, "-", "--wait"], "one job"),
@@ -145,10 +149,30 @@ def test_a_key_that_is_taken_gives_the_job_that_has_it(run: Run, client: Client)
     run("enqueue", ADD, "1", "--unique", "k")
     result = run("enqueue", ADD, "1", "--unique", "k")
     assert (result.exit_code, result.stdout) == (0, "1\n")
-    assert "job 1 holds the key 'k' already" in result.stderr
+    assert "job 1 (pending) holds the key 'k' already" in result.stderr
     assert (
         json.loads(run("enqueue", ADD, "1", "--unique", "k", "--json").stdout)["created"] is False
     )
+
+
+def test_what_is_done_where_a_key_is_held_is_said_on_the_command_line(
+    run: Run, client: Client
+) -> None:
+    run("enqueue", ADD, "1", "--unique", "k", "--unique-for", "10m", "--in", "1h")
+    job = client.get(1)
+    assert (job.unique_for, job.unique_until) == ("10m", job.created_at + timedelta(minutes=10))
+    refused = run("enqueue", ADD, "2", "--unique", "k", "--on-conflict", "raise")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == "jobvisor: job 1 holds the unique key 'k'; nothing was enqueued\n"
+    replaced = run("enqueue", ADD, "3", "--unique", "k", "--on-conflict", "replace")
+    assert (replaced.exit_code, replaced.stdout) == (0, "1\n")
+    assert "job 1 was waiting under the key 'k'; it has this call's arguments" in replaced.stderr
+    assert client.get(1).args == [3]
+    moved = run(
+        "enqueue", ADD, "4", "--unique", "d", "--on-conflict", "debounce", "--delay", "5s",
+        "--max-wait", "1m", "--json",
+    )  # fmt: skip
+    assert json.loads(moved.stdout)["unique_for"] == "waiting"
 
 
 def test_an_unknown_task_is_enqueued_by_force_with_a_warning(run: Run, client: Client) -> None:

@@ -62,6 +62,33 @@ def test_a_unique_key_that_is_taken_is_answered_with_its_holder(shop: Shop) -> N
     assert second.json()["created"] is False
 
 
+def test_what_is_done_where_a_key_is_held_is_said_in_the_request(shop: Shop) -> None:
+    body = {"task": "app:send", "args": ["a@b.c"], "unique": "k", "run_in": "1h"}
+    first = shop.post("/jobs", **body, unique_for="10m").json()
+    assert (first["unique_for"], first["unique_until"][:4].isdigit()) == ("10m", True)
+    refused = shop.post("/jobs", **body, on_conflict="raise")
+    assert (refused.status_code, refused.json()["error"]) == (409, "UniqueTaken")
+    assert refused.json()["holder"] == first["id"]
+    replaced = shop.post("/jobs", **body | {"args": ["d@e.f"]}, on_conflict="replace")
+    assert replaced.status_code == 200
+    told = replaced.json()
+    assert (told["id"], told["args"], told["created"], told["replaced"]) == (
+        first["id"], ["d@e.f"], False, True,
+    )  # fmt: skip
+    wrong = shop.post("/jobs", task="app:send", args=["a"], unique="k", on_conflict="debounce")
+    assert (wrong.status_code, "needs delay=" in wrong.json()["detail"]) == (422, True)
+    moved = shop.post(
+        "/jobs",
+        task="app:send",
+        args=["a"],
+        unique="d",
+        on_conflict="debounce",
+        delay=5,
+        max_wait="1m",
+    )
+    assert (moved.status_code, moved.json()["unique_for"]) == (201, "waiting")
+
+
 def test_tags_are_values_where_arguments_are_typed(here: Shop) -> None:
     plain = here.post("/jobs", task="app:send", args=[{"$date": "2027-01-31"}]).json()
     typed = here.post("/jobs", task="app:send", args=[{"$date": "2027-01-31"}], typed=True).json()

@@ -17,7 +17,9 @@ from starlette.routing import Mount
 from jobvisor import Client
 from jobvisor.jobs.annals import Sums
 from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.job import Job
 from jobvisor.jobs.registry import Registry
+from jobvisor.jobs.task import OptionValues
 from jobvisor.supervisor.config import Web
 from jobvisor.supervisor.web.app import create_app
 from tests.supervisor.web.visitor import SITE, visitor
@@ -314,6 +316,26 @@ def test_a_job_shows_its_arguments_its_end_and_why(place: Place) -> None:
     assert "Requeue" in text
     assert "Result" not in text
     assert "sent to a@b.c" in place.page(f"/jobs/{place.run('a@b.c')}")
+
+
+def test_a_job_shows_how_long_its_key_is_held_or_who_else_holds_it(place: Place) -> None:
+    client = place.jobs
+
+    def shown(job: Job) -> str:
+        return " ".join(re.sub(r"<[^>]+>", " ", place.page(f"/jobs/{job.id}")).split())
+
+    terms = {
+        "unfinished": "while it is unfinished", "kept": "as long as it is kept", "10m": "until",
+    }  # fmt: skip
+    for number, (how_long, words) in enumerate(terms.items()):
+        options: OptionValues = {"unique": f"key {number}", "unique_for": how_long}
+        job = client.enqueue(client.call("app:send", "a", options=options))
+        assert f"Held {words}" in shown(job)
+    first = client.enqueue(client.call("app:send", "a", options={"unique": "mine"}))
+    client.cancel(first)
+    assert "Held not any more" in shown(first)
+    second = client.enqueue(client.call("app:send", "a", options={"unique": "mine"}))
+    assert f"Held now by job {second.id}" in shown(first)
 
 
 def test_what_is_to_be_hidden_is_hidden(place: Place) -> None:

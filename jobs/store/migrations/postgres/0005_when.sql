@@ -19,6 +19,8 @@ ALTER TABLE {schema}.jobs
     ADD COLUMN deadline_at timestamptz,
     ADD COLUMN prune_at timestamptz,
     ADD COLUMN keep_ms bigint,
+    ADD COLUMN held_key text,
+    ADD COLUMN held_until timestamptz,
     ADD CONSTRAINT "special is 0 to 2**31 - 1" CHECK (special >= 0) NOT VALID,
     ADD CONSTRAINT "turn is 0 to 2**62" CHECK (turn BETWEEN 0 AND (1::bigint << 62)) NOT VALID,
     ADD CONSTRAINT "limit_key is a text of 1 to 500 characters"
@@ -33,6 +35,9 @@ ALTER TABLE {schema}.jobs
         CHECK (deadline_at >= '0001-01-01Z' AND deadline_at < '10000-01-01Z') NOT VALID,
     ADD CONSTRAINT "prune_at is of the years 1 to 9999"
         CHECK (prune_at >= '0001-01-01Z' AND prune_at < '10000-01-01Z') NOT VALID,
+    ADD CONSTRAINT "held_key is a text of 1 to 500 characters" CHECK (length(held_key) BETWEEN 1 AND 500) NOT VALID,
+    ADD CONSTRAINT "held_until is of the years 1 to 9999"
+        CHECK (held_until >= '0001-01-01Z' AND held_until < '10000-01-01Z') NOT VALID,
     ADD CONSTRAINT "keep_ms is 0 to 10**15" CHECK (keep_ms BETWEEN 0 AND 1000000000000000) NOT VALID;
 
 -- In the order in which a claim takes them. In the place of the old ones, because each of them costs an
@@ -141,6 +146,18 @@ CREATE TABLE {schema}.uniques (
 );
 CREATE INDEX uniques_job ON {schema}.uniques (job);
 CREATE INDEX uniques_until ON {schema}.uniques (until) WHERE until IS NOT NULL;
+
+-- Raises where there is a row of `uniques` for a key. It looks with a snapshot of its own: called for a row that has
+-- just been inserted under that key, it sees what those have committed that the insert has waited for.
+CREATE FUNCTION {schema}.refuse_held(asked text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM {schema}.uniques WHERE key = asked;
+    IF FOUND THEN
+        RAISE unique_violation USING MESSAGE = 'another job may hold the unique key';
+    END IF;
+    RETURN false;
+END
+$$;
 
 -- One more with each change of what is said of queues, tasks and limits: who has read them sees that they are old.
 INSERT INTO {schema}.meta (key, value) VALUES ('settings', '1');

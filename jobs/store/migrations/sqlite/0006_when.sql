@@ -10,6 +10,8 @@ ALTER TABLE jobs ADD COLUMN limit_place INTEGER;              -- its place in it
 ALTER TABLE jobs ADD COLUMN debounce_ms INTEGER;
 ALTER TABLE jobs ADD COLUMN deadline_at INTEGER;
 ALTER TABLE jobs ADD COLUMN prune_at INTEGER;
+ALTER TABLE jobs ADD COLUMN held_key TEXT;                    -- the key that a row of `uniques` holds, or held, for it
+ALTER TABLE jobs ADD COLUMN held_until INTEGER;
 -- With the last column come the bounds of all: for each column that brings a CHECK SQLite reads the table once.
 ALTER TABLE jobs ADD COLUMN keep_ms INTEGER
     CONSTRAINT "special is 0 to 2**31 - 1" CHECK (special BETWEEN 0 AND 2147483647)
@@ -24,6 +26,9 @@ ALTER TABLE jobs ADD COLUMN keep_ms INTEGER
         CHECK (deadline_at BETWEEN -62135596800000 AND 253402300799999)
     CONSTRAINT "prune_at is in milliseconds, of the years 1 to 9999"
         CHECK (prune_at BETWEEN -62135596800000 AND 253402300799999)
+    CONSTRAINT "held_key is a text of 1 to 500 characters" CHECK (length(held_key) BETWEEN 1 AND 500)
+    CONSTRAINT "held_until is in milliseconds, of the years 1 to 9999"
+        CHECK (held_until BETWEEN -62135596800000 AND 253402300799999)
     CONSTRAINT "keep_ms is 0 to 10**15" CHECK (keep_ms BETWEEN 0 AND 1000000000000000);
 
 -- In the order in which a claim takes them. In the place of the old ones, because each of them costs an
