@@ -66,6 +66,8 @@ class Context(Injected):
         attempt: This run, counted from 1.
         attempts_max: How many runs it has in all.
         headers: What whoever enqueued it sent along beside the arguments, such as its `trace`.
+        place: The number of its place in its limit, from 0, which no other running job of the same key
+            has: a GPU, a port, a licence. None without a limit that has a `concurrency`.
         deadline: When the run will be killed (aware UTC), None where it has no timeout.
         worker: The name of the worker, such as `worker 2`.
         log: A logger whose lines carry the job's id, task and attempt.
@@ -73,8 +75,8 @@ class Context(Injected):
     """
 
     __slots__ = (
-        "_clock", "_ends_ns", "_port", "attempt", "attempts_max", "headers", "job", "log", "queue",
-        "state", "task", "worker",
+        "_clock", "_ends_ns", "_port", "attempt", "attempts_max", "headers", "job", "log", "place",
+        "queue", "state", "task", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,7 @@ class Context(Injected):
         self.attempt = job.attempt
         self.attempts_max = job.attempts_max
         self.headers = headers
+        self.place = job.place
         self.worker = place.worker
         self.state = place.state
         fields = {"job": job.id, "task": job.task, "attempt": job.attempt}
@@ -106,6 +109,7 @@ class Context(Injected):
         worker: str = "test",
         state: MutableMapping[str, Any] | None = None,
         headers: Mapping[str, Any] = NONE,
+        place: int | None = None,
     ) -> ContextForTest:
         """A context to call a task with in a unit test; nothing is stored and nobody enforces anything.
 
@@ -121,8 +125,8 @@ class Context(Injected):
             job, task, "[]", "{}", attempt, attempts_max, attempt, None, 0, 0, None, queue, 0
         )
         ends_ns = SYSTEM.monotonic_ns() + duration_ms(timeout) * 1_000_000 if timeout else 0
-        place = Place(worker, SYSTEM, state={} if state is None else state)
-        return ContextForTest(claimed, headers, ends_ns, Rehearsal(), place)
+        where = Place(worker, SYSTEM, state={} if state is None else state)
+        return ContextForTest(claimed._replace(place=place), headers, ends_ns, Rehearsal(), where)
 
     @property
     def deadline(self) -> datetime | None:

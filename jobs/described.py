@@ -32,7 +32,7 @@ from jobvisor.jobs.units import duration_text
 __all__ = ["BY_FUNCTION", "described", "options_of", "parameter_names", "policy_of", "signature_of"]
 
 BY_FUNCTION = "by a function"
-"""What a task that makes its unique key by a function of its arguments tells of it."""
+"""What a task tells of a key that it makes by a function of its arguments."""
 
 WORDS_MAX = 500  # characters of a documentation's first line
 DEPTH_MAX = 6  # of types in types
@@ -86,6 +86,7 @@ def _options_told(options: Options) -> dict[str, Any]:
         "on_conflict": options.on_conflict,
         "delay": _duration_told(options.delay_ms),
         "max_wait": _duration_told(options.max_wait_ms),
+        "limit": BY_FUNCTION if callable(options.limit) else options.limit,
         "expires_in": _duration_told(options.expires_in_ms),
         "deadline": _duration_told(options.deadline_ms),
         "headers": None if options.headers is None else dict(decode_headers(options.headers)),
@@ -115,13 +116,12 @@ def _policy_told(policy: Policy) -> dict[str, Any]:
 def options_of(told: Mapping[str, Any]) -> Options:
     """The options of a task as it told them, for a call of it; InvalidOption where they are none.
 
-    A unique key that is made by a function cannot be made here: who calls must say it.
+    A key that is made by a function, of uniqueness or of a limit, cannot be made here: who calls must say it.
     """
-    values: Any = {name: value for name, value in told.items() if name != "unique"}
+    made = [name for name in ("unique", "limit") if told.get(name) == BY_FUNCTION]
+    values: Any = {name: value for name, value in told.items() if name not in made}
     if "retry" in values:
         values["retry"] = policy_of(values["retry"])
-    if told.get("unique") not in (None, BY_FUNCTION):
-        values["unique"] = told["unique"]
     return Options.of(values)
 
 

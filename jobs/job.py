@@ -412,3 +412,5 @@ class Claimed(NamedTuple):
     """What must be looked at, as bits of `Special`."""
     waited_ms: int | None = None
     """For how long it had been due; None where nobody counts that, or enough others tell it."""
+    place: int | None = None
+    """The number of its place in its limit. Of a job that has one it is put in after the claim."""

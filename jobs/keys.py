@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from jobvisor.jobs.limit import BURST_MAX
+from jobvisor.jobs.limit import CONCURRENCY_MAX as MOST_AT_ONCE
 from jobvisor.jobs.schedule import CATCH_UPS, OVERLAPS
 from jobvisor.jobs.task import RETRIES_MAX, check_queue
 from jobvisor.jobs.values import (
@@ -21,6 +23,7 @@ from jobvisor.jobs.values import (
     check_schema,
     choice,
     count,
+    count_or_none,
     duration,
     file_path,
     flag,
@@ -129,6 +132,7 @@ _origin = matching(r"https?://[A-Za-z0-9.:\[\]-]{1,255}")
 _field = matching(r"[^\x00-\x1f]{1,100}")
 _schedule = matching(r"[^\s\x00-\x1f]|[^\s\x00-\x1f][^\x00-\x1f]{0,398}[^\s\x00-\x1f]")
 _timing = matching(r"[^\x00-\x1f]{0,300}")
+_rate = matching(r"[^\x00-\x1f]{0,50}")
 _sender = matching(r"|[^\x00-\x1f]{0,200}@[^\x00-\x1f@]{1,253}")
 _SENDER_HELP = 'an address, as "jobs@example.com" or "Jobs <jobs@example.com>"'
 
@@ -404,6 +408,30 @@ TABLES: tuple[Table, ...] = (
             Key("paused", flag(), False, "enqueue nothing"),
         ),
         Shape.LIST,
+    ),
+    Table(
+        "limits",
+        (
+            Key(
+                "concurrency",
+                count_or_none(0, MOST_AT_ONCE),
+                "",
+                "how many jobs of this limit run at once; each key has it for itself",
+            ),
+            Key(
+                "rate",
+                word(_rate, 'a number and a time, as "100/1m"'),
+                "",
+                'how many start in a while, as "100/1m"',
+            ),
+            Key(
+                "burst",
+                count(0, BURST_MAX),
+                0,
+                "how many may start at once after a rest; 0: as the rate gives in 1 s",
+            ),
+        ),
+        Shape.NAMED,
     ),
     Table(
         "log",

@@ -40,10 +40,14 @@ class Step:
         life = Life(unique_number(), 0, "run_one", HOST, *Identity.mine())
         record: Record | None = None
         try:
-            turn = store.turn(life, 1, queues=served, limit=1, register=True)
+            claim = 1
+            turn = store.turn(life, claim, queues=served, limit=1, register=True)
+            while turn.parked and not turn.jobs:  # others may stand behind what must wait
+                claim += 1
+                turn = store.turn(life, claim, queues=served, limit=1)
             for claimed in turn.jobs:
                 self._tell("claim", claimed)
-                record = self._run(life, claimed)
+                record = self._run(life, claim, claimed)
                 applied = store.apply([record], life)
                 _say_rejected(applied)
                 if applied.changed and record.verb == VERB_CODES["succeed"]:
@@ -71,7 +75,7 @@ class Step:
                 store.release_rest(owner)
             self._owed.pop(owner, None)
 
-    def _run(self, life: Life, claimed: Claimed) -> Record:
+    def _run(self, life: Life, claim: int, claimed: Claimed) -> Record:
         self._rest()
         port = Nobody()
         execution = self._execution(port)
@@ -82,7 +86,7 @@ class Step:
             execution.close()
         took_ms = (self._clock.monotonic_ns() - began) // 1_000_000
         return Record(
-            life.owner, 1, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
+            life.owner, claim, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
             outcome.delay_ms, outcome.body(), port.last,
         )  # fmt: skip
 

@@ -32,6 +32,7 @@ from jobvisor.jobs.encode import encode_call
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
 from jobvisor.jobs.headers import encode_headers
 from jobvisor.jobs.job import Job, NewJob, Terms
+from jobvisor.jobs.limit import check_limit_key
 from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
@@ -53,6 +54,7 @@ C = TypeVar("C")
 R_co = TypeVar("R_co", covariant=True)
 
 Unique = str | bool | Callable[..., str]
+LimitBy = str | Callable[..., str | None]
 
 NAME_MAX = 400  # characters; a unique key that is made from it stays below KEY_MAX
 KEY_MAX = 500
@@ -106,6 +108,7 @@ class OptionValues(TypedDict, total=False):
     on_conflict: OnConflict
     delay: Duration
     max_wait: Duration
+    limit: LimitBy
     run_in: Duration
     run_at: datetime
     expires_in: Duration
@@ -133,6 +136,8 @@ class Options:
     """What is done where it is held."""
     delay_ms: int | None = None
     max_wait_ms: int | None = None
+    limit: LimitBy | None = None
+    """The key of a limit, or a function of the arguments that returns one, or None for no limit."""
     run_in_ms: int | None = None
     run_at_ms: int | None = None
     expires_in_ms: int | None = None
@@ -274,6 +279,12 @@ def _check_unique(option: str, value: Any) -> Unique:
     )
 
 
+def _check_limit(option: str, value: Any) -> LimitBy:
+    if callable(value):
+        return value  # type: ignore[no-any-return]  # callable() tells mypy nothing of the result
+    return check_limit_key(option, value)
+
+
 def check_key(option: str, key: Any) -> str:
     """A unique key, or an InvalidOption that begins with the option's name."""
     if not isinstance(key, str) or not 1 <= len(key) <= KEY_MAX:
@@ -306,6 +317,7 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "on_conflict": ("on_conflict", check_on_conflict),
     "delay": ("delay_ms", check_wait),
     "max_wait": ("max_wait_ms", check_wait),
+    "limit": ("limit", _check_limit),
     "run_in": ("run_in_ms", _check_duration),
     "run_at": ("run_at_ms", _check_moment),
     "expires_in": ("expires_in_ms", _check_expiry),
@@ -389,8 +401,13 @@ class Call(Generic[CallR_co]):
 
     def _terms(self, keyed: Mapping[str, Any]) -> Terms | None:
         options = self.options
+        limit = options.limit
+        key = limit(*self.args, **self.kwargs) if callable(limit) else limit
         terms = Terms(
-            expires_at_ms=options.expires_at_ms, deadline_in_ms=options.deadline_ms, **keyed
+            limit_key=None if key is None else check_limit_key("limit", key),
+            expires_at_ms=options.expires_at_ms,
+            deadline_in_ms=options.deadline_ms,
+            **keyed,
         )
         return None if terms == NO_TERMS else terms
 

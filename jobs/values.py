@@ -109,6 +109,16 @@ def count(least: int, most: int) -> Form:
     return Form(f"a whole number from {least} to {most}", read, int)
 
 
+def count_or_none(least: int, most: int) -> Form:
+    """A whole number in a range; None for ""."""
+    number = count(least, most)
+
+    def read(value: Any, folder: str) -> int | None:
+        return None if value == "" else int(number.read(value, folder))
+
+    return Form(f'{number.expects}, or "" for none', read, int)
+
+
 def span(least: int, most: int) -> Form:
     """A whole number in a range, or a range within it."""
     number = count(least, most)

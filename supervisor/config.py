@@ -12,6 +12,7 @@ from typing import Any
 
 from jobvisor.jobs.errors import ConfigError, InvalidOption, MissingExtra, PayloadError
 from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
+from jobvisor.jobs.limit import CONFIG, Limit, limit_of
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import Registry, check_name
 from jobvisor.jobs.schedule import Plan, planned
@@ -164,6 +165,8 @@ class Config:
     path: str | None = None
     schedules: tuple[Plan, ...] = ()
     """`[[schedules]]`, judged, but for the task."""
+    limits: tuple[Limit, ...] = ()
+    """`[limits.NAME]`."""
 
     @classmethod
     def load(cls, path: str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -246,6 +249,7 @@ def _build(source: Source, path: str | None) -> Config:
     workers = tuple(
         Workers(**_in_ms(pool, "scale_latency", "scale_idle")) for pool in source.listed("workers")
     )
+    limits = tuple(_limit(source.name, *each) for each in source.named("limits").items())
     source.check_names()
     _check_memory(source.name, database["url"])
     site = Web(**web)
@@ -274,6 +278,7 @@ def _build(source: Source, path: str | None) -> Config:
         email=Email.of(email),
         path=path,
         schedules=schedules,
+        limits=limits,
     )
 
 
@@ -300,6 +305,20 @@ def _plan(source: str, values: Mapping[str, Any]) -> Plan:
         )
     except (InvalidOption, PayloadError) as error:
         raise ConfigError(f'{source}: [schedules] "{values["name"]}": {error}') from error
+
+
+def _limit(source: str, name: str, values: Mapping[str, Any]) -> Limit:
+    """One `[limits.NAME]`."""
+    try:
+        return limit_of(
+            name,
+            concurrency=values["concurrency"],
+            rate=values["rate"] or None,
+            burst=values["burst"] or None,
+            source=CONFIG,
+        )
+    except InvalidOption as error:
+        raise ConfigError(f"{source}: [limits.{name}] {error}") from error
 
 
 def _in_ms(values: dict[str, Any], *durations: str) -> dict[str, Any]:

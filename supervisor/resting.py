@@ -121,13 +121,13 @@ class Resting:
                 self._telling.tell_if_due()
 
     def _turn_when_woken(self) -> bool:
-        """Claim without a look, and run; whether something was claimed."""
+        """Claim without a look, and run; whether there may be more to claim."""
         if self._turns.lacks_lease():
             return False
         self._fitness.trust_descriptors()
         jobs = self._turns.take(self._pace.batch, woken=True)
         if not jobs:
-            return False
+            return bool(self._turns.parked)  # others may stand behind those
         self.in_vain = 0
         self._batch.run(jobs)
         return True

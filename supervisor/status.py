@@ -93,6 +93,8 @@ class Status:
         self._degraded_before: list[str] = []
         self.unknown: list[Unknown] = []
         """Tasks that jobs wait for and no module has, as the caretaker last saw them."""
+        self.unknown_limits: list[str] = []
+        """Limits that jobs wait for and nobody has set."""
 
     def note_death(self, grave: Grave, death: Death | None, job: int) -> None:
         """A life has been settled: what it died of, and the job that paid for it."""
@@ -195,6 +197,7 @@ class Status:
             "waiting_for_database": waiting,
             "degraded": degraded,
             "unknown_tasks": [each._asdict() for each in self.unknown],
+            "unknown_limits": self.unknown_limits,
             "scale": sum(self._pools().values()),
             "pools": self._pools(),
             "serves": {pool.name: list(pool.queues) for pool in self._config.workers},

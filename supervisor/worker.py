@@ -294,13 +294,14 @@ class Worker(Role):
             self._declaring = None
         self._fitness.trust_descriptors()
         try:
-            limit = self._pool.batch_max if self._resting.is_hindered else self._pace.batch
-            jobs = self._turns.take(limit)
+            hindered = self._resting.is_hindered or self._turns.parked
+            jobs = self._turns.take(self._pool.batch_max if hindered else self._pace.batch)
         except StoreError as error:
             self._turns.wait_for_database(error)
             return 0
         if not jobs:
-            self._resting.rest()
+            if not self._turns.parked:  # else others may stand behind what was parked
+                self._resting.rest()
             return 0
         self._resting.in_vain = 0
         self._batch.run(jobs)

@@ -18,6 +18,7 @@ from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Failures, Page, Tally
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
+from jobvisor.jobs.limit import Limit, LimitStanding, Waiting
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.schedule import Declared, Plan, ScheduleRow, Seen
@@ -311,6 +312,8 @@ class Turn(NamedTuple):
 
     jobs: list[Claimed]
     applied: Applied
+    parked: int = 0
+    """How many others were claimed that must wait: others may stand behind them."""
 
 
 NOTHING = Applied(0, [], [])
@@ -404,11 +407,13 @@ class WorkerStore(ABC):
         forget_succeeded: bool = False,
         woken: bool = False,
         whom: Whom = Whom.ANYBODY,
+        lanes: int = 1,
     ) -> Turn:
         """One transaction: settle the journal, release the rest (if any), promote, claim.
 
         `woken`: a waker has just heard of a row. Others may be quicker, so that a store may promote
-        nothing, and claim nothing where there is a doubt.
+        nothing, and claim nothing where there is a doubt. `lanes`: so many jobs run at once here, and no
+        more of one limit are taken, because a place is nobody else's meanwhile.
         """
 
     @abstractmethod
@@ -812,6 +817,39 @@ class Store(WorkerStore):
     def paused(self) -> list[Paused]:
         """What is paused now: the queues, then the tasks, by name."""
 
+    # -- limits
+
+    @abstractmethod
+    def limits(self) -> list[Limit]:
+        """Every limit, by its name."""
+
+    @abstractmethod
+    def set_limit(self, limit: Limit) -> None:
+        """Say what a limit is; what waits for a place that it has now is admitted."""
+
+    @abstractmethod
+    def declare_limits(self, limits: Iterable[Limit], *, missing: bool = False) -> None:
+        """The same as a family's file says it: not where it was set at run time.
+
+        `missing`: nor where anybody says what it is; by a family that did so at its start.
+        """
+
+    @abstractmethod
+    def remove_limit(self, name: str) -> bool:
+        """Nobody says any more what it is: its jobs wait. False if nobody did."""
+
+    @abstractmethod
+    def limit_standings(self) -> list[LimitStanding]:
+        """Every limit with what runs and waits, of each counted up to 10,000."""
+
+    @abstractmethod
+    def unknown_limits(self, limit: int) -> list[str]:
+        """Names of limits that jobs wait for and nobody has said anything of, at most `limit`."""
+
+    @abstractmethod
+    def waiting_for_limit(self, job: int) -> Waiting | None:
+        """Why a job waits for its limit; None where it does not."""
+
     # -- moving to another database
 
     @abstractmethod
@@ -838,7 +876,18 @@ class Store(WorkerStore):
 
     @abstractmethod
     def promote(self) -> int:
-        """Scheduled rows that are due become pending; how many."""
+        """Scheduled rows that are due become pending, as do those whose limit lets them; how many."""
+
+    @abstractmethod
+    def admit(self) -> int | None:
+        """A net: see that no job waits for a limit that has room, two hundred keys in a call.
+
+        In how many ms a rate lets the next one begin; None: none is waited for.
+        """
+
+    @abstractmethod
+    def trim_limit_keys(self, after: str) -> str | None:
+        """Remove what is kept of keys behind this one that no job has; where to go on, None at the end."""
 
     @abstractmethod
     def end_overdue(self) -> bool:

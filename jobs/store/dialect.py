@@ -28,6 +28,8 @@ class Dialect(Store):
         self._pending_made = False
         self._events: list[Event] = []
         self._audience = Audience(clock)
+        self._freed: set[str] = set()  # keys of limits that this transaction has made room in
+        self._holds_keys = False  # whether it has locked such keys
         self._left: set[int] = set()  # rows that the database lets nobody change
 
     # -- what a dialect brings
@@ -75,6 +77,8 @@ class Dialect(Store):
             self._audience.note(job)
         if row.state in ("pending", "scheduled"):
             self._pending_made = True
+        if row.limit_key is not None:
+            self._freed.add(row.limit_key)
         if self.events.active:
             kind = kind or row.state
             self._events.append(
@@ -83,6 +87,12 @@ class Dialect(Store):
                     error=error, delay_ms=delay_ms, kind=kind,
                 )
             )  # fmt: skip
+
+    def _forget_changes(self) -> None:
+        """The transaction has ended: nothing of it is left to be done."""
+        self._audience.clear()
+        self._freed.clear()
+        self._holds_keys = False
 
 
 def _nothing() -> None:

@@ -26,10 +26,11 @@ from jobvisor.jobs.store.base import (
     Whom,
 )
 from jobvisor.jobs.store.inserts import Inserts
+from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, KEYS_LOOKED, PLACED, WAITS, Placed
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.pausing import PAUSED_MOST
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
-from jobvisor.jobs.store.rows import Changed, in_order, sight_of
+from jobvisor.jobs.store.rows import Changed, in_order, sight_of, with_places
 from jobvisor.jobs.store.server import all_at_once, at_once
 from jobvisor.jobs.store.settlement import (
     SUCCEED,
@@ -65,11 +66,13 @@ class PostgresStore(Inserts):
         forget_succeeded: bool = False,
         woken: bool = False,
         whom: Whom = Whom.ANYBODY,
+        lanes: int = 1,
     ) -> Turn:
         asked: dict[str, Any] = {
-            "queues": queues, "limit": limit, "journal": journal, "rest": rest,
-            "register": register, "forget_succeeded": forget_succeeded, "whom": whom,
+            "queues": queues, "limit": limit, "journal": journal, "rest": rest, "register": register,
+            "forget_succeeded": forget_succeeded, "whom": whom, "lanes": lanes,
         }  # fmt: skip
+        self._turning = life.owner
         turn = self._whole_turn(life, claim, woken=woken, **asked)
         return self._without_superseded(life, claim, turn)
 
@@ -84,7 +87,12 @@ class PostgresStore(Inserts):
                     and not (asked["journal"] or asked["rest"])
                 ):
                     return self._turn_when_woken(
-                        life, claim, asked["queues"], asked["limit"], asked["whom"]
+                        life,
+                        claim,
+                        asked["queues"],
+                        asked["limit"],
+                        whom=asked["whom"],
+                        lanes=asked["lanes"],
                     )
                 return self._turn_at_once(life, claim, **asked)
             except (RowRefused, OverflowError, UnicodeError):
@@ -102,7 +110,7 @@ class PostgresStore(Inserts):
             return self._turn(life, claim, careful=True, **asked)
 
     def _turn_when_woken(
-        self, life: Life, claim: int, queues: Sequence[str], limit: int, whom: Whom
+        self, life: Life, claim: int, queues: Sequence[str], limit: int, *, whom: Whom, lanes: int
     ) -> Turn:
         """A claim without a look before it, and still listening: of all who were woken few find a row.
 
@@ -128,6 +136,7 @@ class PostgresStore(Inserts):
                     self._ask(whom.of("claim"), {**wanted, "queue": queue, "first": number == 0})
                     for number, queue in enumerate(open_queues)
                 ]
+                place = self._ask("place", self._claimant(life.owner, claim, lanes))
                 if expected:
                     told = self._ask("tell_turn", {"jobs": "", "owner": life.owner, "claim": claim})
             for cursor in claims:
@@ -137,10 +146,12 @@ class PostgresStore(Inserts):
             if whom is not Whom.SUSPECTS:
                 self._front.note(jobs, limit, 0)
             versions = held.fetchall()
+            jobs, parked = self._of_places(jobs, place)
+            self._asks_due = self._asks_due or bool(parked)
         if versions and self._note_version(versions[0][0]):
             # It has claimed nothing; what has woken it may be in a queue that was resumed.
-            return self._turn_when_woken(life, claim, queues, limit, whom)
-        return Turn(self._with_deadlines(jobs), NOTHING)
+            return self._turn_when_woken(life, claim, queues, limit, whom=whom, lanes=lanes)
+        return Turn(self._with_deadlines(jobs), NOTHING, parked)
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         with self._lock, self._named_errors():
@@ -167,7 +178,10 @@ class PostgresStore(Inserts):
             return None
         if found:
             return Sight(True, 0, owned)
-        return sight_of(self._sooner(due_ms, queues), owned=owned)
+        seen = sight_of(self._sooner(due_ms, queues), owned=owned)
+        # It may be due by a limit; a turn that follows no such look need not ask.
+        self._asks_due = self._asks_due or seen.found
+        return seen
 
     def _turn_at_once(
         self,
@@ -181,12 +195,17 @@ class PostgresStore(Inserts):
         register: bool,
         forget_succeeded: bool,
         whom: Whom,
+        lanes: int,
     ) -> Turn:
         """The whole turn in one round trip; a second one only where runs failed, for their history."""
         ordered = sorted(journal, key=lambda record: record.job)  # rows are locked in id order
         succeeded = [record for record in ordered if record.verb == SUCCEED]
         others = [(record, *settling(record)) for record in ordered if record.verb != SUCCEED]
         told = last_words(ordered, forget=forget_succeeded)
+        # Whose places become free with it, as far as this store has claimed them.
+        freed = self._keys_of(ordered) if self._keys else set()
+        if rest is not None:
+            freed.update(self._keys.values())
         self._refuse_copy()
         if register:
             # Before the first claim, not with it: what arrives late from a life that has died and was
@@ -206,6 +225,7 @@ class PostgresStore(Inserts):
             claims: list[psycopg.Cursor[TupleRow]] = []
             times: list[psycopg.Cursor[TupleRow]] = []
             version: psycopg.Cursor[TupleRow] | None = None
+            place: psycopg.Cursor[TupleRow] | None = None
             with connection.pipeline():
                 self._begin(connection)
                 if self._listening:
@@ -227,9 +247,14 @@ class PostgresStore(Inserts):
                     moved.append(self._ask(name, parameters))
                 if rest is not None:
                     released = self._ask("release_rest", resting(life.owner, rest))
+                if freed:
+                    # Before the claim, which may take what it lets begin; its own rows are settled by now.
+                    self._ask("admit", {"keys": sorted(freed)[:KEYS_AT_ONCE], "waits": True})
                 if limit:
                     promote = "promote_and_tell" if expected else "promote"
                     self._ask(promote, {"limit": PROMOTED_AT_ONCE})
+                    if self._asks_due:
+                        self._ask("admit_due", {"limit": KEYS_LOOKED})
                     measured = limit >= MEASURED_CLAIM
                     times += [connection.execute(_TIME)] if measured else []
                     for number, queue in enumerate(self._pauses.open(queues)):
@@ -243,6 +268,7 @@ class PostgresStore(Inserts):
                             name, where = "claim", {}
                         claims.append(self._ask(whom.of(name), wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
+                    place = self._ask("place", self._claimant(life.owner, claim, lanes))
                 ends_here = not others and rest is None
                 if expected and ends_here:
                     settled_ids = listed(record.job for record in succeeded)
@@ -265,6 +291,8 @@ class PostgresStore(Inserts):
                     self._settled(record, life, outcome, Changed._make(row))
             for row in released.fetchall() if released is not None else ():
                 self._moved("release", row[0], Changed._make(row[1:]))
+            self._freed -= freed
+            self._holds_keys = True
             jobs: list[Claimed] = []
             for cursor in claims:
                 jobs += in_order(cursor.fetchall())
@@ -276,8 +304,11 @@ class PostgresStore(Inserts):
             if limit and whom is not Whom.SUSPECTS:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000)
+            jobs, parked = self._of_places(jobs, place)
         self._listening = self._heard = False
         stale = version is not None and any(self._note_version(row[0]) for row in version)
+        self._forget_keys(ordered)
+        self._asks_due = bool(self._keys or parked)
         applied = Applied(changed, self._lost(lost) if lost else [], [])
         if settled is not None:
             missed = settled.rowcount < len(succeeded)
@@ -287,9 +318,21 @@ class PostgresStore(Inserts):
             applied = NOTHING
         if stale and limit:
             # It knew other settings than there are, and so was given no row: it may use its number again.
-            again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom}
+            again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom, "lanes": lanes}
             return self._turn_at_once(life, claim, **again)._replace(applied=applied)
-        return Turn(self._with_deadlines(jobs), applied)
+        return Turn(self._with_deadlines(jobs), applied, parked)
+
+    def _of_places(
+        self, jobs: list[Claimed], place: psycopg.Cursor[TupleRow] | None
+    ) -> tuple[list[Claimed], int]:
+        """Of what was claimed what may run, with its places; and how many wait."""
+        rows = place.fetchall() if place is not None else []
+        if not rows:
+            return jobs, 0
+        placed = list(map(Placed._make, rows))
+        out = {each.job for each in placed if each.fate != PLACED}
+        kept = with_places([job for job in jobs if job.id not in out], self._noted(placed))
+        return kept, sum(each.fate == WAITS for each in placed)
 
     # -- waking
 

@@ -55,6 +55,7 @@ from jobvisor.jobs.store.rows import (
     job_of,
     sight_of,
     summary_of,
+    with_places,
 )
 from jobvisor.jobs.store.schedules import Schedules
 from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
@@ -67,7 +68,7 @@ ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
 class RelationalStore(
-    Settlement, Transfer, Following, Finding, Schedules, Annals, Pausing, Overdue
+    Pausing, Settlement, Transfer, Following, Finding, Schedules, Annals, Overdue
 ):
     """The logic of every verb but those that have a file of their own."""
 
@@ -299,11 +300,13 @@ class RelationalStore(
         forget_succeeded: bool = False,
         woken: bool = False,  # noqa: ARG002 -- a look costs nothing that a claim could save here
         whom: Whom = Whom.ANYBODY,
+        lanes: int = 1,
     ) -> Turn:
         asked: dict[str, Any] = {
-            "queues": queues, "limit": limit, "journal": journal, "rest": rest,
-            "register": register, "forget_succeeded": forget_succeeded, "whom": whom,
+            "queues": queues, "limit": limit, "journal": journal, "rest": rest, "register": register,
+            "forget_succeeded": forget_succeeded, "whom": whom, "lanes": lanes,
         }  # fmt: skip
+        self._turning = life.owner
         try:
             turn = self._turn(life, claim, careful=False, **asked)
         except RowRefused:
@@ -323,9 +326,12 @@ class RelationalStore(
         register: bool,
         forget_succeeded: bool,
         whom: Whom,
+        lanes: int,
     ) -> Turn:
         """`careful`: the database has refused a row of this turn, and one of them stops no other."""
         found: list[list[Row]] = []
+        places: dict[int, int | None] = {}
+        parked = 0
         with self.transaction():
             if register:
                 self._change("add_owner", life._asdict())
@@ -334,6 +340,7 @@ class RelationalStore(
                 applied = self.apply(journal, life, forget_succeeded=forget_succeeded)
             if rest is not None:
                 self.release_rest(life.owner, rest)
+            self._admit_freed()  # before the claim, which may take what it lets begin
             if limit:
                 self._promote(careful=careful)
                 for queue in self._open(queues):
@@ -343,9 +350,11 @@ class RelationalStore(
                     limit -= len(found[-1])
                     if limit <= 0:
                         break
+                found, places, parked = self._kept(life.owner, claim, lanes, found, careful=careful)
         # After the commit: on SQLite the other workers wait for it.
-        jobs = [job for rows in found for job in in_order(rows)]
-        return Turn(self._with_deadlines(jobs), applied)
+        self._forget_keys(journal)
+        jobs = with_places([job for rows in found for job in in_order(rows)], places)
+        return Turn(self._with_deadlines(jobs), applied, parked)
 
     def _claim(
         self, owner: int, claim: int, queue: str, limit: int, *, whom: Whom, careful: bool
@@ -413,7 +422,7 @@ class RelationalStore(
                     promoted = self._each("promote_row", {}, [{"job": row[0]} for row in due])
             self._pending_made = self._pending_made or bool(promoted)
             self._audience.note_all(row[0] for row in promoted)
-            return len(promoted)
+            return len(promoted) + self._admit_due()
 
     def ownerless(self, claimed_before_ms_ago: int) -> list[int]:
         with self.transaction():

@@ -34,6 +34,7 @@ class Changed(NamedTuple):
     queue: str
     attempt: int
     attempts_max: int
+    limit_key: str | None = None
 
 
 class Stored(NamedTuple):
@@ -231,6 +232,13 @@ def summary_of(columns: Row) -> Summary:
         error=row.error,
         progress=_progress(row.progress),
     )
+
+
+def with_places(jobs: list[Claimed], places: Mapping[int, int | None]) -> list[Claimed]:
+    """Claimed jobs with the places that some of them have of their limits."""
+    if not places:
+        return jobs
+    return [job._replace(place=places[job.id]) if job.id in places else job for job in jobs]
 
 
 def in_order(rows: list[Row]) -> list[Claimed]:

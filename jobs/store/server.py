@@ -35,6 +35,7 @@ from jobvisor.jobs.store.addresses import resolved
 from jobvisor.jobs.store.arrays import arrays, columns
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.front import Front
+from jobvisor.jobs.store.limiting import Placed
 from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.session import set_all, settings
@@ -95,6 +96,9 @@ class ServerStore(RelationalStore):
         self._answer_left = False  # to an UNLISTEN
         self._lock = threading.RLock()
         self._front = Front(clock)
+        self._asks_due = (
+            False  # whether a rate may have let a job begin, as far as this store knows
+        )
         self._entered = 0  # the owner that has a row, as this store has seen to
 
     def _worded(self, text: str) -> str:
@@ -304,6 +308,17 @@ class ServerStore(RelationalStore):
         if self._local:
             connection.execute(self._local)
 
+    def _place(self, owner: int, claim: int, lanes: int) -> list[Placed]:
+        return list(map(Placed._make, self._rows("place", self._claimant(owner, claim, lanes))))
+
+    def _claimant(self, owner: int, claim: int, lanes: int) -> dict[str, Any]:
+        """The parameters of the statement that follows each claim."""
+        paused = sorted(self._parked_tasks())
+        return {"owner": owner, "claim": claim, "lanes": lanes, "paused": paused}
+
+    def _admit(self, keys: Sequence[str], *, waits: bool) -> int:
+        return len(self._rows("admit", {"keys": list(keys), "waits": waits}))
+
     def _attempted(self, action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
         self._bare(b"SAVEPOINT attempted")
         try:
@@ -342,7 +357,7 @@ class ServerStore(RelationalStore):
                 finally:
                     self._depth = 0
                     self._begun = False
-                    self._audience.clear()
+                    self._forget_changes()
             # Taken under the lock: the next thread's transaction notes its own.
             self._pending_made = False
             told, self._events = self._events, []
@@ -371,6 +386,7 @@ class ServerStore(RelationalStore):
     def _commit(self) -> None:
         if not self._begun:
             return
+        self._admit_freed()
         connection = self._connected()
         try:
             ended = self._ended(connection)

@@ -22,7 +22,7 @@ from jobvisor.jobs.store.base import (
     Rest,
     failure_fields,
 )
-from jobvisor.jobs.store.refusals import Refusals
+from jobvisor.jobs.store.limiting import Limiting
 from jobvisor.jobs.store.rows import Changed, Row
 
 LOSSES_MAX = 3  # a job may lose its worker without evidence three times; the fourth fails it
@@ -39,7 +39,7 @@ TRIMMED_EVERY = 10
 SUCCEED = VERB_CODES["succeed"]
 
 
-class Settlement(Refusals):
+class Settlement(Limiting):
     """The verbs that end runs. Each statement carries the whole fence: id, state, owner, claim."""
 
     # -- by a record
@@ -54,6 +54,7 @@ class Settlement(Refusals):
             succeeded = [record for record in ordered if record.verb == SUCCEED]
             others = [record for record in ordered if record.verb != SUCCEED]
             applied = Applied(0, [], [])
+            self._note_ending(ordered)
             told = last_words(ordered, forget=forget_succeeded)
             if told:
                 # Before the rows leave `running`; one the database refuses must not block the rest.

@@ -35,6 +35,7 @@ from jobvisor.jobs.store.page import (
     stored_of,
 )
 from jobvisor.jobs.store.patience import Patience
+from jobvisor.jobs.store.placing import Placing
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.room import Room
 from jobvisor.jobs.store.rows import Row, new_job_of
@@ -45,7 +46,7 @@ from jobvisor.jobs.store.wake import PollWaker, touch, waker_of
 Value = TypeVar("Value")
 
 
-class SqliteStore(RelationalStore):
+class SqliteStore(Placing, RelationalStore):
     """The queue in one SQLite file, or in memory (`:memory:`) for one process."""
 
     one_machine = True
@@ -235,6 +236,7 @@ class SqliteStore(RelationalStore):
                     self._patience.take(lambda: self._connected().execute(begin))
                     self._depth = 1
                     yield
+                    self._admit_freed()
                     self._tell_changes()
                     self.on_commit()
                     self._connected().execute("COMMIT")
@@ -243,7 +245,7 @@ class SqliteStore(RelationalStore):
                     raise
                 finally:
                     self._depth = 0
-                    self._audience.clear()
+                    self._forget_changes()
                     self._end_look()
             left = self._left_behind()  # under the lock: the next thread notes its own
         self._tell(*left)

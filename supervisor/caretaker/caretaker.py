@@ -39,6 +39,12 @@ from jobvisor.supervisor.board import (
 )
 from jobvisor.supervisor.caretaker.demand import EVERY_SECONDS, Demand
 from jobvisor.supervisor.caretaker.lease import Lease
+from jobvisor.supervisor.caretaker.limits import (
+    ADMITTED_EVERY,
+    DECLARED_EVERY,
+    TRIMMED_EVERY,
+    Limits,
+)
 from jobvisor.supervisor.caretaker.progress import Progress
 from jobvisor.supervisor.caretaker.suspicion import EVERY_SECONDS as SUSPICION_SECONDS
 from jobvisor.supervisor.caretaker.suspicion import Suspicion
@@ -161,6 +167,7 @@ class Caretaker(Role):
             alone=lambda: self.alone,
             go_on=self._go_on,
         )
+        limits = Limits(self._store, self._config.limits)
         beat = min(family.dead_after_ms / 3000, HEARTBEAT_MOST)
         self._duties: dict[Callable[[], float | None], float] = {
             self._lease.renew: beat,
@@ -170,6 +177,9 @@ class Caretaker(Role):
             self._recall.relieve: 1.0,
             self._progress.carry: 0.25,
             self._promote: 1.0,
+            limits.declare: DECLARED_EVERY,
+            limits.admit: ADMITTED_EVERY,
+            limits.trim: TRIMMED_EVERY,
             self._burial.note_memory: READ_EVERY,
             self._end_overdue: 1.0,
             self._free_tasks: 1.0,
@@ -343,8 +353,9 @@ class Caretaker(Role):
         return TICK if self._store.trim_stats() else None
 
     def _note_unknown(self) -> float | None:
-        """So that `health`, which asks no database, can tell of jobs whose task no module has."""
+        """So that `health`, which asks no database, can tell of jobs whose task or limit nobody knows."""
         self._status.unknown = self._store.unknown_tasks(UNKNOWN_NOTED)
+        self._status.unknown_limits = self._store.unknown_limits(UNKNOWN_NOTED)
         return None
 
     def _checkpoint(self) -> float | None:

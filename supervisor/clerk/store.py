@@ -72,12 +72,13 @@ class ClerkStore(WorkerStore):
         forget_succeeded: bool = False,
         woken: bool = False,
         whom: Whom = Whom.ANYBODY,
+        lanes: int = 1,
     ) -> Turn:
         return turn_of(
             self._ask(
                 "turn_of_many", life, claim, queues=list(queues), limit=limit, journal=plain(journal),
                 rest=rest, register=register, forget_succeeded=forget_succeeded, woken=woken,
-                whom=whom,
+                whom=whom, lanes=lanes,
             )
         )  # fmt: skip
 

@@ -66,6 +66,7 @@ COMMANDS = {
     "actions": ("beside", "actions"),
     "tasks": ("beside", "tasks"),
     "schedules": ("schedules", "schedules"),
+    "limits": ("limits", "limits"),
     "export": ("move", "export_jobs"),
     "import": ("move", "import_jobs"),
     "demo": ("demo", "demo"),

@@ -40,6 +40,11 @@ from jobvisor.supervisor.cli import (
 from jobvisor.supervisor.cli.finding import Finding
 from jobvisor.supervisor.cli.writable import existing, file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.documents.limits import (
+    told_unknown_limits,
+    told_unused_limits,
+    used_limits,
+)
 from jobvisor.supervisor.documents.unknown import UNKNOWN_MAX, told_unknown
 from jobvisor.supervisor.family import StateDir
 
@@ -380,6 +385,13 @@ def _jobs(config: Config, store: Store) -> Iterator[Finding]:
         )
     for text in told_unknown(store.unknown_tasks(UNKNOWN_MAX)):
         yield Finding("unknown task", "warn", text)
+    for text in told_unknown_limits(store.unknown_limits(UNKNOWN_MAX)):
+        yield Finding("unknown limit", "warn", text)
+    known = [each.told.get("options", {}) for each in store.tasks()]
+    if known:  # else no worker has told of its tasks yet
+        names = [limit.name for limit in store.limits()]
+        for text in told_unused_limits(names, used_limits(known)):
+            yield Finding("unused limit", "warn", text)
     served = {queue: wait_ms for queue, wait_ms in waits.items() if queue in config.queues}
     if served:
         queue = max(served, key=lambda name: served[name])

@@ -34,6 +34,7 @@ from jobvisor.supervisor.cli import (
 from jobvisor.supervisor.cli.bearings import Bearings, find_family
 from jobvisor.supervisor.cli.selection import read_duration
 from jobvisor.supervisor.config import Config
+from jobvisor.supervisor.documents.limits import told_unknown_limits, unknown_limits_of_status
 from jobvisor.supervisor.documents.standing import health_of, standing_of
 from jobvisor.supervisor.documents.unknown import UNKNOWN_MAX, told_unknown, unknown_of_status
 from jobvisor.supervisor.family import StateDir
@@ -119,10 +120,12 @@ def _show(family: Bearings, *, counts: bool, as_json: bool, in_a_line: bool = Fa
     queues = asked.queues if asked else None
     unserved = _unserved(queues)
     unknown = asked.unknown if asked else unknown_of_status(shown)
+    unknown_limits = asked.unknown_limits if asked else unknown_limits_of_status(shown)
     if as_json:
         told: dict[str, Any] = {
             "unknown_tasks": [each._asdict() for each in unknown],
             "paused": [each.as_json() for each in asked.paused] if asked else None,
+            "unknown_limits": unknown_limits,
         }
         print_json({**shown, "queues": queues, "unserved": unserved, **told}, in_a_line=in_a_line)
     else:
@@ -133,6 +136,7 @@ def _show(family: Bearings, *, counts: bool, as_json: bool, in_a_line: bool = Fa
     for queue in unserved:
         say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
     _warn(told_unknown(unknown))
+    _warn(told_unknown_limits(unknown_limits))
     if shown["state"] == "stopped" and shown["pid"] is None:
         say(f"family {family.name} is not running; start it with `jobvisor start`")
         return False
@@ -172,6 +176,7 @@ class _Asked(NamedTuple):
     queues: dict[str, dict[str, Any]]
     unknown: list[Unknown]
     paused: list[Paused]
+    unknown_limits: list[str]
 
 
 def _ask(config: Config, counts: bool) -> _Asked | None:
@@ -199,6 +204,7 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
             paused = store.paused()
             counted = store.counts() if counts else {}
             unknown = store.unknown_tasks(UNKNOWN_MAX)
+            unknown_limits = store.unknown_limits(UNKNOWN_MAX)
     except JobsError as error:
         say(f"the queues cannot be shown: {error}")
         return None
@@ -212,7 +218,7 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
         }
         for queue in sorted({*config.queues, *oldest, *counted, *stopped})
     }
-    return _Asked(queues, unknown, paused)
+    return _Asked(queues, unknown, paused, unknown_limits)
 
 
 def _unserved(queues: Mapping[str, Mapping[str, Any]] | None) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from jobvisor.jobs.clock import SYSTEM
+from jobvisor.supervisor.documents.limits import told_unknown_limits, unknown_limits_of_status
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
 from jobvisor.supervisor.family import StateDir
 
@@ -40,7 +41,8 @@ def health_of(state: StateDir) -> dict[str, Any]:
         "healthy": reason is None,
         "reason": reason,
         "pid": pid or None,
-        "warnings": told_unknown(unknown_of_status(living)),
+        "warnings": told_unknown(unknown_of_status(living))
+        + told_unknown_limits(unknown_limits_of_status(living)),
     }
 
 

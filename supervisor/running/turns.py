@@ -81,6 +81,8 @@ class Turns:
         self.ledger: Ledger | None = None
         self.registered = False
         """Whether this life has a row, and has had a turn."""
+        self.parked = 0
+        """How many jobs the last turn has claimed that must wait for their limit."""
         self.unsure = False
         """Whether rows of ours may run that we do not hold: the next turn releases them."""
 
@@ -129,6 +131,7 @@ class Turns:
             woken=woken,
         )
         self.unsure = False
+        self.parked = turn.parked
         self.registered = True
         if not self._slot[REACHED]:
             self._slot[REACHED] = 1

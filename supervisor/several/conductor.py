@@ -159,7 +159,7 @@ class Conductor:
         if self.closed or self._slot[VERDICT] or self._turns.lacks_lease():
             return 0
         free, waiting = self._lanes.free, len(self._backlog.waiting)
-        wanted = free + self._flow.ahead - waiting
+        wanted = self._batch_max if self._turns.parked else free + self._flow.ahead - waiting
         wanted = self._company.limit(wanted, free - waiting, self._held)
         if self._max_jobs:
             wanted = min(wanted, self._max_jobs - self._backlog.taken)
@@ -179,7 +179,7 @@ class Conductor:
         self._lease_awaited = 0
         if limit:
             # What was claimed and may not run here now is given back by the next turn, and seen again.
-            self._full = claimed == limit or self._backlog.owes()
+            self._full = claimed == limit or bool(self._turns.parked) or self._backlog.owes()
             self._seeking.claimed(claimed)
         self._flow.turned(self._turned_at, self._turns.settled - settled)
         self._lanes.deal()

@@ -100,8 +100,10 @@ class TurnsOfSeveral(Turns):
             forget_succeeded=self._forget,
             woken=woken,
             whom=whom,
+            lanes=self._lanes.count,
         )
         self._entered()
+        self.parked = turn.parked
         if self.ledger is not None and journal is not None:
             self.ledger.settled(journal)
             self.ledger.claimed(number)

@@ -15,6 +15,7 @@ from typing import Any
 
 from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.codec import named_codec
+from jobvisor.jobs.described import BY_FUNCTION
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.payload import Payload
@@ -55,6 +56,7 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
                 "retries": task.options.retries,
                 "timeout_ms": task.options.timeout_ms,
                 "memory_bytes": task.options.memory_bytes or 0,
+                "limit": BY_FUNCTION if callable(task.options.limit) else task.options.limit,
             }
             for task in tasks
             if task is not None

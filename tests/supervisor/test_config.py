@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobvisor.jobs.errors import ConfigError, MissingExtra
-from jobvisor.jobs.keys import PROCESSES_MAX, TABLES, Key, Shape, Table, render
+from jobvisor.jobs.keys import DEFAULT_NAME, PROCESSES_MAX, TABLES, Key, Shape, Table, render
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.source import Source, strange_variables
 from jobvisor.jobs.task import Defaults
@@ -57,7 +57,7 @@ def test_the_rendered_file_shows_every_key_on_a_line_that_fits() -> None:
     found = tomllib.loads(re.sub(r"^# (?=\[|\w+ = )", "", render(), flags=re.MULTILINE))
     for table, key in KEYS:
         written = found[table.name]
-        shown = written[0] if isinstance(written, list) else written
+        shown = written[0] if isinstance(written, list) else written.get("NAME", written)
         assert shown[key.name] == key.default
     assert max(map(len, render().splitlines())) <= 100
 
@@ -194,9 +194,10 @@ def test_a_long_value_is_cut() -> None:
 
 
 NEEDED: dict[str, dict[str, Any]] = {
-    "schedules": {"name": "default", "task": "app:report", "every": "1h"}
+    "schedules": {"name": "default", "task": "app:report", "every": "1h"},
+    "limits": {"concurrency": 1},
 }
-"""What a table of a list cannot be without."""
+"""What a table that there may be several of cannot be without."""
 
 
 @pytest.mark.parametrize(
@@ -212,9 +213,12 @@ def test_every_key_has_a_twin_that_wins(table: Table, key: Key) -> None:
         pytest.skip("an empty variable is not set, so this default cannot be written as one")
     needed = NEEDED.get(table.name, {})
     written = needed | {key.name: ["never", "read"]}
-    mapping = {table.name: written if table.shape is Shape.ONE else [written]}
-    wanted = Config.of({table.name: [needed]} if needed else {})
-    assert Config.of(mapping, environ={variable: text}) == wanted
+    shaped: dict[Shape, Any] = {
+        Shape.ONE: written, Shape.LIST: [written], Shape.NAMED: {DEFAULT_NAME: written}
+    }  # fmt: skip
+    alone: Any = {DEFAULT_NAME: needed} if table.shape is Shape.NAMED else [needed]
+    wanted = Config.of({table.name: alone} if needed else {})
+    assert Config.of({table.name: shaped[table.shape]}, environ={variable: text}) == wanted
 
 
 def test_a_schedule_is_judged_where_it_is_written() -> None:

@@ -42,7 +42,7 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms, memory_bytes,
 {schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company, special,
-{waited}
+{waited}, NULL
 
 -- fragment: waited
 -- For how long it has been due, of a large claim each eighth; NULL stands here where nobody counts that.
@@ -54,7 +54,7 @@ special, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
-state, task, queue, attempt, attempts_max
+state, task, queue, attempt, attempts_max, limit_key
 
 -- fragment: holds
 -- Of a row of `uniques` and that of its job: whether it holds the key. A debounced job does while it waits.
@@ -384,7 +384,7 @@ RETURNING id;
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
-    deferred = NULL
+    deferred = NULL, limit_place = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
     ORDER BY priority DESC, turn, id
@@ -408,7 +408,7 @@ ORDER BY priority DESC, turn, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 -- One of them becomes running, by itself.
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1, owner = %(owner)s, claim = %(claim)s,
-    claimed_at = {schema}.clock(), started_at = {schema}.clock(), deferred = NULL
+    claimed_at = {schema}.clock(), started_at = {schema}.clock(), deferred = NULL, limit_place = NULL
 WHERE id = %(job)s AND state = 'pending'
 RETURNING {claimed};
 
@@ -440,9 +440,12 @@ SELECT count(*) > 0 FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AN
     ORDER BY priority DESC, turn, id LIMIT 1) AS found;
 
 -- name: next_due
--- In how many milliseconds the next scheduled row is due (overdue is negative), and the number of the settings.
-SELECT (SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
-    WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+-- In how many milliseconds the next scheduled row is due, or a rate lets a job begin (overdue is negative), and the
+-- number of the settings.
+SELECT least((SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {schema}.jobs
+        WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+    (SELECT ceil(date_part('epoch', next_at - {schema}.clock()) * 1000)::bigint FROM {schema}.limit_keys
+        WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1)),
     (SELECT value FROM {schema}.meta WHERE key = 'settings');
 
 -- name: unknown_tasks
@@ -913,11 +916,15 @@ SELECT DISTINCT owner FROM {schema}.jobs WHERE state = 'running'
 UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL RETURNING id;
 
 -- name: has_work
--- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
+-- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes, and what
+-- waits for a limit that lets jobs begin.
 SELECT 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
         WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, turn, id LIMIT 1) AS found)
     OR EXISTS (SELECT 1 FROM {schema}.jobs
-        WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = %(queue)s);
+        WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = %(queue)s)
+    OR EXISTS (SELECT 1 FROM (SELECT substr(parked, 7) AS key FROM {schema}.jobs
+        WHERE state = 'blocked' AND queue = %(queue)s AND starts_with(parked, 'limit:') LIMIT 1000) AS waiting
+        JOIN {schema}.limits ON limits.name = split_part(key, ':', 1) AND coalesce(concurrency, 1) > 0);
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -1117,7 +1124,7 @@ FOR KEY SHARE;
 UPDATE {schema}.jobs SET state = 'running', attempt = least(attempt, 999999999) + 1,
     claims = least(claims, 999999999) + 1,
     owner = %(owner)s, claim = %(claim)s, claimed_at = {schema}.clock(), started_at = {schema}.clock(),
-    deferred = NULL
+    deferred = NULL, limit_place = NULL
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {whom} {reach}
         AND priority = %(priority)s AND (turn, id) > (%(turn)s, %(after)s)
@@ -1457,6 +1464,149 @@ ON CONFLICT (name) DO NOTHING;
 -- What workers have told of one task.
 SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name = %(name)s;
 
+-- name: limits
+-- What is said of each limit, by name.
+SELECT name, concurrency, rate, per_ms, burst, source FROM {schema}.limits ORDER BY name LIMIT %(limit)s;
+
+-- name: set_limit
+-- Somebody says at run time what a limit is.
+INSERT INTO {schema}.limits (name, concurrency, rate, per_ms, burst, source)
+VALUES (%(name)s, %(concurrency)s, %(rate)s, %(per_ms)s, %(burst)s, %(source)s)
+ON CONFLICT (name) DO UPDATE SET concurrency = excluded.concurrency, rate = excluded.rate, per_ms = excluded.per_ms,
+    burst = excluded.burst, source = excluded.source;
+
+-- name: declare_limit
+-- The file of a family says so: the last start counts, but what was set at run time stays.
+INSERT INTO {schema}.limits (name, concurrency, rate, per_ms, burst, source)
+VALUES (%(name)s, %(concurrency)s, %(rate)s, %(per_ms)s, %(burst)s, %(source)s)
+ON CONFLICT (name) DO UPDATE SET concurrency = excluded.concurrency, rate = excluded.rate, per_ms = excluded.per_ms,
+    burst = excluded.burst
+WHERE limits.source <> 'set' AND (limits.concurrency, limits.rate, limits.per_ms, limits.burst)
+    IS DISTINCT FROM (excluded.concurrency, excluded.rate, excluded.per_ms, excluded.burst);
+
+-- name: declare_missing_limit
+-- The same where nobody says what it is any more.
+INSERT INTO {schema}.limits (name, concurrency, rate, per_ms, burst, source)
+VALUES (%(name)s, %(concurrency)s, %(rate)s, %(per_ms)s, %(burst)s, %(source)s)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: remove_limit
+-- A limit goes; the jobs that have it wait.
+DELETE FROM {schema}.limits WHERE name = %(name)s;
+
+-- name: make_keys
+-- The row of each key (a JSON list): whoever counts its jobs holds it. In the order of the keys: where two make
+-- the same ones, they wait for each other in one direction.
+INSERT INTO {schema}.limit_keys (key, name)
+SELECT told, split_part(told, ':', 1) FROM json_array_elements_text(%(keys)s::json) AS told
+WHERE NOT EXISTS (SELECT 1 FROM {schema}.limit_keys WHERE limit_keys.key = told)
+ORDER BY told COLLATE "C" ON CONFLICT (key) DO NOTHING;
+
+-- name: keys_page
+-- Some keys behind one, in their order.
+SELECT key FROM {schema}.limit_keys WHERE key > %(after)s ORDER BY key LIMIT %(limit)s;
+
+-- name: keys_of_limit
+-- The same of one limit. What is asked for is looked up as a range, and the limit's own key is within it.
+SELECT key FROM {schema}.limit_keys WHERE key > %(after)s AND key >= %(name)s AND key < %(name)s || ';'
+    AND (key = %(name)s OR key > %(name)s || ':')
+ORDER BY key LIMIT %(limit)s;
+
+-- name: trim_keys
+-- Of these keys (a JSON list) those go that no job needs, and whose rate is not used up.
+DELETE FROM {schema}.limit_keys WHERE key = ANY (ARRAY(SELECT key FROM {schema}.limit_keys
+    WHERE key = ANY (ARRAY(SELECT json_array_elements_text(%(keys)s::json)))
+        AND next_at IS NULL AND coalesce(spent_ns, 0) <= {schema}.ms({schema}.clock()) * 1000000
+        AND NOT EXISTS (SELECT 1 FROM {schema}.jobs WHERE limit_key = limit_keys.key AND state = 'pending')
+        AND NOT EXISTS (SELECT 1 FROM {schema}.jobs WHERE limit_key = limit_keys.key AND state = 'running')
+        AND NOT EXISTS (SELECT 1 FROM {schema}.jobs WHERE parked = 'limit:' || limit_keys.key AND state = 'blocked')
+    FOR UPDATE SKIP LOCKED))
+RETURNING key;
+
+-- name: due_keys
+-- Keys whose jobs wait for a moment that has come.
+SELECT key FROM {schema}.limit_keys WHERE next_at IS NOT NULL AND next_at <= {schema}.clock() ORDER BY next_at LIMIT %(limit)s;
+
+-- name: next_key_due
+-- In how many milliseconds the next such moment comes; overdue is negative.
+SELECT ceil(date_part('epoch', next_at - {schema}.clock()) * 1000)::bigint FROM {schema}.limit_keys
+WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1;
+
+-- name: parked_keys
+-- Some keys behind one that jobs are parked for, in their order, a step of the index each; and whether one may
+-- begin. A moment far ahead was left by a clock that was set back.
+WITH RECURSIVE found (parked) AS (
+    SELECT (SELECT min(parked) FROM {schema}.jobs
+        WHERE state = 'blocked' AND parked > 'limit:' || %(after)s AND parked < 'limit;')
+    UNION ALL
+    SELECT (SELECT min(jobs.parked) FROM {schema}.jobs
+        WHERE state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
+    FROM found WHERE found.parked IS NOT NULL),
+keys (key) AS (SELECT substr(parked, 7) FROM found WHERE parked IS NOT NULL LIMIT %(limit)s)
+SELECT keys.key, limits.name IS NOT NULL AND (limits.concurrency IS NULL OR limits.concurrency > (
+        SELECT count(*) FROM {schema}.jobs WHERE limit_key = keys.key AND state = 'running'))
+    AND (limits.rate IS NULL OR coalesce((SELECT spent_ns FROM {schema}.limit_keys WHERE limit_keys.key = keys.key), 0)
+        NOT BETWEEN {schema}.ms({schema}.clock()) * 1000000 + (limits.burst - 1) * greatest(1, limits.per_ms * 1000000 / limits.rate) + 1
+            AND {schema}.ms({schema}.clock()) * 1000000 + (limits.burst + 1) * greatest(1, limits.per_ms * 1000000 / limits.rate))
+FROM keys LEFT JOIN {schema}.limits ON limits.name = split_part(keys.key, ':', 1);
+
+-- name: claimed_limited
+-- What was just claimed and has a limit, key by key in the order of the claim.
+SELECT id, limit_key FROM {schema}.jobs
+WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
+ORDER BY limit_key, priority DESC, turn, id;
+
+-- name: limited_keys
+-- The keys that an owner's running rows have.
+SELECT DISTINCT limit_key FROM (SELECT limit_key FROM {schema}.jobs
+    WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s ORDER BY owner, claim LIMIT %(limit)s) AS found;
+
+-- name: limit_counts
+-- How the jobs of one limit stand: how many run, how many are parked, how many keys it has; each counted up to a limit.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'running' AND limit_key = %(name)s
+        UNION ALL SELECT 1 FROM {schema}.jobs
+        WHERE state = 'running' AND limit_key > %(name)s || ':' AND limit_key < %(name)s || ';' LIMIT %(most)s) AS found),
+    (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'blocked' AND parked = 'limit:' || %(name)s
+        UNION ALL SELECT 1 FROM {schema}.jobs WHERE state = 'blocked'
+        AND parked > 'limit:' || %(name)s || ':' AND parked < 'limit:' || %(name)s || ';' LIMIT %(most)s) AS found),
+    (SELECT count(*) FROM (SELECT 1 FROM {schema}.limit_keys WHERE key = %(name)s
+        UNION ALL SELECT 1 FROM {schema}.limit_keys WHERE key > %(name)s || ':' AND key < %(name)s || ';' LIMIT %(most)s) AS found);
+
+-- name: unknown_limits
+-- Limits that jobs are parked for and of which nobody says what they are; a step of the index for each name.
+WITH RECURSIVE found (name) AS (
+    SELECT (SELECT substr(min(parked), 7) FROM {schema}.jobs
+        WHERE state = 'blocked' AND parked > 'limit:' AND parked < 'limit;')
+    UNION ALL
+    SELECT (SELECT substr(min(parked), 7) FROM {schema}.jobs WHERE state = 'blocked'
+        AND parked > 'limit:' || split_part(found.name, ':', 1) || CASE WHEN position(':' IN found.name) > 0 THEN ';' ELSE '' END
+        AND parked < 'limit;')
+    FROM found WHERE found.name IS NOT NULL)
+SELECT DISTINCT split_part(seen.name, ':', 1) FROM (SELECT name FROM found WHERE name IS NOT NULL LIMIT %(limit)s) AS seen
+WHERE NOT EXISTS (SELECT 1 FROM {schema}.limits WHERE limits.name = split_part(seen.name, ':', 1));
+
+-- name: wait_of
+-- For what a blocked row is parked, and what its line goes by.
+SELECT parked, queue, priority, turn, limit_key FROM {schema}.jobs
+WHERE id = %(job)s AND state = 'blocked' AND parked IS NOT NULL;
+
+-- name: ahead
+-- How many of its queue come before a parked row, counted up to a limit: three ranges of the index.
+SELECT count(*) FROM (
+    SELECT 1 FROM {schema}.jobs WHERE state = 'blocked' AND parked = %(parked)s AND queue = %(queue)s AND priority > %(priority)s
+    UNION ALL SELECT 1 FROM {schema}.jobs WHERE state = 'blocked' AND parked = %(parked)s AND queue = %(queue)s
+        AND priority = %(priority)s AND turn < %(turn)s
+    UNION ALL SELECT 1 FROM {schema}.jobs WHERE state = 'blocked' AND parked = %(parked)s AND queue = %(queue)s
+        AND priority = %(priority)s AND turn = %(turn)s AND id < %(job)s LIMIT %(most)s) AS found;
+
+-- name: key_standing
+-- What is said of the limit of a key, until when its rate is used up, when the next job may start, and how many run.
+SELECT limits.name, limits.concurrency, limits.rate, limits.per_ms, limits.burst, limits.source,
+    limit_keys.spent_ns, {schema}.ms(limit_keys.next_at),
+    (SELECT count(*) FROM {schema}.jobs WHERE limit_key = %(key)s AND state = 'running')
+FROM {schema}.limits LEFT JOIN {schema}.limit_keys ON limit_keys.key = %(key)s
+WHERE limits.name = split_part(%(key)s, ':', 1);
+
 -- name: succeed_many
 -- Many runs that returned, in the order of the arrays. The state is written so that no partial index
 -- matches: the planner takes the one of running rows for empty, and would read all of it for each row.
@@ -1618,3 +1768,19 @@ SELECT CASE WHEN missing <= 1000000
     ELSE setval({jobs_id}, %(greatest)s) END
 FROM (SELECT %(greatest)s - last_value - is_called::integer + 1 AS missing FROM {schema}.jobs_id_seq) AS seen
 WHERE missing > 0;
+
+-- name: place
+-- What was just claimed and has a limit gets a place of it, or waits: see the function. As few as this a turn
+-- asks that claims none: a probe of an index with the rows of nobody else.
+SELECT placed.* FROM (SELECT 1 WHERE %(paused)s::text[] <> '{{}}' OR EXISTS (SELECT 1 FROM {schema}.jobs
+    WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s)) AS limited,
+    LATERAL {schema}.place(%(owner)s, %(claim)s, %(lanes)s, %(paused)s::text[]) AS placed;
+
+-- name: admit
+-- Rows parked for these keys may be claimed, as many as have a place: see the function.
+SELECT {schema}.admit(%(keys)s::text[], %(waits)s);
+
+-- name: admit_due
+-- The same of the keys whose moment has come.
+SELECT {schema}.admit(ARRAY(SELECT key FROM {schema}.limit_keys
+    WHERE next_at IS NOT NULL AND next_at <= {schema}.clock() ORDER BY next_at LIMIT %(limit)s), false);

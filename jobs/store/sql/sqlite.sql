@@ -1,5 +1,5 @@
 -- Every statement of the queue, SQLite's dialect. A name and a sentence each; the other dialects
--- keep the same names in the same order. Each statement that leaves `running` carries the whole
+-- keep the same names in the same order, and what only one needs stands at its end. Each statement that leaves `running` carries the whole
 -- fence: id, state, owner, claim. Ends of runs come as ages and delays in milliseconds; :now, bound by
 -- the store, is the only clock. A {fragment} stands for its columns.
 
@@ -24,7 +24,7 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-expires_at - :now, queue, priority, headers, company, special, {waited}
+expires_at - :now, queue, priority, headers, company, special, {waited}, NULL
 
 -- fragment: waited
 -- For how long it has been due, of a large claim each eighth; NULL stands here where nobody counts that.
@@ -53,7 +53,7 @@ nullif(:deadline_at, -62135596800001), nullif(:keep_ms, -1)
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
-state, task, queue, attempt, attempts_max
+state, task, queue, attempt, attempts_max, limit_key
 
 -- fragment: holds
 -- Of a row of `uniques` and that of its job: whether it holds the key. A debounced job does while it waits.
@@ -319,7 +319,7 @@ RETURNING id;
 -- that it had come stays, for the task that goes on from there.
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
-    started_at = :now, deferred = NULL
+    started_at = :now, deferred = NULL, limit_place = NULL
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
     ORDER BY priority DESC, turn, id LIMIT :limit)
 RETURNING {claimed};
@@ -333,7 +333,7 @@ SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
 -- One of them becomes running, by itself.
 UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
     claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
-    started_at = :now, deferred = NULL
+    started_at = :now, deferred = NULL, limit_place = NULL
 WHERE id = :job AND state = 'pending'
 RETURNING {claimed};
 
@@ -364,8 +364,12 @@ SELECT count(*) > 0 FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue =
     ORDER BY priority DESC, turn, id LIMIT 1);
 
 -- name: next_due
--- In how many milliseconds the next scheduled row is due (overdue is negative), and the number of the settings.
-SELECT (SELECT run_at - :now FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+-- In how many milliseconds the next scheduled row is due, or a rate lets a job begin (overdue is negative), and the
+-- number of the settings.
+SELECT (SELECT min(due) FROM (
+        SELECT (SELECT run_at - :now FROM jobs WHERE state = 'scheduled' ORDER BY run_at LIMIT 1) AS due
+        UNION ALL SELECT (SELECT CAST(next_at - :now AS INTEGER) + (next_at - :now > CAST(next_at - :now AS INTEGER))
+            FROM limit_keys WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1))),
     (SELECT value FROM meta WHERE key = 'settings');
 
 -- name: unknown_tasks
@@ -798,10 +802,14 @@ SELECT DISTINCT owner FROM jobs WHERE state = 'running'
 UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AND owner IS NULL RETURNING id;
 
 -- name: has_work
--- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes.
+-- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes, and what
+-- waits for a limit that lets jobs begin.
 SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue
         ORDER BY priority DESC, turn, id LIMIT 1))
-    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue);
+    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue)
+    OR EXISTS (SELECT 1 FROM (SELECT substr(parked, 7) AS key FROM jobs INDEXED BY jobs_blocked
+        WHERE state = 'blocked' AND queue = :queue AND parked GLOB 'limit:*' LIMIT 1000) AS waiting
+        JOIN limits ON limits.name = substr(key, 1, instr(key || ':', ':') - 1) AND coalesce(concurrency, 1) > 0);
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -1237,6 +1245,148 @@ ON CONFLICT (name) DO NOTHING;
 -- What workers have told of one task.
 SELECT name, told, seen_at FROM tasks WHERE name = :name;
 
+-- name: limits
+-- What is said of each limit, by name.
+SELECT name, concurrency, rate, per_ms, burst, source FROM limits ORDER BY name LIMIT :limit;
+
+-- name: set_limit
+-- Somebody says at run time what a limit is.
+INSERT INTO limits (name, concurrency, rate, per_ms, burst, source)
+VALUES (:name, :concurrency, :rate, :per_ms, :burst, :source)
+ON CONFLICT (name) DO UPDATE SET concurrency = :concurrency, rate = :rate, per_ms = :per_ms, burst = :burst,
+    source = :source;
+
+-- name: declare_limit
+-- The file of a family says so: the last start counts, but what was set at run time stays.
+INSERT INTO limits (name, concurrency, rate, per_ms, burst, source)
+VALUES (:name, :concurrency, :rate, :per_ms, :burst, :source)
+ON CONFLICT (name) DO UPDATE SET concurrency = :concurrency, rate = :rate, per_ms = :per_ms, burst = :burst
+WHERE limits.source <> 'set' AND (limits.concurrency, limits.rate, limits.per_ms, limits.burst)
+    IS NOT (:concurrency, :rate, :per_ms, :burst);
+
+-- name: declare_missing_limit
+-- The same where nobody says what it is any more.
+INSERT INTO limits (name, concurrency, rate, per_ms, burst, source)
+VALUES (:name, :concurrency, :rate, :per_ms, :burst, :source)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: remove_limit
+-- A limit goes; the jobs that have it wait.
+DELETE FROM limits WHERE name = :name;
+
+-- name: make_keys
+-- The row of each key (a JSON list): whoever counts its jobs holds it.
+INSERT INTO limit_keys (key, name)
+SELECT value, substr(value, 1, instr(value || ':', ':') - 1) FROM json_each(:keys) WHERE true ORDER BY value
+ON CONFLICT (key) DO NOTHING;
+
+-- name: keys_page
+-- Some keys behind one, in their order.
+SELECT key FROM limit_keys WHERE key > :after ORDER BY key LIMIT :limit;
+
+-- name: keys_of_limit
+-- The same of one limit.
+SELECT key FROM limit_keys WHERE key > :after AND (key = :name OR key > :name || ':' AND key < :name || ';')
+ORDER BY key LIMIT :limit;
+
+-- name: trim_keys
+-- Of these keys (a JSON list) those go that no job needs, and whose rate is not used up.
+DELETE FROM limit_keys WHERE key IN (SELECT value FROM json_each(:keys))
+    AND next_at IS NULL AND coalesce(spent_ns, 0) <= :now * 1000000
+    AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_candidates
+        WHERE limit_key = limit_keys.key AND limit_key IS NOT NULL AND state = 'pending')
+    AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_places
+        WHERE limit_key = limit_keys.key AND limit_key IS NOT NULL AND state = 'running')
+    AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_parked
+        WHERE parked = 'limit:' || limit_keys.key AND parked IS NOT NULL AND state = 'blocked')
+RETURNING key;
+
+-- name: due_keys
+-- Keys whose jobs wait for a moment that has come.
+SELECT key FROM limit_keys WHERE next_at IS NOT NULL AND next_at <= :now ORDER BY next_at LIMIT :limit;
+
+-- name: next_key_due
+-- In how many milliseconds the next such moment comes; overdue is negative.
+SELECT CAST(next_at - :now AS INTEGER) + (next_at - :now > CAST(next_at - :now AS INTEGER)) FROM limit_keys
+WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1;
+
+-- name: parked_keys
+-- Some keys behind one that jobs are parked for, in their order, a step of the index each; and whether one may
+-- begin. A moment far ahead was left by a clock that was set back.
+WITH RECURSIVE found (parked) AS (
+    SELECT min(parked) FROM jobs INDEXED BY jobs_parked
+    WHERE state = 'blocked' AND parked > 'limit:' || :after AND parked < 'limit;'
+    UNION ALL
+    SELECT (SELECT min(jobs.parked) FROM jobs INDEXED BY jobs_parked
+        WHERE state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
+    FROM found WHERE found.parked IS NOT NULL LIMIT :limit),
+keys (key) AS (SELECT substr(parked, 7) FROM found WHERE parked IS NOT NULL)
+SELECT keys.key, limits.name IS NOT NULL AND (limits.concurrency IS NULL OR limits.concurrency > (
+        SELECT count(*) FROM jobs INDEXED BY jobs_places
+        WHERE limit_key = keys.key AND limit_key IS NOT NULL AND state = 'running'))
+    AND (limits.rate IS NULL OR coalesce((SELECT spent_ns FROM limit_keys WHERE limit_keys.key = keys.key), 0)
+        NOT BETWEEN :now * 1000000 + (limits.burst - 1) * max(1, limits.per_ms * 1000000 / limits.rate) + 1
+            AND :now * 1000000 + (limits.burst + 1) * max(1, limits.per_ms * 1000000 / limits.rate))
+FROM keys LEFT JOIN limits ON limits.name = substr(keys.key, 1, instr(keys.key || ':', ':') - 1);
+
+-- name: claimed_limited
+-- What was just claimed and has a limit, key by key in the order of the claim.
+SELECT id, limit_key FROM jobs INDEXED BY jobs_limited
+WHERE limit_key IS NOT NULL AND state = 'running' AND owner = :owner AND claim = :claim
+ORDER BY limit_key, priority DESC, turn, id;
+
+-- name: limited_keys
+-- The keys that an owner's running rows have.
+SELECT DISTINCT limit_key FROM jobs INDEXED BY jobs_limited
+WHERE limit_key IS NOT NULL AND state = 'running' AND owner = :owner LIMIT :limit;
+
+-- name: limit_counts
+-- How the jobs of one limit stand: how many run, how many are parked, how many keys it has; each counted up to a limit.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_places WHERE state = 'running' AND limit_key = :name
+        UNION ALL SELECT 1 FROM jobs INDEXED BY jobs_places
+        WHERE state = 'running' AND limit_key > :name || ':' AND limit_key < :name || ';' LIMIT :most)),
+    (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked' AND parked = 'limit:' || :name
+        UNION ALL SELECT 1 FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked'
+        AND parked > 'limit:' || :name || ':' AND parked < 'limit:' || :name || ';' LIMIT :most)),
+    (SELECT count(*) FROM (SELECT 1 FROM limit_keys WHERE key = :name
+        UNION ALL SELECT 1 FROM limit_keys WHERE key > :name || ':' AND key < :name || ';' LIMIT :most));
+
+-- name: unknown_limits
+-- Limits that jobs are parked for and of which nobody says what they are; a step of the index for each name.
+WITH RECURSIVE found (name) AS (
+    SELECT (SELECT substr(min(parked), 7) FROM jobs INDEXED BY jobs_parked
+        WHERE state = 'blocked' AND parked > 'limit:' AND parked < 'limit;')
+    UNION ALL
+    SELECT (SELECT substr(min(parked), 7) FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked'
+        AND parked > 'limit:' || substr(found.name, 1, instr(found.name || ':', ':') - 1)
+            || CASE WHEN instr(found.name, ':') > 0 THEN ';' ELSE '' END
+        AND parked < 'limit;')
+    FROM found WHERE found.name IS NOT NULL LIMIT :limit)
+SELECT DISTINCT substr(name, 1, instr(name || ':', ':') - 1) FROM found WHERE name IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM limits WHERE limits.name = substr(found.name, 1, instr(found.name || ':', ':') - 1));
+
+-- name: wait_of
+-- For what a blocked row is parked, and what its line goes by.
+SELECT parked, queue, priority, turn, limit_key FROM jobs WHERE id = :job AND state = 'blocked' AND parked IS NOT NULL;
+
+-- name: ahead
+-- How many of its queue come before a parked row, counted up to a limit: three ranges of the index.
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked' AND parked = :parked AND queue = :queue AND priority > :priority
+    UNION ALL SELECT 1 FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked' AND parked = :parked AND queue = :queue
+        AND priority = :priority AND turn < :turn
+    UNION ALL SELECT 1 FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked' AND parked = :parked AND queue = :queue
+        AND priority = :priority AND turn = :turn AND id < :job LIMIT :most);
+
+-- name: key_standing
+-- What is said of the limit of a key, until when its rate is used up, when the next job may start, and how many run.
+SELECT limits.name, limits.concurrency, limits.rate, limits.per_ms, limits.burst, limits.source,
+    limit_keys.spent_ns, CAST(limit_keys.next_at AS INTEGER),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_places
+        WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'running')
+FROM limits LEFT JOIN limit_keys ON limit_keys.key = :key
+WHERE limits.name = substr(:key, 1, instr(:key || ':', ':') - 1);
+
 -- name: succeed_many
 -- Runs of one claim that returned; the row of values is repeated, with what is missing as a value that the
 -- column cannot have. With a + the planner leaves the index of running rows alone, and finds each row by its id.
@@ -1270,3 +1420,68 @@ INSERT INTO jobs ({new_columns}, {term_columns})
 VALUES ({new_values}, {term_values})
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING;
+
+-- name: claimed_of_tasks
+-- What was just claimed and is of a paused task (a JSON list).
+SELECT id, task, limit_key FROM jobs WHERE state = 'running' AND owner = :owner AND claim = :claim
+    AND task IN (SELECT value FROM json_each(:paused));
+
+-- name: key_room
+-- What is said of the limit of a key, until when its rate is used up, how many of it run beside what was just
+-- claimed, and how many of them this owner has.
+SELECT limits.concurrency, limits.rate, limits.per_ms, limits.burst, limit_keys.spent_ns,
+    (SELECT count(*) FROM jobs INDEXED BY jobs_places WHERE limit_key = :key AND limit_key IS NOT NULL
+        AND state = 'running' AND NOT (limit_place IS NULL AND owner = :owner AND claim = :claim)),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_places WHERE limit_key = :key AND limit_key IS NOT NULL
+        AND state = 'running' AND owner = :owner AND NOT (limit_place IS NULL AND claim = :claim))
+FROM limits LEFT JOIN limit_keys ON limit_keys.key = :key
+WHERE limits.name = substr(:key, 1, instr(:key || ':', ':') - 1);
+
+-- name: places_taken
+-- The places of a key that are taken.
+SELECT limit_place FROM jobs INDEXED BY jobs_places
+WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'running' AND limit_place IS NOT NULL;
+
+-- name: give_place
+-- A row that was just claimed has a place of its limit.
+UPDATE jobs SET limit_place = :place WHERE id = :job;
+
+-- name: spend
+-- Jobs of a key start: until when that uses up its rate, and when the next one may.
+INSERT INTO limit_keys (key, name, spent_ns, next_at)
+VALUES (:key, substr(:key, 1, instr(:key || ':', ':') - 1), :spent, :next_at)
+ON CONFLICT (key) DO UPDATE SET spent_ns = :spent, next_at = :next_at;
+
+-- name: key_next
+-- When the next job of a key may start; what a clock set back has left far ahead comes nearer.
+UPDATE limit_keys SET next_at = :next_at, spent_ns = min(spent_ns, :spent)
+WHERE key = :key AND (next_at IS NOT :next_at OR spent_ns > :spent);
+
+-- name: park_claimed
+-- Rows that were just claimed (a JSON list) must wait, as if they had not been.
+UPDATE jobs SET state = 'blocked', parked = :parked, attempt = max(attempt - 1, 0), claims = max(claims - 1, 0),
+    started_at = NULL
+WHERE id IN (SELECT value FROM json_each(:jobs));
+
+-- name: return_claimed
+-- Rows that were just claimed (a JSON list) are somebody else's to claim, as if they had not been.
+UPDATE jobs SET state = 'pending', attempt = max(attempt - 1, 0), claims = max(claims - 1, 0), started_at = NULL
+WHERE id IN (SELECT value FROM json_each(:jobs));
+
+-- name: parked_queues
+-- The queues that have rows parked for a key, a step of the index each.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM jobs INDEXED BY jobs_parked WHERE state = 'blocked' AND parked = :parked
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM jobs INDEXED BY jobs_parked
+        WHERE state = 'blocked' AND jobs.parked = :parked AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_candidates
+    WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'pending' AND jobs.queue = found.queue LIMIT :most))
+FROM found WHERE queue IS NOT NULL;
+
+-- name: admit_rows
+-- The first rows of one queue that are parked for a key may be claimed.
+UPDATE jobs SET state = 'pending', parked = NULL WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_parked
+    WHERE state = 'blocked' AND parked = :parked AND queue = :queue ORDER BY priority DESC, turn, id LIMIT :limit)
+RETURNING id;

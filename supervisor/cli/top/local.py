@@ -14,6 +14,7 @@ from jobvisor.supervisor.cli.top.pace import Pace, jobs_running
 from jobvisor.supervisor.cli.top.page import Styled
 from jobvisor.supervisor.cli.top.rows import cell
 from jobvisor.supervisor.cli.top.usage import Usage
+from jobvisor.supervisor.documents.limits import told_unknown_limits, unknown_limits_of_status
 from jobvisor.supervisor.documents.standing import standing_of, trouble
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
 from jobvisor.supervisor.family import StateDir
@@ -118,7 +119,8 @@ def _troubles(status: Mapping[str, Any], pid: int | None) -> list[str]:
     reload = status.get("reload")
     if isinstance(reload, dict) and reload.get("state") == "refused":
         found.append(f"the last reload was refused: {reload.get('reason')}")
-    return found + told_unknown(unknown_of_status(status))
+    found += told_unknown(unknown_of_status(status))
+    return found + told_unknown_limits(unknown_limits_of_status(status))
 
 
 def _since(moment: Any) -> str:

@@ -303,6 +303,38 @@ class Queues(Document):
     )
 
 
+class Limit(Document):
+    """What a limit is."""
+
+    name: str
+    concurrency: int | None = Field(description="How many of a key run at once; null: any number.")
+    rate: str | None = Field(description='How many of a key start in a while, as "100/1m".')
+    burst: int | None = Field(description="How many may start at once after a rest.")
+    source: str = Field(description="Who says so: `config`, or `set` at run time.")
+
+
+class LimitStanding(Limit):
+    """And how its jobs stand; of each up to 10,000 are counted."""
+
+    running: Number
+    waiting: Number
+    keys: Number
+
+
+class Limits(Document):
+    """The limits there are."""
+
+    limits: list[LimitStanding]
+    unknown: list[str] = Field(description="Those that jobs wait for and nobody has set.")
+
+
+class RemovedLimit(Document):
+    """A limit of which nobody says any more what it is."""
+
+    name: str
+    removed: bool
+
+
 class Sums(Document):
     """What became of jobs in one step of time."""
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.filter import IDS_MAX, TEXT_MAX, Filter
 from jobvisor.jobs.job import State
+from jobvisor.jobs.limit import BURST_MAX, CONCURRENCY_MAX
 from jobvisor.jobs.task import KEY_MAX, NAME_MAX, PRIORITY_MAX, PRIORITY_MIN, QUEUE_MAX, RETRIES_MAX
 from jobvisor.supervisor.web.ordering import Order
 
@@ -22,6 +23,7 @@ __all__ = [
     "Filtering",
     "Id",
     "JobId",
+    "Limiting",
     "Looking",
     "Narrowing",
     "NewJob",
@@ -158,6 +160,11 @@ class NewJob(Form):
     )
     delay: Seconds | None = Field(None, description="Of `debounce`: so long after the last call.")
     max_wait: Seconds | None = Field(None, description="And so long after the first at the latest.")
+    limit: Annotated[str, Field(min_length=1, max_length=KEY_MAX)] | None = Field(
+        None,
+        description='The key of a limit: its name, or as "stripe:acct_1".',
+        examples=["stripe"],
+    )
     run_in: Seconds | None = None
     run_at: str | None = Field(
         None, description="A moment with its timezone.", examples=["2027-01-31T08:00+01:00"]
@@ -326,6 +333,25 @@ class Pausing(Form):
 
     until: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
         None, description="A moment, or for so long; without it until it is resumed."
+    )
+
+
+class Limiting(Form):
+    """What a limit is: a concurrency, a rate, or both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"concurrency": 5, "rate": "100/1m"}]}
+    )
+
+    concurrency: Annotated[int, Field(ge=0, le=CONCURRENCY_MAX)] | None = Field(
+        None, description="How many run at once; 0 lets none begin."
+    )
+    rate: Annotated[str, Field(max_length=50)] | None = Field(
+        None, description="How many start in a while.", examples=["100/1m"]
+    )
+    burst: Annotated[int, Field(ge=1, le=BURST_MAX)] | None = Field(
+        None,
+        description="How many may start at once after a rest; else what the rate gives in 1 s.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from jobvisor.supervisor.web.api import bulk, families, jobs, looks, pauses, schedules
+from jobvisor.supervisor.web.api import bulk, families, jobs, limits, looks, pauses, schedules
 
 ROUTERS: tuple[APIRouter, ...] = (
     bulk.router,
@@ -12,5 +12,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     looks.router,
     schedules.router,
     pauses.router,
+    limits.router,
     families.router,
 )

@@ -12,6 +12,7 @@ from jobvisor.jobs.annals import QUEUE, Family, Paused
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.found import Group
 from jobvisor.jobs.schedule import Schedule
+from jobvisor.supervisor.documents.limits import told_unknown_limits, unknown_limits_of_status
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
 from jobvisor.supervisor.web.pages.standing import Standing, cause_of
 from jobvisor.supervisor.web.pages.words import brief, count, distance, times
@@ -89,6 +90,8 @@ def _of_family(family: Standing, url: Link) -> Iterator[Attention]:
         yield Attention("bad", "degraded", _sentence(str(reason)), url("workers"), "Workers")
     for sentence in told_unknown(unknown_of_status(family.status))[:OF_A_KIND_MAX]:
         yield Attention("warn", "unknown", sentence, url("tasks"), "Tasks")
+    for sentence in told_unknown_limits(unknown_limits_of_status(family.status))[:OF_A_KIND_MAX]:
+        yield Attention("warn", "limit", _sentence(sentence), url("limits"), "Limits")
     reload = family.status.get("reload") or {}
     if reload.get("state") == "refused":
         yield Attention("warn", "reload", f"The last reload was refused: {reload.get('reason')}")

@@ -10,10 +10,10 @@ LOCK TABLE {schema}.owners, {schema}.jobs IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE {schema}.jobs
     ADD COLUMN special integer NOT NULL DEFAULT 0,
     ADD COLUMN turn bigint NOT NULL DEFAULT 0,
-    ADD COLUMN limit_key text,
+    ADD COLUMN limit_key text COLLATE "C",
     ADD COLUMN share text,
     ADD COLUMN weight integer,
-    ADD COLUMN parked text,
+    ADD COLUMN parked text COLLATE "C",
     ADD COLUMN limit_place integer,
     ADD COLUMN debounce_ms bigint,
     ADD COLUMN deadline_at timestamptz,
@@ -52,7 +52,7 @@ CREATE INDEX jobs_suspects ON {schema}.jobs (queue, priority DESC, turn, id)
 CREATE INDEX jobs_shares ON {schema}.jobs (queue, priority, share, turn)
     WHERE share IS NOT NULL AND state = 'pending';
 CREATE UNIQUE INDEX jobs_places ON {schema}.jobs (limit_key, limit_place)
-    WHERE limit_place IS NOT NULL AND state = 'running';
+    WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_limited ON {schema}.jobs (owner, claim) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_candidates ON {schema}.jobs (limit_key, queue)
     WHERE limit_key IS NOT NULL AND state = 'pending';
@@ -76,11 +76,13 @@ CREATE TABLE {schema}.limits (
     source      text    NOT NULL
 );
 
--- Each key that such a limit is applied to, and when its next job may start.
+-- Each key that such a limit is applied to, until when the starts so far have used up its rate (nanoseconds), and
+-- when the next of the jobs may start that wait for that. Whoever counts its jobs holds its row.
 CREATE TABLE {schema}.limit_keys (
     key     text        COLLATE "C" PRIMARY KEY,
     name    text        NOT NULL,
-    next_at timestamptz
+    next_at timestamptz,
+    spent_ns bigint
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX limit_keys_next ON {schema}.limit_keys (next_at) WHERE next_at IS NOT NULL;
 
@@ -166,6 +168,184 @@ CREATE FUNCTION {schema}.note_settings() RETURNS void LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE {schema}.meta SET value = (value::bigint + 1)::text WHERE key = 'settings';
+END
+$$;
+
+-- How many jobs of a key may begin now. The caller holds the row of the key since an earlier statement: a count in
+-- the same one would be of the time before the lock. What an owner has just claimed, and what has no place yet, is
+-- not counted. `spent` is until when the starts so far use up the rate (GCRA), a `step` each.
+CREATE FUNCTION {schema}.room(asked text, me bigint, mine bigint, OUT free bigint, OUT places integer,
+    OUT step bigint, OUT slack bigint, OUT spent bigint, OUT tokens bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    now_ns CONSTANT bigint := (date_part('epoch', {schema}.clock()) * 1000000)::bigint * 1000;
+    told record;
+BEGIN
+    free := 0;
+    SELECT concurrency, rate, per_ms, burst INTO told FROM {schema}.limits WHERE name = split_part(asked, ':', 1);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    free := 1000000;
+    places := told.concurrency;
+    IF places IS NOT NULL THEN
+        SELECT greatest(0, places - count(*)) INTO free FROM {schema}.jobs
+        WHERE limit_key = asked AND state = 'running' AND NOT (limit_place IS NULL AND owner = me AND claim = mine);
+    END IF;
+    IF told.rate IS NOT NULL THEN
+        step := greatest(1, told.per_ms * 1000000 / told.rate);
+        slack := (told.burst - 1) * step;
+        SELECT spent_ns INTO spent FROM {schema}.limit_keys WHERE key = asked;
+        -- A moment that a clock set back has left far ahead counts as used up just now.
+        spent := greatest(now_ns, least(coalesce(spent, 0), now_ns + slack + step));
+        tokens := CASE WHEN spent - now_ns > slack THEN 0 ELSE (slack - (spent - now_ns)) / step + 1 END;
+        free := least(free, tokens);
+    END IF;
+END
+$$;
+
+-- What a claim has taken and has a limit gets a place of it (fate 0), waits for one (1), or goes back (2): of one
+-- key no more than lanes, and nothing where somebody else holds the key. The rows of keys are passed over where
+-- they are locked, because this transaction holds keys of its first half already. Jobs of paused tasks wait too.
+CREATE FUNCTION {schema}.place(me bigint, mine bigint, lanes bigint, paused text[])
+    RETURNS TABLE (told_job bigint, told_key text, told_place integer, fate integer) LANGUAGE plpgsql AS $$
+DECLARE
+    keys text[];
+    held text[];
+    freed text[];
+    asked text;
+    room record;
+    claimed bigint[];
+    given integer[];
+    put_off bigint[];
+    changed bigint[] := '{{}}';
+    take bigint;
+BEGIN
+    IF paused <> '{{}}' THEN
+        FOR told_job, told_key IN UPDATE {schema}.jobs SET state = 'blocked', parked = 'task:' || task,
+                attempt = greatest(attempt - 1, 0), claims = greatest(claims - 1, 0), started_at = NULL
+            WHERE state = 'running' AND owner = me AND claim = mine AND task = ANY (paused)
+            RETURNING id, limit_key
+        LOOP
+            changed := changed || told_job;
+            freed := freed || told_key;
+            fate := 1;
+            RETURN NEXT;
+        END LOOP;
+    END IF;
+    SELECT array_agg(DISTINCT limit_key ORDER BY limit_key) INTO keys FROM {schema}.jobs
+    WHERE limit_key IS NOT NULL AND state = 'running' AND owner = me AND claim = mine;
+    -- Two that make the same keys wait for each other in the order of the keys, and for nothing else here.
+    INSERT INTO {schema}.limit_keys (key, name) SELECT made, split_part(made, ':', 1) FROM unnest(keys) AS made
+    WHERE NOT EXISTS (SELECT 1 FROM {schema}.limit_keys WHERE limit_keys.key = made)
+    ORDER BY made COLLATE "C" ON CONFLICT (key) DO NOTHING;
+    SELECT array_agg(locked.key) INTO held FROM (SELECT limit_keys.key FROM {schema}.limit_keys
+        WHERE limit_keys.key = ANY (keys) ORDER BY limit_keys.key FOR UPDATE SKIP LOCKED) AS locked;
+    FOREACH asked IN ARRAY coalesce(keys, '{{}}') LOOP
+        SELECT array_agg(id ORDER BY priority DESC, turn, id) INTO claimed FROM {schema}.jobs
+        WHERE limit_key = asked AND state = 'running' AND owner = me AND claim = mine;
+        take := 0;
+        given := NULL;
+        put_off := '{{}}';
+        IF asked = ANY (held) THEN
+            room := {schema}.room(asked, me, mine);
+            take := least(room.free, array_length(claimed, 1));
+            IF room.places IS NOT NULL THEN
+                SELECT greatest(0, least(take, lanes - count(*))) INTO take FROM {schema}.jobs
+                WHERE limit_key = asked AND state = 'running' AND owner = me AND NOT (limit_place IS NULL AND claim = mine);
+                SELECT array_agg(free.number ORDER BY free.number) INTO given FROM (
+                    SELECT generate_series(0, least(room.places, room.places - room.free + take) - 1)::integer AS number
+                    EXCEPT SELECT limit_place FROM {schema}.jobs
+                    WHERE limit_key = asked AND state = 'running' AND limit_place IS NOT NULL) AS free;
+                UPDATE {schema}.jobs SET limit_place = one.number
+                FROM unnest(claimed[1:take], given[1:take]) AS one (job, number) WHERE id = one.job;
+            END IF;
+            IF room.step IS NOT NULL THEN
+                UPDATE {schema}.limit_keys SET spent_ns = room.spent + take * room.step,
+                    next_at = CASE WHEN take >= room.tokens
+                        THEN to_timestamp((room.spent + take * room.step - room.slack) / 1e9) END
+                WHERE limit_keys.key = asked;
+            END IF;
+            put_off := claimed[room.free + 1:];
+            UPDATE {schema}.jobs SET state = 'blocked', parked = 'limit:' || asked,
+                attempt = greatest(attempt - 1, 0), claims = greatest(claims - 1, 0), started_at = NULL
+            WHERE id = ANY (put_off);
+            IF room.free > take AND array_length(claimed, 1) > take THEN
+                PERFORM {schema}.wake();
+            END IF;
+        END IF;
+        UPDATE {schema}.jobs SET state = 'pending', attempt = greatest(attempt - 1, 0),
+            claims = greatest(claims - 1, 0), started_at = NULL
+        WHERE id = ANY (claimed[take + 1:array_length(claimed, 1) - coalesce(array_length(put_off, 1), 0)]);
+        changed := changed || claimed[take + 1:];
+        RETURN QUERY SELECT one.job, asked, CASE WHEN one.nth <= take THEN given[one.nth] END,
+            CASE WHEN one.nth <= take THEN 0 WHEN one.job = ANY (put_off) THEN 1 ELSE 2 END
+        FROM unnest(claimed) WITH ORDINALITY AS one (job, nth);
+    END LOOP;
+    IF freed IS NOT NULL THEN
+        PERFORM {schema}.admit(freed, false);
+    END IF;
+    IF changed <> '{{}}' THEN
+        PERFORM {schema}.tell(array_to_string(changed, ','), NULL, NULL);
+    END IF;
+END
+$$;
+
+-- Rows parked for these keys may be claimed: for each queue, until it has as many candidates as jobs of the key may
+-- begin. First the keys are locked, all at once and in their order; in later statements it is counted what runs and
+-- who are candidates. Who takes rows away settles them before, so that nobody waits for a row while he holds keys.
+CREATE FUNCTION {schema}.admit(asked text[], waits boolean) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+    held text[];
+    one text;
+    room record;
+    line text;
+    wanted bigint;
+    got bigint[];
+    admitted bigint[] := '{{}}';
+    here bigint;
+    next timestamptz;
+BEGIN
+    IF waits THEN
+        SELECT array_agg(locked.key) INTO held FROM (SELECT key FROM {schema}.limit_keys
+            WHERE key = ANY (asked) ORDER BY key FOR UPDATE) AS locked;
+    ELSE
+        SELECT array_agg(locked.key) INTO held FROM (SELECT key FROM {schema}.limit_keys
+            WHERE key = ANY (asked) ORDER BY key FOR UPDATE SKIP LOCKED) AS locked;
+    END IF;
+    FOREACH one IN ARRAY coalesce(held, '{{}}') LOOP
+        room := {schema}.room(one, -1, -1);
+        line := '';
+        here := 0;
+        WHILE room.free > 0 LOOP
+            SELECT queue INTO line FROM {schema}.jobs
+            WHERE state = 'blocked' AND parked = 'limit:' || one AND queue > line ORDER BY queue LIMIT 1;
+            EXIT WHEN NOT FOUND;
+            SELECT least(room.free, 1000) - count(*) INTO wanted FROM (SELECT 1 FROM {schema}.jobs
+                WHERE limit_key = one AND state = 'pending' AND queue = line LIMIT least(room.free, 1000)) AS candidates;
+            CONTINUE WHEN wanted <= 0;
+            WITH freed AS (UPDATE {schema}.jobs SET state = 'pending', parked = NULL
+                WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs
+                    WHERE state = 'blocked' AND parked = 'limit:' || one AND queue = line
+                    ORDER BY priority DESC, turn, id LIMIT wanted FOR UPDATE SKIP LOCKED))
+                RETURNING id)
+            SELECT array_agg(id) INTO got FROM freed;
+            here := here + coalesce(array_length(got, 1), 0);
+            admitted := admitted || got;
+        END LOOP;
+        -- What is left waits for a place, which whoever frees it sees to, or for this moment.
+        next := NULL;
+        IF (room.tokens = 0 OR here >= 1000) AND EXISTS (SELECT 1 FROM {schema}.jobs
+                WHERE state = 'blocked' AND parked = 'limit:' || one) THEN
+            next := CASE WHEN room.tokens = 0 THEN to_timestamp((room.spent - room.slack) / 1e9) ELSE {schema}.clock() END;
+        END IF;
+        UPDATE {schema}.limit_keys SET next_at = next, spent_ns = least(spent_ns, room.spent)
+        WHERE key = one AND (next_at IS DISTINCT FROM next OR spent_ns > room.spent);
+    END LOOP;
+    IF admitted <> '{{}}' THEN
+        PERFORM {schema}.wake();
+        PERFORM {schema}.tell(array_to_string(admitted, ','), NULL, NULL);
+    END IF;
+    RETURN QUERY SELECT unnest(admitted);
 END
 $$;
 

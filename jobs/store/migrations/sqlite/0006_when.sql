@@ -41,7 +41,7 @@ CREATE INDEX jobs_suspects ON jobs (queue, priority DESC, turn, id)
 
 -- An ordinary job is in none of these. What it does not have comes first: the rest is not looked at then.
 CREATE INDEX jobs_shares ON jobs (queue, priority, share, turn) WHERE share IS NOT NULL AND state = 'pending';
-CREATE UNIQUE INDEX jobs_places ON jobs (limit_key, limit_place) WHERE limit_place IS NOT NULL AND state = 'running';
+CREATE UNIQUE INDEX jobs_places ON jobs (limit_key, limit_place) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_limited ON jobs (owner, claim) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_candidates ON jobs (limit_key, queue) WHERE limit_key IS NOT NULL AND state = 'pending';
 CREATE INDEX jobs_parked ON jobs (parked, queue, priority DESC, turn, id)
@@ -64,12 +64,13 @@ CREATE TABLE limits (
     source      TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Each key that such a limit is applied to, and when its next job may start; with a fraction, because more than
--- one may start in a millisecond.
+-- Each key that such a limit is applied to, until when the starts so far have used up its rate (nanoseconds), and
+-- when the next of the jobs may start that wait for that (milliseconds with a fraction).
 CREATE TABLE limit_keys (
     key     TEXT PRIMARY KEY,
     name    TEXT NOT NULL,
-    next_at REAL
+    next_at REAL,
+    spent_ns INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX limit_keys_next ON limit_keys (next_at) WHERE next_at IS NOT NULL;
 

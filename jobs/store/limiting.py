@@ -1,0 +1,242 @@
+"""Limits, as every database keeps them: who may begin, who waits, and who lets the next one begin.
+
+A place is a number on a running row. Pending rows with a key are candidates and hold nothing; what a claim
+takes and finds no place for is parked. Whoever ends a run or takes a candidate away admits the next ones,
+under the lock of the key: a count is true only in a later statement than that lock.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.limit import Limit, LimitStanding, Waiting
+from jobvisor.jobs.store.base import Record
+from jobvisor.jobs.store.refusals import Refusals
+from jobvisor.jobs.store.rows import Row, moment_of
+
+KEYS_AT_ONCE = 500  # that one transaction admits for; what is beyond is found by `admit`
+KEYS_LOOKED = 200  # that `admit` looks at in one call
+REMEMBERED_MOST = 10_000  # jobs whose key a store knows
+LIMITS_MOST = 10_000
+COUNTED_MOST = 10_000  # jobs of a limit, for whoever is shown it
+PARKED = "limit:"
+
+PLACED, WAITS, BACK = 0, 1, 2
+"""What has become of a claimed row that has a limit."""
+
+
+class Placed(NamedTuple):
+    """What has become of one."""
+
+    job: int
+    key: str | None
+    """None of a job without a limit, whose task is paused."""
+    place: int | None
+    """Its number, where its limit has numbers."""
+    fate: int
+
+
+class Limiting(Refusals):
+    """The verbs of limits."""
+
+    def __init__(self, clock: Clock, events: Events) -> None:
+        super().__init__(clock, events)
+        self._turning = 0  # the owner whose turns this store makes
+        self._keys: dict[int, str] = {}  # of jobs that it has claimed for it
+        self._looked_behind = ""  # the last key that `admit` has looked at
+
+    # -- what a dialect brings
+
+    @abstractmethod
+    def _place(self, owner: int, claim: int, lanes: int) -> list[Placed]:
+        """Give places to what was just claimed, or let it wait."""
+
+    @abstractmethod
+    def _admit(self, keys: Sequence[str], *, waits: bool) -> int:
+        """Let begin what is parked for these keys, as far as there is room; how many.
+
+        `waits`: for the locks of all of them, which no transaction may do that holds some already.
+        """
+
+    # -- the application
+
+    def limits(self) -> list[Limit]:
+        return [Limit._make(row) for row in self._rows("limits", {"limit": LIMITS_MOST})]
+
+    def set_limit(self, limit: Limit) -> None:
+        with self.transaction():
+            self._change("set_limit", limit._asdict())
+        self._admit_all(limit.name)
+
+    def declare_limits(self, limits: Iterable[Limit], *, missing: bool = False) -> None:
+        name = "declare_missing_limit" if missing else "declare_limit"
+        with self.transaction():
+            changed = [
+                limit.name
+                for limit in sorted(
+                    limits, key=attrgetter("name")
+                )  # in one order, as whoever else declares them
+                if self._change(name, limit._asdict())
+            ]
+        for each in changed:
+            self._admit_all(each)
+
+    def remove_limit(self, name: str) -> bool:
+        with self.transaction():
+            return self._change("remove_limit", {"name": name}) > 0
+
+    def _admit_all(self, name: str) -> None:
+        """After a limit has changed, for each of its keys; a page of them in one transaction."""
+        after = ""
+        while True:
+            asked = {"name": name, "after": after, "limit": KEYS_AT_ONCE}
+            keys = [row[0] for row in self._rows("keys_of_limit", asked)]
+            if keys:
+                with self.transaction():
+                    self._admit(keys, waits=True)
+            if len(keys) < KEYS_AT_ONCE:
+                return
+            after = keys[-1]
+
+    def limit_standings(self) -> list[LimitStanding]:
+        return [
+            LimitStanding(
+                limit, *self._rows("limit_counts", {"name": limit.name, "most": COUNTED_MOST})[0]
+            )
+            for limit in self.limits()
+        ]
+
+    def unknown_limits(self, limit: int) -> list[str]:
+        return sorted(row[0] for row in self._rows("unknown_limits", {"limit": limit}))
+
+    def waiting_for_limit(self, job: int) -> Waiting | None:
+        with self.snapshot():
+            rows = self._rows("wait_of", {"job": job})
+            if not rows or not rows[0][0].startswith(PARKED):
+                return None
+            parked, queue, priority, turn, _key = rows[0]
+            key = parked.removeprefix(PARKED)
+            line = {
+                "parked": parked, "queue": queue, "priority": priority, "turn": turn, "job": job,
+                "most": COUNTED_MOST,
+            }  # fmt: skip
+            ahead = self._rows("ahead", line)[0][0]
+            known = self._rows("key_standing", {"key": key})
+        if not known:
+            return Waiting(key, None, 0, ahead, None)
+        *said, _spent, next_at, running = known[0]
+        moment = None if next_at is None else moment_of(next_at)
+        return Waiting(key, Limit._make(said), running, ahead, moment)
+
+    # -- workers
+
+    @abstractmethod
+    def _parked_tasks(self) -> Collection[str]:
+        """Tasks whose jobs are not run now: what a claim takes of them is parked."""
+
+    def _kept(
+        self, owner: int, claim: int, lanes: int, found: list[list[Row]], *, careful: bool
+    ) -> tuple[list[list[Row]], dict[int, int | None], int]:
+        """Of what was claimed the rows that may run, the places of those that have one, how many wait."""
+        if careful:
+            placed, refused = self._attempted(self._place, owner, claim, lanes)
+            if refused is not None:
+                placed = self._given_up(owner, claim)
+        else:
+            placed = self._place(owner, claim, lanes)
+        if not placed:
+            return found, {}, 0
+        places = self._noted(placed)
+        out = {each.job for each in placed if each.fate != PLACED}
+        kept = [[row for row in rows if row[0] not in out] for rows in found]
+        return kept, places, sum(each.fate == WAITS for each in placed)
+
+    def _given_up(self, owner: int, claim: int) -> list[Placed]:
+        """The database refuses to let one of them wait: each goes back by itself, and that one fails."""
+        whose = {"owner": owner, "claim": claim}
+        jobs = [job for job, _key in self._rows("claimed_limited", whose)]
+        self._each("release", {**whose, "company": None}, [{"job": job} for job in jobs])
+        return [Placed(job, None, None, BACK) for job in jobs]
+
+    def _noted(self, placed: Iterable[Placed]) -> dict[int, int | None]:
+        """Remember the keys of what begins; the places of these jobs."""
+        places: dict[int, int | None] = {}
+        for each in placed:
+            if each.fate == PLACED and each.key is not None:
+                self._keys[each.job] = each.key
+                places[each.job] = each.place
+        while len(self._keys) > REMEMBERED_MOST:  # what was recalled since is settled by others
+            del self._keys[next(iter(self._keys))]
+        return places
+
+    def _note_ending(self, records: Sequence[Record]) -> None:
+        """Before these runs end: places of their keys become free, of whichever have one."""
+        for owner in {record.owner for record in records}:
+            if owner != self._turning:
+                asked = {"owner": owner, "limit": KEYS_AT_ONCE}
+                self._freed.update(row[0] for row in self._rows("limited_keys", asked))
+        if self._keys:
+            self._freed.update(self._keys_of(records))
+
+    def _keys_of(self, records: Iterable[Record]) -> set[str]:
+        """As far as this store has claimed them."""
+        known = self._keys
+        return {known[record.job] for record in records if record.job in known}
+
+    def _forget_keys(self, records: Iterable[Record]) -> None:
+        """These are settled."""
+        if self._keys:
+            for record in records:
+                self._keys.pop(record.job, None)
+
+    # -- whoever has freed a place
+
+    def _admit_freed(self) -> None:
+        """Once in a transaction the locks of keys are waited for, after that never again."""
+        if not self._freed:
+            return
+        keys, waits = sorted(self._freed)[:KEYS_AT_ONCE], not self._holds_keys
+        self._freed = set()
+        self._holds_keys = True
+        # What the database refuses here must not undo the end of a run.
+        self._attempted(lambda: self._admit(keys, waits=waits))
+
+    # -- caretakers
+
+    def _admit_due(self) -> int:
+        """Where a rate lets the next one begin."""
+        keys = [row[0] for row in self._rows("due_keys", {"limit": KEYS_LOOKED})]
+        return self._admit(sorted(keys), waits=False) if keys else 0
+
+    def admit(self) -> int | None:
+        asked = {"after": self._looked_behind, "limit": KEYS_LOOKED}
+        found = self._rows("parked_keys", asked)
+        self._looked_behind = found[-1][0] if len(found) == KEYS_LOOKED else ""
+        keys = [key for key, has_room in found if has_room]
+        if keys:
+            with self.transaction():
+                self._change("make_keys", {"keys": json.dumps(keys)})
+                self._admit(sorted(keys), waits=False)
+        due_ms = self._next_key_due()
+        if due_ms == 0:
+            with self.transaction():
+                self._admit_due()
+            due_ms = self._next_key_due()
+        return due_ms
+
+    def _next_key_due(self) -> int | None:
+        rows = self._rows("next_key_due", {})
+        return max(0, rows[0][0]) if rows else None
+
+    def trim_limit_keys(self, after: str) -> str | None:
+        keys = [row[0] for row in self._rows("keys_page", {"after": after, "limit": KEYS_AT_ONCE})]
+        if keys:
+            with self.transaction():
+                self._rows("trim_keys", {"keys": json.dumps(keys)})
+        return keys[-1] if len(keys) == KEYS_AT_ONCE else None

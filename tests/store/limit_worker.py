@@ -1,0 +1,69 @@
+"""A process that works on limited jobs until it is killed: `python -m tests.store.limit_worker ...`.
+
+While a job runs, a file of its place is locked by its process, which the system unlocks when that dies: so a
+place that is held twice, or is none, is seen by whoever runs the job. What was seen is a line in a file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import sys
+from contextlib import ExitStack
+
+from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.errors import StoreUnavailable
+from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.store import Life, Record, Rest, Store, open_store
+from tests.store.making import record
+
+QUEUES = ("left", "right")
+
+
+def work(store: Store, owner: int, folder: str) -> None:
+    who = Life(owner, 1, f"worker {owner}", "here", "boot", 1, owner, owner)
+    journal: list[Record] = []
+    rest: Rest | None = None
+    number, registered = 0, False
+    while True:
+        number += 1
+        try:
+            got = store.turn(
+                who, number, queues=QUEUES, limit=random.randint(1, 8), lanes=2, journal=journal,
+                rest=rest, register=not registered,
+            )  # fmt: skip
+        except StoreUnavailable:
+            rest = Rest()
+            continue
+        registered, rest, journal = True, None, []
+        begun = random.randint(0, len(got.jobs))  # the others are given back, as by a recall
+        with ExitStack() as stack:
+            for job in got.jobs[:begun]:
+                hold(stack, folder, job)
+            SYSTEM.sleep(random.choice((0, 0, 0.001)))
+        for job in got.jobs[:begun]:
+            verb = random.choice(("succeed", "succeed", "succeed", "retry", "release"))
+            delay = {"delay_ms": 0} if verb == "retry" else {}
+            journal.append(record(who, number, job, verb, **delay))
+        if begun < len(got.jobs):
+            rest = Rest(held=tuple(job.id for job in got.jobs[:begun]))
+        if not got.jobs and not got.parked:
+            SYSTEM.sleep(0.002)
+
+
+def hold(stack: ExitStack, folder: str, job: Claimed) -> None:
+    """What a task would do with its place."""
+    path = os.path.join(folder, f"{job.args[2:-2]}-{job.place}")
+    file = stack.enter_context(open(path, "w"))  # noqa: SIM115 -- the stack closes it
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with open(os.path.join(folder, "violations"), "a") as lines:
+            lines.write(f"job {job.id} has place {job.place} of {job.args}, which is another's\n")
+
+
+if __name__ == "__main__":
+    url, schema, prefix, owner, folder = sys.argv[1:]
+    random.seed(int(owner))
+    work(open_store(url, schema=schema, prefix=prefix, durable=False), int(owner), folder)

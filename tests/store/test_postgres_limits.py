@@ -1,0 +1,236 @@
+"""Limits on PostgreSQL, where several transactions go on at once: the order of locks and looks is not free.
+
+Each race is played twice: as the functions `place` and `admit` are, and in the wrong order, which goes wrong.
+A count "in the same statement as the lock" is made by a transaction that reads all its statements from one
+snapshot, the one of before the lock; locks that are waited for in both halves of a turn by a `place` without
+its SKIP LOCKED.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from jobvisor.jobs.errors import JobsError, RowRefused, StoreUnavailable
+from jobvisor.jobs.job import Terms
+from jobvisor.jobs.limit import limit_of
+from jobvisor.jobs.store import Life, Record
+from jobvisor.jobs.store.base import Whom
+from jobvisor.jobs.store.limiting import BACK, PLACED, WAITS, Placed
+from jobvisor.jobs.store.postgres import PostgresStore
+from tests.store.database import PostgresDatabase
+from tests.store.making import enqueue, life, record
+from tests.waiting import eventually
+
+ONE_SNAPSHOT = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[PostgresDatabase]:
+    made = PostgresDatabase(tmp_path)
+    yield made
+    made.close()
+
+
+def opened(database: PostgresDatabase) -> PostgresStore:
+    store = database.open()
+    assert isinstance(store, PostgresStore)
+    return store
+
+
+def limited(store: PostgresStore, key: str, queue: str = "default") -> int:
+    return enqueue(store, queue=queue, terms=Terms(limit_key=key))
+
+
+def claim(store: PostgresStore, who: Life, number: int, queue: str = "default") -> list[int]:
+    """The claim of a turn, without what follows it."""
+    store._open((queue,))
+    rows = store._claim(who.owner, number, queue, 1, whom=Whom.ANYBODY, careful=False)
+    return [row[0] for row in rows]
+
+
+def place(store: PostgresStore, who: Life, number: int) -> list[int]:
+    """And what follows: the fates of what was claimed."""
+    return [each.fate for each in store._place(who.owner, number, 1)]
+
+
+def run_one(store: PostgresStore, key: str, queue: str) -> tuple[Life, Record]:
+    """A job of this key that runs, with its record."""
+    who = life()
+    limited(store, key, queue)
+    (job,) = store.turn(who, 1, queues=[queue], limit=1).jobs
+    assert job.place == 0
+    return who, record(who, 1, job)
+
+
+class Apart(threading.Thread):
+    """What a store does in a thread of its own; its error is told by `ended`."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act = act
+        self._error: JobsError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._act()
+        except JobsError as error:
+            self._error = error
+
+    def ended(self) -> JobsError | None:
+        self.join(30)
+        assert not self.is_alive()
+        return self._error
+
+
+# -- count against lock
+
+
+def claims_and_another_is_quicker(database: PostgresDatabase, second: PostgresStore) -> list[int]:
+    """Two claim at once under one place; what the second of them finds when it counts."""
+    first = opened(database)
+    first.set_limit(limit_of("one", concurrency=1))
+    who, ended = run_one(first, "one", "default")
+    first.apply([ended], who)
+    limited(first, "one")
+    limited(first, "one")
+    quick, slow = life(), life()
+    with second.transaction():
+        assert claim(second, slow, 1)
+        assert first.turn(quick, 1, queues=["default"], limit=1).jobs[0].place == 0
+        return place(second, slow, 1)
+
+
+def test_a_count_is_made_after_the_lock(database: PostgresDatabase) -> None:
+    assert claims_and_another_is_quicker(database, opened(database)) == [WAITS]
+
+
+def test_a_count_of_before_the_lock_is_wrong_and_refused_by_the_index(
+    database: PostgresDatabase,
+) -> None:
+    second = opened(database)
+    second._connected().execute(ONE_SNAPSHOT)
+    with pytest.raises(RowRefused, match="jobs_places"):
+        claims_and_another_is_quicker(database, second)
+
+
+# -- the keys of both halves of a turn
+
+
+def turns_cross(database: PostgresDatabase) -> tuple[list[list[int]], list[JobsError | None]]:
+    """Each of two settles a job of one key, and claims one of the other's: what it found."""
+    stores = [opened(database), opened(database)]
+    for key in ("a", "z"):
+        stores[0].set_limit(limit_of(key, concurrency=1))
+    ran = [run_one(stores[0], key, key) for key in ("a", "z")]
+    for key in ("a", "z"):
+        limited(stores[0], key, key)
+    met, fates = threading.Barrier(2), [[], []]  # type: ignore[var-annotated]
+
+    def act(nth: int) -> None:
+        try:
+            cross(nth)
+        except JobsError:
+            met.abort()  # the other one need not wait
+            raise
+
+    def cross(nth: int) -> None:
+        store, (who, ended), other = stores[nth], ran[nth], "az"[1 - nth]
+        with store.transaction():
+            store.apply([ended], who)
+            store._admit_freed()
+            met.wait(30)
+            assert claim(store, who, 2, other)
+            fates[nth] = place(store, who, 2)
+            with suppress(threading.BrokenBarrierError):
+                met.wait(30)
+
+    threads = [Apart(lambda nth=nth: act(nth)) for nth in (0, 1)]  # type: ignore[misc]
+    return fates, [each.ended() for each in threads]
+
+
+def test_a_key_that_another_turn_holds_is_passed_over(database: PostgresDatabase) -> None:
+    fates, errors = turns_cross(database)
+    assert errors == [None, None]
+    assert fates == [[BACK], [BACK]]
+    store = opened(database)
+    assert [job.place for job in store.turn(life(), 1, queues=["a", "z"], limit=9).jobs] == [0, 0]
+
+
+def test_keys_that_both_halves_of_a_turn_wait_for_are_a_deadlock(
+    database: PostgresDatabase,
+) -> None:
+    ((text,),) = database.sql(f"SELECT pg_get_functiondef('{database.schema}.place'::regproc)")
+    assert text.count("SKIP LOCKED") == 1
+    database.sql(text.replace("FOR UPDATE SKIP LOCKED", "FOR UPDATE"))
+
+    _fates, errors = turns_cross(database)
+    assert any(isinstance(error, StoreUnavailable) for error in errors)
+
+
+# -- candidates against admission
+
+
+def parks_while_another_settles(database: PostgresDatabase, settles: PostgresStore) -> str:
+    """The last candidate is being parked while the run ends that holds the place: its state then."""
+    claims = opened(database)
+    claims.set_limit(limit_of("one", concurrency=1))
+    who, ended = run_one(claims, "one", "default")
+    candidate = limited(claims, "one")
+    other = life()
+    with claims.transaction():
+        assert claim(claims, other, 1) == [candidate]
+        assert place(claims, other, 1) == [WAITS]
+        settling = Apart(lambda: settles.apply([ended], who))
+        eventually(lambda: database.sql(WAITING) != [(0,)], what="it waits for the key")
+    assert settling.ended() is None
+    assert claims.get(candidate).parked in (None, "limit:one")
+    return claims.get(candidate).state.value
+
+
+def test_who_are_candidates_is_asked_after_the_lock(database: PostgresDatabase) -> None:
+    assert parks_while_another_settles(database, opened(database)) == "pending"
+
+
+def test_candidates_of_before_the_lock_leave_a_job_behind_which_the_net_finds(
+    database: PostgresDatabase,
+) -> None:
+    settles = opened(database)
+    settles._connected().execute(ONE_SNAPSHOT)
+    assert parks_while_another_settles(database, settles) == "blocked"
+    store = opened(database)
+    assert store.admit() is None
+    assert store.turn(life(), 1, queues=["default"], limit=1).jobs[0].place == 0
+
+
+# -- two that meet a key for the first time
+
+
+def test_two_that_make_the_same_keys_wait_for_each_other_and_go_on(
+    database: PostgresDatabase,
+) -> None:
+    first, second = opened(database), opened(database)
+    first.set_limit(limit_of("new", concurrency=1))
+    limited(first, "new", "a")
+    limited(first, "new", "b")
+    one, two, found = life(), life(), []
+    with first.transaction():
+        assert claim(first, one, 1, "a")
+        assert place(first, one, 1) == [PLACED]
+
+        def act() -> None:
+            with second.transaction():
+                assert claim(second, two, 1, "b")
+                found.append(place(second, two, 1))
+
+        thread = Apart(act)
+        eventually(lambda: database.sql(WAITING) != [(0,)], what="it waits for the row to be made")
+    assert thread.ended() is None
+    assert found == [[WAITS]]
+    assert Placed._fields[-1] == "fate"
