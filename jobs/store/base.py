@@ -850,6 +850,27 @@ class Store(WorkerStore):
     def waiting_for_limit(self, job: int) -> Waiting | None:
         """Why a job waits for its limit; None where it does not."""
 
+    # -- fair queues
+
+    @abstractmethod
+    def fair_queues(self) -> list[str]:
+        """The queues whose shares are served in turn, by name."""
+
+    @abstractmethod
+    def set_fair(self, queue: str, *, fair: bool) -> bool:
+        """Serve the shares of a queue in turn from now on, or no more; whether that is new.
+
+        What is pending already has no turn, and goes first.
+        """
+
+    @abstractmethod
+    def shares_in_vain(self, limit: int) -> list[str]:
+        """Queues that are not fair, and have pending jobs with a share; at most `limit`."""
+
+    @abstractmethod
+    def level_turns(self) -> bool:
+        """Take the turns off a page of pending jobs of queues that are fair no more; whether more may be."""
+
     # -- moving to another database
 
     @abstractmethod

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.store.rows import NO_TURNS
 
 SLOW_CLAIM_NS = 50_000  # a row; 12,000 are usual
 FURTHER_MOST_NS = 1_000_000_000
@@ -24,7 +25,8 @@ class Front:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._last: dict[str, tuple[int, int]] = {}  # of a queue: priority and id of its last claim
+        #: Of a queue: priority, turn and id of its last claim.
+        self._last: dict[str, tuple[int, int, int]] = {}
         self._further_until = 0
 
     def start(self, queue: str) -> tuple[str, dict[str, int]]:
@@ -32,15 +34,20 @@ class Front:
         last = self._last.get(queue)
         if last is None or self._clock.monotonic_ns() > self._further_until:
             return "claim", {}
-        return "claim_further", {"priority": last[0], "turn": 0, "after": last[1]}
+        return "claim_further", dict(zip(("priority", "turn", "after"), last, strict=True))
 
-    def note(self, jobs: Sequence[Claimed], limit: int, took_ns: int) -> None:
-        """What a turn has claimed, of how many it asked for, and how long the server took for it."""
+    def note(
+        self, jobs: Sequence[Claimed], limit: int, took_ns: int, turns: Mapping[int, int] = NO_TURNS
+    ) -> None:
+        """What a turn has claimed, of how many it asked for, and how long the server took for it.
+
+        `turns` are those of the jobs of fair queues.
+        """
         if len(jobs) < limit:
             self._further_until = 0
             self._last.clear()
             return
-        self._last = {job.queue: (job.priority, job.id) for job in jobs}
+        self._last = {job.queue: (job.priority, turns.get(job.id, 0), job.id) for job in jobs}
         if took_ns > SLOW_CLAIM_NS * limit:
             further = min(10 * took_ns, FURTHER_MOST_NS)
             self._further_until = self._clock.monotonic_ns() + further

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -25,12 +25,13 @@ from jobvisor.jobs.store.base import (
     Waker,
     Whom,
 )
+from jobvisor.jobs.store.fairness import RAISED_EACH_MS
 from jobvisor.jobs.store.inserts import Inserts
 from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, KEYS_LOOKED, PLACED, WAITS, Placed
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.pausing import PAUSED_MOST
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
-from jobvisor.jobs.store.rows import Changed, in_order, sight_of, with_places
+from jobvisor.jobs.store.rows import NO_TURNS, Changed, in_order, sight_of, with_places
 from jobvisor.jobs.store.server import all_at_once, at_once
 from jobvisor.jobs.store.settlement import (
     SUCCEED,
@@ -121,6 +122,8 @@ class PostgresStore(Inserts):
         expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
         told: psycopg.Cursor[TupleRow] | None = None
         open_queues, settings = self._pauses.open(queues), self._pauses.version
+        taken: psycopg.Cursor[TupleRow] | None = None
+        fair = self._fair_among(queues)
         wanted: dict[str, Any] = {
             "owner": life.owner, "claim": claim, "limit": limit, "entered": True, "woken": True,
             "settings": settings,
@@ -137,14 +140,17 @@ class PostgresStore(Inserts):
                     for number, queue in enumerate(open_queues)
                 ]
                 place = self._ask("place", self._claimant(life.owner, claim, lanes))
+                if fair:
+                    taken = self._ask_turns(life.owner, claim)
                 if expected:
                     told = self._ask("tell_turn", {"jobs": "", "owner": life.owner, "claim": claim})
+            turns = self._told_turns(taken)
             for cursor in claims:
-                jobs += in_order(cursor.fetchall())
+                jobs += in_order(cursor.fetchall(), turns)
             if told is not None:
                 self._heard_of(asked_ns, told)
             if whom is not Whom.SUSPECTS:
-                self._front.note(jobs, limit, 0)
+                self._front.note(jobs, limit, 0, turns)
             versions = held.fetchall()
             jobs, parked = self._of_places(jobs, place)
             self._asks_due = self._asks_due or bool(parked)
@@ -218,6 +224,8 @@ class PostgresStore(Inserts):
         # Told in the same round trip, before it is known what was claimed.
         expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
         heard: psycopg.Cursor[TupleRow] | None = None
+        promote, fair = self._promotion(), self._fair_among(queues)
+        taken: psycopg.Cursor[TupleRow] | None = None
         with self.transaction():
             connection = self._connected()
             settled, released = None, None
@@ -251,7 +259,7 @@ class PostgresStore(Inserts):
                     # Before the claim, which may take what it lets begin; its own rows are settled by now.
                     self._ask("admit", {"keys": sorted(freed)[:KEYS_AT_ONCE], "waits": True})
                 if limit:
-                    promote = "promote_and_tell" if expected else "promote"
+                    promote = f"{promote}_and_tell" if expected else promote
                     self._ask(promote, {"limit": PROMOTED_AT_ONCE})
                     if self._asks_due:
                         self._ask("admit_due", {"limit": KEYS_LOOKED})
@@ -269,6 +277,8 @@ class PostgresStore(Inserts):
                         claims.append(self._ask(whom.of(name), wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
                     place = self._ask("place", self._claimant(life.owner, claim, lanes))
+                    if fair:
+                        taken = self._ask_turns(life.owner, claim)
                 ends_here = not others and rest is None
                 if expected and ends_here:
                     settled_ids = listed(record.job for record in succeeded)
@@ -294,8 +304,9 @@ class PostgresStore(Inserts):
             self._freed -= freed
             self._holds_keys = True
             jobs: list[Claimed] = []
+            turns = self._told_turns(taken)
             for cursor in claims:
-                jobs += in_order(cursor.fetchall())
+                jobs += in_order(cursor.fetchall(), turns)
             if heard is not None:
                 self._heard_of(asked_ns, heard)
             elif not ends_here:
@@ -303,7 +314,7 @@ class PostgresStore(Inserts):
                 self._audience.note_all(job.id for job in jobs)
             if limit and whom is not Whom.SUSPECTS:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
-                self._front.note(jobs, limit, (ended_at - begun) * 1000)
+                self._front.note(jobs, limit, (ended_at - begun) * 1000, turns)
             jobs, parked = self._of_places(jobs, place)
         self._listening = self._heard = False
         stale = version is not None and any(self._note_version(row[0]) for row in version)
@@ -333,6 +344,23 @@ class PostgresStore(Inserts):
         out = {each.job for each in placed if each.fate != PLACED}
         kept = with_places([job for job in jobs if job.id not in out], self._noted(placed))
         return kept, sum(each.fate == WAITS for each in placed)
+
+    def _promotion(self) -> str:
+        return "promote_fair" if self._all_fair() else "promote"
+
+    def _ask_turns(self, owner: int, claim: int) -> psycopg.Cursor[TupleRow]:
+        """The turns of what was just claimed, by id; the marks are raised to them."""
+        if self._may_raise():
+            self._ask("raise_turns", {"owner": owner, "claim": claim, "each": RAISED_EACH_MS})
+        return self._ask("take_turns", {"owner": owner, "claim": claim})
+
+    def _told_turns(self, taken: psycopg.Cursor[TupleRow] | None) -> Mapping[int, int]:
+        if taken is None:
+            return NO_TURNS
+        turns: Mapping[int, int] = dict(taken.fetchall())
+        if not turns:
+            self._raised_ns = None  # nothing was claimed, and so no mark raised
+        return turns
 
     # -- waking
 

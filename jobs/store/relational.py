@@ -48,6 +48,7 @@ from jobvisor.jobs.store.overdue import Overdue
 from jobvisor.jobs.store.pausing import Pausing
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
 from jobvisor.jobs.store.rows import (
+    NO_TURNS,
     Changed,
     Row,
     attempt_of,
@@ -105,6 +106,9 @@ class RelationalStore(
         if job.terms is not None:
             self._older.refuse(job, self._rows)
         made = carried_out(enqueueing(job), self._asked)
+        shared = job.terms is not None and job.terms.share is not None
+        if shared and made.row is not None and (made.replaced or not self._inserts_turns):
+            self._give_turns([made.id])
         if made.created:
             self._enqueued(made.id, job)
         elif made.replaced:
@@ -216,7 +220,10 @@ class RelationalStore(
             # Its attempts begin anew, so that it may never come to one of those that look.
             self._change("trim_attempts", {"job": job, "kept": HISTORY_MAX})
             self._pending_made = True
-            self._moved("requeue", job, Changed._make(rows[0]))
+            shared, *told = rows[0]
+            if shared:
+                self._give_turns([job])
+            self._moved("requeue", job, Changed._make(told))
 
     def _unique_taken(self, job: int, refused: str) -> Exception:
         key = self.get(job).unique
@@ -274,6 +281,8 @@ class RelationalStore(
             if not rows:
                 raise JobNotFound(f"there is no job {job}")
             made = job_of(rows[0], self.payload)
+            if made.share is not None:
+                self._give_turns([made.id])
             self._pending_made = True
             row = Changed("", made.task, made.queue, 0, made.attempts_max)
             self._moved("enqueue", made.id, row)
@@ -332,6 +341,7 @@ class RelationalStore(
         found: list[list[Row]] = []
         places: dict[int, int | None] = {}
         parked = 0
+        turns: Mapping[int, int] = NO_TURNS
         with self.transaction():
             if register:
                 self._change("add_owner", life._asdict())
@@ -351,9 +361,11 @@ class RelationalStore(
                     if limit <= 0:
                         break
                 found, places, parked = self._kept(life.owner, claim, lanes, found, careful=careful)
+                if any(found) and self._fair_among(queues):
+                    turns = self._taken_turns(life.owner, claim)
         # After the commit: on SQLite the other workers wait for it.
         self._forget_keys(journal)
-        jobs = with_places([job for rows in found for job in in_order(rows)], places)
+        jobs = with_places([job for rows in found for job in in_order(rows, turns)], places)
         return Turn(self._with_deadlines(jobs), applied, parked)
 
     def _claim(
@@ -411,18 +423,24 @@ class RelationalStore(
             return self._promote(careful=True)
 
     def _promote(self, *, careful: bool) -> int:
-        limit = {"limit": PROMOTED_AT_ONCE}
+        limit, promote = {"limit": PROMOTED_AT_ONCE}, self._promotion()
         with self.transaction():
             if not careful:
-                promoted = self._rows("promote", limit)
+                promoted = self._rows(promote, limit)
             else:
-                promoted, refused = self._attempted(self._rows, "promote", limit)
+                promoted, refused = self._attempted(self._rows, promote, limit)
                 if refused is not None:
                     due = self._rows("due", {"limit": EACH_AT_ONCE, **self._but_left()})
-                    promoted = self._each("promote_row", {}, [{"job": row[0]} for row in due])
+                    each = [{"job": row[0]} for row in due]
+                    promoted = [row for _, row in self._each("promote_row", {}, each)]
+            self._give_turns(row[0] for row in promoted if row[1])
             self._pending_made = self._pending_made or bool(promoted)
             self._audience.note_all(row[0] for row in promoted)
             return len(promoted) + self._admit_due()
+
+    def _promotion(self) -> str:
+        """The statement that promotes; it tells of each row whether turns are to be given for its share."""
+        return "promote"
 
     def ownerless(self, claimed_before_ms_ago: int) -> list[int]:
         with self.transaction():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.clock import to_datetime
@@ -24,6 +25,7 @@ Row = tuple[Any, ...]
 # A day short of what a datetime can hold, so that it has a form in every time zone.
 FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+NO_TURNS: Mapping[int, int] = MappingProxyType({})
 
 
 class Changed(NamedTuple):
@@ -241,9 +243,11 @@ def with_places(jobs: list[Claimed], places: Mapping[int, int | None]) -> list[C
     return [job._replace(place=places[job.id]) if job.id in places else job for job in jobs]
 
 
-def in_order(rows: list[Row]) -> list[Claimed]:
-    """Claimed rows in the order to run them: RETURNING promises none."""
+def in_order(rows: list[Row], turns: Mapping[int, int] = NO_TURNS) -> list[Claimed]:
+    """Claimed rows in the order to run them: RETURNING promises none. `turns` are those of a fair queue."""
     rows.sort(key=itemgetter(0))
+    if turns:
+        rows.sort(key=lambda row: turns.get(row[0], 0))
     jobs = [Claimed._make(row) for row in rows]
     jobs.sort(key=attrgetter("priority"), reverse=True)
     return jobs

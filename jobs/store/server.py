@@ -55,6 +55,7 @@ class ServerStore(RelationalStore):
     """One schema of a PostgreSQL database, reached by one connection at a time."""
 
     one_machine = False
+    _inserts_turns = True  # a row that is changed once more leaves a dead entry before the others
 
     def __init__(
         self,

@@ -360,14 +360,23 @@ class SqliteStore(Placing, RelationalStore):
         )
 
     def _insert(self, page: list[tuple[int, NewJob]]) -> set[int]:
-        """The ids that were inserted; two statements are prepared, of one row and of a full page."""
+        """The ids that were inserted."""
+        on_terms = [(number, job) for number, job in page if job.terms is not None]
+        if not on_terms:
+            return self._insert_by("enqueue_many", new_rows, page)
+        self._older.refuse(on_terms[0][1], self._rows)
+        made = self._insert_by("enqueue_many_on_terms", rows_on_terms, page)
+        self._give_turns(
+            number for number, job in on_terms if number in made and job.terms and job.terms.share
+        )
+        return made
+
+    def _insert_by(
+        self, name: str, values: Callable[..., list[Any]], page: list[tuple[int, NewJob]]
+    ) -> set[int]:
+        """By a statement that is prepared for one row and for a full page."""
         execute, now = self._connected().execute, self.clock.now_ms()
         parts = [page] if len(page) == INSERTED else [[each] for each in page]
-        on_terms = next((job for _number, job in page if job.terms is not None), None)
-        if on_terms is not None:
-            self._older.refuse(on_terms, self._rows)
-        values = new_rows if on_terms is None else rows_on_terms
-        name = "enqueue_many" if on_terms is None else "enqueue_many_on_terms"
         statement = repeated(self._statements[name], len(parts[0]))
         if any(job.unique_key is not None for _number, job in page):
             # What a held key leaves out is seen by nothing else: a trigger may put a row under its id.

@@ -10,13 +10,14 @@ from jobvisor.jobs.clock import iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, PayloadError, UniqueTaken
 from jobvisor.jobs.job import FINISHED, State
 from jobvisor.jobs.store.base import AttemptRow, Imported, JobRow
+from jobvisor.jobs.store.fairness import Fairness
 from jobvisor.jobs.store.holding import Holding
 
 IMPORTED_AT_ONCE = 500  # rows of an import in one statement,
 IMPORTED_TEXT = 4 << 20  # or as many as hold so many characters, so that memory is bounded
 
 
-class Transfer(Holding):
+class Transfer(Holding, Fairness):
     """The verbs of `export` and `import`."""
 
     def running(self) -> int:
@@ -72,6 +73,8 @@ class Transfer(Holding):
     def _import_all(self, page: list[JobRow]) -> None:
         self._change_many("import", [_values(row) for row in page])
         self._import_keys(page)
+        # Turns are of one database: here these jobs come behind those of their share.
+        self._give_turns(row.id for row in page if row.share is not None)
         runs = [{"job": row.id, **run._asdict()} for row in page for run in row.attempts]
         if runs:
             self._change_many("import_attempt", runs)
@@ -130,4 +133,4 @@ def _size(row: tuple[Any, ...]) -> int:
 def _values(row: JobRow) -> dict[str, Any]:
     values = row._asdict()
     del values["attempts"]
-    return values
+    return values | {"turn": 0}

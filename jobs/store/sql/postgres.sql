@@ -50,7 +50,11 @@ CASE WHEN %(limit)s < 64 OR (id & 7) = 0 THEN {schema}.ms({schema}.clock()) - {s
 
 -- fragment: term_columns
 -- What only a job on terms has.
-special, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
+special, turn, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
+
+-- fragment: turn_in_line
+-- Where `base` is of the first of a line, and each has its `step`: how far behind it the others come.
+first_value(base) OVER line + (sum(step) OVER line)::bigint - first_value(step) OVER line
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
@@ -226,7 +230,8 @@ SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
     CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
     due, %(attempts_max)s, %(policy)s::json, %(timeout_ms)s, %(memory_bytes)s, %(unique_key)s,
     coalesce({schema}.moment(%(expires_at_ms)s::bigint), due + %(expires_in_ms)s::bigint * interval '1 ms'),
-    %(headers)s::json, %(parent)s::bigint, %(special)s, %(limit_key)s, %(share)s,
+    %(headers)s::json, %(parent)s::bigint, %(special)s, CASE WHEN due > {schema}.clock() OR %(share)s::text IS NULL THEN 0
+        ELSE {schema}.fair_turn(%(queue)s, %(priority)s::integer, %(share)s, %(weight)s::integer) END, %(limit_key)s, %(share)s,
     %(weight)s::integer, %(debounce_ms)s::bigint,
     coalesce({schema}.moment(%(deadline_at_ms)s::bigint), due + %(deadline_in_ms)s::bigint * interval '1 ms'),
     %(keep_ms)s::bigint, {schema}.clock()
@@ -368,11 +373,11 @@ DELETE FROM {schema}.uniques WHERE key = ANY (ARRAY(SELECT uniques.key FROM {sch
 RETURNING key;
 
 -- name: promote
--- Scheduled rows that are due become pending, a bounded number at a time.
+-- Scheduled rows that are due become pending, a bounded number at a time. Where no queue is fair.
 UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
     ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-RETURNING id;
+RETURNING id, false;
 
 -- name: claim
 -- The first pending rows of one queue become running under this owner and claim. How far an earlier run said
@@ -420,7 +425,7 @@ ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
 -- name: promote_row
 -- One of them becomes pending, by itself.
-UPDATE {schema}.jobs SET state = 'pending' WHERE id = %(job)s AND state = 'scheduled' RETURNING id;
+UPDATE {schema}.jobs SET state = 'pending' WHERE id = %(job)s AND state = 'scheduled' RETURNING id, share IS NOT NULL;
 
 -- name: owned_rows
 -- What an owner holds, but for rows that are known to be refused (a JSON list).
@@ -601,9 +606,9 @@ UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {s
     deferred = NULL, cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
     progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
-    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL
+    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL, turn = 0
 WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
-RETURNING {told};
+RETURNING share IS NOT NULL, {told};
 
 -- name: prune
 -- Finished rows older than their time go, a bounded number at a time.
@@ -1607,6 +1612,119 @@ SELECT limits.name, limits.concurrency, limits.rate, limits.per_ms, limits.burst
 FROM {schema}.limits LEFT JOIN {schema}.limit_keys ON limit_keys.key = %(key)s
 WHERE limits.name = split_part(%(key)s, ':', 1);
 
+-- name: fair_queues
+-- The queues that are fair.
+SELECT name FROM {schema}.queues WHERE fair = 1 ORDER BY name LIMIT %(limit)s;
+
+-- name: set_fair
+-- A queue is fair from now on, or is no more; a row comes back where that is new.
+INSERT INTO {schema}.queues (name, fair)
+SELECT %(queue)s, %(fair)s WHERE %(fair)s = 1 OR EXISTS (SELECT 1 FROM {schema}.queues WHERE name = %(queue)s)
+ON CONFLICT (name) DO UPDATE SET fair = excluded.fair WHERE queues.fair <> excluded.fair
+RETURNING name;
+
+-- name: begin_turns
+-- A queue whose rows may have turns.
+INSERT INTO {schema}.turns (queue, priority, turn, raised_at) VALUES (%(queue)s, 0, 0, {schema}.clock())
+ON CONFLICT (queue, priority) DO UPDATE SET raised_at = excluded.raised_at;
+
+-- name: give_turns
+-- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have none yet, get turns: see
+-- the function; and one step behind each other. The caller has changed them already, so nobody is waited for.
+UPDATE {schema}.jobs SET turn = given.turn FROM (
+    SELECT id, {turn_in_line} AS turn
+    FROM (SELECT id, queue, priority, share, run_at, 1048576::bigint / coalesce(weight, 1) AS step,
+            CASE WHEN row_number() OVER line = 1
+                THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
+        FROM {schema}.jobs
+        WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint))
+            AND state = 'pending' AND turn = 0 AND share IS NOT NULL
+        WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS based
+    WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS given
+WHERE jobs.id = given.id AND given.turn IS NOT NULL;
+
+-- name: take_turns
+-- The turns of what was just claimed.
+SELECT id, turn FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s AND turn > 0;
+
+-- name: raise_turns
+-- How far a priority of a fair queue has come: to the greatest turn of what was just claimed, once in a while, and
+-- only where nobody holds its row. (Two that make the same rows wait for each other in one order, and ask
+-- nothing more.)
+WITH far AS (SELECT queue, priority, max(turn) AS turn FROM {schema}.jobs
+    WHERE state = 'running' AND owner = %(owner)s AND claim = %(claim)s AND turn > 0 GROUP BY queue, priority),
+made AS (INSERT INTO {schema}.turns (queue, priority, turn, raised_at)
+    SELECT queue, priority, turn, {schema}.clock() FROM far WHERE NOT EXISTS (SELECT 1 FROM {schema}.turns
+        WHERE turns.queue = far.queue AND turns.priority = far.priority)
+    ORDER BY queue COLLATE "C", priority ON CONFLICT (queue, priority) DO NOTHING)
+UPDATE {schema}.turns SET turn = far.turn, raised_at = {schema}.clock() FROM far
+WHERE turns.queue = far.queue AND turns.priority = far.priority AND turns.ctid = ANY (ARRAY(
+    SELECT turns.ctid FROM far JOIN {schema}.turns ON turns.queue = far.queue AND turns.priority = far.priority
+    WHERE turns.turn < far.turn AND turns.raised_at NOT BETWEEN
+        {schema}.clock() - %(each)s * interval '1 ms' AND {schema}.clock()
+    FOR UPDATE OF turns SKIP LOCKED));
+
+-- name: turned_kinds
+-- Each queue that is fair no more, and priority, in which pending rows still have turns; a step of the index each.
+WITH RECURSIVE found (queue, priority) AS (
+    SELECT queue, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = unfair.queue)
+    FROM (SELECT DISTINCT queue FROM {schema}.turns
+        WHERE queue NOT IN (SELECT name FROM {schema}.queues WHERE fair = 1)) AS unfair
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT queue, priority FROM found WHERE priority IS NOT NULL AND (SELECT max(turn) FROM {schema}.jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority) > 0
+LIMIT %(limit)s;
+
+-- name: level_turns
+-- A page of them has none any more; what others hold is left for the next time.
+UPDATE {schema}.jobs SET turn = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs
+    WHERE state = 'pending' AND queue = %(queue)s AND priority = %(priority)s AND turn > 0
+    ORDER BY turn LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
+
+-- name: trim_turns
+-- Marks of queues that have been fair no more for long go.
+DELETE FROM {schema}.turns WHERE raised_at < {schema}.clock() - %(age)s * interval '1 ms'
+    AND queue NOT IN (SELECT name FROM {schema}.queues WHERE fair = 1);
+
+-- name: shares_in_vain
+-- Queues that are not fair, and have pending rows with a share; a step of the index each.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM {schema}.jobs WHERE share IS NOT NULL AND state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM {schema}.jobs
+        WHERE share IS NOT NULL AND state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue FROM found WHERE queue IS NOT NULL
+    AND queue NOT IN (SELECT name FROM {schema}.queues WHERE fair = 1) LIMIT %(limit)s;
+
+-- name: promote_fair
+-- What `promote` does where queues are fair: a job of a share gets its turn, unless it has one.
+WITH due AS (SELECT id, queue, priority, share, weight, run_at, turn FROM {schema}.jobs
+    WHERE state = 'scheduled' AND run_at <= {schema}.clock() ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
+based AS (SELECT id, queue, priority, share, run_at, turn, 1048576::bigint / coalesce(weight, 1) AS step, CASE WHEN share IS NOT NULL AND turn = 0
+        AND row_number() OVER line = 1 THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
+    FROM due WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id)),
+given AS (SELECT id, coalesce({turn_in_line}, turn) AS turn
+    FROM based WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id))
+UPDATE {schema}.jobs SET state = 'pending', turn = given.turn FROM given WHERE jobs.id = given.id
+RETURNING jobs.id, false;
+
+-- name: promote_fair_and_tell
+-- The same, told to those who follow.
+WITH due AS (SELECT id, queue, priority, share, weight, run_at, turn FROM {schema}.jobs
+    WHERE state = 'scheduled' AND run_at <= {schema}.clock() ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
+based AS (SELECT id, queue, priority, share, run_at, turn, 1048576::bigint / coalesce(weight, 1) AS step, CASE WHEN share IS NOT NULL AND turn = 0
+        AND row_number() OVER line = 1 THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
+    FROM due WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id)),
+given AS (SELECT id, coalesce({turn_in_line}, turn) AS turn
+    FROM based WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id)),
+promoted AS (UPDATE {schema}.jobs SET state = 'pending', turn = given.turn FROM given WHERE jobs.id = given.id
+    RETURNING jobs.id)
+SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING count(*) > 0;
+
 -- name: succeed_many
 -- Many runs that returned, in the order of the arrays. The state is written so that no partial index
 -- matches: the planner takes the one of running rows for empty, and would read all of it for each row.
@@ -1730,27 +1848,36 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
 RETURNING id;
 
 -- name: enqueue_many_on_terms
--- The same of many of which some are on terms.
+-- The same of many of which some are on terms, in the order of the arrays. The turns of a share come one step
+-- behind each other.
 INSERT INTO {schema}.jobs (id, task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
     timeout_ms, memory_bytes, unique_key, expires_at, headers, parent, {term_columns}, created_at)
 SELECT id, task, args::json, kwargs::json, queue, priority,
     CASE WHEN due > {schema}.clock() THEN 'scheduled' ELSE 'pending' END,
     due, attempts_max, policy::json, timeout_ms, memory_bytes, unique_key,
-    coalesce({schema}.moment(expires_at_ms), due + expires_in_ms * interval '1 ms'), headers::json, parent,
-    special, limit_key, share, weight, debounce_ms,
+    coalesce({schema}.moment(expires_at_ms), due + expires_in_ms * interval '1 ms'), headers::json, parent, special,
+    coalesce({turn_in_line}, 0), limit_key, share, weight, debounce_ms,
     coalesce({schema}.moment(deadline_at_ms), due + deadline_in_ms * interval '1 ms'), keep_ms, {schema}.clock()
-FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
-    %(priority)s::bigint[], %(run_at_ms)s::bigint[], %(run_in_ms)s::bigint[],
-    %(attempts_max)s::bigint[], %(policy)s::text[], %(timeout_ms)s::bigint[],
-    %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[],
-    %(headers)s::text[], %(parent)s::bigint[], %(special)s::bigint[], %(limit_key)s::text[],
-    %(share)s::text[], %(weight)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_in_ms)s::bigint[],
-    %(deadline_at_ms)s::bigint[], %(expires_at_ms)s::bigint[], %(keep_ms)s::bigint[])
-    AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
-        timeout_ms, memory_bytes, unique_key, expires_in_ms, headers, parent, special, limit_key, share,
-        weight, debounce_ms, deadline_in_ms, deadline_at_ms, expires_at_ms, keep_ms),
-    LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
-        + run_in_ms * interval '1 ms' AS due) AS times
+FROM (SELECT id, task, args, kwargs, queue, priority, due, attempts_max, policy, timeout_ms, memory_bytes,
+        unique_key, expires_in_ms, headers, parent, special, limit_key, share, weight, debounce_ms, deadline_in_ms,
+        deadline_at_ms, expires_at_ms, keep_ms, number, 1048576::bigint / coalesce(weight, 1) AS step,
+        CASE WHEN due <= {schema}.clock() AND share IS NOT NULL
+        AND row_number() OVER line = 1 THEN {schema}.fair_turn(queue, priority::integer, share, weight::integer) END AS base
+    FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
+        %(priority)s::bigint[], %(run_at_ms)s::bigint[], %(run_in_ms)s::bigint[],
+        %(attempts_max)s::bigint[], %(policy)s::text[], %(timeout_ms)s::bigint[],
+        %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[],
+        %(headers)s::text[], %(parent)s::bigint[], %(special)s::bigint[], %(limit_key)s::text[],
+        %(share)s::text[], %(weight)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_in_ms)s::bigint[],
+        %(deadline_at_ms)s::bigint[], %(expires_at_ms)s::bigint[], %(keep_ms)s::bigint[])
+        WITH ORDINALITY AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
+            timeout_ms, memory_bytes, unique_key, expires_in_ms, headers, parent, special, limit_key, share,
+            weight, debounce_ms, deadline_in_ms, deadline_at_ms, expires_at_ms, keep_ms, number),
+        LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
+            + run_in_ms * interval '1 ms' AS due) AS times
+    WINDOW line AS (PARTITION BY queue, priority, share, due > {schema}.clock() ORDER BY number)) AS based
+WINDOW line AS (PARTITION BY queue, priority, share, due > {schema}.clock() ORDER BY number)
+ORDER BY number
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
 RETURNING id;

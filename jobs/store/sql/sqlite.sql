@@ -309,10 +309,10 @@ DELETE FROM uniques WHERE key IN (SELECT uniques.key FROM json_each(:rows) AS se
 RETURNING key;
 
 -- name: promote
--- Scheduled rows that are due become pending, a bounded number at a time.
+-- Scheduled rows that are due become pending, a bounded number at a time; which of them have a share comes back.
 UPDATE jobs SET state = 'pending' WHERE id IN
     (SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now ORDER BY run_at LIMIT :limit)
-RETURNING id;
+RETURNING id, share IS NOT NULL;
 
 -- name: claim
 -- The first pending rows of one queue become running under this owner and claim. How far an earlier run said
@@ -344,7 +344,7 @@ SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now
 
 -- name: promote_row
 -- One of them becomes pending, by itself.
-UPDATE jobs SET state = 'pending' WHERE id = :job AND state = 'scheduled' RETURNING id;
+UPDATE jobs SET state = 'pending' WHERE id = :job AND state = 'scheduled' RETURNING id, share IS NOT NULL;
 
 -- name: owned_rows
 -- What an owner holds, but for rows that are known to be refused (a JSON list).
@@ -502,9 +502,9 @@ UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, defer
     cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
     started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
     progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
-    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL
+    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL, turn = 0
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
-RETURNING {told};
+RETURNING share IS NOT NULL, {told};
 
 -- name: prune
 -- Finished rows older than their time go, a bounded number at a time.
@@ -1386,6 +1386,91 @@ SELECT limits.name, limits.concurrency, limits.rate, limits.per_ms, limits.burst
         WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'running')
 FROM limits LEFT JOIN limit_keys ON limit_keys.key = :key
 WHERE limits.name = substr(:key, 1, instr(:key || ':', ':') - 1);
+
+-- name: fair_queues
+-- The queues that are fair.
+SELECT name FROM queues WHERE fair = 1 ORDER BY name LIMIT :limit;
+
+-- name: set_fair
+-- A queue is fair from now on, or is no more; a row comes back where that is new.
+INSERT INTO queues (name, fair) SELECT :queue, :fair WHERE :fair = 1 OR EXISTS (SELECT 1 FROM queues WHERE name = :queue)
+ON CONFLICT (name) DO UPDATE SET fair = excluded.fair WHERE queues.fair <> excluded.fair
+RETURNING name;
+
+-- name: begin_turns
+-- A queue whose rows may have turns.
+INSERT INTO turns (queue, priority, turn, raised_at) VALUES (:queue, 0, 0, :now)
+ON CONFLICT (queue, priority) DO UPDATE SET raised_at = excluded.raised_at;
+
+-- name: give_turns
+-- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have none yet, get turns: one
+-- step behind the last of their share, and not before the present, which is the first pending turn that is not
+-- below the mark; one step behind each other.
+UPDATE jobs SET turn = given.turn FROM (
+    SELECT id, first_value(base) OVER line + sum(step) OVER line - first_value(step) OVER line AS turn
+    FROM (
+        SELECT id, queue, priority, share, run_at, step, CASE WHEN row_number() OVER line = 1 THEN max(
+            coalesce((SELECT min(first.turn) FROM jobs AS first WHERE first.state = 'pending'
+                AND first.queue = these.queue AND first.priority = these.priority AND first.turn >= these.mark), mark),
+            coalesce((SELECT max(last.turn) FROM jobs AS last WHERE last.share IS NOT NULL AND last.state = 'pending'
+                AND last.queue = these.queue AND last.priority = these.priority AND last.share = these.share
+                AND last.turn > 0) + step, 0)) END AS base
+        FROM (
+            SELECT jobs.id, jobs.queue, jobs.priority, jobs.share, jobs.run_at,
+                1048576 / coalesce(jobs.weight, 1) AS step,
+                max(1, coalesce((SELECT turn FROM turns WHERE turns.queue = jobs.queue
+                    AND turns.priority = jobs.priority), 1)) AS mark
+            FROM json_each(:jobs) AS told CROSS JOIN jobs ON jobs.id = told.value
+            WHERE jobs.state = 'pending' AND jobs.turn = 0 AND jobs.share IS NOT NULL
+                AND jobs.queue IN (SELECT name FROM queues WHERE fair = 1)) AS these
+        WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS based
+    WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS given
+WHERE jobs.id = given.id;
+
+-- name: take_turns
+-- The turns of what was just claimed.
+SELECT id, turn FROM jobs INDEXED BY jobs_running
+WHERE state = 'running' AND owner = :owner AND claim = :claim AND turn > 0;
+
+-- name: raise_turns
+-- How far a priority of a fair queue has come: to the greatest turn of what was just claimed, once in a while.
+INSERT INTO turns (queue, priority, turn, raised_at)
+SELECT queue, priority, max(turn), :now FROM jobs INDEXED BY jobs_running
+WHERE state = 'running' AND owner = :owner AND claim = :claim AND turn > 0 GROUP BY queue, priority
+ON CONFLICT (queue, priority) DO UPDATE SET turn = excluded.turn, raised_at = excluded.raised_at
+WHERE turns.turn < excluded.turn AND turns.raised_at NOT BETWEEN excluded.raised_at - :each AND excluded.raised_at;
+
+-- name: turned_kinds
+-- Each queue that is fair no more, and priority, in which pending rows still have turns; a step of the index each.
+WITH RECURSIVE found (queue, priority) AS (
+    SELECT queue, (SELECT max(priority) FROM jobs WHERE state = 'pending' AND jobs.queue = unfair.queue)
+    FROM (SELECT DISTINCT queue FROM turns WHERE queue NOT IN (SELECT name FROM queues WHERE fair = 1)) AS unfair
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT queue, priority FROM found WHERE priority IS NOT NULL AND (SELECT max(turn) FROM jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority) > 0
+LIMIT :limit;
+
+-- name: level_turns
+-- A page of them has none any more.
+UPDATE jobs SET turn = 0 WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_pending
+    WHERE state = 'pending' AND queue = :queue AND priority = :priority AND turn > 0 ORDER BY turn LIMIT :limit);
+
+-- name: trim_turns
+-- Marks of queues that have been fair no more for long go.
+DELETE FROM turns WHERE raised_at < :now - :age AND queue NOT IN (SELECT name FROM queues WHERE fair = 1);
+
+-- name: shares_in_vain
+-- Queues that are not fair, and have pending rows with a share; a step of the index each.
+WITH RECURSIVE found (queue) AS (
+    SELECT min(queue) FROM jobs INDEXED BY jobs_shares WHERE share IS NOT NULL AND state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(jobs.queue) FROM jobs INDEXED BY jobs_shares
+        WHERE share IS NOT NULL AND state = 'pending' AND jobs.queue > found.queue)
+    FROM found WHERE found.queue IS NOT NULL)
+SELECT queue FROM found WHERE queue IS NOT NULL AND queue NOT IN (SELECT name FROM queues WHERE fair = 1) LIMIT :limit;
 
 -- name: succeed_many
 -- Runs of one claim that returned; the row of values is repeated, with what is missing as a value that the

@@ -105,6 +105,28 @@ CREATE TABLE {schema}.queues (
 ALTER TABLE {schema}.tasks ADD COLUMN paused_at timestamptz, ADD COLUMN paused_until timestamptz;
 CREATE INDEX tasks_paused ON {schema}.tasks (name) WHERE paused_at IS NOT NULL;  -- `told` is long: none is read for it
 
+-- The turn of a job that becomes pending now: 0 where its queue is not fair, or it has no share. Else one step behind
+-- the last pending job of its share, and not before the present: the first pending turn that is not below the
+-- mark. What others have not committed yet is not seen, so two of a share may get the same.
+CREATE FUNCTION {schema}.fair_turn(of_queue text, of_priority integer, of_share text, of_weight integer)
+    RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    mark bigint;
+    present bigint;
+    last bigint;
+BEGIN
+    IF of_share IS NULL OR NOT EXISTS (SELECT 1 FROM {schema}.queues WHERE name = of_queue AND fair = 1) THEN
+        RETURN 0;
+    END IF;
+    mark := greatest(1, (SELECT turn FROM {schema}.turns WHERE queue = of_queue AND priority = of_priority));
+    SELECT turn INTO present FROM {schema}.jobs
+    WHERE state = 'pending' AND queue = of_queue AND priority = of_priority AND turn >= mark ORDER BY turn LIMIT 1;
+    SELECT turn INTO last FROM {schema}.jobs WHERE share IS NOT NULL AND state = 'pending'
+        AND queue = of_queue AND priority = of_priority AND share = of_share AND turn > 0 ORDER BY turn DESC LIMIT 1;
+    RETURN greatest(mark, present, last + 1048576 / coalesce(of_weight, 1));
+END
+$$;
+
 -- What is enqueued again and again, by a cron pattern or every so many milliseconds from `anchor` on. `source`
 -- says who declared it, `family` under which name, `paused_config` whether it declared it paused.
 CREATE TABLE {schema}.schedules (

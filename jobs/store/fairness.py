@@ -1,0 +1,104 @@
+"""Fairness between tenants: which queues are fair, and the turns of their jobs.
+
+In a fair queue a claim goes by `turn`, in virtual time: a job of a share comes one step behind the job of
+this share before it, and never before the present, which is the first pending turn. So each share is served
+in turn however many jobs it has, and there is no row per share that somebody would have to lock or prune.
+Each priority of a queue is a fair queue of its own. The turn is given where a job first becomes pending.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.errors import InvalidOption
+from jobvisor.jobs.events import Events
+from jobvisor.jobs.store.dialect import Dialect
+
+FAIR_MOST = 1_000  # fair queues of one database
+REMEMBERED_NS = SECOND  # for so long a worker goes by what it has read of them
+RAISED_EACH_MS = 100  # the mark of a priority; see the statement `take_turns`
+LEVELLED_AT_ONCE = 1_000  # rows
+FORGOTTEN_MS = (
+    86_400_000  # after which the turns of a queue that is fair no more are looked for no more
+)
+KINDS_MOST = 1_000  # priorities of such queues
+
+
+class Fairness(Dialect):
+    """The verbs about fair queues, and what a turn does for them."""
+
+    #: Whether the statements that insert a job give it its turn themselves.
+    _inserts_turns = False
+
+    def __init__(self, clock: Clock, events: Events) -> None:
+        super().__init__(clock, events)
+        self._fair: frozenset[str] = frozenset()
+        self._fair_read_ns: int | None = None
+        self._raised_ns: int | None = None
+
+    # -- which queues are fair
+
+    def fair_queues(self) -> list[str]:
+        return [row[0] for row in self._rows("fair_queues", {"limit": FAIR_MOST})]
+
+    def set_fair(self, queue: str, *, fair: bool) -> bool:
+        with self.transaction():
+            changed = bool(self._rows("set_fair", {"queue": queue, "fair": int(fair)}))
+            if changed:
+                self._change("begin_turns", {"queue": queue})
+                if len(self._rows("fair_queues", {"limit": FAIR_MOST + 1})) > FAIR_MOST:
+                    raise InvalidOption(f"{FAIR_MOST} queues are fair; another one is too many")
+                self._fair_read_ns = None
+        return changed
+
+    def shares_in_vain(self, limit: int) -> list[str]:
+        return [row[0] for row in self._rows("shares_in_vain", {"limit": limit})]
+
+    def level_turns(self) -> bool:
+        left = LEVELLED_AT_ONCE
+        with self.transaction():
+            kinds = self._rows("turned_kinds", {"limit": KINDS_MOST})
+            for queue, priority in kinds:
+                if left > 0:
+                    page = {"queue": queue, "priority": priority, "limit": left}
+                    left -= self._change("level_turns", page)
+            if not kinds:
+                self._change("trim_turns", {"age": FORGOTTEN_MS})
+        return left <= 0
+
+    # -- turns
+
+    def _fair_among(self, queues: Sequence[str]) -> frozenset[str]:
+        """Those of these queues that are fair, as far as this store has heard in the last second."""
+        return self._all_fair().intersection(queues)
+
+    def _all_fair(self) -> frozenset[str]:
+        now = self.clock.monotonic_ns()
+        if self._fair_read_ns is None or now - self._fair_read_ns > REMEMBERED_NS:
+            self._fair = frozenset(self.fair_queues())
+            self._fair_read_ns = now
+        return self._fair
+
+    def _give_turns(self, jobs: Iterable[int]) -> None:
+        """Of these jobs those that are pending in a fair queue get turns, unless they have one."""
+        told = list(jobs)
+        if told:
+            self._change("give_turns", {"jobs": json.dumps(told)})
+
+    def _taken_turns(self, owner: int, claim: int) -> Mapping[int, int]:
+        """The turns of what was just claimed of fair queues, by id; the marks are raised to them."""
+        held = {"owner": owner, "claim": claim}
+        turns = dict(self._rows("take_turns", held))
+        if turns and self._may_raise():
+            self._change("raise_turns", {**held, "each": RAISED_EACH_MS})
+        return turns
+
+    def _may_raise(self) -> bool:
+        """Whether the marks are to be raised once more; the database sees to it that others do not too."""
+        now = self.clock.monotonic_ns()
+        if self._raised_ns is not None and now - self._raised_ns < RAISED_EACH_MS * 1_000_000:
+            return False
+        self._raised_ns = now
+        return True
