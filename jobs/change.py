@@ -1,21 +1,24 @@
-"""What an application does to jobs that there are: cancel, requeue, prune; and to their tables: migrate."""
+"""What is done to single jobs: cancel, requeue, reschedule, prune; and to their tables: migrate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple, TypeVar, overload
 
 from jobvisor.jobs.door import Door, id_of
+from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import IllegalMove, JobNotFound, JobsError
 from jobvisor.jobs.filter import state_of
-from jobvisor.jobs.job import Job, State
+from jobvisor.jobs.job import Job
+from jobvisor.jobs.pruner import Pruner
+from jobvisor.jobs.pruning import Rule, rules_of
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.units import Duration
 
 __all__ = ["Change", "Moved", "Moves", "moved_each", "requeued"]
 
 R = TypeVar("R")
-
-PRUNED_AT_ONCE = 1000
 
 
 class Moved(NamedTuple):
@@ -23,7 +26,7 @@ class Moved(NamedTuple):
 
     id: int
     outcome: str
-    """`pending`, `cancelled`, `requested` (of a running one), or `refused`."""
+    """`pending`, `scheduled`, `blocked`, `cancelled`, `requested` (of a running one), or `refused`."""
     error: JobsError | None = None
     """Why it was refused."""
 
@@ -52,6 +55,18 @@ class Change(Door):
             # Before the commit: soon after it the job may be done and gone.
             return store.get(number)
 
+    def reschedule(
+        self, job: int | Job, *, run_in: Duration | None = None, run_at: datetime | None = None
+    ) -> str:
+        """Let a job that waits be due at another time, without either at once; the state it has then.
+
+        That is `pending`, `scheduled`, or `blocked`: such a one goes on waiting for what it waits for, and
+        then for its time. IllegalMove if it runs, is finished, or would have expired by then.
+        """
+        number, due = id_of(job), Due.of(run_in=run_in, run_at=run_at)
+        with self._store() as store:
+            return store.reschedule(number, due)
+
     def cancel_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`cancel` of each in one transaction; what became of each, in order.
 
@@ -64,20 +79,55 @@ class Change(Door):
         """`requeue` of each in one transaction, as `cancel_many` cancels."""
         return self._move_many(jobs, requeued)
 
+    def reschedule_many(
+        self,
+        jobs: Iterable[int | Job],
+        *,
+        run_in: Duration | None = None,
+        run_at: datetime | None = None,
+    ) -> Moves:
+        """`reschedule` of each in one transaction, as `cancel_many` cancels."""
+        due = Due.of(run_in=run_in, run_at=run_at)
+        return self._move_many(jobs, lambda store, job: store.reschedule(job, due))
+
     def _move_many(self, jobs: Iterable[int | Job], move: Callable[[Store, int], str]) -> Moves:
         numbers = [id_of(job) for job in jobs]
         with self._store() as store, store.transaction():
             return moved_each(store, numbers, move)
 
     def prune(self, older_than_ms: Mapping[str, int], *, dry_run: bool = False) -> dict[str, int]:
-        """Remove finished jobs older than their state's time; how many, by state."""
+        """Remove finished jobs older than their state's time; how many, by state.
+
+        One that says itself how long it is kept (`keep=`), or whose key is held longer, is spared.
+        """
         ages = {state_of(state): age for state, age in older_than_ms.items()}
-        with self._store() as store:
-            counted = store.prunable(ages)
-            if not dry_run:
-                for state, age in ages.items():
-                    counted[state] = _prune_all(store, state, age)
-        return {state.value: number for state, number in counted.items()}
+        return self.prune_by(rules_of(ages), kept=False, dry_run=dry_run)
+
+    def prune_by(
+        self, rules: Iterable[Rule], *, kept: bool = True, dry_run: bool = False
+    ) -> dict[str, int]:
+        """Remove the jobs whose time is over by these rules; how many, by state.
+
+        With `kept` those too that say themselves how long they are kept, under that name.
+        """
+        rules = list(rules)
+        if dry_run:
+            with self._store() as store:
+                counted = {state.value: number for state, number in store.prunable(rules).items()}
+                return counted | ({"kept": store.prunable_kept()} if kept else {})
+        gone = {rule.state.value: 0 for rule in rules}
+        for rule in rules:
+            gone[rule.state.value] += self._pruned([rule])
+        return gone | ({"kept": self._pruned([])} if kept else {})
+
+    def _pruned(self, rules: Iterable[Rule]) -> int:
+        """Page by page, so that others get in between."""
+        pruner, gone, more = Pruner(rules, self._clock, kept=not rules), 0, True
+        while more:
+            with self._store() as store:
+                step = pruner.step(store)
+            gone, more = gone + step.gone, step.more
+        return gone
 
     def migrate(self) -> tuple[int, int]:
         """Create or update the schema; its number before and after."""
@@ -106,10 +156,3 @@ def requeued(store: Store, job: int) -> str:
     """Requeue one; what it is then."""
     store.requeue(job)
     return "pending"
-
-
-def _prune_all(store: Store, state: State, age: int) -> int:
-    gone = 0
-    while number := store.prune({state: age}, limit=PRUNED_AT_ONCE):
-        gone += number
-    return gone

@@ -25,6 +25,7 @@ from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
 from jobvisor.jobs.sweep import Sweep, Swept
 from jobvisor.jobs.task import NO_OPTIONS, Call, Options, OptionValues, Task
+from jobvisor.jobs.why import Why
 
 if TYPE_CHECKING:
     from jobvisor.jobs.executor import JobExecutor
@@ -49,7 +50,7 @@ class Export(NamedTuple):
     """In the order of their ids; a running one as a release would leave it."""
 
 
-class Client(Look, Change, Sweep, Follow, Beside, Pause, Requests, Limited):
+class Client(Look, Change, Sweep, Follow, Beside, Pause, Requests, Limited, Why):
     """A door to one database, for any number of threads.
 
     What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that

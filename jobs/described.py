@@ -17,6 +17,7 @@ from uuid import UUID
 
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.headers import decode_headers
+from jobvisor.jobs.keep import told_keep
 from jobvisor.jobs.retry import (
     Asked,
     DecorrelatedJitter,
@@ -89,6 +90,7 @@ def _options_told(options: Options) -> dict[str, Any]:
         "limit": BY_FUNCTION if callable(options.limit) else options.limit,
         "expires_in": _duration_told(options.expires_in_ms),
         "deadline": _duration_told(options.deadline_ms),
+        "keep": None if options.keep is None else told_keep(options.keep),
         "headers": None if options.headers is None else dict(decode_headers(options.headers)),
     }
     return {name: value for name, value in told.items() if value is not None}

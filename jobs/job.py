@@ -28,6 +28,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+WAITING = frozenset({State.SCHEDULED, State.PENDING, State.BLOCKED})
 UNFINISHED = frozenset({State.SCHEDULED, State.PENDING, State.BLOCKED, State.RUNNING})
 WAITING = UNFINISHED - {State.RUNNING}
 FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
@@ -82,6 +83,14 @@ MOVES: dict[str, frozenset[Move]] = {
     "unblock": _moves((State.BLOCKED, State.PENDING), (State.BLOCKED, State.SCHEDULED)),
     "cancel": _moves(*((state, State.CANCELLED) for state in UNFINISHED)),
     "requeue": _moves(*((state, State.PENDING) for state in FINISHED)),
+    "reschedule": _moves(
+        (State.SCHEDULED, State.SCHEDULED),
+        (State.SCHEDULED, State.PENDING),
+        (State.PENDING, State.SCHEDULED),
+        (State.PENDING, State.PENDING),
+        (State.BLOCKED, State.BLOCKED),
+        (State.BLOCKED, State.SCHEDULED),
+    ),
     "prune": _moves(*((state, None) for state in FINISHED)),
 }
 
@@ -167,10 +176,8 @@ class Job(Generic[R_co]):
     """The number of its place in its limit, while it runs."""
     deadline_at: datetime | None = None
     """Failed where it has not succeeded by then, over all its attempts."""
-    keep: float | None = None
-    """Seconds that it is kept after its end; None: as long as others of its state."""
-    prune_at: datetime | None = None
-    """When it may be pruned, where that is its own."""
+    keep: dict[str, float | None] | None = None
+    """Seconds that it is kept after its end, by the state of that, None for ever; else as others are."""
     unique_for: str | None = None
     """How long its key is held: while it is `unfinished`, or `waiting` (debounced), as long as it is `kept`,
     or for a duration from its enqueue on."""
@@ -314,8 +321,8 @@ class Terms(NamedTuple):
     """The same as a moment in UTC milliseconds."""
     expires_at_ms: int | None = None
     """A moment in UTC milliseconds, in the place of the job's `expires_in_ms`."""
-    keep_ms: int | None = None
-    """For how long it is kept after its end; None: as long as others of its state."""
+    keep: str | None = None
+    """For how long it is kept after its end: milliseconds by the state of that, as a JSON object."""
     tick: bool = False
     """Whether a schedule makes it for a moment."""
     conflict: str = "return"
@@ -337,7 +344,7 @@ class Terms(NamedTuple):
             | Special.TICK * self.tick
             | Special.DEADLINE
             * (self.deadline_in_ms is not None or self.deadline_at_ms is not None)
-            | Special.KEPT * (self.keep_ms is not None or self.held_ms is not None)
+            | Special.KEPT * (self.keep is not None or self.held_ms is not None)
             | Special.DEBOUNCED * (self.debounce_ms is not None)
         )
 

@@ -28,6 +28,7 @@ from jobvisor.jobs.values import (
     file_path,
     flag,
     folder_path,
+    keeping,
     listed,
     mapped,
     matching,
@@ -429,6 +430,18 @@ TABLES: tuple[Table, ...] = (
                 count(0, BURST_MAX),
                 0,
                 "how many may start at once after a rest; 0: as the rate gives in 1 s",
+            ),
+        ),
+        Shape.NAMED,
+    ),
+    Table(
+        "queues",
+        (
+            Key(
+                "keep",
+                keeping(),
+                "",
+                'how long its finished jobs are kept, or { succeeded = "1h" }; "" is as [retention]',
             ),
         ),
         Shape.NAMED,

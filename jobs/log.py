@@ -58,6 +58,7 @@ LINES: dict[str, tuple[int, str]] = {
     "rescued": (logging.WARNING, "job {job} {task} rescued from a dead worker ({kind}): {error}"),
     "cancelled": (logging.INFO, "job {job} {task} cancelled"),
     "requeued": (logging.INFO, "job {job} {task} requeued"),
+    "rescheduled": (logging.INFO, "job {job} {task} rescheduled, now {kind}"),
     "unknown_task": (
         logging.WARNING,
         (
@@ -402,6 +403,7 @@ _VERB_LINES = {
     "rescue": "rescued",
     "cancel": "cancelled",
     "requeue": "requeued",
+    "reschedule": "rescheduled",
 }
 
 

@@ -1,18 +1,21 @@
-"""What an application does to all jobs that match: cancel, requeue, remove; a page in a transaction."""
+"""What is done to all jobs that match: cancel, requeue, reschedule, remove; a page in a transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.change import Moved, Moves, moved_each, requeued
 from jobvisor.jobs.door import Door
+from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count
-from jobvisor.jobs.job import FINISHED, UNFINISHED, State, json_id
+from jobvisor.jobs.job import FINISHED, UNFINISHED, WAITING, State, json_id
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.units import Duration
 
 __all__ = ["Sweep", "Swept"]
 
@@ -24,13 +27,25 @@ COUNTED_AT_ONCE = 10_000
 Act = Callable[[Store, list[int]], Moves]
 
 
+class Deed(NamedTuple):
+    """What is done to each."""
+
+    verb: str
+    """As the log of actions has it."""
+    may_be: frozenset[State]
+    act: Act
+    how: str = ""
+    """What else is to be known of it, such as the time."""
+
+
 class Swept(NamedTuple):
     """What became of all jobs that matched."""
 
     jobs: int
     """How many matched; of a dry run how many would be tried."""
     outcomes: dict[str, int]
-    """`pending`, `cancelled`, `requested` (of running ones), `removed`, `refused`: how many of each."""
+    """`pending`, `scheduled`, `blocked`, `cancelled`, `requested` (of running ones), `removed`, `refused`:
+    how many of each."""
     refusals: list[Moved]
     """The first twenty that were refused, with the reason."""
     dry_run: bool
@@ -46,11 +61,11 @@ class Swept(NamedTuple):
 class _Note:
     """What the log of actions tells of one sweep: one entry, which grows with each page."""
 
-    def __init__(self, by: str, verb: str, which: Filter) -> None:
+    def __init__(self, by: str, deed: Deed, which: Filter) -> None:
         """Of nobody nothing is noted."""
         self._by = by
-        self._verb = verb
-        self._which = which
+        self._verb = deed.verb
+        self._what = f"{which} {deed.how}".rstrip()
         self._entry: int | None = None
 
     def add(self, store: Store, page: Moves) -> None:
@@ -59,7 +74,7 @@ class _Note:
         if not self._by or not done:
             return
         if self._entry is None:
-            self._entry = store.note_action(self._by, self._verb, str(self._which), done)
+            self._entry = store.note_action(self._by, self._verb, self._what, done)
         else:
             store.grow_action(self._entry, done)
 
@@ -87,7 +102,7 @@ class Sweep(Door):
         by: str = "",
     ) -> Swept:
         """`cancel` of each unfinished job that matches; a filter without a state means all unfinished."""
-        return self._sweep(which, UNFINISHED, _cancel, dry_run=dry_run, told=told, by=by)
+        return self._sweep(which, _CANCEL, dry_run=dry_run, told=told, by=by)
 
     def requeue_where(
         self,
@@ -100,7 +115,7 @@ class Sweep(Door):
         """`requeue` of each finished job that matches; the filter has to name its state, or the ids."""
         _check(which)
         _named(which, "requeue")
-        return self._sweep(which, FINISHED, _requeue, dry_run=dry_run, told=told, by=by)
+        return self._sweep(which, _REQUEUE, dry_run=dry_run, told=told, by=by)
 
     def prune_where(
         self,
@@ -113,26 +128,40 @@ class Sweep(Door):
         """Remove each finished job that matches for good; the filter has to name its state, or the ids."""
         _check(which)
         _named(which, "remove")
-        return self._sweep(which, FINISHED, _remove, dry_run=dry_run, told=told, by=by)
+        return self._sweep(which, _REMOVE, dry_run=dry_run, told=told, by=by)
+
+    def reschedule_where(
+        self,
+        which: Filter,
+        *,
+        run_in: Duration | None = None,
+        run_at: datetime | None = None,
+        dry_run: bool = False,
+        told: Callable[[Moves], None] | None = None,
+        by: str = "",
+    ) -> Swept:
+        """`reschedule` of each job that matches and waits; without a state all that wait are meant."""
+        due = Due.of(run_in=run_in, run_at=run_at)
+        deed = Deed("reschedule", WAITING, _to(due), f"to be due {due}")
+        return self._sweep(which, deed, dry_run=dry_run, told=told, by=by)
 
     def _sweep(
         self,
         which: Filter,
-        may_be: frozenset[State],
-        act: Act,
+        deed: Deed,
         *,
         dry_run: bool,
         told: Callable[[Moves], None] | None,
         by: str,
     ) -> Swept:
         _check(which)
-        wanted = _narrowed(which, may_be)
+        wanted = _narrowed(which, deed.may_be)
         if dry_run:
             found = self._counted(wanted)
             return Swept(found.number, {}, [], dry_run=True, at_least=found.at_least)
         jobs, outcomes, refusals = 0, dict[str, int](), list[Moved]()
-        note = _Note(by, _VERBS[act], which)
-        for page in self._pages(wanted, act, note):
+        note = _Note(by, deed, which)
+        for page in self._pages(wanted, deed.act, note):
             jobs += len(page)
             for moved in page:
                 outcomes[moved.outcome] = outcomes.get(moved.outcome, 0) + 1
@@ -227,4 +256,10 @@ def _remove(store: Store, ids: list[int]) -> Moves:
     return [Moved(job, "removed") for job in ids if job in gone]
 
 
-_VERBS: dict[Act, str] = {_cancel: "cancel", _requeue: "requeue", _remove: "prune"}
+def _to(due: Due) -> Act:
+    return lambda store, ids: moved_each(store, ids, lambda store, job: store.reschedule(job, due))
+
+
+_CANCEL = Deed("cancel", UNFINISHED, _cancel)
+_REQUEUE = Deed("requeue", FINISHED, _requeue)
+_REMOVE = Deed("prune", FINISHED, _remove)

@@ -32,6 +32,7 @@ from jobvisor.jobs.encode import encode_call
 from jobvisor.jobs.errors import ConfigError, InvalidOption, shown
 from jobvisor.jobs.headers import encode_headers
 from jobvisor.jobs.job import Job, NewJob, Terms
+from jobvisor.jobs.keep import Keep, encode_keep
 from jobvisor.jobs.limit import check_limit_key
 from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload
@@ -95,6 +96,8 @@ class OptionValues(TypedDict, total=False):
     `unique_for` says how long the `unique` key is held ("unfinished", "kept", or so long from the enqueue
     on), `on_conflict` what is done where it is: "return" or "raise", "replace" what waits, or "debounce" it,
     by `delay` and `max_wait`.
+    `keep` is how long the job is kept after its end: "1h", "forever", or by the state of that,
+    {"succeeded": "1h", "failed": "90d"}; what is not said is as the queue or `[retention]` has it.
     """
 
     queue: str
@@ -114,6 +117,7 @@ class OptionValues(TypedDict, total=False):
     expires_in: Duration
     expires_at: datetime
     deadline: Duration
+    keep: Keep
     headers: Mapping[str, Any]
 
 
@@ -143,6 +147,8 @@ class Options:
     expires_in_ms: int | None = None
     expires_at_ms: int | None = None
     deadline_ms: int | None = None
+    keep: str | None = None
+    """How long it is kept after its end, as the JSON of milliseconds by the state of that."""
     headers: str | None = None
     """As the JSON of an object."""
 
@@ -323,6 +329,7 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "expires_in": ("expires_in_ms", _check_expiry),
     "expires_at": ("expires_at_ms", _check_moment),
     "deadline": ("deadline_ms", _check_expiry),
+    "keep": ("keep", encode_keep),
     "headers": ("headers", encode_headers),
 }
 
@@ -407,6 +414,7 @@ class Call(Generic[CallR_co]):
             limit_key=None if key is None else check_limit_key("limit", key),
             expires_at_ms=options.expires_at_ms,
             deadline_in_ms=options.deadline_ms,
+            keep=options.keep,
             **keyed,
         )
         return None if terms == NO_TERMS else terms

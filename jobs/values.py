@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jobvisor.jobs.errors import InvalidOption, shown
+from jobvisor.jobs.keep import STATES
 from jobvisor.jobs.task import MEMORY_MIN
 from jobvisor.jobs.units import duration_ms, size_bytes
 from jobvisor.jobs.url import absolute_url
@@ -78,6 +79,32 @@ def retention() -> Form:
         'a duration such as "7d", at most 365 days, "forever" to keep it, or "0s" to delete it at '
         'once (a plain "0" could be meant as either)',
         read,
+    )
+
+
+def keeping() -> Form:
+    """Milliseconds that jobs are kept by the state of their end (pairs), None for ever; "" says nothing."""
+    one = retention()
+
+    def read(value: Any, folder: str) -> tuple[tuple[str, int | None], ...]:
+        if value == "":
+            return ()
+        by_state = value if isinstance(value, dict) else dict.fromkeys(STATES, value)
+        if not by_state or not set(by_state) <= set(STATES):
+            raise ValueError(value)
+        return tuple((state, one.read(by_state[state], folder)) for state in sorted(by_state))
+
+    def from_text(text: str) -> Any:
+        if "=" not in text:
+            return text
+        return dict(re.split(r"\s*=\s*", each.strip(), maxsplit=1) for each in text.split(","))
+
+    states = ", ".join(STATES)
+    return Form(
+        f'{one.expects}; or one for each of {states}, as {{ succeeded = "1h", failed = "30d" }} '
+        "(in a variable succeeded=1h,failed=30d)",
+        read,
+        from_text,
     )
 
 

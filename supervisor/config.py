@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobvisor.jobs.errors import ConfigError, InvalidOption, MissingExtra, PayloadError
+from jobvisor.jobs.errors import ConfigError, InvalidOption, MissingExtra, PayloadError, shown
+from jobvisor.jobs.job import State
 from jobvisor.jobs.keys import LANES_MAX, PROCESSES_MAX
 from jobvisor.jobs.limit import CONFIG, Limit, limit_of
 from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.pruning import Rule, rules_of
 from jobvisor.jobs.registry import Registry, check_name
 from jobvisor.jobs.schedule import Plan, planned
 from jobvisor.jobs.settings import Email, Settings
 from jobvisor.jobs.source import CONFIG_VARIABLE, FILE_NAME, Source, file_source
-from jobvisor.jobs.task import Call, Defaults
+from jobvisor.jobs.task import Call, Defaults, check_queue
 from jobvisor.jobs.url import parse_url
 from jobvisor.jobs.values import Span
 
@@ -107,6 +109,15 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """`[queues.NAME]`: what is said of one queue."""
+
+    name: str
+    keep: tuple[tuple[str, int | None], ...]
+    """For how many milliseconds jobs are kept that ended so, None for ever; else as `[retention]`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """`[log]`: what is logged, and how."""
 
@@ -159,6 +170,7 @@ class Config:
     family: Supervision
     workers: tuple[Workers, ...]
     retention: Retention
+    named_queues: tuple[Queue, ...]
     log: Log
     web: Web
     email: Email
@@ -200,6 +212,23 @@ class Config:
     def queues(self) -> tuple[str, ...]:
         """Every queue that some pool serves, in the order they are written."""
         return tuple(dict.fromkeys(queue for pool in self.workers for queue in pool.queues))
+
+    @property
+    def rules(self) -> list[Rule]:
+        """Which finished jobs go when."""
+        kept = self.retention
+        by_state = {
+            State.SUCCEEDED: kept.succeeded_ms,
+            State.CANCELLED: kept.cancelled_ms,
+            State.FAILED: kept.failed_ms,
+        }
+        return rules_of(by_state, {queue.name: dict(queue.keep) for queue in self.named_queues})
+
+    @property
+    def forgets(self) -> bool:
+        """Whether a succeeded job goes as it ends: not where some queue keeps them."""
+        rules = [rule for rule in self.rules if rule.state is State.SUCCEEDED]
+        return [(rule.age_ms, rule.queues) for rule in rules] == [(0, ())]
 
     def pool(self, name: str) -> Workers:
         """The pool of this name, which there must be."""
@@ -245,6 +274,9 @@ def _build(source: Source, path: str | None) -> Config:
     database, tasks = source.one("database"), source.one("tasks")
     defaults, family = source.one("defaults"), source.one("supervisor")
     retention, log = source.one("retention"), source.one("log")
+    queues = source.named("queues")
+    for name in queues:
+        _check_queue(source.name, name)
     web, email = source.one("web"), source.one("email")
     workers = tuple(
         Workers(**_in_ms(pool, "scale_latency", "scale_idle")) for pool in source.listed("workers")
@@ -273,6 +305,7 @@ def _build(source: Source, path: str | None) -> Config:
         ),
         workers=workers,
         retention=Retention(**_in_ms(retention, "succeeded", "cancelled", "failed")),
+        named_queues=tuple(Queue(name, **said) for name, said in queues.items()),
         log=Log(**log),
         web=site,
         email=Email.of(email),
@@ -324,6 +357,13 @@ def _limit(source: str, name: str, values: Mapping[str, Any]) -> Limit:
 def _in_ms(values: dict[str, Any], *durations: str) -> dict[str, Any]:
     """The same values under the names of their fields: in code a name carries its unit."""
     return {f"{k}_ms" if k in durations else k: value for k, value in values.items()}
+
+
+def _check_queue(source: str, name: str) -> None:
+    try:
+        check_queue("the queue", name)
+    except InvalidOption as error:
+        raise ConfigError(f"{source}: [queues.{shown(name)}]: {error}") from error
 
 
 def _check_memory(source: str, url: str) -> None:

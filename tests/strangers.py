@@ -72,8 +72,13 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "limit_place": NUMBERS,
     "debounce_ms": NUMBERS,
     "deadline_at": MOMENTS,
-    "prune_at": MOMENTS,
-    "keep_ms": NUMBERS,
+    "keep": (
+        *JSON,
+        '{"failed": 9999999999999}',
+        '{"failed": -1}',
+        '{"failed": 1e999}',
+        '{"failed": {}}',
+    ),
 }
 STATES = ("pending", "scheduled", "running", "blocked", "failed", "succeeded")
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import ClassVar, NamedTuple
 
 from jobvisor.jobs.annals import Action, KnownTask, Paused, Sums
+from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Failures, Page, Tally
@@ -21,11 +22,14 @@ from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, State, Summary
 from jobvisor.jobs.limit import Limit, LimitStanding, Waiting
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
+from jobvisor.jobs.pruning import BEGINNING, Place, Pruned, Rule
 from jobvisor.jobs.schedule import Declared, Plan, ScheduleRow, Seen
 from jobvisor.jobs.store.feed import AT_ONCE, Changes, Cursor
 
 EVERY = Filter()
 PAGE_MAX = 100_000
+MANY = 1 << 40
+"""More jobs than there are."""
 
 
 class Record(NamedTuple):
@@ -222,8 +226,7 @@ class JobRow(NamedTuple):
     limit_place: int | None = None
     debounce_ms: int | None = None
     deadline_at: int | None = None
-    prune_at: int | None = None
-    keep_ms: int | None = None
+    keep: str | None = None
     held_key: str | None = None
     held_until: int | None = None
     attempts: tuple[AttemptRow, ...] = ()
@@ -552,6 +555,14 @@ class Store(WorkerStore):
         """
 
     @abstractmethod
+    def before(self, job: int, *, most: int) -> Count:
+        """How many pending jobs of its queue a claim would take before this pending one."""
+
+    @abstractmethod
+    def held_back(self, *, most: int) -> dict[str, Count]:
+        """How many jobs wait for what, by the codes of `Held`."""
+
+    @abstractmethod
     def failures(self, *, since_ms: int | None = None, limit: int = 100) -> Failures:
         """Failed jobs by task and type of error; only those that failed at this moment or later.
 
@@ -607,6 +618,13 @@ class Store(WorkerStore):
         """Remove a page of keys whose time is over, or whose job is gone; whether more may be."""
 
     @abstractmethod
+    def reschedule(self, job: int, due: Due) -> str:
+        """A job that waits gets another time; the state it has then. IllegalMove where it does not wait.
+
+        So has one that would have expired by then. A blocked one stays blocked.
+        """
+
+    @abstractmethod
     def delete(self, jobs: Iterable[int]) -> list[int]:
         """Remove those of these jobs that are finished, with their history; their ids."""
 
@@ -634,11 +652,29 @@ class Store(WorkerStore):
 
     @abstractmethod
     def prune(self, older_than_ms: Mapping[State, int], *, limit: int) -> int:
-        """Remove finished jobs older than their state's time, at most `limit`; how many went."""
+        """Remove finished jobs older than their state's time, at most `limit`; how many went.
+
+        One that says itself how long it is kept, or whose key is held longer, does not.
+        """
 
     @abstractmethod
-    def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
-        """How many jobs a complete prune would remove, by state."""
+    def prune_page(self, rule: Rule, after: Place = BEGINNING, *, limit: int) -> Pruned:
+        """The same of one rule: of at most `limit` jobs behind a place those that are not kept longer.
+
+        They are looked for without a lock.
+        """
+
+    @abstractmethod
+    def prune_kept(self, *, limit: int) -> Pruned:
+        """The same of those that say themselves how long they are kept."""
+
+    @abstractmethod
+    def prunable(self, rules: Iterable[Rule]) -> dict[State, int]:
+        """How many jobs would go by these rules, by state."""
+
+    @abstractmethod
+    def prunable_kept(self, *, most: int = MANY) -> int:
+        """And how many of those that say themselves how long they are kept."""
 
     # -- following what changes
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.errors import JobNotFound, shown
 from jobvisor.jobs.events import Event, Events
+from jobvisor.jobs.filter import ID_MAX
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.audience import Audience
 from jobvisor.jobs.store.base import Store
@@ -97,3 +99,9 @@ class Dialect(Store):
 
 def _nothing() -> None:
     """Nobody wants to know that the store waits, or migrates."""
+
+
+def check_id(job: int) -> None:
+    """A number that no database has is not asked for: PostgreSQL would take it for another type."""
+    if not 0 < job <= ID_MAX:
+        raise JobNotFound(f"there is no job {shown(job)}")

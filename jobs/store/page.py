@@ -65,7 +65,7 @@ def rows_on_terms(rows: Iterable[tuple[int, NewJob]], now: int) -> list[Any]:
         found += (
             terms.special, terms.limit_key or "", terms.share or "", terms.weight or 0,
             -1 if terms.debounce_ms is None else terms.debounce_ms, deadline,
-            -1 if terms.keep_ms is None else terms.keep_ms,
+            terms.keep or "",
         )  # fmt: skip
     return found
 

@@ -322,9 +322,9 @@ class PostgresStore(Inserts):
         self._asks_due = bool(self._keys or parked)
         applied = Applied(changed, self._lost(lost) if lost else [], [])
         if settled is not None:
-            missed = settled.rowcount < len(succeeded)
-            more = Applied(settled.rowcount, self._lost(succeeded) if missed else [], [])
-            applied = summed(applied, more)
+            applied = summed(applied, Applied(settled.rowcount, [], []))
+            if settled.rowcount < len(succeeded):
+                applied = summed(applied, self._missed(succeeded, life, forget_succeeded))
         if not journal:
             applied = NOTHING
         if stale and limit:
@@ -361,6 +361,14 @@ class PostgresStore(Inserts):
         if not turns:
             self._raised_ns = None  # nothing was claimed, and so no mark raised
         return turns
+
+    def _missed(self, succeeded: list[Record], life: Life, forget: bool) -> Applied:
+        """What becomes of successes of which some have changed nothing: they came late, or are to be kept."""
+        if not forget:
+            return Applied(0, self._lost(succeeded), [])
+        # In a transaction of its own. Whoever dies before it has the records in the ledger still.
+        with self.transaction():
+            return self._succeed(succeeded, life, True)
 
     # -- waking
 

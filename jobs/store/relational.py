@@ -15,11 +15,10 @@ from jobvisor.jobs.errors import (
     RowRefused,
     StoreUnavailable,
     UniqueTaken,
-    shown,
 )
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.filter import ID_MAX
-from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, State, Summary
+from jobvisor.jobs.job import FINISHED, Attempt, Job, NewJob, Summary
 from jobvisor.jobs.store.annals import Annals
 from jobvisor.jobs.store.base import (
     NOTHING,
@@ -33,6 +32,7 @@ from jobvisor.jobs.store.base import (
     Unknown,
     Whom,
 )
+from jobvisor.jobs.store.dialect import check_id
 from jobvisor.jobs.store.enqueueing import (
     MOVES_MET,
     Enqueued,
@@ -46,7 +46,9 @@ from jobvisor.jobs.store.following import Following
 from jobvisor.jobs.store.older import OlderFamilies
 from jobvisor.jobs.store.overdue import Overdue
 from jobvisor.jobs.store.pausing import Pausing
+from jobvisor.jobs.store.pruning import Pruning
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE
+from jobvisor.jobs.store.rescheduling import Rescheduling
 from jobvisor.jobs.store.rows import (
     NO_TURNS,
     Changed,
@@ -61,6 +63,7 @@ from jobvisor.jobs.store.rows import (
 from jobvisor.jobs.store.schedules import Schedules
 from jobvisor.jobs.store.settlement import HISTORY_MAX, Settlement
 from jobvisor.jobs.store.transfer import Transfer
+from jobvisor.jobs.store.waiting import Waiting
 
 PROMOTED_AT_ONCE = 1000  # a turn is short even when a million rows fall due in the same second
 JOBS_AT_ONCE = 500  # by their ids in one statement; each may hold 2 MB
@@ -69,7 +72,17 @@ ATTEMPTS_AT_ONCE = 1_000  # jobs whose history is asked for in one statement
 
 
 class RelationalStore(
-    Pausing, Settlement, Transfer, Following, Finding, Schedules, Annals, Overdue
+    Pausing,
+    Settlement,
+    Transfer,
+    Following,
+    Finding,
+    Schedules,
+    Annals,
+    Overdue,
+    Rescheduling,
+    Pruning,
+    Waiting,
 ):
     """The logic of every verb but those that have a file of their own."""
 
@@ -125,7 +138,7 @@ class RelationalStore(
             self._moved("enqueue", number, Changed("", job.task, job.queue, 0, job.attempts_max))
 
     def get(self, job: int) -> Job:
-        _check_id(job)
+        check_id(job)
         rows = self._rows("get", {"job": job})
         if not rows:
             raise JobNotFound(f"there is no job {job}")
@@ -186,7 +199,7 @@ class RelationalStore(
         return [Unknown._make(row) for row in self._rows("unknown_tasks", {"limit": limit})]
 
     def cancel(self, job: int) -> str:
-        _check_id(job)
+        check_id(job)
         with self.transaction():
             for _ in range(MOVES_MET):
                 rows = self._rows("cancel", {"job": job})
@@ -207,7 +220,7 @@ class RelationalStore(
         )
 
     def requeue(self, job: int) -> None:
-        _check_id(job)
+        check_id(job)
         with self.transaction():
             rows, refused = self._attempted(self._rows, "requeue", {"job": job})
             if refused is not None:
@@ -249,17 +262,6 @@ class RelationalStore(
                 self._moved(verb, job, Changed._make(rows[0]))
             return bool(rows)
 
-    def prune(self, older_than_ms: Mapping[State, int], *, limit: int) -> int:
-        gone = 0
-        for state, age in older_than_ms.items():
-            if gone < limit:
-                with self.transaction():
-                    parameters = {"state": state.value, "age": age, "limit": limit - gone}
-                    rows = self._rows("prune", parameters)
-                    self._audience.note_all(row[0] for row in rows)
-                    gone += len(rows)
-        return gone
-
     def delete(self, jobs: Iterable[int]) -> list[int]:
         with self.transaction():
             rows = self._rows("delete", {"jobs": json.dumps(sorted(set(jobs)))})
@@ -274,7 +276,7 @@ class RelationalStore(
         kwargs: str | None = None,
         parent: int | None = None,
     ) -> Job:
-        _check_id(job)
+        check_id(job)
         with self.transaction():
             told = {"job": job, "args": args, "kwargs": kwargs, "parent": parent}
             rows = self._rows("repeat", told)
@@ -287,12 +289,6 @@ class RelationalStore(
             row = Changed("", made.task, made.queue, 0, made.attempts_max)
             self._moved("enqueue", made.id, row)
             return made
-
-    def prunable(self, older_than_ms: Mapping[State, int]) -> dict[State, int]:
-        return {
-            state: self._rows("prunable", {"state": state.value, "age": age})[0][0]
-            for state, age in older_than_ms.items()
-        }
 
     # -- workers
 
@@ -512,9 +508,3 @@ class RelationalStore(
 
     def database_id(self) -> str:
         return str(self._rows("meta", {"key": "database_id"})[0][0])
-
-
-def _check_id(job: int) -> None:
-    """A number that no database has is not asked for: PostgreSQL would take it for another type."""
-    if not 0 < job <= ID_MAX:
-        raise JobNotFound(f"there is no job {shown(job)}")

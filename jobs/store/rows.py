@@ -15,6 +15,7 @@ from jobvisor.jobs.encode import Unreadable
 from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.headers import decode_headers
 from jobvisor.jobs.job import Attempt, Claimed, Job, NewJob, Special, State, Summary
+from jobvisor.jobs.keep import read_keep
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.store.base import AttemptRow, JobRow, Sight, SummaryRow
 from jobvisor.jobs.uniqueness import KEPT, UNFINISHED, WAITING
@@ -96,10 +97,9 @@ def job_of(columns: Row, payload: Payload) -> Job:
         parked=row.parked,
         place=row.limit_place,
         deadline_at=moment_or_none(row.deadline_at),
-        keep=None if row.keep_ms is None else row.keep_ms / 1000,
+        keep=read_keep(row.keep),
         unique_for=_unique_for(row),
         unique_until=moment_or_none(row.held_until),
-        prune_at=moment_or_none(row.prune_at),
     )
 
 

@@ -69,6 +69,8 @@ class Settlement(Limiting):
 
     def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:
         changed, refused = self._attempted(self._succeed_all, records, forget)
+        if refused is None and forget and changed < len(records):
+            changed, refused = self._attempted(self._keep_some, records, life, changed)
         self._audience.note_all(record.job for record in records)
         if refused is None:
             lost = [] if changed == len(records) else self._lost(records)
@@ -78,6 +80,18 @@ class Settlement(Limiting):
         for record in records:
             applied = summed(applied, self._apply_guarded(record, life, forget))
         return applied
+
+    def _keep_some(self, records: list[Record], life: Life, changed: int) -> int:
+        """Of those that are forgotten some say themselves how long they are kept: these succeed as others do.
+
+        The rest is gone, or was settled before: nothing of it is changed. How many have changed in all.
+        """
+        if told := last_words(records, forget=False):
+            self._change_many("progress", told)
+        changed += self._succeed_all(records, False)
+        if said := kept_words(records, life, forget=False):
+            self._change_many("keep_words", said)
+        return changed
 
     def _succeed_all(self, records: list[Record], forget: bool) -> int:
         name, told = successes(records, forget=forget)
@@ -95,7 +109,8 @@ class Settlement(Limiting):
 
     def _apply_one(self, record: Record, life: Life, forget: bool) -> bool:
         if record.verb == SUCCEED:
-            return self._succeed_all([record], forget) > 0
+            changed = self._succeed_all([record], forget)
+            return (changed or (self._keep_some([record], life, 0) if forget else 0)) > 0
         name, parameters, outcome = settling(record)
         rows = self._rows(name, parameters)
         if rows:

@@ -15,8 +15,8 @@ from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import SchemaError, StoreError, StoreUnavailable
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.identity import Identity, boot_id, pid_namespace
-from jobvisor.jobs.job import State
 from jobvisor.jobs.log import is_logged, log_event, say
+from jobvisor.jobs.pruner import Pruner
 from jobvisor.jobs.store import open_store
 from jobvisor.supervisor.board import (
     BUSY,
@@ -64,7 +64,11 @@ if TYPE_CHECKING:
 TICK = 0.02  # seconds between two looks while a worker is busy
 IDLE_SECONDS = 1.0  # and while none is
 LEFT_TOLD = 20  # queues and states in the last line of a drain
-PRUNED_AT_ONCE = 500  # rows; about 20 ms
+PRUNE_EVERY, PRUNE_OFTEN = (
+    10.0,
+    1.0,
+)  # seconds; the latter where some are kept for less than the former
+PRUNED_TOLD = 100_000  # jobs in one line of the log
 UNKNOWN_EVERY = 10.0  # seconds between two looks for jobs whose task no module has
 SCHEDULES_EVERY = 5.0  # seconds between two looks whether there is a schedule
 UNKNOWN_NOTED = 100  # names of them
@@ -85,22 +89,15 @@ class Caretaker(Role):
         config = seat.config
         self._config = config
         self._state = StateDir(config.family.state_dir)
-        self._forget = config.retention.succeeded_ms == 0
+        self._forget = config.forgets
         self._waiting = False
         self._failures = 0
         self._try_at = 0  # when an absent database is tried again
         self._ends = 0  # of the last settling
         self._told_at = 0  # when the last line about it was written
-        kept = config.retention
-        self._retained = {
-            state: age_ms
-            for state, age_ms in (
-                (State.SUCCEEDED, kept.succeeded_ms),
-                (State.CANCELLED, kept.cancelled_ms),
-                (State.FAILED, kept.failed_ms),
-            )
-            if age_ms is not None
-        }
+        self._pruner = Pruner(config.rules, self.clock)
+        self._pruned = 0
+        self._hurries = False  # a duty of the last step has more to do
         self._minutes: Minutes | None = None
         self._due: dict[Callable[[], float | None], int] = {}
 
@@ -183,7 +180,7 @@ class Caretaker(Role):
             self._burial.note_memory: READ_EVERY,
             self._end_overdue: 1.0,
             self._free_tasks: 1.0,
-            self._prune: 10.0,
+            self._prune: PRUNE_OFTEN if self._is_short_kept() else PRUNE_EVERY,
             self._trim_changes: 10.0,
             self._trim_uniques: 10.0,
             self._note_unknown: UNKNOWN_EVERY,
@@ -262,7 +259,7 @@ class Caretaker(Role):
     def _pause(self) -> float:
         if self._waiting or self.alone:
             return 0.1
-        if self._watch.goes_on() or self.board[DRAINING]:
+        if self._watch.goes_on() or self.board[DRAINING] or self._hurries:
             return TICK
         return IDLE_SECONDS
 
@@ -300,6 +297,7 @@ class Caretaker(Role):
             self.slot[STATE] = IDLE
 
     def _do_duties(self) -> None:
+        self._hurries = False
         for duty in self._duties:
             self._do_if_due(self._lease.renew)  # each of the others may take its time
             self._do_if_due(duty)
@@ -313,6 +311,7 @@ class Caretaker(Role):
             sooner = duty()
             if sooner is not None:
                 self._due[duty] = now + int(sooner * SECOND)
+                self._hurries = self._hurries or sooner <= TICK
 
     # -- duties
 
@@ -331,10 +330,16 @@ class Caretaker(Role):
         return TICK if self._store.free_tasks() else None
 
     def _prune(self) -> float | None:
-        pruned = self._store.prune(self._retained, limit=PRUNED_AT_ONCE)
-        if pruned:
-            say("pruned", count=pruned)
-        return TICK if pruned >= PRUNED_AT_ONCE else None
+        """A page in each step, until all are gone whose time is over."""
+        step = self._pruner.step(self._store)
+        self._pruned += step.gone
+        if self._pruned and (not step.more or self._pruned >= PRUNED_TOLD):
+            say("pruned", count=self._pruned)
+            self._pruned = 0
+        return TICK if step.more else None
+
+    def _is_short_kept(self) -> bool:
+        return any(rule.age_ms < PRUNE_EVERY * 1000 for rule in self._config.rules)
 
     def _trim_changes(self) -> float | None:
         return TICK if self._store.trim_changes() else None

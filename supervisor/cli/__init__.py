@@ -59,6 +59,7 @@ COMMANDS = {
     "failures": ("beside", "failures"),
     "cancel": ("change", "cancel"),
     "requeue": ("change", "requeue"),
+    "reschedule": ("reschedule", "reschedule"),
     "prune": ("change", "prune"),
     "queues": ("pausing", "queues"),
     "pause": ("pausing", "pause"),

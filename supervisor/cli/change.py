@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -10,6 +10,7 @@ import click
 from jobvisor.jobs.client import Client, Moved, Moves
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, UNFINISHED, State, json_id
+from jobvisor.jobs.pruning import Rule, rules_of
 from jobvisor.jobs.units import duration_text
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.bulk import Act, print_moves, sweep
@@ -26,12 +27,12 @@ from jobvisor.supervisor.cli.selection import (
 from jobvisor.supervisor.cli.site import find_site
 from jobvisor.supervisor.config import Config
 
-__all__ = ["cancel", "move", "prune", "requeue"]
+__all__ = ["cancel", "dry_run_option", "move", "prune", "requeue", "yes_option"]
 
 Many = Callable[[Sequence[int]], Moves]
 
-_dry_run = click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
-_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command(
@@ -44,8 +45,8 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id, shell_complete=jobs(UNFINISHED))
 @filter_options(state for state in State if state in UNFINISHED)
 @click.option("--all", "everything", is_flag=True, help="All unfinished jobs.")
-@_dry_run
-@_yes
+@dry_run_option
+@yes_option
 @json_option
 @config_option
 def cancel(
@@ -88,8 +89,8 @@ def cancel(
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, type=read_id, shell_complete=jobs(FINISHED))
 @filter_options(state for state in State if state in FINISHED)
-@_dry_run
-@_yes
+@dry_run_option
+@yes_option
 @json_option
 @config_option
 def requeue(
@@ -131,8 +132,8 @@ def requeue(
 @click.option("--cancelled", metavar="DURATION", help="Cancelled jobs that ended longer ago.")
 @click.option("--failed", metavar="DURATION", help="Failed jobs that ended longer ago.")
 @filter_options(state for state in State if state in FINISHED)
-@_dry_run
-@_yes
+@dry_run_option
+@yes_option
 @json_option
 @config_option
 def prune(
@@ -147,7 +148,8 @@ def prune(
     """Remove finished jobs for good: old ones, or all that match.
 
     Old ones are those that ended longer ago than is said for their state, or, if nothing is said, than
-    [retention] says. Ids mean these. All that match are asked about first.
+    [retention] and [queues.NAME] keep say, and those that themselves say how long they are kept. Ids mean
+    these. All that match are asked about first.
     """
     said = {state.value: given.pop(state.value) for state in sorted(FINISHED)}
     ages = {state: read_duration(f"--{state}", text) for state, text in said.items() if text}
@@ -170,27 +172,42 @@ def prune(
 
 def _prune_old(config: str | None, ages: dict[str, int], *, dry_run: bool, as_json: bool) -> None:
     site = find_site(config)
+    rules = rules_of({State(state): age_ms for state, age_ms in ages.items()})
     if not ages:
-        retention = (site.config or Config.of({})).retention
-        kept = {
-            "succeeded": retention.succeeded_ms,
-            "cancelled": retention.cancelled_ms,
-            "failed": retention.failed_ms,
-        }
-        ages = {state: age_ms for state, age_ms in kept.items() if age_ms is not None}
-        if not ages:
+        rules = (site.config or Config.of({})).rules
+        if not rules:
             say("[retention] keeps every job for ever; --failed 30d and its like remove some")
-    told = ", ".join(f"{state} for {duration_text(age_ms)}" for state, age_ms in ages.items())
     with site.client() as client:
-        counts = client.prune(ages, dry_run=dry_run)
+        counts = client.prune_by(rules, kept=not ages, dry_run=dry_run)
         if not dry_run and any(counts.values()):
-            note(client, "prune", told, sum(counts.values()))
+            note(client, "prune", ", ".join(map(_rule_told, rules)), sum(counts.values()))
     if as_json:
         print_json({"dry_run": dry_run, "removed": counts})
         return
     verb = "would remove" if dry_run else "removed"
-    for state, age_ms in ages.items():
-        click.echo(f"{verb} {counts[state]} {state} jobs older than {duration_text(age_ms)}")
+    for state, told in _by_state(rules).items():
+        click.echo(f"{verb} {counts[state]} {state} jobs older than {told}")
+    if counts.get("kept"):
+        click.echo(f"{verb} {counts['kept']} jobs that say themselves how long they are kept")
+
+
+def _by_state(rules: Iterable[Rule]) -> dict[str, str]:
+    """How old they are: `1d, in queue mail than 1h`."""
+    found: dict[str, str] = {}
+    for rule in sorted(rules, key=lambda rule: rule.within):
+        where = f"in {_queues(rule)} than " if rule.within else ""
+        before = f"{found[rule.state]}, " if rule.state in found else ""
+        found[rule.state] = f"{before}{where}{duration_text(rule.age_ms)}"
+    return found
+
+
+def _rule_told(rule: Rule) -> str:
+    where = f" in {_queues(rule)}" if rule.within else ""
+    return f"{rule.state}{where} for {duration_text(rule.age_ms)}"
+
+
+def _queues(rule: Rule) -> str:
+    return f"queue{'' if len(rule.queues) == 1 else 's'} {' and '.join(rule.queues)}"
 
 
 def _check_chosen(verb: str, ids: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
@@ -222,8 +239,12 @@ def move(
     *,
     dry_run: bool,
     as_json: bool,
+    how: str = "",
 ) -> None:
-    """Do it to each, a page in a transaction, and say what came of it; exit code 1 if one was refused."""
+    """Do it to each, a page in a transaction, and say what came of it; exit code 1 if one was refused.
+
+    `how` is what the log of actions is told beside the verb and the ids.
+    """
     for job_id in ids:
         client.get(job_id)  # JobNotFound before anything is changed
     if dry_run:
@@ -232,7 +253,7 @@ def move(
     moved: Moves = []
     try:
         for start in range(0, len(ids), PAGE):
-            page = _noted(client, verb, many, ids[start : start + PAGE])
+            page = _noted(client, verb, many, ids[start : start + PAGE], how)
             moved += page
             if not as_json:
                 print_moves(page)
@@ -246,13 +267,13 @@ def move(
         click.get_current_context().exit(1)
 
 
-def _noted(client: Client, verb: str, many: Many, ids: Sequence[int]) -> Moves:
+def _noted(client: Client, verb: str, many: Many, ids: Sequence[int], how: str) -> Moves:
     """One page, and who did it, in one transaction: no deed is without its note."""
     with client.transaction():
         page = many(ids)
         done = [each.id for each in page if each.error is None]
         if done:
-            client.note_action(who(), verb, _named(done), len(done))
+            client.note_action(who(), verb, f"{_named(done)} {how}".rstrip(), len(done))
     return page
 
 

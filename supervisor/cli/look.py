@@ -12,6 +12,7 @@ import click
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.job import Attempt, Job, State
 from jobvisor.jobs.units import duration_text, size_text
+from jobvisor.jobs.why import Reason
 from jobvisor.supervisor.cli import (
     brief,
     config_option,
@@ -78,22 +79,30 @@ def list_jobs(
 @json_option
 @config_option
 def show(config: str | None, job_id: int, as_json: bool) -> None:
-    """Show one job with its attempts and their tracebacks."""
-    with find_site(config).client() as client:
+    """Show one job with its attempts and their tracebacks, and why it does not run."""
+    site = find_site(config)
+    with site.client() as client:
         job = client.get(job_id)
         attempts = client.attempts(job_id)
+        why = client.why(job, served=None if site.config is None else site.config.queues)
     if as_json:
-        print_json(job.as_json() | {"attempts": [attempt.as_json() for attempt in attempts]})
+        told = {
+            "why": [reason.as_json() for reason in why],
+            "attempts": [attempt.as_json() for attempt in attempts],
+        }
+        print_json(job.as_json() | told)
         return
-    click.echo("\n".join(job_lines(job, attempts)))
+    click.echo("\n".join(job_lines(job, attempts, why)))
 
 
-def job_lines(job: Job, attempts: Iterable[Attempt]) -> Iterator[str]:
-    """All there is to know of a job, and of its unsuccessful runs, as people read it."""
+def job_lines(job: Job, attempts: Iterable[Attempt], why: Iterable[Reason] = ()) -> Iterator[str]:
+    """All there is to know of a job, why it does not run, and of its unsuccessful runs, as people read it."""
     for name, value in job.as_json().items():
         if value not in (None, False) and name != "created" and (value or name != "headers"):
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield from plain(f"{name + ':':<18}{shown}{_in_words(name, value)}").splitlines()
+    for reason in why:
+        yield f"{'waits:':<18}{plain(reason.text)}"
     for attempt in attempts:
         yield from _attempt_lines(attempt)
 

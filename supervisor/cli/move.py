@@ -423,8 +423,7 @@ _JOB = _JOB_2 | {
     "limit_place": _COUNT.or_null(),
     "debounce_ms": _COUNT.or_null(),
     "deadline_at": _MOMENT.or_null(),
-    "prune_at": _MOMENT.or_null(),
-    "keep_ms": _COUNT.or_null(),
+    "keep": _TEXT.or_null(),
     "held_key": _NAME.or_null(),
     "held_until": _MOMENT.or_null(),
 }

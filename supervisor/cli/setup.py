@@ -19,6 +19,7 @@ import click
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import ConfigError
 from jobvisor.jobs.keys import render
+from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.schedule import Plan
 from jobvisor.jobs.source import strange_variables
@@ -294,6 +295,10 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
     names = [limit.name for limit in config.limits]
     warnings += told_unused_limits(names, used_limits(tasks))
     warnings += told_unsaid_limits(names, tasks)
+    for queue in (each.name for each in config.named_queues):
+        if queue not in config.queues:
+            near = did_you_mean(queue, config.queues) or ", unless another family does"
+            warnings.append(f"no pool serves queue {queue!r} of [queues.{queue}]{near}")
     return warnings + _unwritable(config)
 
 

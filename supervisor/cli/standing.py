@@ -22,6 +22,7 @@ from jobvisor.jobs.job import State
 from jobvisor.jobs.store.base import Unknown
 from jobvisor.jobs.units import size_text
 from jobvisor.jobs.url import parse_url
+from jobvisor.jobs.why import Held, Known, sums_of
 from jobvisor.supervisor.cli import (
     brief,
     config_option,
@@ -126,6 +127,7 @@ def _show(family: Bearings, *, counts: bool, as_json: bool, in_a_line: bool = Fa
             "unknown_tasks": [each._asdict() for each in unknown],
             "paused": [each.as_json() for each in asked.paused] if asked else None,
             "unknown_limits": unknown_limits,
+            "waits": [held.as_json() for held in asked.waits] if asked else None,
         }
         print_json({**shown, "queues": queues, "unserved": unserved, **told}, in_a_line=in_a_line)
     else:
@@ -133,6 +135,8 @@ def _show(family: Bearings, *, counts: bool, as_json: bool, in_a_line: bool = Fa
         _print_queues(queues or {}, counts)
         for each in asked.paused if asked else ():
             click.echo(f"{each.kind} {each.name} is {each}")
+        for held in asked.waits if asked else ():
+            click.echo(held.text)
     for queue in unserved:
         say(f"warning: no pool serves queue {queue!r}; add it to the queues of a [[workers]]")
     _warn(told_unknown(unknown))
@@ -177,6 +181,7 @@ class _Asked(NamedTuple):
     unknown: list[Unknown]
     paused: list[Paused]
     unknown_limits: list[str]
+    waits: list[Held]
 
 
 def _ask(config: Config, counts: bool) -> _Asked | None:
@@ -205,6 +210,7 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
             counted = store.counts() if counts else {}
             unknown = store.unknown_tasks(UNKNOWN_MAX)
             unknown_limits = store.unknown_limits(UNKNOWN_MAX)
+            waits = sums_of(store, Known(SYSTEM.now_ms(), config.queues))
     except JobsError as error:
         say(f"the queues cannot be shown: {error}")
         return None
@@ -218,7 +224,7 @@ def _ask(config: Config, counts: bool) -> _Asked | None:
         }
         for queue in sorted({*config.queues, *oldest, *counted, *stopped})
     }
-    return _Asked(queues, unknown, paused, unknown_limits)
+    return _Asked(queues, unknown, paused, unknown_limits, waits)
 
 
 def _unserved(queues: Mapping[str, Mapping[str, Any]] | None) -> list[str]:

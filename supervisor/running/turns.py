@@ -73,7 +73,7 @@ class Turns:
         self._tally = role.tally
         config = role.seat.config
         self._queues = config.workers[role.seat.pool].queues
-        self._forget = config.retention.succeeded_ms == 0
+        self._forget = config.forgets
         self._state = StateDir(config.family.state_dir)
         self._claim = 0
         self._ledger_tried = 0

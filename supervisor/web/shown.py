@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from jobvisor.jobs.errors import JobNotFound
+from jobvisor.jobs.errors import JobNotFound, JobsError
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.schedule import Schedule
+from jobvisor.jobs.why import Reason
+from jobvisor.supervisor.documents.queues import served_by
 from jobvisor.supervisor.documents.said import Run, run_of, said_of
 from jobvisor.supervisor.web.site import Site
 
@@ -18,7 +20,9 @@ __all__ = [
     "jobs_shown",
     "log_shown",
     "schedule_shown",
+    "served_here",
     "whole_job_shown",
+    "why_of",
 ]
 
 VALUE_MAX = 16 * 1024
@@ -43,16 +47,31 @@ def jobs_shown(site: Site, jobs: Iterable[Job]) -> list[dict[str, Any]]:
 
 
 def whole_job_shown(site: Site, number: int) -> dict[str, Any]:
-    """One job with its `attempts`, and what it `said` so far where it runs on this machine."""
+    """One job with its `attempts`, `why` it does not run, and what it `said` so far where it runs here."""
     job = site.client.get(number)
     attempts = site.client.attempts(number)
     words = _run(site, job)
     said = words.words() if words is not None else None
     return {
         **job_shown(site, job),
+        "why": [reason.as_json() for reason in why_of(site, job)],
         "attempts": [attempt.as_json() for attempt in attempts],
         "said": said.kept.decode(errors="replace") if said is not None else None,
     }
+
+
+def why_of(site: Site, job: Job) -> list[Reason]:
+    """Why it does not run, as far as the database and the family of this machine tell it."""
+    return site.client.why(job, served=served_here(site))
+
+
+def served_here(site: Site) -> list[str] | None:
+    """The queues that the family of this machine serves; None where there is none, or it does not say."""
+    try:
+        found = None if site.state is None else site.state.status()
+    except JobsError:
+        return None
+    return served_by(found or {})
 
 
 def log_shown(site: Site, number: int) -> list[dict[str, Any]]:

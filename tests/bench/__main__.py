@@ -1,7 +1,7 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
 WHAT is one of throughput, latency, depth, enqueue, find, rest, ready, rescue, lanes, scaling, preload,
-web, peers.
+prune, web, peers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.bench import (
     lanes,
     latency,
     preload,
+    prune,
     scaling,
     throughput,
     web,
@@ -85,6 +86,16 @@ def _latency(places: Places, jobs: int) -> None:
 def _depth(places: Places, million: int, turns: int, rounds: int) -> None:
     """The claim rate in a table of four million rows, on PostgreSQL also under an old snapshot."""
     depth.run(places, million, turns, rounds)
+
+
+@_measures("prune")
+@click.option("--rows", default=1_000_000, show_default=True)
+@click.option("--jobs", default=300_000, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--processes", default=2, show_default=True)
+def _prune(places: Places, rows: int, jobs: int, rounds: int, processes: int) -> None:
+    """Retention alone, and beside a family that works as quickly as it can."""
+    prune.run(places, rows, jobs, rounds, processes)
 
 
 @_measures("find")

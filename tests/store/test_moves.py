@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from jobvisor.jobs.due import NOW, Due
 from jobvisor.jobs.errors import IllegalMove, JobNotFound
 from jobvisor.jobs.job import FINISHED, MOVES, Job, State
 from jobvisor.jobs.store import Store
@@ -54,6 +55,14 @@ def requeue(store: Store, job: Job) -> None:
         store.requeue(job.id)
 
 
+def reschedule(due: Due) -> Verb:
+    def to_then(store: Store, job: Job) -> None:
+        with suppress(IllegalMove):
+            store.reschedule(job.id, due)
+
+    return to_then
+
+
 def cancel(store: Store, job: Job) -> None:
     with suppress(IllegalMove):
         store.cancel(job.id)
@@ -74,6 +83,8 @@ DEEDS: list[tuple[str, str, Verb]] = [
     ("block", "block", lambda store, job: void(store.block(job.id))),
     ("unblock", "unblock", lambda store, job: void(store.unblock(job.id))),
     ("requeue", "requeue", requeue),
+    ("reschedule to now", "reschedule", reschedule(NOW)),
+    ("reschedule to later", "reschedule", reschedule(Due(in_ms=1_000))),
     ("prune", "prune", lambda store, _job: void(store.prune(dict.fromkeys(FINISHED, 0), limit=9))),
 ]
 

@@ -47,7 +47,7 @@ ORDERED = [
     "latency",
     "promote",
     "next_due",
-    "prune",
+    "prune_kept",
 ]  # the index is the order
 
 VALUES: dict[str, Any] = {
@@ -55,7 +55,8 @@ VALUES: dict[str, Any] = {
     "policy": None, "unique_key": "k", "result": "1", "error": "e", "deferred": "retry",
     "progress": "{}", "key": "schema", "before": 2**62, "error_type": "E", "text": "t",
     "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
-    "after_name": "n", "after_key": "k", "kinds": "[]", "parked": "task:app:f",
+    "after_name": "n", "after_key": "k", "kinds": "[]", "parked": "task:app:f", "within": False,
+    "queues": "[]", "at": None,
     "name": "mail",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
@@ -236,6 +237,9 @@ INDEX = {
     "count.listed": "jobs_listed",
     "failure_groups": "jobs_failures",
     "failures": "jobs_failures",
+    "prune_look": "jobs_finished",
+    "prune_kept": "jobs_kept",
+    "prunable_kept": "jobs_kept",
 }
 
 

@@ -567,8 +567,11 @@ INDEX = {
     "ownerless": "jobs_running",
     "family_runs": "jobs_running",
     "cancelling": "jobs_cancelling",
-    "prune": "jobs_finished",
+    "prune_look": "jobs_finished",
     "prunable": "jobs_finished",
+    "prune_kept": "jobs_kept",
+    "prunable_kept": "jobs_kept",
+    "before": "jobs_pending",
     "holder": "jobs_unique",
     "has_work": "jobs_deferred",
     "unknown_tasks": "jobs_unknown",
@@ -593,7 +596,8 @@ ORDERED = [
     "latency",
     "promote",
     "next_due",
-    "prune",
+    "prune_look",
+    "prune_kept",
 ]  # the index is the order: nothing is sorted
 WHOLE = {"counts", "task_names"}  # for people, and said so
 

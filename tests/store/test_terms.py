@@ -24,7 +24,7 @@ from tests.strangers import REFUSALS
 
 TERMS = Terms(
     limit_key="stripe:7", share="tenant 7", weight=3, debounce_ms=60_000, deadline_in_ms=90_000,
-    keep_ms=86_400_000,
+    keep='{"failed": 86400000}',
 )  # fmt: skip
 
 
@@ -36,7 +36,8 @@ def shown(job: Job) -> tuple[Any, ...]:
     """What is seen of these terms, the deadline as seconds from when it was first due."""
     assert job.deadline_at is not None
     ahead = (job.deadline_at - job.run_at).total_seconds()
-    return job.limit, job.share, job.weight, ahead, job.keep, job.parked, job.place
+    keep = (job.keep or {}).get("failed")
+    return job.limit, job.share, job.weight, ahead, keep, job.parked, job.place
 
 
 # -- stored
@@ -99,7 +100,9 @@ def test_a_copy_has_the_limit_and_the_share_of_its_model_and_no_deadline(
     store: Store, database: Database
 ) -> None:
     made = store.repeat(enqueue(store, terms=TERMS._replace(tick=True)))
-    assert (made.limit, made.share, made.weight, made.keep) == ("stripe:7", "tenant 7", 3, 86_400)
+    assert (made.limit, made.share, made.weight, made.keep) == (
+        "stripe:7", "tenant 7", 3, {"failed": 86_400.0},
+    )  # fmt: skip
     assert made.deadline_at is None
     assert special_of(database, made.id) == Special.LIMIT | Special.KEPT
 
@@ -133,7 +136,7 @@ def test_pending_jobs_are_found_by_their_ids_where_they_have_turns(
         ("parked", "", "parked is a text of 1 to 600 characters"),
         ("limit_place", -1, "limit_place is 0 to"),
         ("debounce_ms", -1, "debounce_ms is 0 to"),
-        ("keep_ms", -1, "keep_ms is 0 to"),
+        ("keep", "[]", "keep is the JSON of an object"),
     ],
 )
 def test_what_these_columns_cannot_hold_is_refused_with_a_word(

@@ -40,3 +40,25 @@ def test_old_changes_are_trimmed_by_the_family_page_after_page(build: Build) -> 
     house.touch("go")
     house.wait_finished([job])
     assert house.stop(family) == 0
+
+
+_ENDED = """
+WITH RECURSIVE series (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM series WHERE number < {last})
+INSERT INTO jobs (task, queue, state, finished_at) SELECT 'tasks:old', CASE WHEN number % 1000 = 0 THEN 'kept'
+    ELSE 'default' END, 'succeeded', {at} FROM series
+"""
+ENDED = 30_000  # by a page each second the limit of a wait would be passed
+
+
+def test_old_jobs_are_removed_by_a_family_at_rest_but_those_of_a_queue_that_keeps_them(
+    build: Build,
+) -> None:
+    house = build(TASKS, processes=1, config={"queues.kept": {"keep": "forever"}})
+    house.client.counts()
+    house.query(_ENDED.format(last=ENDED, at="'1970-01-01Z'" if house.database else 1))
+    family = house.start()
+    eventually(
+        lambda: house.client.counts() == {"kept": {"succeeded": ENDED // 1_000}},
+        what="what is kept is left",
+    )
+    assert house.stop(family) == 0

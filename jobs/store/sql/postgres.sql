@@ -12,15 +12,15 @@ claims, losses, policy::text, timeout_ms, memory_bytes, unique_key, {schema}.ms(
 cancel_requested, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
 {schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text, headers::text, parent,
 company, cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
-{schema}.ms(deadline_at), {schema}.ms(prune_at), keep_ms, held_key, {schema}.ms(held_until)
+{schema}.ms(deadline_at), keep::text, held_key, {schema}.ms(held_until)
 
 -- fragment: job_columns
 -- The same columns, to be written.
 id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
-cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, prune_at,
-keep_ms, held_key, held_until
+cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, keep,
+held_key, held_until
 
 -- fragment: summary
 -- A job in short, as SummaryRow names it: without what may be long.
@@ -50,7 +50,7 @@ CASE WHEN %(limit)s < 64 OR (id & 7) = 0 THEN {schema}.ms({schema}.clock()) - {s
 
 -- fragment: term_columns
 -- What only a job on terms has.
-special, turn, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
+special, turn, limit_key, share, weight, debounce_ms, deadline_at, keep
 
 -- fragment: turn_in_line
 -- Where `base` is of the first of a line, and each has its `step`: how far behind it the others come.
@@ -97,6 +97,21 @@ left(split_part(coalesce(error, ''), ': ', 1), 100)
 -- fragment: of_task
 -- And the task, as far as that index has room for it.
 left(task, 400)
+
+-- fragment: put_off
+-- Whether a row that waits is no candidate for anything until its new time; one that waits for another job is none.
+times.due > {schema}.clock() AND (state <> 'blocked' OR parked <> 'after')
+
+-- fragment: kept_until
+-- Until when a finished row is kept that says so itself. The index jobs_kept says the same words.
+{schema}.kept_until(finished_at, keep, state)
+
+-- fragment: by_age
+-- Whether the age of a finished row is all that counts: it says nothing itself, no key of it is held longer, and
+-- its queue is meant.
+(keep IS NULL OR keep ->> state IS NULL)
+    AND (queue IN (SELECT json_array_elements_text(%(queues)s::json))) = %(within)s
+    AND (held_until IS NULL OR held_until <= {schema}.clock())
 
 -- fragment: moment
 -- What `since` and `until` are about.
@@ -234,7 +249,7 @@ SELECT %(task)s, %(args)s::json, %(kwargs)s::json, %(queue)s, %(priority)s,
         ELSE {schema}.fair_turn(%(queue)s, %(priority)s::integer, %(share)s, %(weight)s::integer) END, %(limit_key)s, %(share)s,
     %(weight)s::integer, %(debounce_ms)s::bigint,
     coalesce({schema}.moment(%(deadline_at_ms)s::bigint), due + %(deadline_in_ms)s::bigint * interval '1 ms'),
-    %(keep_ms)s::bigint, {schema}.clock()
+    %(keep)s::json, {schema}.clock()
 FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
@@ -320,9 +335,9 @@ UPDATE {schema}.jobs SET task = %(task)s, args = %(args)s::json, kwargs = %(kwar
     deadline_at = coalesce({schema}.moment(%(deadline_at_ms)s::bigint),
         coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
             + (%(run_in_ms)s::bigint + %(deadline_in_ms)s::bigint) * interval '1 ms'),
-    keep_ms = %(keep_ms)s::bigint,
+    keep = %(keep)s::json,
     special = (%(special)s::integer & 17) | (special & 136)
-        | (CASE WHEN %(keep_ms)s::bigint IS NOT NULL OR held_until IS NOT NULL THEN 64 ELSE 0 END),
+        | (CASE WHEN %(keep)s::json IS NOT NULL OR held_until IS NOT NULL THEN 64 ELSE 0 END),
     attempt = 0, losses = 0, deferred = NULL, error = NULL, progress = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, company = NULL, cpu_ms = NULL, rss_bytes = NULL
 WHERE id = %(holder)s AND state IN ('scheduled', 'pending', 'blocked')
@@ -427,6 +442,10 @@ ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 -- One of them becomes pending, by itself.
 UPDATE {schema}.jobs SET state = 'pending' WHERE id = %(job)s AND state = 'scheduled' RETURNING id, share IS NOT NULL;
 
+-- name: promote_due
+-- One row becomes pending, if it is due.
+UPDATE {schema}.jobs SET state = 'pending' WHERE id = %(job)s AND state = 'scheduled' AND run_at <= {schema}.clock() RETURNING id;
+
 -- name: owned_rows
 -- What an owner holds, but for rows that are known to be refused (a JSON list).
 SELECT id, claim FROM {schema}.jobs WHERE state = 'running' AND owner = %(owner)s
@@ -467,9 +486,9 @@ UPDATE {schema}.jobs SET state = 'succeeded', result = %(result)s::json, error =
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
 
 -- name: succeed_and_forget
--- A run that returned, where succeeded rows are not kept.
+-- A run that returned, where succeeded rows are not kept; but for one that is kept all the same.
 DELETE FROM {schema}.jobs
-WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s;
+WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s AND special & 64 = 0;
 
 -- name: retry
 -- A run that failed and may run again; without a duration it began when it was claimed.
@@ -606,23 +625,60 @@ UPDATE {schema}.jobs SET state = 'pending', attempt = 0, losses = 0, run_at = {s
     deferred = NULL, cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
     progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
-    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL, turn = 0
+    special = special & ~16, deadline_at = NULL, limit_place = NULL, parked = NULL, turn = 0
 WHERE id = %(job)s AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING share IS NOT NULL, {told};
 
--- name: prune
--- Finished rows older than their time go, a bounded number at a time.
-DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
-    WHERE state = %(state)s AND finished_at IS NOT NULL
-        AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
-    ORDER BY finished_at LIMIT %(limit)s)) AND state = %(state)s
+-- name: reschedule
+-- A row that waits gets another time. One that is due by it becomes pending by a promotion, as any other does,
+-- and one that is put off is given its turn by that.
+UPDATE {schema}.jobs SET deferred = NULL,
+    run_at = CASE WHEN state = 'pending' AND times.due <= {schema}.clock() THEN least(run_at, times.due) ELSE times.due END,
+    state = CASE WHEN {put_off} THEN 'scheduled' ELSE state END,
+    parked = CASE WHEN {put_off} THEN NULL ELSE parked END,
+    turn = CASE WHEN {put_off} THEN 0 ELSE turn END
+FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
+    + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
+WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked')
+    AND (expires_at IS NULL OR expires_at > greatest(times.due, {schema}.clock()))
+    AND (deadline_at IS NULL OR deadline_at > greatest(times.due, {schema}.clock()))
+RETURNING {told};
+
+-- name: prune_look
+-- A page of finished rows that are older than a time, the oldest first, and whether each of them goes.
+SELECT id, finished_at::text, {by_age} FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL
     AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
+    AND finished_at >= coalesce(%(at)s::timestamptz, '-infinity')
+    AND (finished_at > coalesce(%(at)s::timestamptz, '-infinity') OR id > %(after)s)
+ORDER BY finished_at, id LIMIT %(limit)s;
+
+-- name: prune
+-- Some of them (a JSON list) go, if that is still so and nobody else has them.
+DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
+    WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state = %(state)s
+        AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms' AND {by_age}
+    ORDER BY id FOR UPDATE SKIP LOCKED))
 RETURNING id;
 
 -- name: prunable
 -- How many finished rows are older than their time.
 SELECT count(*) FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL
-    AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms';
+    AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms' AND {by_age};
+
+-- name: prune_kept
+-- Rows that say themselves how long they are kept, and are so no longer.
+DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
+    WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= {schema}.clock()
+        AND (held_until IS NULL OR held_until <= {schema}.clock())
+    ORDER BY {kept_until} LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+RETURNING id;
+
+-- name: prunable_kept
+-- How many these are, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= {schema}.clock()
+        AND (held_until IS NULL OR held_until <= {schema}.clock())
+    LIMIT %(limit)s) AS found;
 
 -- name: add_attempt
 -- The history of one unsuccessful run; a second telling of the same run changes nothing.
@@ -848,9 +904,9 @@ RETURNING id;
 -- name: repeat
 -- A new job like another one, with other arguments where they are given.
 INSERT INTO {schema}.jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, headers, parent, special, limit_key, share, weight, keep_ms, created_at)
+    timeout_ms, memory_bytes, headers, parent, special, limit_key, share, weight, keep, created_at)
 SELECT task, coalesce(%(args)s::json, args), coalesce(%(kwargs)s::json, kwargs), queue, priority, 'pending', {schema}.clock(), attempts_max,
-    policy, timeout_ms, memory_bytes, headers, %(parent)s::bigint, special & 65, limit_key, share, weight, keep_ms, {schema}.clock()
+    policy, timeout_ms, memory_bytes, headers, %(parent)s::bigint, special & 65, limit_key, share, weight, keep, {schema}.clock()
 FROM {schema}.jobs WHERE id = %(job)s
 RETURNING {job};
 
@@ -893,6 +949,26 @@ WHERE state = 'pending' GROUP BY queue;
 SELECT {schema}.ms({schema}.clock()) - {schema}.ms(min(run_at)) FROM (
     SELECT run_at FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s
     ORDER BY priority DESC, turn, id LIMIT %(limit)s) AS first;
+
+-- name: before
+-- How many pending rows a claim would take before one, of its queue, each half counted up to a limit.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = this.queue
+        AND priority > this.priority LIMIT %(most)s) AS found)
+    + (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'pending' AND queue = this.queue
+        AND priority = this.priority AND (turn, id) < (this.turn, this.id) LIMIT %(most)s) AS found)
+FROM {schema}.jobs AS this WHERE this.id = %(job)s;
+
+-- name: held_back
+-- How many rows wait for what, each by an index of its own and counted up to a limit. What is put off is
+-- scheduled too.
+SELECT 'later', count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'scheduled' LIMIT %(most)s) AS found
+UNION ALL SELECT 'retry', count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') LIMIT %(most)s) AS found
+UNION ALL SELECT 'unknown_task', count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE state = 'scheduled' AND deferred = 'unknown' LIMIT %(most)s) AS found
+UNION ALL SELECT 'blocked', count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'blocked' LIMIT %(most)s) AS found
+UNION ALL SELECT 'company', count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0) LIMIT %(most)s) AS found;
 
 -- name: suspects
 -- The suspects of one queue that a claim would take first.
@@ -1027,7 +1103,7 @@ SELECT id, task, args::json, kwargs::json, queue, priority, state, {schema}.mome
     {schema}.moment(created_at), {schema}.moment(claimed_at), {schema}.moment(started_at),
     {schema}.moment(finished_at), result::json, error, progress::json, headers::json, parent, company, cpu_ms,
     rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
-    {schema}.moment(deadline_at), {schema}.moment(prune_at), keep_ms, held_key, {schema}.moment(held_until)
+    {schema}.moment(deadline_at), keep::json, held_key, {schema}.moment(held_until)
 FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
     %(priority)s::bigint[], %(state)s::text[], %(run_at)s::bigint[], %(attempt)s::bigint[],
     %(attempts_max)s::bigint[], %(claims)s::bigint[], %(losses)s::bigint[], %(policy)s::text[],
@@ -1038,8 +1114,8 @@ FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::te
     %(progress)s::text[], %(headers)s::text[], %(parent)s::bigint[], %(company)s::bigint[],
     %(cpu_ms)s::bigint[], %(rss_bytes)s::bigint[], %(special)s::bigint[], %(turn)s::bigint[],
     %(limit_key)s::text[], %(share)s::text[], %(weight)s::bigint[], %(parked)s::text[],
-    %(limit_place)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_at)s::bigint[], %(prune_at)s::bigint[],
-    %(keep_ms)s::bigint[], %(held_key)s::text[], %(held_until)s::bigint[])
+    %(limit_place)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_at)s::bigint[], %(keep)s::text[],
+    %(held_key)s::text[], %(held_until)s::bigint[])
     AS told ({job_columns});
 
 -- name: import_attempt
@@ -1743,7 +1819,7 @@ WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.
 DELETE FROM {schema}.jobs USING unnest(%(job)s::bigint[], %(owner)s::bigint[], %(claim)s::bigint[])
     AS told (job, owner, claim)
 WHERE jobs.id = told.job AND jobs.state || '' = 'running' AND jobs.owner = told.owner
-    AND jobs.claim = told.claim;
+    AND jobs.claim = told.claim AND jobs.special & 64 = 0;
 
 -- name: add_attempt_many
 -- The history of many unsuccessful runs, in the order of the arrays.
@@ -1857,10 +1933,10 @@ SELECT id, task, args::json, kwargs::json, queue, priority,
     due, attempts_max, policy::json, timeout_ms, memory_bytes, unique_key,
     coalesce({schema}.moment(expires_at_ms), due + expires_in_ms * interval '1 ms'), headers::json, parent, special,
     coalesce({turn_in_line}, 0), limit_key, share, weight, debounce_ms,
-    coalesce({schema}.moment(deadline_at_ms), due + deadline_in_ms * interval '1 ms'), keep_ms, {schema}.clock()
+    coalesce({schema}.moment(deadline_at_ms), due + deadline_in_ms * interval '1 ms'), keep::json, {schema}.clock()
 FROM (SELECT id, task, args, kwargs, queue, priority, due, attempts_max, policy, timeout_ms, memory_bytes,
         unique_key, expires_in_ms, headers, parent, special, limit_key, share, weight, debounce_ms, deadline_in_ms,
-        deadline_at_ms, expires_at_ms, keep_ms, number, 1048576::bigint / coalesce(weight, 1) AS step,
+        deadline_at_ms, expires_at_ms, keep, number, 1048576::bigint / coalesce(weight, 1) AS step,
         CASE WHEN due <= {schema}.clock() AND share IS NOT NULL
         AND row_number() OVER line = 1 THEN {schema}.fair_turn(queue, priority::integer, share, weight::integer) END AS base
     FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
@@ -1869,10 +1945,10 @@ FROM (SELECT id, task, args, kwargs, queue, priority, due, attempts_max, policy,
         %(memory_bytes)s::bigint[], %(unique_key)s::text[], %(expires_in_ms)s::bigint[],
         %(headers)s::text[], %(parent)s::bigint[], %(special)s::bigint[], %(limit_key)s::text[],
         %(share)s::text[], %(weight)s::bigint[], %(debounce_ms)s::bigint[], %(deadline_in_ms)s::bigint[],
-        %(deadline_at_ms)s::bigint[], %(expires_at_ms)s::bigint[], %(keep_ms)s::bigint[])
+        %(deadline_at_ms)s::bigint[], %(expires_at_ms)s::bigint[], %(keep)s::text[])
         WITH ORDINALITY AS told (id, task, args, kwargs, queue, priority, run_at_ms, run_in_ms, attempts_max, policy,
             timeout_ms, memory_bytes, unique_key, expires_in_ms, headers, parent, special, limit_key, share,
-            weight, debounce_ms, deadline_in_ms, deadline_at_ms, expires_at_ms, keep_ms, number),
+            weight, debounce_ms, deadline_in_ms, deadline_at_ms, expires_at_ms, keep, number),
         LATERAL (SELECT coalesce({schema}.moment(run_at_ms), {schema}.clock())
             + run_in_ms * interval '1 ms' AS due) AS times
     WINDOW line AS (PARTITION BY queue, priority, share, due > {schema}.clock() ORDER BY number)) AS based

@@ -8,8 +8,8 @@
 id, task, args, kwargs, queue, priority, state, run_at, attempt, attempts_max, claims, losses,
 policy, timeout_ms, memory_bytes, unique_key, expires_at, deferred, cancel_requested, owner, claim,
 created_at, claimed_at, started_at, finished_at, result, error, progress, headers, parent, company,
-cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, prune_at,
-keep_ms, held_key, held_until
+cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, keep,
+held_key, held_until
 
 -- fragment: summary
 -- A job in short, as SummaryRow names it: without what may be long.
@@ -44,12 +44,12 @@ nullif(:headers, ''), nullif(:parent, 0), :now
 
 -- fragment: term_columns
 -- What only a job on terms has, in the order in which `rows_on_terms` gives them.
-special, limit_key, share, weight, debounce_ms, deadline_at, keep_ms
+special, limit_key, share, weight, debounce_ms, deadline_at, keep
 
 -- fragment: term_values
 -- And what stands for them, with a value that the column cannot have where there is none.
 :special, nullif(:limit_key, ''), nullif(:share, ''), nullif(:weight, 0), nullif(:debounce_ms, -1),
-nullif(:deadline_at, -62135596800001), nullif(:keep_ms, -1)
+nullif(:deadline_at, -62135596800001), nullif(:keep, '')
 
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
@@ -84,6 +84,21 @@ special & 128 <> 0 AND NOT EXISTS (SELECT 1 FROM uniques WHERE uniques.job = job
 -- fragment: error_type
 -- What the error begins with. The index jobs_failures says the same words.
 substr(coalesce(error, ''), 1, min(instr(coalesce(error, '') || ': ', ': ') - 1, 100))
+
+-- fragment: put_off
+-- Whether a row that waits is no candidate for anything until its new time; one that waits for another job is none.
+times.due > :now AND (state <> 'blocked' OR parked <> 'after')
+
+-- fragment: kept_until
+-- Until when a finished row is kept that says so itself. The index jobs_kept says the same words.
+finished_at + json_extract(keep, '$.' || state)
+
+-- fragment: by_age
+-- Whether the age of a finished row is all that counts: it says nothing itself, no key of it is held longer, and
+-- its queue is meant.
+(keep IS NULL OR json_extract(keep, '$.' || state) IS NULL)
+    AND (queue IN (SELECT value FROM json_each(:queues))) = :within
+    AND (held_until IS NULL OR held_until <= :now)
 
 -- fragment: moment
 -- What `since` and `until` are about.
@@ -188,7 +203,7 @@ VALUES (:task, :args, :kwargs, :queue, :priority,
     coalesce(:run_at_ms, :now) + :run_in_ms, :attempts_max, :policy, :timeout_ms, :memory_bytes,
     :unique_key, coalesce(:expires_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms), :headers,
     :parent, :special, :limit_key, :share, :weight, :debounce_ms,
-    coalesce(:deadline_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :deadline_in_ms), :keep_ms, :now)
+    coalesce(:deadline_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :deadline_in_ms), :keep, :now)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
 RETURNING {job};
@@ -257,9 +272,9 @@ UPDATE jobs SET task = :task, args = :args, kwargs = :kwargs, queue = :queue, pr
     expires_at = coalesce(:expires_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :expires_in_ms),
     headers = :headers, parent = :parent, turn = 0, limit_key = :limit_key, share = :share, weight = :weight,
     deadline_at = coalesce(:deadline_at_ms, coalesce(:run_at_ms, :now) + :run_in_ms + :deadline_in_ms),
-    keep_ms = :keep_ms,
+    keep = :keep,
     special = (:special & 17) | (special & 136)
-        | (CASE WHEN :keep_ms IS NOT NULL OR held_until IS NOT NULL THEN 64 ELSE 0 END),
+        | (CASE WHEN :keep IS NOT NULL OR held_until IS NOT NULL THEN 64 ELSE 0 END),
     attempt = 0, losses = 0, deferred = NULL, error = NULL, progress = NULL, owner = NULL, claim = NULL,
     claimed_at = NULL, started_at = NULL, company = NULL, cpu_ms = NULL, rss_bytes = NULL
 WHERE id = :holder AND state IN ('scheduled', 'pending', 'blocked')
@@ -346,6 +361,10 @@ SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= :now
 -- One of them becomes pending, by itself.
 UPDATE jobs SET state = 'pending' WHERE id = :job AND state = 'scheduled' RETURNING id, share IS NOT NULL;
 
+-- name: promote_due
+-- One row becomes pending, if it is due.
+UPDATE jobs SET state = 'pending' WHERE id = :job AND state = 'scheduled' AND run_at <= :now RETURNING id;
+
 -- name: owned_rows
 -- What an owner holds, but for rows that are known to be refused (a JSON list).
 SELECT id, claim FROM jobs WHERE state = 'running' AND owner = :owner
@@ -386,8 +405,9 @@ UPDATE jobs SET state = 'succeeded', result = :result, error = NULL,
 WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
 
 -- name: succeed_and_forget
--- A run that returned, where succeeded rows are not kept.
-DELETE FROM jobs WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim;
+-- A run that returned, where succeeded rows are not kept; but for one that is kept all the same.
+DELETE FROM jobs WHERE id = :job AND state = 'running' AND owner = :owner AND claim = :claim
+    AND special & 64 = 0;
 
 -- name: retry
 -- A run that failed and may run again; without a duration it began when it was claimed.
@@ -502,20 +522,54 @@ UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, defer
     cancel_requested = 0, expires_at = NULL, owner = NULL, claim = NULL, claimed_at = NULL,
     started_at = NULL, finished_at = NULL, result = NULL, error = NULL,
     progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
-    special = special & ~16, deadline_at = NULL, prune_at = NULL, limit_place = NULL, parked = NULL, turn = 0
+    special = special & ~16, deadline_at = NULL, limit_place = NULL, parked = NULL, turn = 0
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
 RETURNING share IS NOT NULL, {told};
 
+-- name: reschedule
+-- A row that waits gets another time. One that is due by it becomes pending by a promotion, as any other does,
+-- and one that is put off is given its turn by that.
+UPDATE jobs SET deferred = NULL,
+    run_at = CASE WHEN state = 'pending' AND times.due <= :now THEN min(run_at, times.due) ELSE times.due END,
+    state = CASE WHEN {put_off} THEN 'scheduled' ELSE state END,
+    parked = CASE WHEN {put_off} THEN NULL ELSE parked END,
+    turn = CASE WHEN {put_off} THEN 0 ELSE turn END
+FROM (SELECT coalesce(:run_at_ms, :now) + :run_in_ms AS due) AS times
+WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked')
+    AND (expires_at IS NULL OR expires_at > max(times.due, :now))
+    AND (deadline_at IS NULL OR deadline_at > max(times.due, :now))
+RETURNING {told};
+
+-- name: prune_look
+-- A page of finished rows that are older than a time, the oldest first, and whether each of them goes.
+SELECT id, finished_at, {by_age} FROM jobs WHERE state = :state AND finished_at IS NOT NULL
+    AND finished_at <= :now - :age AND finished_at >= coalesce(:at, -9223372036854775807)
+    AND (finished_at > coalesce(:at, -9223372036854775807) OR id > :after)
+ORDER BY finished_at, id LIMIT :limit;
+
 -- name: prune
--- Finished rows older than their time go, a bounded number at a time.
-DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = :state
-    AND finished_at IS NOT NULL AND finished_at <= :now - :age ORDER BY finished_at LIMIT :limit)
+-- Some of them (a JSON list) go, if that is still so. With a + the planner finds each row by its id.
+DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs)) AND +state = :state
+    AND +finished_at <= :now - :age AND {by_age}
 RETURNING id;
 
 -- name: prunable
 -- How many finished rows are older than their time.
 SELECT count(*) FROM jobs
-WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :now - :age;
+WHERE state = :state AND finished_at IS NOT NULL AND finished_at <= :now - :age AND {by_age};
+
+-- name: prune_kept
+-- Rows that say themselves how long they are kept, and are so no longer.
+DELETE FROM jobs WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_kept
+    WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= :now
+        AND (held_until IS NULL OR held_until <= :now) ORDER BY {kept_until} LIMIT :limit)
+RETURNING id;
+
+-- name: prunable_kept
+-- How many these are, counted up to a limit.
+SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_kept
+    WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= :now
+        AND (held_until IS NULL OR held_until <= :now) LIMIT :limit);
 
 -- name: add_attempt
 -- The history of one unsuccessful run; a second telling of the same run changes nothing.
@@ -734,9 +788,9 @@ RETURNING id;
 -- name: repeat
 -- A new job like another one, with other arguments where they are given.
 INSERT INTO jobs (task, args, kwargs, queue, priority, state, run_at, attempts_max, policy,
-    timeout_ms, memory_bytes, headers, parent, special, limit_key, share, weight, keep_ms, created_at)
+    timeout_ms, memory_bytes, headers, parent, special, limit_key, share, weight, keep, created_at)
 SELECT task, coalesce(:args, args), coalesce(:kwargs, kwargs), queue, priority, 'pending', :now, attempts_max,
-    policy, timeout_ms, memory_bytes, headers, :parent, special & 65, limit_key, share, weight, keep_ms, :now
+    policy, timeout_ms, memory_bytes, headers, :parent, special & 65, limit_key, share, weight, keep, :now
 FROM jobs WHERE id = :job
 RETURNING {job};
 
@@ -776,6 +830,26 @@ SELECT queue, :now - min(run_at) FROM jobs WHERE state = 'pending' GROUP BY queu
 -- For how many milliseconds the longest waiting of the rows that a claim on one queue would take first has been due.
 SELECT :now - min(run_at) FROM (SELECT run_at FROM jobs WHERE state = 'pending' AND queue = :queue
     ORDER BY priority DESC, turn, id LIMIT :limit);
+
+-- name: before
+-- How many pending rows a claim would take before one, of its queue, each half counted up to a limit.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = this.queue
+        AND priority > this.priority LIMIT :most))
+    + (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = this.queue
+        AND priority = this.priority AND (turn, id) < (this.turn, this.id) LIMIT :most))
+FROM jobs AS this WHERE this.id = :job;
+
+-- name: held_back
+-- How many rows wait for what, each by an index of its own and counted up to a limit. What is put off is
+-- scheduled too.
+SELECT 'later', count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_scheduled WHERE state = 'scheduled' LIMIT :most)
+UNION ALL SELECT 'retry', count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_deferred
+    WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') LIMIT :most)
+UNION ALL SELECT 'unknown_task', count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_unknown
+    WHERE state = 'scheduled' AND deferred = 'unknown' LIMIT :most)
+UNION ALL SELECT 'blocked', count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_blocked WHERE state = 'blocked' LIMIT :most)
+UNION ALL SELECT 'company', count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_suspects
+    WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0) LIMIT :most);
 
 -- name: suspects
 -- The suspects of one queue that a claim would take first.
@@ -893,8 +967,7 @@ VALUES (:id, :task, :args, :kwargs, :queue, :priority, :state, :run_at, :attempt
     :claims, :losses, :policy, :timeout_ms, :memory_bytes, :unique_key, :expires_at, :deferred,
     :cancel_requested, :owner, :claim, :created_at, :claimed_at, :started_at, :finished_at, :result,
     :error, :progress, :headers, :parent, :company, :cpu_ms, :rss_bytes, :special, :turn, :limit_key,
-    :share, :weight, :parked, :limit_place, :debounce_ms, :deadline_at, :prune_at, :keep_ms,
-    :held_key, :held_until);
+    :share, :weight, :parked, :limit_place, :debounce_ms, :deadline_at, :keep, :held_key, :held_until);
 
 -- name: import_attempt
 -- One run of the history of an imported row.

@@ -11,6 +11,7 @@ from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.found import Count, Group, Page
 from jobvisor.jobs.job import Attempt, Job
+from jobvisor.jobs.why import Reason
 from jobvisor.supervisor.cli.bulk import Act, Course
 from jobvisor.supervisor.cli.noting import who
 from jobvisor.supervisor.cli.selection import filter_of
@@ -88,6 +89,11 @@ class Database:
         """One job, and its unsuccessful runs."""
         client = self._client
         return client.get(job), client.attempts(job)
+
+    def why(self, job: int) -> list[Reason]:
+        """Why it does not run."""
+        config = self._site.config
+        return self._client.why(job, served=None if config is None else config.queues)
 
     def cancel(self, job: int) -> str:
         """What became of it, in words."""

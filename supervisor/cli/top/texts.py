@@ -23,7 +23,7 @@ class Texts:
 
     def job(self, job: int) -> list[str]:
         """All there is to know of it."""
-        return list(job_lines(*self._database.job(job)))
+        return list(job_lines(*self._database.job(job), self._database.why(job)))
 
     def said(self, job: int) -> list[str]:
         """What it logged and printed in its past runs, and in the one that goes on."""

@@ -24,7 +24,7 @@ _JOB: dict[str, Any] = {
     "finished_at": "2027-01-31T07:00:00.900+00:00", "expires_at": None, "deferred": None,
     "headers": {"trace": "4bf92f35"}, "parent": None, "company": None, "cpu_ms": 12,
     "rss_bytes": None, "limit": None, "share": None, "weight": None, "parked": None, "place": None,
-    "deadline_at": None, "keep": None, "prune_at": None,
+    "deadline_at": None, "keep": None,
     "unique_for": None, "unique_until": None, "created": True, "replaced": False,
 }  # fmt: skip
 
@@ -75,8 +75,9 @@ class Job(Document):
     parked: str | None = Field(description="What a blocked job waits for.")
     place: int | None
     deadline_at: datetime | None
-    keep: float | None = Field(description="Seconds.")
-    prune_at: datetime | None
+    keep: dict[str, float | None] | None = Field(
+        description="Seconds that it is kept after its end, by the state of that; null is for ever."
+    )
     created: bool = Field(
         description="False where enqueueing found this job instead of making one."
     )
@@ -123,9 +124,17 @@ class Saying(Document):
     said: str | None
 
 
-class WholeJob(Job):
-    """A job with its unsuccessful runs, and what a running one has said so far."""
+class Reason(Document):
+    """One of the things that a job waits for."""
 
+    code: str = Field(description="A word for programs.", examples=["later"])
+    text: str = Field(examples=["It is due in 1h, at 2027-01-31T08:00:00.000Z."])
+
+
+class WholeJob(Job):
+    """A job with its unsuccessful runs, why it does not run, and what a running one has said so far."""
+
+    why: list[Reason]
     attempts: list[Attempt]
     said: str | None = Field(description="Of a run that goes on in a worker of this machine.")
 
@@ -190,7 +199,8 @@ class Swept(Document):
 
     jobs: Number = Field(description="How many matched; of a dry run how many would be tried.")
     outcomes: dict[str, int] = Field(
-        description="`pending`, `cancelled`, `requested` (of running ones), `removed`, `refused`: how many."
+        description="`pending`, `scheduled`, `blocked`, `cancelled`, `requested` (of running ones), "
+        "`removed`, `refused`: how many."
     )
     refusals: list[Refusal] = Field(description="The first twenty that were refused.")
     dry_run: bool

@@ -19,6 +19,7 @@ from jobvisor.supervisor.web.ordering import Order
 __all__ = [
     "BULK_MAX",
     "Bulk",
+    "BulkRescheduling",
     "Copying",
     "Filtering",
     "Id",
@@ -31,6 +32,7 @@ __all__ = [
     "NewSchedule",
     "Pausing",
     "QueueName",
+    "Rescheduling",
     "Scaling",
     "SinceText",
     "moment_or_duration",
@@ -175,6 +177,10 @@ class NewJob(Form):
     )
     deadline: Seconds | None = Field(
         None, description="For how long after it is first due it may take, with all its attempts."
+    )
+    keep: Seconds | dict[str, Seconds] | None = Field(
+        None,
+        description='How long it is kept after its end, "forever", or by its state: {"succeeded": "1h"}.',
     )
     headers: dict[str, Any] | None = None
 
@@ -355,6 +361,32 @@ class Limiting(Form):
     )
 
 
+class Rescheduling(Form):
+    """When jobs that wait are to be due; without either at once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"run_in": "1h"}]})
+
+    run_in: Seconds | None = None
+    run_at: str | None = Field(
+        None, description="A moment with its timezone.", examples=["2027-01-31T08:00+01:00"]
+    )
+
+    def when(self) -> dict[str, Any]:
+        """As the client takes it."""
+        at = None if self.run_at is None else moment("run_at", self.run_at)
+        return {"run_in": self.run_in, "run_at": at}
+
+
+class BulkRescheduling(Rescheduling, Bulk):
+    """Another time for many jobs that wait; without one at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"filter": {"queue": "mail"}, "run_in": "1h", "dry_run": True}]
+        }
+    )
+
+
 class Scaling(Form):
     """How many workers a pool is to have."""
 
@@ -370,12 +402,17 @@ def moment_or_duration(name: str, text: str | None) -> datetime | str | None:
     """A moment where it begins like a year, else a duration."""
     if text is None or not re.match(r"[0-9]{4}-", text):
         return text
+    return moment(name, text)
+
+
+def moment(name: str, text: str) -> datetime:
+    """A moment with its timezone."""
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidOption(
             f"{name}: {text[:80]!r} is not a time; write 2027-01-31T08:00+01:00 or 2027-01-31T07:00Z"
         ) from None
-    if moment.utcoffset() is None:
+    if found.utcoffset() is None:
         raise InvalidOption(f"{name}: {text[:80]!r} has no timezone; add one, such as Z or +01:00")
-    return moment
+    return found

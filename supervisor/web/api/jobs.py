@@ -11,13 +11,22 @@ from fastapi import APIRouter, Depends, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.job import Job, json_id
 from jobvisor.jobs.task import Call
 from jobvisor.supervisor.documents.stack import stacks_of_job
 from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api import documents
-from jobvisor.supervisor.web.api.forms import Copying, Form, JobId, Looking, NewJob, NewJobs
+from jobvisor.supervisor.web.api.forms import (
+    Copying,
+    Form,
+    JobId,
+    Looking,
+    NewJob,
+    NewJobs,
+    Rescheduling,
+)
 from jobvisor.supervisor.web.api.openapi import answer, refusals
 from jobvisor.supervisor.web.api.query import exact_query
 from jobvisor.supervisor.web.ordering import call_of, changed_arguments
@@ -190,6 +199,25 @@ def requeue_job(site: Here, who: Who, job_id: JobId) -> Response:
     with site.client.transaction():
         job = site.client.requeue(job_id)
         site.client.note_action(who, "requeue", f"job {job_id}", 1)
+    return answer(job_shown(site, job))
+
+
+@router.post(
+    "/{job_id}/reschedule",
+    operation_id="reschedule_job",
+    response_model=documents.Job,
+    dependencies=CHANGES,
+    responses=refusals(404, 409, 422),
+)
+def reschedule_job(
+    site: Here, who: Who, job_id: JobId, body: Rescheduling | None = None
+) -> Response:
+    """Let a job that waits be due at another time, without one at once."""
+    when = {} if body is None else body.when()
+    with site.client.transaction():
+        site.client.reschedule(job_id, **when)
+        site.client.note_action(who, "reschedule", f"job {job_id} to be due {Due.of(**when)}", 1)
+        job = site.client.get(job_id)
     return answer(job_shown(site, job))
 
 

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from jobvisor.jobs.errors import JobsError
-from jobvisor.supervisor.documents.queues import queues_of, served_by
+from jobvisor.supervisor.documents.queues import queues_of
 from jobvisor.supervisor.web.api import documents
 from jobvisor.supervisor.web.api.forms import QueueName, SinceText, moment_or_duration
 from jobvisor.supervisor.web.api.openapi import answer, refusals
 from jobvisor.supervisor.web.api.query import exact_query
-from jobvisor.supervisor.web.site import Here, Site
+from jobvisor.supervisor.web.shown import served_here
+from jobvisor.supervisor.web.site import Here
 
 router = APIRouter(prefix="/api/v1", tags=["looks"], dependencies=[Depends(exact_query)])
 
@@ -55,7 +55,7 @@ def list_queues(site: Here) -> Response:
 
     Counting ends at some thousands: the states of which more may be are in `at_least`.
     """
-    return answer(queues_of(site.client, _served(site)))
+    return answer(queues_of(site.client, served_here(site)))
 
 
 @router.get(
@@ -90,12 +90,3 @@ def list_actions(
     found = site.client.actions(limit=limit, before=before)
     further = str(found[-1].id) if len(found) == limit else None
     return answer({"actions": [each.as_json() for each in found], "next": further})
-
-
-def _served(site: Site) -> list[str] | None:
-    """By the family of this machine, where there is one and its status can be read."""
-    try:
-        found = None if site.state is None else site.state.status()
-    except JobsError:
-        return None
-    return served_by(found or {})

@@ -10,16 +10,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobvisor.jobs.client import Swept
+from jobvisor.jobs.due import NOW
 from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.filter import Filter
-from jobvisor.jobs.job import FINISHED, UNFINISHED, State
+from jobvisor.jobs.job import FINISHED, UNFINISHED, WAITING, State
 from jobvisor.supervisor.documents.words import call
 from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api.bulk import sweep
 from jobvisor.supervisor.web.pages.asked import Asked, ids_of
-from jobvisor.supervisor.web.pages.form import SAMPLE_MAX, Form, back_of, is_sure, question, word_of
+from jobvisor.supervisor.web.pages.form import (
+    SAMPLE_MAX,
+    Field,
+    Form,
+    back_of,
+    is_sure,
+    question,
+    word_of,
+)
 from jobvisor.supervisor.web.pages.known import meant
 from jobvisor.supervisor.web.pages.templates import go
+from jobvisor.supervisor.web.pages.when import due_of
 from jobvisor.supervisor.web.pages.words import times
 from jobvisor.supervisor.web.site import Here, Site
 
@@ -47,6 +57,13 @@ ACTS = {
         "requeued",
         "Each starts over at attempt 0; its history is kept.",
     ),
+    "reschedule": Act(
+        "reschedule",
+        WAITING,
+        WAITING,
+        "rescheduled",
+        "Each is due at this time then; one that is blocked goes on waiting for what it waits for.",
+    ),
     "cancel": Act(
         "cancel",
         UNFINISHED,
@@ -67,9 +84,11 @@ def bulk(request: Request, site: Here, who: Who, form: Form) -> Response:
     act = ACTS[name]
     wanted = _filter(site, form, act, everything)
     back = back_of(request, form, "jobs")
-    if not is_sure(form):
-        return _ask(request, site, form, who, name=name, wanted=wanted, back=back)
-    return go(request, back, _told(act, sweep(site, who, act.verb, wanted, dry_run=False)))
+    due = due_of(form) if name == "reschedule" else NOW
+    if isinstance(due, Field) or not is_sure(form):
+        field = due if isinstance(due, Field) else None
+        return _ask(request, site, form, who, name=name, wanted=wanted, back=back, field=field)
+    return go(request, back, _told(act, sweep(site, who, act.verb, wanted, dry_run=False, due=due)))
 
 
 def _told(act: Act, swept: Swept) -> str:
@@ -91,6 +110,7 @@ def _ask(
     name: str,
     wanted: Filter,
     back: str,
+    field: Field | None = None,
 ) -> Response:
     """How many there are, and some of them."""
     swept = sweep(site, who, ACTS[name].verb, wanted, dry_run=True)
@@ -114,7 +134,8 @@ def _ask(
         about=f"{_which(wanted)} {ACTS[name].about}",
         sample=sample,
         more=f"{more:,}{'+' if swept.at_least else ''}" if more > 0 and sample else "",
-        kind="" if name == "requeue" else "danger",
+        kind="danger" if name in ("cancel", "delete") else "",
+        field=field,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends
 from starlette.datastructures import FormData
@@ -12,9 +12,20 @@ from starlette.responses import Response
 
 from jobvisor.supervisor.web.pages.templates import here, local, path, show
 
-__all__ = ["SAMPLE_MAX", "Form", "back_of", "is_sure", "question", "word_of"]
+__all__ = ["SAMPLE_MAX", "Field", "Form", "back_of", "is_sure", "question", "word_of"]
 
 SAMPLE_MAX = 5
+
+
+class Field(NamedTuple):
+    """What a question asks for beside a yes."""
+
+    name: str
+    label: str
+    value: str
+    hint: str
+    mistake: str = ""
+    """What is wrong with the last answer."""
 
 
 async def _form(request: Request) -> FormData:
@@ -52,8 +63,10 @@ def question(
     sample: Sequence[str] = (),
     more: str = "",
     kind: str = "",
+    field: Field | None = None,
 ) -> Response:
     """Ask, with the same form behind the answer; without `yes` there is nothing to be agreed to."""
+    name = None if field is None else field.name
     return show(
         request,
         "question.html",
@@ -62,7 +75,8 @@ def question(
         sample=list(sample)[:SAMPLE_MAX],
         more=more,
         action=here(request),
-        values=list(_values(form)),
+        values=[pair for pair in _values(form) if pair[0] != name],
+        field=field,
         back=back,
         yes=yes,
         kind=kind,

@@ -17,6 +17,7 @@ from jobvisor.supervisor.documents.words import call
 from jobvisor.supervisor.web.pages.asked import known_id
 from jobvisor.supervisor.web.pages.templates import show
 from jobvisor.supervisor.web.pages.words import between, brief, number, size
+from jobvisor.supervisor.web.shown import why_of
 from jobvisor.supervisor.web.site import Here, Site
 
 router = APIRouter(include_in_schema=False)
@@ -45,7 +46,7 @@ def job_page(request: Request, site: Here, job: str) -> Response:
         attempts=_attempts(attempts),
         running=_running(site, found),
         progress=_progress(told["progress"]),
-        waits=_waits(found),
+        why=why_of(site, found),
         key=_key(site, found),
         waited=_waited(found),
         took=between(found.started_at, found.finished_at) if found.finished else None,
@@ -162,17 +163,6 @@ def _progress(told: Any) -> dict[str, Any] | None:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _waits(job: Job) -> str:
-    """Why it does not run yet."""
-    if job.state is State.BLOCKED:
-        return "Waits for another job or a limit"
-    if job.state is State.PENDING:
-        return "Waits for a worker"
-    why = {"retry": "Is to be tried again", "snooze": "Was put off by its task",
-           "unknown": "Waits for a module that has its task"}  # fmt: skip
-    return why.get(job.deferred or "", "Is scheduled")
 
 
 def _waited(job: Job) -> float | None:

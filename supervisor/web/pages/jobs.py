@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from jobvisor.jobs.errors import InvalidOption
-from jobvisor.jobs.job import FINISHED
+from jobvisor.jobs.job import FINISHED, WAITING
 from jobvisor.supervisor.web.pages.asked import STATES, WORDS, Asked, id_of
 from jobvisor.supervisor.web.pages.known import meant, queue_names, task_names
 from jobvisor.supervisor.web.pages.rows import rows
@@ -73,7 +73,9 @@ def jobs_page(
 def _verbs(state: str) -> list[str]:
     """What may be done to the jobs that are shown."""
     if not state:
-        return ["requeue", "cancel", "delete"]
+        return ["requeue", "reschedule", "cancel", "delete"]
+    if state in WAITING:
+        return ["reschedule", "cancel"]
     return ["requeue", "delete"] if state in FINISHED else ["cancel"]
 
 

@@ -1,4 +1,4 @@
-"""What the buttons of a job's page do: requeue, cancel, delete; each is written down with who did it."""
+"""What the buttons of a job's page do: requeue, reschedule, cancel, delete; each is noted with who did it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.pages.asked import known_id
-from jobvisor.supervisor.web.pages.form import Form, back_of, is_sure, question
+from jobvisor.supervisor.web.pages.form import Field, Form, back_of, is_sure, question
 from jobvisor.supervisor.web.pages.templates import go
+from jobvisor.supervisor.web.pages.when import due_of
 from jobvisor.supervisor.web.site import Here
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(writing)])
@@ -23,6 +24,28 @@ def requeue(request: Request, site: Here, who: Who, form: Form, job: str) -> Res
         site.client.requeue(number)
         site.client.note_action(who, "requeue", f"job {number}", 1)
     return go(request, back_of(request, form, "job", job=number), f"Job {number} starts over.")
+
+
+@router.post("/jobs/{job}/reschedule", name="pages.reschedule")
+def reschedule(request: Request, site: Here, who: Who, form: Form, job: str) -> Response:
+    """Let a job that waits be due at another time; which one is asked, unless the button says it."""
+    number = known_id(job)
+    back = back_of(request, form, "job", job=number)
+    due = due_of(form)
+    if isinstance(due, Field):
+        return question(
+            request,
+            form,
+            f"When is job {number} to be due?",
+            yes="Reschedule it",
+            back=back,
+            sample=[site.client.get(number).task],
+            field=due,
+        )
+    with site.client.transaction():
+        state = site.client.reschedule(number, **due.options())
+        site.client.note_action(who, "reschedule", f"job {number} to be due {due}", 1)
+    return go(request, back, f"Job {number} is {state}, to be due {due}.")
 
 
 @router.post("/jobs/{job}/cancel", name="pages.cancel")

@@ -68,6 +68,11 @@ def test_list_takes_every_word_of_a_filter(run: Run, client: Client) -> None:
             "name either ids or --state, such as: requeue --state failed",
         ),
         (["requeue", "7", "--state", "failed"], "name either ids or what they have in common"),
+        (["reschedule", "7"], "say when: --now, --in 1h, or --at 2027-01-31T08:00Z"),
+        (["reschedule", "7", "--now", "--in", "1h"], "say when: --now, --in 1h, or --at"),
+        (["reschedule", "--now"], "what they have in common, such as: reschedule --queue mail"),
+        (["reschedule", "7", "--at", "2027-01-31"], "--at: '2027-01-31' has no timezone; add one"),
+        (["reschedule", "7", "--in", "soon"], "--in: 'soon' is not a duration"),
         (["prune", "--task", "send"], "name either ids or --state, such as: prune --state failed"),
         (["prune", "--state", "failed", "--failed", "7d"], "or ages such as --failed 7d, or what"),
         (["prune", "7", "--failed", "7d"], "name either ids"),
@@ -138,6 +143,33 @@ def test_prune_removes_what_a_filter_or_an_id_means_and_nothing_else(
     assert run("prune", "--state", "failed", "-y").stdout == "2 removed\n"
     assert [job.id for job in client.list()] == [3]
     assert [action.what for action in client.actions()] == ["state=failed", "job 1"]
+
+
+def test_jobs_that_wait_are_rescheduled_by_ids_and_by_what_they_have_in_common(
+    run: Run, client: Client
+) -> None:
+    for _ in range(3):
+        client.enqueue(ADD, 1)
+    client.cancel(3)
+    assert run("reschedule", "1", "--in", "1h").stdout == "1 scheduled\n"
+    refused = run("reschedule", "3", "--now")
+    assert (refused.exit_code, "job 3 is cancelled; only one that waits" in refused.stderr) == (
+        1,
+        True,
+    )
+    some = ("reschedule", "--task", "add", "--at", "2100-01-01T00:00Z")
+    assert run(*some, "--dry-run").stdout == "would reschedule 2 waiting jobs\n"
+    assert "reschedule 2 waiting jobs: there is nobody to ask" in run(*some).stderr
+    assert run(*some, "-y").stdout == "1 scheduled\n2 scheduled\n"
+    assert run("reschedule", "2", "--now").stdout == "2 pending\n"
+    done = json.loads(run("reschedule", "--state", "scheduled", "--now", "-y", "--json").stdout)
+    assert done["outcomes"] == {"pending": 1}
+    assert [action.what for action in client.actions()] == [
+        "state=scheduled to be due now",
+        "job 2 to be due now",
+        f"state=blocked,pending,scheduled task={ADD} to be due at 2100-01-01T00:00:00.000Z",
+        "job 1 to be due in 1h",
+    ]
 
 
 def test_what_a_command_does_is_noted_with_who_did_it(run: Run, client: Client) -> None:

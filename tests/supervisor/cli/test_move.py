@@ -221,7 +221,7 @@ def test_an_import_brings_what_was_exported(run: Run, lines: Lines, elsewhere: C
 NEW_IN_2 = ("headers", "parent", "company", "cpu_ms", "rss_bytes")
 NEW_IN_3 = (
     "special", "turn", "limit_key", "share", "weight", "parked", "limit_place", "debounce_ms", "deadline_at",
-    "prune_at", "keep_ms",
+    "keep",
 )  # fmt: skip
 
 

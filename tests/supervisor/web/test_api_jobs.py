@@ -361,6 +361,46 @@ def test_a_requeue_whose_key_is_taken_names_the_holder(shop: Shop) -> None:
     assert (answer.status_code, answer.json()["holder"]) == (409, holder)
 
 
+def test_a_job_that_waits_is_rescheduled(shop: Shop) -> None:
+    number = shop.client.enqueue("app:add").id
+    told = shop.post(f"/jobs/{number}/reschedule", run_in="1h").json()
+    assert told["state"] == "scheduled"
+    told = shop.post(f"/jobs/{number}/reschedule", run_at="2100-01-01T01:00+01:00").json()
+    assert told["run_at"] == "2100-01-01T00:00:00.000Z"
+    assert shop.web.post(f"{API}/jobs/{number}/reschedule").json()["state"] == "pending"
+    shop.post(f"/jobs/{number}/cancel")
+    assert shop.post(f"/jobs/{number}/reschedule").status_code == 409
+    told = shop.get("/actions").json()["actions"]
+    assert told[1]["what"] == f"job {number} to be due now"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"run_in": "soon"},
+        {"run_at": "2100-01-01"},
+        {"run_at": "1h"},
+        {"run_in": 1, "run_at": "2100-01-01T00:00Z"},
+        {"in": "1h"},
+    ],
+)
+def test_a_time_that_is_none_reschedules_nothing(here: Shop, body: dict[str, Any]) -> None:
+    job = here.client.enqueue("app:add")
+    assert here.post(f"/jobs/{job.id}/reschedule", **body).status_code == 422
+    assert here.post("/jobs/reschedule", filter={"ids": [job.id]}, **body).status_code == 422
+    assert here.client.get(job.id).run_at == job.run_at
+
+
+def test_a_filter_is_rescheduled_after_it_was_counted(shop: Shop) -> None:
+    ids = shop.client.enqueue_many(shop.client.call("app:add", n) for n in range(3))
+    chosen = {"ids": ids[:2]}
+    assert shop.post("/jobs/reschedule", filter=chosen, run_in=60, dry_run=True).json()["jobs"] == 2
+    told = shop.post("/jobs/reschedule", filter=chosen, run_in=60).json()
+    assert told["outcomes"] == {"scheduled": 2}
+    told = shop.post("/jobs/reschedule", filter={"state": ["scheduled"]}).json()
+    assert told["outcomes"] == {"pending": 2}
+
+
 def test_a_finished_job_is_deleted_and_another_is_not(shop: Shop) -> None:
     number, waits = shop.failed(), shop.client.enqueue("app:add").id
     assert shop.web.delete(f"{API}/jobs/{number}").status_code == 204
@@ -428,7 +468,7 @@ def test_a_filter_is_cancelled_and_pruned(shop: Shop) -> None:
     assert [job.id for job in shop.client.list()] == [ids[2]]
 
 
-@pytest.mark.parametrize("verb", ["cancel", "requeue", "prune"])
+@pytest.mark.parametrize("verb", ["cancel", "requeue", "reschedule", "prune"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -481,6 +521,8 @@ def test_a_site_that_is_read_only_shows_all_and_changes_nothing() -> None:
     changes: dict[str, dict[str, Any]] = {
         f"/jobs/{number}/requeue": {},
         f"/jobs/{number}/copy": {},
+        f"/jobs/{number}/reschedule": {},
+        "/jobs/reschedule": {"filter": {"state": ["pending"]}},
         "/jobs": {"task": "app:add"},
         "/jobs/bulk": {"jobs": [{"task": "app:add"}]},
         "/jobs/prune": {"filter": {"state": ["failed"]}},

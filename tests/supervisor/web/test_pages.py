@@ -359,7 +359,7 @@ def test_no_search_of_a_page_finds_what_is_hidden(place: Place) -> None:
 def test_a_running_job_shows_how_far_it_is(place: Place) -> None:
     job = place.jobs.enqueue("app:send", 1)
     text = place.page(f"/jobs/{job.id}")
-    assert "Waits for a worker" in text
+    assert "It is the next of queue" in text
     assert "Cancel" in text
     assert "Delete" not in text
 
@@ -407,6 +407,35 @@ def test_cancel_and_delete_ask_first(place: Place) -> None:
     assert place.form(f"/jobs/{job}/delete", sure="yes", back="/jobs") == "/jobs"
     assert place.jobs.get_many([job]) == {}
     assert [verb for verb, _, _ in place.actions()] == ["prune", "cancel"]
+
+
+def test_a_job_that_waits_is_run_now_or_at_a_time_that_is_asked_for(place: Place) -> None:
+    job = place.jobs.enqueue("app:send", 1).id
+    address = f"/jobs/{job}/reschedule"
+    assert 'name="when" value="now"' in place.form(address, 200)
+    assert "is no time: write now, in how long" in place.form(address, 200, when="soon", sure="yes")
+    assert place.jobs.get(job).state == "pending"
+    place.form(address, when="1h", sure="yes")
+    assert place.said() == f"Job {job} is scheduled, to be due in 1h."
+    assert 'value="now"' in _form_of(place.page(f"/jobs/{job}"), "Run now")
+    place.form(address, when="now")
+    assert place.jobs.get(job).state == "pending"
+    assert [what for _, what, _ in place.actions()] == [
+        f"job {job} to be due now",
+        f"job {job} to be due in 1h",
+    ]
+
+
+def test_many_are_rescheduled_to_a_time_that_is_asked_for(place: Place) -> None:
+    jobs = [place.jobs.enqueue("app:send", 1).id for _ in range(2)]
+    every: dict[str, Any] = {"verb": "reschedule-all", "state": "pending"}
+    asked = place.form("/jobs/bulk", 200, **every)
+    assert "Reschedule 2 jobs?" in asked
+    assert 'name="when" value="now"' in asked
+    assert "is no time" in place.form("/jobs/bulk", 200, **every, when="x", sure="yes")
+    place.form("/jobs/bulk", **every, when="2100-01-01T00:00Z", sure="yes")
+    assert {place.jobs.get(job).state.value for job in jobs} == {"scheduled"}
+    assert place.said() == "2 jobs rescheduled."
 
 
 def test_the_chosen_ones_are_counted_before_they_are_moved(place: Place) -> None:

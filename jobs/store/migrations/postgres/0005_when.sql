@@ -17,8 +17,7 @@ ALTER TABLE {schema}.jobs
     ADD COLUMN limit_place integer,
     ADD COLUMN debounce_ms bigint,
     ADD COLUMN deadline_at timestamptz,
-    ADD COLUMN prune_at timestamptz,
-    ADD COLUMN keep_ms bigint,
+    ADD COLUMN keep json,
     ADD COLUMN held_key text,
     ADD COLUMN held_until timestamptz,
     ADD CONSTRAINT "special is 0 to 2**31 - 1" CHECK (special >= 0) NOT VALID,
@@ -33,12 +32,11 @@ ALTER TABLE {schema}.jobs
     ADD CONSTRAINT "debounce_ms is 0 to 10**15" CHECK (debounce_ms BETWEEN 0 AND 1000000000000000) NOT VALID,
     ADD CONSTRAINT "deadline_at is of the years 1 to 9999"
         CHECK (deadline_at >= '0001-01-01Z' AND deadline_at < '10000-01-01Z') NOT VALID,
-    ADD CONSTRAINT "prune_at is of the years 1 to 9999"
-        CHECK (prune_at >= '0001-01-01Z' AND prune_at < '10000-01-01Z') NOT VALID,
     ADD CONSTRAINT "held_key is a text of 1 to 500 characters" CHECK (length(held_key) BETWEEN 1 AND 500) NOT VALID,
     ADD CONSTRAINT "held_until is of the years 1 to 9999"
         CHECK (held_until >= '0001-01-01Z' AND held_until < '10000-01-01Z') NOT VALID,
-    ADD CONSTRAINT "keep_ms is 0 to 10**15" CHECK (keep_ms BETWEEN 0 AND 1000000000000000) NOT VALID;
+    ADD CONSTRAINT "keep is the JSON of an object of milliseconds by state" CHECK (keep::text
+        ~ '^\s*\{{\s*("(cancelled|failed|succeeded)"\s*:\s*[0-9]{{1,13}}\s*,?\s*){{0,3}}\}}\s*$') NOT VALID;
 
 -- In the order in which a claim takes them. In the place of the old ones, because each of them costs an
 -- insert a tenth and more; the statements of 0.5.0 find their rows by them, and sort.
@@ -63,7 +61,12 @@ CREATE INDEX jobs_expiring ON {schema}.jobs (expires_at)
 CREATE INDEX jobs_deadlines ON {schema}.jobs (deadline_at)
     WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running');
-CREATE INDEX jobs_kept ON {schema}.jobs (prune_at) WHERE prune_at IS NOT NULL;
+-- Until when a finished row is kept that says so itself: reckoned, so that it is right whoever ends a row.
+-- (Milliseconds are no days: a time zone has no say in them.)
+CREATE FUNCTION {schema}.kept_until(finished_at timestamptz, keep json, state text) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE AS $$SELECT finished_at + (keep ->> state)::bigint * interval '1 ms'$$;
+CREATE INDEX jobs_kept ON {schema}.jobs ({schema}.kept_until(finished_at, keep, state))
+    WHERE keep IS NOT NULL AND finished_at IS NOT NULL;
 
 -- How many jobs of a name may run at once (`concurrency`), and how many may start in `per_ms` (`rate`, and
 -- `burst` more at once); what a limit does not limit is NULL. `source` says who set it.
@@ -375,7 +378,7 @@ CREATE OR REPLACE VIEW {schema}.jobs_readable AS
 SELECT id, state, task, args, kwargs, queue, priority, attempt, attempts_max, error, result, progress,
     run_at, created_at, claimed_at, started_at, finished_at, unique_key, deferred, cancel_requested,
     losses, owner, claim, headers, parent, company, cpu_ms, rss_bytes, limit_key, share, weight, turn, parked,
-    limit_place, expires_at, deadline_at, prune_at
+    limit_place, expires_at, deadline_at, keep
 FROM {schema}.jobs;
 
 -- Roles that were granted their work, to read, or to enqueue, before there were these tables.

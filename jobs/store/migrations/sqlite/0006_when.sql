@@ -9,11 +9,10 @@ ALTER TABLE jobs ADD COLUMN parked TEXT;                      -- what a blocked 
 ALTER TABLE jobs ADD COLUMN limit_place INTEGER;              -- its place in its limit, while it runs; `place` 0.5.0 has for another thing
 ALTER TABLE jobs ADD COLUMN debounce_ms INTEGER;
 ALTER TABLE jobs ADD COLUMN deadline_at INTEGER;
-ALTER TABLE jobs ADD COLUMN prune_at INTEGER;
 ALTER TABLE jobs ADD COLUMN held_key TEXT;                    -- the key that a row of `uniques` holds, or held, for it
 ALTER TABLE jobs ADD COLUMN held_until INTEGER;
 -- With the last column come the bounds of all: for each column that brings a CHECK SQLite reads the table once.
-ALTER TABLE jobs ADD COLUMN keep_ms INTEGER
+ALTER TABLE jobs ADD COLUMN keep TEXT
     CONSTRAINT "special is 0 to 2**31 - 1" CHECK (special BETWEEN 0 AND 2147483647)
     CONSTRAINT "turn is 0 to 2**62" CHECK (turn BETWEEN 0 AND 1 << 62)
     CONSTRAINT "limit_key is a text of 1 to 500 characters" CHECK (length(limit_key) BETWEEN 1 AND 500)
@@ -24,12 +23,11 @@ ALTER TABLE jobs ADD COLUMN keep_ms INTEGER
     CONSTRAINT "debounce_ms is 0 to 10**15" CHECK (debounce_ms BETWEEN 0 AND 1000000000000000)
     CONSTRAINT "deadline_at is in milliseconds, of the years 1 to 9999"
         CHECK (deadline_at BETWEEN -62135596800000 AND 253402300799999)
-    CONSTRAINT "prune_at is in milliseconds, of the years 1 to 9999"
-        CHECK (prune_at BETWEEN -62135596800000 AND 253402300799999)
     CONSTRAINT "held_key is a text of 1 to 500 characters" CHECK (length(held_key) BETWEEN 1 AND 500)
     CONSTRAINT "held_until is in milliseconds, of the years 1 to 9999"
         CHECK (held_until BETWEEN -62135596800000 AND 253402300799999)
-    CONSTRAINT "keep_ms is 0 to 10**15" CHECK (keep_ms BETWEEN 0 AND 1000000000000000);
+    CONSTRAINT "keep is the JSON of an object of milliseconds by state" CHECK (CASE WHEN keep IS NULL THEN 1
+        WHEN length(keep) <= 200 AND json_valid(keep) THEN json_type(keep) = 'object' ELSE 0 END);
 
 -- In the order in which a claim takes them. In the place of the old ones, because each of them costs an
 -- insert a tenth and more; the statements of 0.5.0 find them under their names, and sort.
@@ -51,7 +49,9 @@ CREATE INDEX jobs_expiring ON jobs (expires_at)
 CREATE INDEX jobs_deadlines ON jobs (deadline_at)
     WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running');
-CREATE INDEX jobs_kept ON jobs (prune_at) WHERE prune_at IS NOT NULL;
+-- Until when a finished row is kept that says so itself: reckoned, so that it is right whoever ends a row.
+CREATE INDEX jobs_kept ON jobs (finished_at + json_extract(keep, '$.' || state))
+    WHERE keep IS NOT NULL AND finished_at IS NOT NULL;
 
 -- How many jobs of a name may run at once (`concurrency`), and how many may start in `per_ms` (`rate`, and
 -- `burst` more at once); what a limit does not limit is NULL. `source` says who set it.
@@ -154,8 +154,7 @@ SELECT id, state, task, args, kwargs, queue, priority, attempt, attempts_max, er
     unique_key, deferred, cancel_requested, losses, owner, claim, headers, parent, company, cpu_ms,
     rss_bytes, limit_key, share, weight, turn, parked, limit_place,
     strftime('%Y-%m-%dT%H:%M:%fZ', expires_at / 1000.0, 'unixepoch') AS expires_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', deadline_at / 1000.0, 'unixepoch') AS deadline_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', prune_at / 1000.0, 'unixepoch') AS prune_at
+    strftime('%Y-%m-%dT%H:%M:%fZ', deadline_at / 1000.0, 'unixepoch') AS deadline_at, keep
 FROM jobs;
 
 PRAGMA user_version = 6;
