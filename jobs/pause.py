@@ -83,7 +83,6 @@ class Pause(Door):
 
 
 QUEUES_MAX = 1_000
-TASKS_WAIT = bool(QUEUES_MAX)  # until the claim parks their jobs
 
 
 def _which(queue: Any, task: Any) -> tuple[str, str]:
@@ -93,8 +92,6 @@ def _which(queue: Any, task: Any) -> tuple[str, str]:
         )
     if queue is not None:
         return QUEUE, check_queue("queue", queue)
-    if TASKS_WAIT:
-        raise InvalidOption("pausing a task is not there yet; pause a queue")
     if isinstance(task, Task):
         return TASK, task.name
     if not isinstance(task, str):

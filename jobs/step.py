@@ -36,6 +36,9 @@ class Step:
         """The job that was run, as it is then; of every queue with a pending job where none is named."""
         self._settle_owed(store)
         store.promote()
+        # Else a caretaker sees to these, and there may be none.
+        store.end_overdue()
+        store.free_tasks()
         served = store.pending_queues() if queues is None else queues
         life = Life(unique_number(), 0, "run_one", HOST, *Identity.mine())
         record: Record | None = None

@@ -8,7 +8,7 @@ from jobvisor.jobs.annals import QUEUE, Paused
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.events import Events
-from jobvisor.jobs.store.dialect import Dialect
+from jobvisor.jobs.store.limiting import Limiting
 from jobvisor.jobs.store.pauses import Pauses
 from jobvisor.jobs.store.rows import Row, moment_of, moment_or_none
 
@@ -16,7 +16,7 @@ FREED_AT_ONCE = 1_000  # jobs of tasks that are paused no more
 PAUSED_MOST = 1_000  # queues and tasks at once: every worker keeps them in memory
 
 
-class Pausing(Dialect):
+class Pausing(Limiting):
     """The verbs of pauses, and what a claim has to know of them."""
 
     def __init__(self, clock: Clock, events: Events) -> None:

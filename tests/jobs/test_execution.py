@@ -12,10 +12,11 @@ import pytest
 
 from jobvisor.jobs.context import Context, Nobody
 from jobvisor.jobs.execution import UNKNOWN_CAP_MS, Execution
-from jobvisor.jobs.job import Claimed
+from jobvisor.jobs.job import Claimed, Special
 from jobvisor.jobs.outcome import SUCCEEDED, Cancelled, Fail, Outcome, Release, Retry, Snooze
 from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.retry import Fixed, policy_json
+from jobvisor.jobs.task import Task
 from tests.clock import MovableClock
 from tests.store.processes import in_a_copy
 
@@ -114,6 +115,30 @@ def test_an_expired_job_is_not_started() -> None:
     outcome = execute.run(claimed(expires_in_ms=5), waited_ns=5_000_001)
     assert (outcome.verb, outcome.kind, seen) == ("cancel", "expired", [])
     assert execute.run(claimed(expires_in_ms=5), waited_ns=5_000_000) is SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "waited_ns", "begins"), [(5, 4_999_999, True), (5, 5_000_000, False), (0, 0, False)]
+)
+def test_a_job_past_its_deadline_is_not_started(left_ms: int, waited_ns: int, begins: bool) -> None:
+    seen: list[int] = []
+    execute = execution(lambda: seen.append(1))
+    job = claimed(timeout_ms=left_ms, special=Special.DEADLINE | Special.LAST)
+    outcome = execute.run(job, waited_ns=waited_ns)
+    assert bool(seen) is begins
+    if not begins:
+        assert (outcome.verb, outcome.kind) == ("fail", "deadline")
+
+
+def test_a_run_that_was_cancelled_at_its_deadline_is_not_tried_again() -> None:
+    execute = execution(lambda: None)
+    task: Task[[], None] = Task(NAME, lambda: None)
+    last = claimed(timeout_ms=5, special=Special.DEADLINE | Special.LAST)
+    outcome = execute.timed_out(task, last, TimeoutError())
+    assert (outcome.verb, outcome.kind) == ("fail", "timeout")
+    assert outcome.failure is not None
+    assert outcome.failure.message == "cancelled at its deadline"
+    assert execute.timed_out(task, claimed(timeout_ms=5), TimeoutError()).verb == "retry"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,11 @@ from jobvisor.jobs.annals import QUEUE, TASK
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.job import State
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.store import Life, Store, Turn
 from jobvisor.jobs.store.base import Whom
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database
-from tests.store.making import claim, enqueue, family, life, record, running
+from tests.store.making import claim, enqueue, family, life, new, record, running
 
 
 def test_a_paused_queue_accepts_and_is_not_claimed_until_it_is_resumed(store: Store) -> None:
@@ -152,3 +153,95 @@ def test_nobody_is_hired_for_what_a_paused_queue_holds(store: Store, clock: Mova
     store.pause(QUEUE, "default")
     assert store.latency(["default"]) == 0
     assert store.suspects(["default"]) == []
+
+
+# -- tasks
+
+
+def claimed(store: Store, who: Life, number: int = 1, **asked: Any) -> Turn:
+    return store.turn(who, number, queues=["default"], **{"limit": 10, **asked})
+
+
+def test_the_jobs_of_a_paused_task_wait_and_those_behind_them_run(store: Store) -> None:
+    first, other, third = (enqueue(store, task=task) for task in ("app:f", "app:g", "app:f"))
+    store.pause(TASK, "app:f")
+    who = life()
+    turn = claimed(store, who)
+    assert ([job.id for job in turn.jobs], turn.parked) == ([other], 2)
+    for number in (first, third):
+        job = store.get(number)
+        assert (job.state, job.parked, job.attempt) == (State.BLOCKED, "task:app:f", 0)
+    assert not store.look(["default"]).found
+    assert store.resume(TASK, "app:f")
+    assert not store.free_tasks()
+    assert [job.id for job in claimed(store, who, 2).jobs] == [first, third]
+    assert [job.attempt for job in store.get_many([first, third]).values()] == [1, 1]
+
+
+def test_a_job_enqueued_to_a_paused_task_waits_until_the_pause_ends_by_itself(
+    store: Store, clock: MovableClock
+) -> None:
+    store.pause(TASK, "app:f", for_ms=60_000)
+    number, who = enqueue(store), life()
+    assert claimed(store, who).jobs == []
+    assert not store.free_tasks()
+    assert store.get(number).state is State.BLOCKED
+    clock.move(60_000)
+    store.free_tasks()
+    assert [job.id for job in claimed(store, who, 2).jobs] == [number]
+
+
+def test_what_is_parked_is_freed_page_by_page(store: Store) -> None:
+    store.pause(TASK, "app:f")
+    store.enqueue([new()] * 1_001)
+    who = life()
+    for number in range(1, 4):
+        claimed(store, who, number, limit=500)
+    assert store.unfinished()["default"] == {"blocked": 1_001}
+    store.resume(TASK, "app:f")
+    assert store.free_tasks()
+    assert store.unfinished()["default"] == {"pending": 1_000, "blocked": 1}
+    assert not store.free_tasks()
+    assert store.unfinished()["default"] == {"pending": 1_001}
+
+
+def test_only_the_jobs_of_the_task_that_is_resumed_are_freed(store: Store) -> None:
+    one, two = (enqueue(store, task=task) for task in ("app:f", "app:g"))
+    for task in ("app:f", "app:g"):
+        store.pause(TASK, task)
+    claimed(store, life())
+    store.resume(TASK, "app:g")
+    store.free_tasks()
+    assert (store.get(one).state, store.get(two).state) == (State.BLOCKED, State.PENDING)
+
+
+def test_a_parked_job_is_cancelled_and_expires_like_any_that_waits(
+    store: Store, clock: MovableClock
+) -> None:
+    store.pause(TASK, "app:f")
+    one, two = enqueue(store), enqueue(store, expires_in_ms=1_000)
+    claimed(store, life())
+    assert store.cancel(one) == "cancelled"
+    clock.move(1_000)
+    store.end_overdue()
+    job = store.get(two)
+    assert (job.state, job.parked) == (State.CANCELLED, None)
+
+
+def test_a_task_that_is_only_paused_is_none_that_workers_have_told_of(
+    store: Store, clock: MovableClock
+) -> None:
+    store.pause(TASK, "app:nobody")
+    assert store.tasks() == []
+    clock.move(40 * 86_400_000)
+    store.note_tasks({"app:f": "{}"})
+    assert [each.name for each in store.paused()] == ["app:nobody"]
+    assert [each.name for each in store.tasks()] == ["app:f"]
+
+
+def test_a_drain_does_not_wait_for_a_paused_task(store: Store) -> None:
+    store.add_family(family())
+    enqueue(store)
+    store.pause(TASK, "app:f")
+    claimed(store, life())
+    assert not store.has_work(["default"], 1)

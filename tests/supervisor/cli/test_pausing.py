@@ -88,3 +88,21 @@ def test_status_and_doctor_name_what_is_paused(run: Run, client: Client) -> None
     [finding] = [each["text"] for each in found if each["check"] == "paused"]
     assert "queue default is paused since" in finding
     assert [each["text"] for each in found if each["check"] == "pending"] == ["no job waits"]
+
+
+def test_a_task_is_named_by_the_end_of_its_name(run: Run, client: Client) -> None:
+    client.note_tasks({ADD: {"options": {}}})
+    assert run("pause", "--task", "add").stdout == f"task {ADD} is paused until it is resumed\n"
+    client.enqueue(ADD, 1, 2)
+    assert client.run_one() is None
+    assert f"task {ADD} is paused since" in run("queues").stderr
+    assert run("resume", "--task", "add").exit_code == 0
+    assert client.run_one() is not None
+
+
+def test_a_task_that_nobody_knows_is_paused_by_the_name_that_was_written(
+    run: Run, client: Client
+) -> None:
+    client.migrate()
+    assert run("pause", "--task", "shop:later").exit_code == 0
+    assert [each.name for each in client.paused()] == ["shop:later"]
