@@ -384,6 +384,7 @@ _moment = st.integers(-62_135_596_800_000, 253_402_300_799_999) | st.integers(
 )
 _COST = (st.none() | st.integers(0, 10**12), st.none() | st.integers(0, 2**62))
 
+_word = _text.filter(bool)
 _RUN = st.builds(
     AttemptRow, _count, _long, _long, _text, *[st.none() | _text] * 4, st.none() | _long,
     st.none() | _count, st.none() | _text, st.none() | _text, st.none() | _moment, _moment,
@@ -398,6 +399,12 @@ _ROW = st.builds(
     st.none() | _json, st.none() | _text, st.none() | _json,
     st.none() | _json.filter(lambda text: text.startswith("{")), st.none() | st.integers(1, 2**62),
     st.none() | st.integers(1, 32_767), *_COST,
+    special=st.integers(0, 2**31 - 1), turn=st.integers(0, 2**62), limit_key=st.none() | _word,
+    share=st.none() | _word, weight=st.none() | st.integers(1, 1_000), parked=st.none() | _word,
+    limit_place=st.none() | st.integers(0, 2**31 - 1), debounce_ms=st.none() | st.integers(0, 10**15),
+    deadline_at=st.none() | _moment, prune_at=st.none() | _moment,
+    keep_ms=st.none() | st.integers(0, 10**15),
+    held_key=st.none(), held_until=st.none(),  # it is told only of a key that is held
     attempts=st.lists(_RUN, max_size=3, unique_by=lambda run: (run.owner, run.claim)).map(tuple),
 )  # fmt: skip
 

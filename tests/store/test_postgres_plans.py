@@ -56,7 +56,7 @@ VALUES: dict[str, Any] = {
     "progress": "{}", "key": "schema", "before": 2**62, "error_type": "E", "text": "t",
     "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
     "after_name": "n", "after_key": "k", "kinds": "[]", "parked": "task:app:f", "within": False,
-    "queues": "[]", "at": None,
+    "queues": "[]", "at": None, "schedule": "s",
     "name": "mail",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
@@ -258,6 +258,35 @@ def test_a_statement_uses_the_index_that_is_made_for_it(
     if not filled:
         del used["failures"]  # of an empty table no statistics tell its two indexes apart
     assert used == {name: {INDEX[name]} for name in used}
+
+
+OF_KEYS = (
+    "holder", "held_keys", "free_keys", "take_key", "hold_apart", "hold_again", "replace", "supersede",
+    "held_by", "import_key", "uniques_page", "trim_uniques", "retry", "snooze",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["prepared", "each time anew"])
+@pytest.mark.parametrize("filled", [False, True], ids=["new", "filled and analysed"])
+def test_a_unique_key_is_found_by_an_index_in_both_tables(
+    planner: Planner, filled: bool, generic: bool
+) -> None:
+    if filled:
+        planner.fill()
+        planner.database.sql("INSERT INTO uniques (key, job) SELECT 'key ' || id, id FROM jobs")
+        planner.database.sql("ANALYZE uniques")
+    asked = {
+        "keys": '["key 1", "key 2"]',
+        "jobs": "[1, 2]",
+        "rows": '[["key 1", 1]]',
+        "limit": 2_000,
+    }
+    for name in OF_KEYS:
+        nodes = planner.plan(name, generic=generic, **asked)
+        whole = [
+            node for node in nodes if node["Node Type"] == "Seq Scan" and "Relation Name" in node
+        ]
+        assert (name, [node for node in nodes if reads_all(node)], whole) == (name, [], [])
 
 
 MANY = [

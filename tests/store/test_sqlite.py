@@ -573,6 +573,8 @@ INDEX = {
     "prunable_kept": "jobs_kept",
     "before": "jobs_pending",
     "holder": "jobs_unique",
+    "held_by": "uniques_job",
+    "retry": "uniques_job",
     "has_work": "jobs_deferred",
     "unknown_tasks": "jobs_unknown",
     "find.listed": "jobs_listed",
@@ -651,7 +653,7 @@ def test_no_statement_but_those_for_people_reads_the_whole_table(planned: Sqlite
     whole = {
         name
         for name in statements("sqlite")
-        if any(re.fullmatch(r"SCAN (jobs|attempts)", step) for step in plan(planned, name))
+        if any(re.fullmatch(r"SCAN (jobs|attempts|uniques)", step) for step in plan(planned, name))
     }
     assert whole <= WHOLE
 

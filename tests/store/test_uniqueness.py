@@ -33,7 +33,8 @@ def keyed(hold: str = "unfinished", key: str = "k", conflict: str = "", **values
         terms["conflict"] = conflict
     if hold == "debounced":
         values.setdefault("run_in_ms", DELAY_MS)
-    return new(unique_key=key, terms=Terms(**terms) if terms else None, **values)
+    said = Terms(**terms)
+    return new(unique_key=key, terms=None if said == Terms() else said, **values)
 
 
 def debounced(**values: Any) -> NewJob:

@@ -186,9 +186,11 @@ def test_a_call_that_waited_for_a_claim_leaves_the_running_row_to_its_worker(
     with worker.transaction():
         (job,) = claim(worker, who)
         caller.start_and_wait_for_a_lock(server)
-    assert caller.done.wait(30)  # and its transaction is still open
-    assert worker.apply([record(who, 1, job)], who).changed == 1
-    caller.end()
+    try:
+        assert caller.done.wait(30)  # and its transaction is still open
+        assert worker.apply([record(who, 1, job)], who).changed == 1
+    finally:
+        caller.end()
     assert caller.job is not None
     assert (caller.job.created, caller.job.id != number) == (True, True)
 
