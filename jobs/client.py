@@ -20,6 +20,7 @@ from jobvisor.jobs.pause import Pause
 from jobvisor.jobs.registry import Registry, check_name
 from jobvisor.jobs.requests import Requests
 from jobvisor.jobs.schedules import Schedules
+from jobvisor.jobs.sharing import Sharing
 from jobvisor.jobs.step import Step
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import FamilyRow, Imported, JobRow
@@ -50,7 +51,7 @@ class Export(NamedTuple):
     """In the order of their ids; a running one as a release would leave it."""
 
 
-class Client(Look, Change, Sweep, Follow, Beside, Pause, Requests, Limited, Why):
+class Client(Look, Change, Sweep, Follow, Beside, Pause, Requests, Limited, Why, Sharing):
     """A door to one database, for any number of threads.
 
     What it is not told is found: JOBVISOR_DATABASE_URL and the other variables, then the file that

@@ -87,6 +87,8 @@ def _options_told(options: Options) -> dict[str, Any]:
         "on_conflict": options.on_conflict,
         "delay": _duration_told(options.delay_ms),
         "max_wait": _duration_told(options.max_wait_ms),
+        "share": BY_FUNCTION if callable(options.share) else options.share,
+        "weight": BY_FUNCTION if callable(options.weight) else options.weight,
         "limit": BY_FUNCTION if callable(options.limit) else options.limit,
         "expires_in": _duration_told(options.expires_in_ms),
         "deadline": _duration_told(options.deadline_ms),
@@ -118,9 +120,11 @@ def _policy_told(policy: Policy) -> dict[str, Any]:
 def options_of(told: Mapping[str, Any]) -> Options:
     """The options of a task as it told them, for a call of it; InvalidOption where they are none.
 
-    A key that is made by a function, of uniqueness or of a limit, cannot be made here: who calls must say it.
+    What is made by a function, a key of uniqueness or of a limit, a share, cannot be made here: who calls
+    must say it.
     """
-    made = [name for name in ("unique", "limit") if told.get(name) == BY_FUNCTION]
+    functions = ("unique", "limit", "share", "weight")
+    made = [name for name in functions if told.get(name) == BY_FUNCTION]
     values: Any = {name: value for name, value in told.items() if name not in made}
     if "retry" in values:
         values["retry"] = policy_of(values["retry"])

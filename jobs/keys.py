@@ -443,6 +443,12 @@ TABLES: tuple[Table, ...] = (
                 "",
                 'how long its finished jobs are kept, or { succeeded = "1h" }; "" is as [retention]',
             ),
+            Key(
+                "fair",
+                flag(),
+                False,
+                "serve the jobs of each share= in turn, however many one of them has waiting",
+            ),
         ),
         Shape.NAMED,
     ),

@@ -305,6 +305,8 @@ LINES: dict[str, tuple[int, str]] = {
         logging.INFO,
         "settled {name} pid {pid}: {applied} outcomes stored; {cause}",
     ),
+    "made_fair": (logging.INFO, "queue {queue} is fair: its shares are served in turn"),
+    "made_unfair": (logging.INFO, "queue {queue} is fair no more: the config says so"),
     "pruned": (logging.INFO, "pruned {count} finished jobs"),
     "sums_refused": (logging.WARNING, "the sums of a minute are lost, charts lack it: {error}"),
     "ledger_unknown": (

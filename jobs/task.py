@@ -38,6 +38,7 @@ from jobvisor.jobs.nearest import suggestion
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.retry import DEFAULT, Answer, Policy, as_policy, policy_json
 from jobvisor.jobs.running import sent_along
+from jobvisor.jobs.share import NO_SHARE, Share, Weight, check_share, check_weight, share_of
 from jobvisor.jobs.uniqueness import (
     OnConflict,
     UniqueFor,
@@ -118,6 +119,8 @@ class OptionValues(TypedDict, total=False):
     expires_at: datetime
     deadline: Duration
     keep: Keep
+    share: Share
+    weight: Weight
     headers: Mapping[str, Any]
 
 
@@ -149,6 +152,10 @@ class Options:
     deadline_ms: int | None = None
     keep: str | None = None
     """How long it is kept after its end, as the JSON of milliseconds by the state of that."""
+    share: Share | None = None
+    """On whose behalf it runs in a fair queue, or a function of the arguments."""
+    weight: Weight | None = None
+    """Of that share, or a function of the arguments."""
     headers: str | None = None
     """As the JSON of an object."""
 
@@ -330,6 +337,8 @@ _JUDGES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "expires_at": ("expires_at_ms", _check_moment),
     "deadline": ("deadline_ms", _check_expiry),
     "keep": ("keep", encode_keep),
+    "share": ("share", check_share),
+    "weight": ("weight", check_weight),
     "headers": ("headers", encode_headers),
 }
 
@@ -410,11 +419,17 @@ class Call(Generic[CallR_co]):
         options = self.options
         limit = options.limit
         key = limit(*self.args, **self.kwargs) if callable(limit) else limit
+        shared = (
+            share_of(options.share, options.weight, self.args, self.kwargs)
+            if options.share is not None
+            else NO_SHARE
+        )
         terms = Terms(
             limit_key=None if key is None else check_limit_key("limit", key),
             expires_at_ms=options.expires_at_ms,
             deadline_in_ms=options.deadline_ms,
             keep=options.keep,
+            **shared,
             **keyed,
         )
         return None if terms == NO_TERMS else terms

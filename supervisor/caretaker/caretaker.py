@@ -38,6 +38,8 @@ from jobvisor.supervisor.board import (
     Slot,
 )
 from jobvisor.supervisor.caretaker.demand import EVERY_SECONDS, Demand
+from jobvisor.supervisor.caretaker.fairness import EVERY_SECONDS as FAIRNESS_SECONDS
+from jobvisor.supervisor.caretaker.fairness import Fairness
 from jobvisor.supervisor.caretaker.lease import Lease
 from jobvisor.supervisor.caretaker.limits import (
     ADMITTED_EVERY,
@@ -165,6 +167,7 @@ class Caretaker(Role):
             go_on=self._go_on,
         )
         limits = Limits(self._store, self._config.limits)
+        fairness = Fairness(self._store, self._config.named_queues)
         beat = min(family.dead_after_ms / 3000, HEARTBEAT_MOST)
         self._duties: dict[Callable[[], float | None], float] = {
             self._lease.renew: beat,
@@ -177,6 +180,7 @@ class Caretaker(Role):
             limits.declare: DECLARED_EVERY,
             limits.admit: ADMITTED_EVERY,
             limits.trim: TRIMMED_EVERY,
+            fairness.see_to: FAIRNESS_SECONDS,
             self._burial.note_memory: READ_EVERY,
             self._end_overdue: 1.0,
             self._free_tasks: 1.0,

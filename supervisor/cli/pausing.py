@@ -58,9 +58,9 @@ def queues(config: str | None, verb: str, as_json: bool) -> None:  # noqa: ARG00
         print_json({**found, "paused_tasks": [each.as_json() for each in tasks]})
         return
     print_table(
-        ["queue", "served", "oldest waits", *(state.value for state in SHOWN), "paused"],
+        ["queue", "served", "oldest waits", *(state.value for state in SHOWN), "fair", "paused"],
         [_row(name, told, found["at_least"]) for name, told in found["queues"].items()],
-        seldom=("blocked", "paused"),
+        seldom=("blocked", "fair", "paused"),
     )
     for each in tasks:
         say(f"task {each.name} is {each}")
@@ -73,6 +73,7 @@ def _row(name: str, told: Mapping[str, Any], at_least: list[str]) -> list[Any]:
         {True: "yes", False: "by nobody", None: None}[told["served"]],
         None if wait is None else brief(wait),
         *(_count(told.get(state.value), state.value in at_least) for state in SHOWN),
+        "yes" if told["fair"] else None,
         None if paused is None else _pause_told(paused),
     ]
 

@@ -40,6 +40,7 @@ from jobvisor.supervisor.cli.bash import SCRIPT
 from jobvisor.supervisor.cli.writable import file_obstacle, folder_obstacle
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.documents.limits import told_unsaid_limits, told_unused_limits, used_limits
+from jobvisor.supervisor.documents.shares import told_shares
 from jobvisor.supervisor.family import StateDir
 
 __all__ = ["check", "completion", "init", "migrate"]
@@ -292,6 +293,8 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
             f"no pool serves queue {queue!r} of {', '.join(names)}; "
             "add it to the queues of a [[workers]]"
         )
+    fair = [queue.name for queue in config.named_queues if queue.fair]
+    warnings += told_shares(fair, tasks)
     names = [limit.name for limit in config.limits]
     warnings += told_unused_limits(names, used_limits(tasks))
     warnings += told_unsaid_limits(names, tasks)

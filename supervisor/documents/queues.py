@@ -27,6 +27,7 @@ def queues_of(client: Client, served: Iterable[str] | None) -> dict[str, Any]:
     those of a queue that are claimed next.
     """
     tally, oldest = client.tally(), client.latencies()
+    fair = set(client.fair_queues())
     paused = {each.name: each for each in client.paused() if each.kind == QUEUE}
     known = None if served is None else set(served)
     return {
@@ -34,10 +35,11 @@ def queues_of(client: Client, served: Iterable[str] | None) -> dict[str, Any]:
             queue: {
                 "served": None if known is None else queue in known,
                 "oldest_pending_ms": round(oldest[queue] * 1000) if queue in oldest else None,
+                "fair": queue in fair,
                 "paused": paused[queue].moments() if queue in paused else None,
                 **tally.queues.get(queue, {}),
             }
-            for queue in sorted({*(known or ()), *oldest, *tally.queues, *paused})
+            for queue in sorted({*(known or ()), *oldest, *tally.queues, *paused, *fair})
         },
         "at_least": sorted(tally.at_least),
     }

@@ -56,6 +56,7 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
                 "retries": task.options.retries,
                 "timeout_ms": task.options.timeout_ms,
                 "memory_bytes": task.options.memory_bytes or 0,
+                "share": BY_FUNCTION if callable(task.options.share) else task.options.share,
                 "limit": BY_FUNCTION if callable(task.options.limit) else task.options.limit,
             }
             for task in tasks

@@ -294,6 +294,7 @@ class Queue(Document):
     oldest_pending_ms: int | None = Field(
         description="How long the longest waiting job has been due."
     )
+    fair: bool = Field(description="Whether the jobs of each share come in turn.")
     paused: Pause | None = Field(description="Since when none of its jobs begins; null: it is not.")
     scheduled: Number | None = None
     pending: Number | None = None

@@ -13,6 +13,7 @@ from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.filter import IDS_MAX, TEXT_MAX, Filter
 from jobvisor.jobs.job import State
 from jobvisor.jobs.limit import BURST_MAX, CONCURRENCY_MAX
+from jobvisor.jobs.share import SHARE_MAX, WEIGHT_MAX
 from jobvisor.jobs.task import KEY_MAX, NAME_MAX, PRIORITY_MAX, PRIORITY_MIN, QUEUE_MAX, RETRIES_MAX
 from jobvisor.supervisor.web.ordering import Order
 
@@ -166,6 +167,12 @@ class NewJob(Form):
         None,
         description='The key of a limit: its name, or as "stripe:acct_1".',
         examples=["stripe"],
+    )
+    share: Annotated[str, Field(min_length=1, max_length=SHARE_MAX)] | None = Field(
+        None, description="On whose behalf it runs in a fair queue.", examples=["tenant-7"]
+    )
+    weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] | None = Field(
+        None, description="Of that share: one of weight 3 comes three times as often as one of 1."
     )
     run_in: Seconds | None = None
     run_at: str | None = Field(

@@ -36,10 +36,15 @@ def queues_page(request: Request, site: Here) -> Response:
     client, family = site.client, standing(site)
     tally, oldest = client.tally(), client.latencies()
     lately = _by_queue(client.stats(LATELY, step=LATELY, by_queue=True))
+    fair = set(client.fair_queues())
     paused = {each.name: each for each in client.paused() if each.kind == QUEUE}
-    names = sorted({*family.queues, *tally.queues, *oldest, *lately, *paused})
+    names = sorted({*family.queues, *tally.queues, *oldest, *lately, *paused, *fair})
     told = [
-        {**_queue(name, family, tally, oldest, lately), "paused": paused.get(name)}
+        {
+            **_queue(name, family, tally, oldest, lately),
+            "paused": paused.get(name),
+            "fair": name in fair,
+        }
         for name in names
     ]
     return show(
