@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from jobvisor.jobs.clock import from_datetime, to_datetime
-from jobvisor.jobs.errors import UniqueTaken
+from jobvisor.jobs.errors import StoreRefused, UniqueTaken
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import FINISHED, Job, NewJob, State, Terms
 from jobvisor.jobs.store import Store
 from tests.clock import START_MS, MovableClock
 from tests.store.database import KINDS, Database
-from tests.store.making import claim, job_in, life, new, record, undone
+from tests.store.making import claim, family, job_in, life, new, record, undone
 
 DELAY_MS, MOST_MS = 5_000, 12_000
 
@@ -433,3 +433,50 @@ def test_a_finished_job_of_a_key_for_a_time_can_be_requeued(
     assert store.holder("k") == number
     clock.move(60_000)
     assert store.holder("k") is None
+
+
+# -- beside retention, and older releases
+
+
+def test_a_job_is_kept_as_long_as_its_key_is_held_for_a_time(
+    store: Store, clock: MovableClock
+) -> None:
+    terms = Terms(is_held=True, held_ms=60_000)
+    number = job_in(store, State.SUCCEEDED, unique_key="k", terms=terms)
+    clock.move(59_999)
+    assert store.prune({State.SUCCEEDED: 0}, limit=10) == 0
+    assert store.holder("k") == number
+    clock.move(1)
+    assert store.prune({State.SUCCEEDED: 0}, limit=10) == 1
+    assert store.find() == []
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_where_successes_are_not_kept_those_with_a_key_for_a_time_are(
+    store: Store, number: int
+) -> None:
+    who = life()
+    store.enqueue_one(keyed("for a time"))
+    for _ in range(number - 1):
+        store.enqueue_one(new())
+    jobs = claim(store, who)
+    journal = [record(who, 1, job) for job in jobs]
+    turn = store.turn(who, 2, queues=["default"], limit=1, journal=journal, forget_succeeded=True)
+    assert (turn.applied.changed, turn.applied.lost) == (number, [])
+    assert [(job.state, job.unique) for job in store.find()] == [(State.SUCCEEDED, "k")]
+    assert not store.enqueue_one(keyed("for a time")).created
+
+
+def test_what_an_older_family_does_not_know_is_refused_and_what_is_done_here_is_not(
+    store: Store,
+) -> None:
+    store.add_family(family(version="0.5.0"))
+    for hold in ("kept", "for a time", "debounced"):
+        with pytest.raises(StoreRefused, match=r"a family of release '0\.5\.0' is at work"):
+            store.enqueue_one(keyed(hold))
+        with pytest.raises(StoreRefused):
+            store.enqueue([new(), keyed(hold)])
+    made = store.enqueue_one(keyed(conflict="replace"))
+    assert (made.created, store.enqueue_one(keyed(conflict="replace")).replaced) == (True, True)
+    with pytest.raises(UniqueTaken):
+        store.enqueue([new(), keyed(conflict="raise")])
