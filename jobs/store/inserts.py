@@ -183,6 +183,8 @@ class Inserts(ServerStore):
             each = carried_out(enqueueing(job), self._asked)
         if each.replaced:
             self._replaced(each.id)
+            if job.terms is not None and job.terms.share is not None:
+                self._give_turns([each.id])  # to a new job the insert itself gives one
         return each.id, each.created
 
     def _given_way(self, page: list[tuple[int, NewJob]], made: set[int]) -> set[int]:

@@ -480,3 +480,17 @@ def test_what_an_older_family_does_not_know_is_refused_and_what_is_done_here_is_
     assert (made.created, store.enqueue_one(keyed(conflict="replace")).replaced) == (True, True)
     with pytest.raises(UniqueTaken):
         store.enqueue([new(), keyed(conflict="raise")])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_job_that_is_replaced_in_a_fair_queue_takes_its_turn(
+    database: Database, store: Store, clock: MovableClock, number: int
+) -> None:
+    store.set_fair("default", fair=True)
+    clock.move(1_000)
+    store.enqueue_one(new(unique_key="k", run_in_ms=60_000))
+    store.enqueue([new(terms=Terms(share="a"))] * 3)
+    replacing = new(unique_key="k", terms=Terms(share="b", conflict="replace"))
+    store.enqueue([replacing, new(queue="other")][:number])
+    found = database.sql("SELECT state, turn > 0 FROM jobs WHERE share = 'b'")
+    assert [(state, bool(has_one)) for state, has_one in found] == [("pending", True)]
