@@ -92,6 +92,10 @@ class Crowd:
         found = connection.execute(text.format(**words)).fetchall()
         return [tuple(row) for row in found]
 
+    def runs(self) -> bool:
+        """Whether one of them has begun a job."""
+        return any(line["kind"] == "run" for line in lines(self.log))
+
     def drain(self) -> None:
         for _role, process in self.processes:
             self.end(process)
@@ -129,7 +133,7 @@ def test_of_many_under_one_key_one_holds_it_and_each_is_told_the_truth(
 ) -> None:
     for number in range(CALLERS + WORKERS):
         crowd.begin("call" if number < CALLERS else "run")
-    eventually(lambda: any(line["kind"] == "run" for line in lines(crowd.log)), what="a run")
+    eventually(crowd.runs, limit=120.0, what="a run, when sixteen interpreters have started")
     ends = SYSTEM.monotonic_ns() + seconds * 10**9
     while SYSTEM.monotonic_ns() < ends:
         next_kill = SYSTEM.monotonic_ns() + KILLS_EVERY_NS
