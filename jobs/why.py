@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from jobvisor.jobs.annals import QUEUE, TASK, Paused
 from jobvisor.jobs.clock import from_datetime, iso
 from jobvisor.jobs.door import Door, id_of
 from jobvisor.jobs.found import Count
@@ -27,7 +28,7 @@ class Reason(NamedTuple):
 
     code: str
     """`later`, `retry`, `snooze`, `unknown_task`, `blocked`, `no_family`, `unserved`, `company`, `behind`,
-    `next`, `expiry`, `expired`, `cancelling`, ..."""
+    `next`, `paused`, `expiry`, `expired`, `deadline`, `cancelling`, ..."""
     text: str
 
     def as_json(self) -> dict[str, Any]:
@@ -126,8 +127,23 @@ def _of_time(job: Job, _store: Store, known: Known) -> Iterator[Reason]:
 
 
 def _of_block(job: Job, _store: Store, _known: Known) -> Iterator[Reason]:
-    if job.state is State.BLOCKED:
+    if job.state is State.BLOCKED and not (job.parked or "").startswith("task:"):
         yield Reason("blocked", "It is blocked until what it waits for unblocks it.")
+
+
+def _of_pause(job: Job, store: Store, _known: Known) -> Iterator[Reason]:
+    pauses = list(_pauses_of(job, store))
+    for each in pauses:
+        yield Reason(
+            "paused", f"Its {each.kind} {each.name!r} is {each}: `jobvisor resume` ends that."
+        )
+    if job.state is State.BLOCKED and job.parked == f"task:{job.task}" and not pauses:
+        yield Reason("blocked", "Its task was paused: it is set free in a moment.")
+
+
+def _pauses_of(job: Job, store: Store) -> Iterator[Paused]:
+    own = (QUEUE, job.queue), (TASK, job.task)
+    return (each for each in store.paused() if (each.kind, each.name) in own)
 
 
 def _of_family(_job: Job, store: Store, _known: Known) -> Iterator[Reason]:
@@ -158,7 +174,7 @@ def _of_company(job: Job, _store: Store, _known: Known) -> Iterator[Reason]:
 
 
 def _of_others(job: Job, store: Store, _known: Known) -> Iterator[Reason]:
-    if job.state is not State.PENDING:
+    if job.state is not State.PENDING or any(_pauses_of(job, store)):
         return
     before = store.before(job.id, most=BEFORE_MOST)
     if before.number:
@@ -180,15 +196,22 @@ def _of_expiry(job: Job, _store: Store, known: Known) -> Iterator[Reason]:
         )
 
 
+def _of_deadline(job: Job, _store: Store, _known: Known) -> Iterator[Reason]:
+    if job.deadline_at is not None:
+        yield Reason("deadline", f"It fails if it is not done by {iso(job.deadline_at)}.")
+
+
 #: What a job that waits is asked, in the order in which its reasons are told.
 REASONS: tuple[Ask, ...] = (
     _of_time,
+    _of_pause,
     _of_block,
     _of_family,
     _of_queue,
     _of_company,
     _of_others,
     _of_expiry,
+    _of_deadline,
 )
 
 
@@ -208,8 +231,22 @@ def _ordinary(store: Store, _known: Known) -> Iterator[Held]:
         yield Held(code, counted[code], _jobs(counted[code], one, many))
 
 
+def _in_paused_queues(store: Store, _known: Known) -> Iterator[Held]:
+    paused = {each.name for each in store.paused() if each.kind == QUEUE}
+    if not paused:
+        return
+    tally = store.tally()
+    number = sum(tally.queues.get(queue, {}).get(State.PENDING, 0) for queue in paused)
+    count = Count(number, State.PENDING in tally.at_least)
+    yield Held(
+        "paused",
+        count,
+        _jobs(count, "waits in a queue that is paused", "wait in queues that are paused"),
+    )
+
+
 #: What is counted of all that wait.
-SUMS: tuple[Sum, ...] = (_ordinary,)
+SUMS: tuple[Sum, ...] = (_ordinary, _in_paused_queues)
 
 
 def _living(store: Store) -> int:

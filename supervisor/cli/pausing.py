@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from jobvisor.jobs.annals import QUEUE, TASK, Paused
+from jobvisor.jobs.annals import QUEUE, TASK, Family, Paused
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
+from jobvisor.jobs.store.older import is_older
 from jobvisor.supervisor.cli import (
     brief,
     config_option,
@@ -108,10 +109,19 @@ def pause(
     with find_site(config).client(create=True) as client:
         paused = client.pause(**_which(client, queue, task), until=moment)
         note(client, "pause", f"{paused.kind} {paused.name}")
+        heedless = sorted({each.name for each in client.families() if _claims_on(each)})
     if as_json:
         print_json(paused.as_json())
     else:
         click.echo(_told(paused))
+    for family in heedless:
+        say(
+            f"warning: family {family} is of an older release, which knows of no pause and claims on"
+        )
+
+
+def _claims_on(family: Family) -> bool:
+    return not family.died and family.silent <= family.dead_after and is_older(family.version)
 
 
 @click.command(epilog=examples("jobvisor resume mail", "jobvisor resume --task send"))

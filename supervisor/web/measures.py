@@ -6,7 +6,7 @@ queues the counters keep that, of the queues of the database QUEUES_MAX are told
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -285,7 +285,8 @@ def of_depths(depths: Depths, status: Mapping[str, Any]) -> Iterator[Metric]:
         )  # fmt: skip
         lanes = {worker.get("pool"): worker.get("lanes", 1) for worker in status.get("workers", ())}
         wanted = {
-            (pool,): _wanted(queues, each, lanes.get(pool, 1)) for pool, each in served.items()
+            (pool,): _wanted(queues, set(each) - paused, each, lanes.get(pool, 1))
+            for pool, each in served.items()
         }
         yield _labelled(
             "wanted_processes",
@@ -317,10 +318,16 @@ def of_schedules(schedules: Sequence[Schedule]) -> Iterator[Metric]:
     )  # fmt: skip
 
 
-def _wanted(queues: Mapping[str, Mapping[str, int]], served: Sequence[str], lanes: int) -> int:
-    states = [queues.get(queue, {}) for queue in served]
-    jobs = sum(each.get("pending", 0) + each.get("running", 0) for each in states)
-    return -(-jobs // max(1, lanes))
+def _wanted(
+    queues: Mapping[str, Mapping[str, int]],
+    going: Collection[str],
+    served: Sequence[str],
+    lanes: int,
+) -> int:
+    """For all that runs, and that waits in a queue that is not paused."""
+    running = sum(queues.get(queue, {}).get("running", 0) for queue in served)
+    pending = sum(queues.get(queue, {}).get("pending", 0) for queue in going)
+    return -(-(running + pending) // max(1, lanes))
 
 
 # -- how they are written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Life, Store, Turn
 from jobvisor.jobs.store.base import Whom
 from tests.clock import START_MS, MovableClock
-from tests.store.database import Database
+from tests.store.database import Database, SqliteDatabase
 from tests.store.making import claim, enqueue, family, life, new, record, running
 
 
@@ -222,6 +223,7 @@ def test_a_parked_job_is_cancelled_and_expires_like_any_that_waits(
     one, two = enqueue(store), enqueue(store, expires_in_ms=1_000)
     claimed(store, life())
     assert store.cancel(one) == "cancelled"
+    assert store.get(one).parked is None
     clock.move(1_000)
     store.end_overdue()
     job = store.get(two)
@@ -245,3 +247,20 @@ def test_a_drain_does_not_wait_for_a_paused_task(store: Store) -> None:
     store.pause(TASK, "app:f")
     claimed(store, life())
     assert not store.has_work(["default"], 1)
+
+
+def test_what_was_parked_and_is_imported_where_its_task_is_not_paused_is_set_free(
+    database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    store, there = database.open(), SqliteDatabase(tmp_path / "there").open()
+    number = enqueue(store)
+    store.pause(TASK, "app:f")
+    claimed(store, life())
+    with store.snapshot():
+        rows = store.export(0, 10, finished=False)
+    there.import_(rows)
+    assert there.get(number).parked == "task:app:f"
+    assert not there.free_tasks()
+    assert there.get(number).state is State.PENDING
+    there.close()

@@ -8,7 +8,7 @@ import pytest
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.found import Count
-from jobvisor.jobs.job import State
+from jobvisor.jobs.job import State, Terms
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.why import Known, Reason, sums_of
 from tests.clock import MovableClock
@@ -154,3 +154,41 @@ def test_the_sums_end_at_their_limit(store: Store) -> None:
         "code": "later", "jobs": 12, "at_least": False, "text": "12 jobs are due later",
     }  # fmt: skip
     assert claim(store, life()) == []
+
+
+def test_a_job_of_a_paused_queue_or_task_says_since_when_and_until_when(
+    client: Client, store: Store
+) -> None:
+    number = enqueue(store)
+    client.pause("default", until="1h")
+    (reason,) = told(client, number)
+    assert reason.code == "paused"
+    assert reason.text == (
+        "Its queue 'default' is paused since 2033-05-18T03:33:20.000Z until "
+        "2033-05-18T04:33:20.000Z: `jobvisor resume` ends that."
+    )
+    client.resume("default")
+    client.pause(task="app:f")
+    claim(store, life())
+    (reason,) = told(client, number)
+    assert reason.text.startswith("Its task 'app:f' is paused since ")
+    assert store.resume("task", "app:f")
+    assert [reason.code for reason in told(client, number)] == ["blocked"]
+    assert "set free in a moment" in told(client, number)[0].text
+
+
+def test_a_job_with_a_deadline_says_when_it_is(client: Client, store: Store) -> None:
+    number = enqueue(store, terms=Terms(deadline_in_ms=1_000))
+    assert [reason.code for reason in told(client, number)] == ["next", "deadline"]
+
+
+def test_what_waits_in_paused_queues_is_counted(client: Client, store: Store) -> None:
+    store.enqueue([new(queue="mail")] * 3)
+    enqueue(store)
+    assert "paused" not in [each.code for each in client.waits()]
+    client.pause("mail")
+    [paused] = [each for each in client.waits() if each.code == "paused"]
+    assert (paused.jobs, paused.text) == (
+        Count(3, at_least=False),
+        "3 jobs wait in queues that are paused",
+    )

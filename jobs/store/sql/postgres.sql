@@ -613,7 +613,7 @@ RETURNING {told};
 
 -- name: cancel
 -- An unfinished row that does not run is cancelled at once.
-UPDATE {schema}.jobs SET state = 'cancelled', cancel_requested = 1, finished_at = {schema}.clock()
+UPDATE {schema}.jobs SET state = 'cancelled', cancel_requested = 1, finished_at = {schema}.clock(), parked = NULL
 WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked')
 RETURNING {told};
 

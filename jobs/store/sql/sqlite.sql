@@ -508,7 +508,7 @@ RETURNING {told};
 
 -- name: cancel
 -- An unfinished row that does not run is cancelled at once.
-UPDATE jobs SET state = 'cancelled', cancel_requested = 1, finished_at = :now
+UPDATE jobs SET state = 'cancelled', cancel_requested = 1, finished_at = :now, parked = NULL
 WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked')
 RETURNING {told};
 

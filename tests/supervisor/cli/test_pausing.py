@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.client import Client
+from tests.store.making import family
 from tests.supervisor.cli.conftest import Run
 from tests.test_readme import README, _blocks, _expectations, _pattern
 
@@ -106,3 +107,10 @@ def test_a_task_that_nobody_knows_is_paused_by_the_name_that_was_written(
     client.migrate()
     assert run("pause", "--task", "shop:later").exit_code == 0
     assert [each.name for each in client.paused()] == ["shop:later"]
+
+
+def test_a_family_of_an_older_release_that_claims_on_is_named(run: Run, client: Client) -> None:
+    client.migrate()
+    with client._store() as store:
+        store.add_family(family(version="0.5.0", name="old"))
+    assert "family old is of an older release" in run("pause", "mail").stderr

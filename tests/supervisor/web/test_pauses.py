@@ -112,3 +112,14 @@ def test_metrics_tell_what_is_paused(here: Shop) -> None:
     }
     assert told["jobvisor_queue_paused", "mail"] == 1
     assert told["jobvisor_task_paused", "app:send"] == 1
+
+
+def test_processes_are_not_wanted_for_what_a_paused_queue_holds(here: Shop) -> None:
+    here.client.enqueue("app:add", 1)
+    here.client.enqueue("app:send", "a@b.c")
+    here.client.pause("mail")
+    seen = DepthLook(here.client).see()
+    assert seen is not None
+    status = {"scaling": {"pool": {"queues": ["default", "mail"]}}}
+    [wanted] = [each for each in of_depths(seen, status) if "wanted" in each.name]
+    assert [sample.value for sample in wanted.samples] == [1]

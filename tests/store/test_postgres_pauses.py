@@ -1,0 +1,85 @@
+"""Pauses and ends by the time alone on PostgreSQL, where others have a row, or claim, in the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobvisor.jobs.annals import QUEUE, TASK
+from jobvisor.jobs.job import State, Terms
+from jobvisor.jobs.store import Store
+from tests.store.database import PostgresDatabase
+from tests.store.making import claim, enqueue, life, undone
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[PostgresDatabase]:
+    made = PostgresDatabase(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stores(database: PostgresDatabase) -> tuple[Store, Store]:
+    return database.open(), database.open()
+
+
+def test_what_somebody_holds_is_passed_over_and_ended_later(
+    database: PostgresDatabase, stores: tuple[Store, Store]
+) -> None:
+    one, other = stores
+    late = enqueue(one, expires_in_ms=1)
+    dated = enqueue(one, terms=Terms(deadline_in_ms=1))
+    free = enqueue(one, expires_in_ms=1)
+    database.clock.move(1)
+    with undone(one):
+        one.cancel(late)
+        one.cancel(dated)
+        other.end_overdue()
+        assert other.get(free).state is State.CANCELLED
+        assert [other.get(job).state for job in (late, dated)] == ["pending", "pending"]
+    other.end_overdue()
+    assert [other.get(job).state for job in (late, dated)] == ["cancelled", "failed"]
+
+
+def test_what_somebody_holds_is_passed_over_when_a_task_is_resumed(
+    stores: tuple[Store, Store],
+) -> None:
+    one, other = stores
+    one.pause(TASK, "app:f")
+    jobs = [enqueue(one) for _ in range(2)]
+    claim(one, life())
+    one.resume(TASK, "app:f")
+    with undone(one):
+        one.cancel(jobs[0])
+        other.free_tasks()
+        assert [other.get(job).state for job in jobs] == ["blocked", "pending"]
+    other.free_tasks()
+    assert other.get(jobs[0]).state is State.PENDING
+
+
+def test_a_pause_that_is_rolled_back_pauses_nothing_and_holds_up_no_claim(
+    stores: tuple[Store, Store],
+) -> None:
+    one, other = stores
+    first, who = enqueue(one), life()
+    with undone(one):
+        one.pause(QUEUE, "default")
+        assert [job.id for job in claim(other, who)] == [first]
+    second = enqueue(one)
+    assert [job.id for job in claim(other, who, 2)] == [second]
+
+
+def test_two_pauses_at_once_wait_for_each_other_and_both_are_obeyed(
+    stores: tuple[Store, Store],
+) -> None:
+    one, other = stores
+    for queue in ("a", "b"):
+        enqueue(one, queue=queue)
+    who = life()
+    one.pause(QUEUE, "a")
+    other.pause(QUEUE, "b")
+    for number, store in enumerate(stores, 1):
+        assert claim(store, who, number, queues=["a", "b"]) == []
