@@ -5,8 +5,7 @@ LOCK TABLE {schema}.owners, {schema}.jobs IN ACCESS EXCLUSIVE MODE;
 -- thing that whoever runs the job must look at, so that an ordinary job is told by one number. In a fair queue
 -- `turn` is its place in line, `share` on whose behalf it runs; `parked` is what a blocked row waits for, and
 -- `limit_place` its place in its limit, while it runs (a statement of 0.5.0 calls
--- another thing `place`). NOT VALID spares a look at each row that is there: none has
--- anything in these columns yet. New rows are held to it.
+-- another thing `place`).
 ALTER TABLE {schema}.jobs
     ADD COLUMN special integer NOT NULL DEFAULT 0,
     ADD COLUMN turn bigint NOT NULL DEFAULT 0,
@@ -19,24 +18,43 @@ ALTER TABLE {schema}.jobs
     ADD COLUMN deadline_at timestamptz,
     ADD COLUMN keep json,
     ADD COLUMN held_key text,
-    ADD COLUMN held_until timestamptz,
-    ADD CONSTRAINT "special is 0 to 2**31 - 1" CHECK (special >= 0) NOT VALID,
-    ADD CONSTRAINT "turn is 0 to 2**62" CHECK (turn BETWEEN 0 AND (1::bigint << 62)) NOT VALID,
-    ADD CONSTRAINT "limit_key is a text of 1 to 500 characters"
-        CHECK (length(limit_key) BETWEEN 1 AND 500) NOT VALID,
-    ADD CONSTRAINT "share is a text of 1 to 500 characters" CHECK (length(share) BETWEEN 1 AND 500) NOT VALID,
-    ADD CONSTRAINT "weight is 1 to 1_000" CHECK (weight BETWEEN 1 AND 1000) NOT VALID,
-    ADD CONSTRAINT "parked is a text of 1 to 600 characters"
-        CHECK (length(parked) BETWEEN 1 AND 600) NOT VALID,
-    ADD CONSTRAINT "limit_place is 0 to 2**31 - 1" CHECK (limit_place >= 0) NOT VALID,
-    ADD CONSTRAINT "debounce_ms is 0 to 10**15" CHECK (debounce_ms BETWEEN 0 AND 1000000000000000) NOT VALID,
-    ADD CONSTRAINT "deadline_at is of the years 1 to 9999"
-        CHECK (deadline_at >= '0001-01-01Z' AND deadline_at < '10000-01-01Z') NOT VALID,
-    ADD CONSTRAINT "held_key is a text of 1 to 500 characters" CHECK (length(held_key) BETWEEN 1 AND 500) NOT VALID,
-    ADD CONSTRAINT "held_until is of the years 1 to 9999"
-        CHECK (held_until >= '0001-01-01Z' AND held_until < '10000-01-01Z') NOT VALID,
-    ADD CONSTRAINT "keep is the JSON of an object of milliseconds by state" CHECK (keep::text
-        ~ '^\s*\{{\s*("(cancelled|failed|succeeded)"\s*:\s*[0-9]{{1,13}}\s*,?\s*){{0,3}}\}}\s*$') NOT VALID;
+    ADD COLUMN held_until timestamptz;
+
+-- What these columns may hold: true, or an error that says what they may not. One CHECK which an ordinary row passes
+-- without a call, because each statement prepares the CHECKs of its table anew: one for each column
+-- cost the INSERT and the claim of one job 30 to 45 %, this one 7 % (measured).
+CREATE FUNCTION {schema}.terms_fit(job {schema}.jobs) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    wrong CONSTANT text := CASE
+        WHEN job.special < 0 THEN 'special is 0 to 2**31 - 1'
+        WHEN job.turn NOT BETWEEN 0 AND (1::bigint << 62) THEN 'turn is 0 to 2**62'
+        WHEN length(job.limit_key) NOT BETWEEN 1 AND 500 THEN 'limit_key is a text of 1 to 500 characters'
+        WHEN length(job.share) NOT BETWEEN 1 AND 500 THEN 'share is a text of 1 to 500 characters'
+        WHEN job.weight NOT BETWEEN 1 AND 1000 THEN 'weight is 1 to 1_000'
+        WHEN length(job.parked) NOT BETWEEN 1 AND 600 THEN 'parked is a text of 1 to 600 characters'
+        WHEN job.limit_place < 0 THEN 'limit_place is 0 to 2**31 - 1'
+        WHEN job.debounce_ms NOT BETWEEN 0 AND 1000000000000000 THEN 'debounce_ms is 0 to 10**15'
+        WHEN NOT (job.deadline_at >= '0001-01-01Z' AND job.deadline_at < '10000-01-01Z')
+            THEN 'deadline_at is of the years 1 to 9999'
+        WHEN length(job.held_key) NOT BETWEEN 1 AND 500 THEN 'held_key is a text of 1 to 500 characters'
+        WHEN NOT (job.held_until >= '0001-01-01Z' AND job.held_until < '10000-01-01Z')
+            THEN 'held_until is of the years 1 to 9999'
+        WHEN job.keep::text !~ '^\s*\{{\s*("(cancelled|failed|succeeded)"\s*:\s*[0-9]{{1,13}}\s*,?\s*){{0,3}}\}}\s*$'
+            THEN 'keep is the JSON of an object of milliseconds by state'
+    END;
+BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE check_violation USING MESSAGE = 'new row of jobs violates check constraint "' || wrong || '"',
+            CONSTRAINT = wrong;
+    END IF;
+    RETURN true;
+END
+$$;
+-- NOT VALID spares a look at each row that is there: none has anything in these columns yet.
+ALTER TABLE {schema}.jobs ADD CONSTRAINT "terms fit" CHECK (special = 0 AND turn = 0
+    AND num_nonnulls(limit_key, share, weight, parked, limit_place, debounce_ms, deadline_at, keep, held_key,
+        held_until) = 0
+    OR {schema}.terms_fit({schema}.jobs.*)) NOT VALID;
 
 -- In the order in which a claim takes them. In the place of the old ones, because each of them costs an
 -- insert a tenth and more; the statements of 0.5.0 find their rows by them, and sort.
