@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jobvisor.jobs.clock import iso
 from jobvisor.jobs.encode import plain
 from jobvisor.jobs.errors import InvalidOption, PayloadError, shown
-from jobvisor.jobs.job import json_id
+from jobvisor.jobs.job import NewJob, json_id
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.task import NAME_MAX, Call, Defaults, check_queue
 from jobvisor.jobs.units import duration_text
@@ -25,6 +25,7 @@ __all__ = [
     "CODE",
     "CONFIG",
     "DIGESTED",
+    "MADE",
     "OVERLAPS",
     "Declared",
     "Plan",
@@ -32,6 +33,7 @@ __all__ = [
     "ScheduleRow",
     "Seen",
     "check_schedule_name",
+    "made_keys",
     "planned",
 ]
 
@@ -43,6 +45,9 @@ OVERLAPS = ("allow", "skip")
 
 CONFIG, CODE, ADDED = "config", "code", "added"
 """Where a schedule comes from: `[[schedules]]`, `@task(cron=)`, or somebody added it at run time."""
+
+MADE = ("unique", "limit", "share", "weight")
+"""Options that may be a function of the arguments."""
 
 DIGESTED = "same"
 """Under this word `Plan.keys` has the unique key of a task that says True."""
@@ -245,7 +250,7 @@ def planned(
         timezone=timing.timezone,
         args=new.args,
         kwargs=new.kwargs,
-        keys=json.dumps(_keys(call, new.unique_key)),
+        keys=json.dumps(made_keys(call, new)),
         queue=None if queue is None else check_queue("queue", queue),
         catch_up=catch_up,
         overlap=overlap,
@@ -253,14 +258,25 @@ def planned(
     )
 
 
-def _keys(call: Call, unique_key: str | None) -> Mapping[str, str]:
-    """Who enqueues has neither the functions of the task nor a codec to read its arguments with."""
-    unique = call.options.unique
-    if callable(unique):
-        return {"unique": unique_key or ""}
-    if unique is True or call.function is None:
-        return {DIGESTED: call.same_key()}
-    return {}
+def made_keys(call: Call, new: NewJob) -> Mapping[str, str | int]:
+    """The keys that functions of a task make of these arguments, by the option.
+
+    Who enqueues has neither the functions of the task nor a codec to read its arguments with.
+    """
+    terms = new.terms
+    made = {
+        "unique": new.unique_key,
+        "limit": None if terms is None else terms.limit_key,
+        "share": None if terms is None else terms.share,
+        "weight": None if terms is None else terms.weight,
+    }
+    options = call.options
+    found: dict[str, str | int] = {
+        name: key or "" for name, key in made.items() if callable(getattr(options, name))
+    }
+    if options.unique is True or call.function is None:
+        found[DIGESTED] = call.same_key()
+    return found
 
 
 def _check_word(option: str, value: Any, words: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from jobvisor.jobs.errors import InvalidOption, PayloadError
 from jobvisor.jobs.headers import SCHEDULE, SCHEDULED_FOR, decode_headers, encode_headers
 from jobvisor.jobs.job import NewJob
 from jobvisor.jobs.payload import Payload
-from jobvisor.jobs.schedule import DIGESTED, ScheduleRow
+from jobvisor.jobs.schedule import DIGESTED, MADE, ScheduleRow
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.task import NO_OPTIONS, Call, Defaults, Options
 
@@ -34,8 +34,8 @@ def told_options(store: Store, task: str) -> Options | None:
         options = options_of(told)
     except (InvalidOption, TypeError, AttributeError, ValueError):
         return NO_OPTIONS  # a release told them that has others
-    made_by_function = told.get("unique") == BY_FUNCTION
-    return replace(options, unique=_by_function) if made_by_function else options
+    made: dict[str, Any] = {name: _by_function for name in MADE if told.get(name) == BY_FUNCTION}
+    return replace(options, **made)
 
 
 def _aliases(known: KnownTask) -> Any:
@@ -45,28 +45,47 @@ def _aliases(known: KnownTask) -> Any:
 
 def _by_function(*_args: Any, **_kwargs: Any) -> str:
     """Stands for a function that is not here."""
-    raise InvalidOption("the unique key of this task is made by a function, which is not here")
+    raise InvalidOption("a key of this task is made by a function, which is not here")
 
 
 def job_of_schedule(
     row: ScheduleRow, options: Options, defaults: Defaults, tick: int | None
 ) -> NewJob:
     """The job of a tick, or, without one, of a person who wants it now."""
-    said = replace(options, unique=_key(row, options), headers=_headers(row, options, tick))
+    keys = _keys(row)
+    changed: dict[str, Any] = {
+        "unique": _unique_key(keys, options),
+        "headers": _headers(row, options, tick),
+    }
+    for name in ("limit", "share", "weight"):
+        if callable(getattr(options, name)):
+            changed[name] = _key(keys, name, row.task)
     if row.queue is not None:
-        said = replace(said, queue=row.queue)
+        changed["queue"] = row.queue
+    said = replace(options, **changed)
     new = Call(row.task, (), {}, said).new_job(defaults, Payload())
     return new._replace(args=row.args, kwargs=row.kwargs)
 
 
-def _key(row: ScheduleRow, options: Options) -> str | None:
+def _unique_key(keys: Mapping[str, Any], options: Options) -> str | None:
     unique = options.unique
     if isinstance(unique, str):
         return unique
     if unique is None or unique is False:
         return None
-    found = _keys(row).get(DIGESTED if unique is True else "unique")
+    found = keys.get(DIGESTED if unique is True else "unique")
     return found if isinstance(found, str) and found else None
+
+
+def _key(keys: Mapping[str, Any], name: str, task: str) -> str | int | None:
+    """One that a function has made where the schedule was declared; without it a limit would not hold."""
+    if name not in keys and name == "limit":
+        raise InvalidOption(
+            f"the limit of {task} is made by a function, which only its code can call: no worker has "
+            "declared this schedule, nor a program that has the task"
+        )
+    found = keys.get(name)
+    return found if isinstance(found, str | int) and found else None
 
 
 def _keys(row: ScheduleRow) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ which holds the schedule: a process that is killed or stopped in it leaves all o
 from __future__ import annotations
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock, iso, to_datetime
-from jobvisor.jobs.errors import JobsError, RowRefused, StoreError
+from jobvisor.jobs.errors import JobsError, RowRefused, StoreError, UniqueTaken
 from jobvisor.jobs.job import FINISHED
 from jobvisor.jobs.log import say
 from jobvisor.jobs.schedule import ScheduleRow, Seen
@@ -136,10 +136,16 @@ class Ticker:
         if row.overlap == "skip" and last_job is not None and self._is_unfinished(last_job):
             self._note_skipped(row.name, tick, last_job)
             return None
-        job = self._store.enqueue_one(job_of_schedule(row, options, self._defaults, tick))
-        self._store.add_tick(row.name, tick, job.id)
-        self._made_now.append((tick, job.id, now - tick))
-        return job.id
+        new = job_of_schedule(row, options, self._defaults, tick)
+        try:
+            job = self._store.enqueue_one(new).id
+        except (
+            UniqueTaken
+        ) as error:  # as the task has it: the job that holds the key is this tick's
+            job = error.holder
+        self._store.add_tick(row.name, tick, job)
+        self._made_now.append((tick, job, now - tick))
+        return job
 
     def _is_unfinished(self, job: int) -> bool:
         return any(each.state not in FINISHED for each in self._store.summaries([job]))

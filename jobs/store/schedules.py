@@ -43,11 +43,12 @@ class Schedules(Dialect):
         told = Declared([], [], {})
         with self.transaction():
             living = {row.id for row in self.families() if not row.died} - {by}
-            before = self._rows("schedules_of", {"source": source, "family": family})
+            before = self._rows("schedules_of", {"source": source, "family_name": family})
             known = {seen.row.name: seen.row for seen in map(_seen, before)}
             named = {plan.name: plan for plan in plans}
-            for name, plan in sorted(named.items()):
+            for name, wanted in sorted(named.items()):
                 row = known.get(name) or self._other(name)
+                plan = _with_known_keys(wanted, row)
                 holder = _holder(row, source, family, by, living)
                 if holder is not None:
                     told.refused[name] = holder
@@ -78,7 +79,7 @@ class Schedules(Dialect):
         ):
             return removed
         with self.transaction():
-            of_family = self._rows("schedules_of", {"source": source, "family": family})
+            of_family = self._rows("schedules_of", {"source": source, "family_name": family})
             for row in (seen.row for seen in map(_seen, of_family)):
                 if not _declarers(row, living):
                     self._change("remove_schedule", {"name": row.name})
@@ -96,7 +97,7 @@ class Schedules(Dialect):
         values = plan._asdict() | {
             "paused": int(plan.paused),
             "source": source,
-            "family": family,
+            "family_name": family,
             "declared_by": _told(declarers),
         }
         self._change("store_schedule", values)
@@ -167,7 +168,7 @@ class Schedules(Dialect):
         added = known = 0
         with self.transaction():
             for row in sorted(rows):
-                values = {**row._asdict(), "declared_by": "[]"}
+                values = {**row._asdict(), "declared_by": "[]", "family_name": row.family}
                 changed = self._change("import_schedule", values)
                 added, known = added + changed, known + (not changed)
         return Imported(added, known)
@@ -213,6 +214,16 @@ def _where(row: ScheduleRow) -> str:
     return f"{by} of family {row.family}"
 
 
+def _with_known_keys(plan: Plan, row: ScheduleRow | None) -> Plan:
+    """Of the same call a worker may know more keys than who declares it without the code."""
+    if row is None or (row.task, row.args, row.kwargs) != (plan.task, plan.args, plan.kwargs):
+        return plan
+    try:
+        return plan._replace(keys=json.dumps({**json.loads(row.keys), **json.loads(plan.keys)}))
+    except (ValueError, TypeError, RecursionError):  # a stranger may have written anything there
+        return plan
+
+
 def _differs(row: ScheduleRow, plan: Plan) -> bool:
     stored = row._asdict() | {"paused": bool(row.paused_config)}
-    return any(stored[name] != value for name, value in plan._asdict().items())
+    return any(stored[name] != value for name, value in plan._asdict().items() if name != "keys")

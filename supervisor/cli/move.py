@@ -52,11 +52,11 @@ FAMILIES_NAMED = 3
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
 @config_option
 def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
-    """Write the unfinished jobs, and all schedules, as JSON lines, for another database.
+    """Write unfinished jobs, and schedules, as JSON lines.
 
-    Their ids, attempts and history go with them, and they stay where they are: start no family on
-    both databases. Stop the family first. A running job cannot be carried: exit code 1 if there is
-    one, unless --running is given.
+    For another database. Ids, attempts and history go with the jobs, and all stay where they are:
+    start no family on both databases. Stop the family first. A running job cannot be carried: exit
+    code 1 if there is one, unless --running is given.
     """
     site = find_site(config)
     with site.client() as client, client.export(finished=finished) as found:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import JobsError
 from jobvisor.jobs.log import say
+from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import Registry
-from jobvisor.jobs.schedule import CODE, Declared, Plan
+from jobvisor.jobs.schedule import CODE, CONFIG, MADE, Declared, Plan, made_keys
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.task import Call, Defaults, Task
 from jobvisor.supervisor.board import CODE_FAMILY, CODE_GENERATION, CODE_PLANS, Board
 from jobvisor.supervisor.role import Seat
 
@@ -35,8 +37,8 @@ class Register(Protocol):
     def note_tasks(self, tasks: Mapping[str, Mapping[str, Any]], /) -> None:
         """Write these."""
 
-    def declare(self, family: str, by: int, plans: list[Plan], /) -> Declared:
-        """These are the schedules that the code of this family says."""
+    def declare(self, source: str, family: str, by: int, plans: list[Plan], /) -> Declared:
+        """These are the schedules of this family and source."""
 
     def close(self) -> None:
         """It is not asked again."""
@@ -52,9 +54,9 @@ class ByStore:
         """Write these."""
         self._store.note_tasks({name: json.dumps(told) for name, told in tasks.items()})
 
-    def declare(self, family: str, by: int, plans: list[Plan], /) -> Declared:
-        """These are the schedules that the code of this family says."""
-        return self._store.declare_schedules(CODE, family, by, plans)
+    def declare(self, source: str, family: str, by: int, plans: list[Plan], /) -> Declared:
+        """These are the schedules of this family and source."""
+        return self._store.declare_schedules(source, family, by, plans)
 
     def close(self) -> None:
         """The worker goes on with it."""
@@ -70,9 +72,9 @@ class ByClient:
         """Write these."""
         self._client.note_tasks(tasks)
 
-    def declare(self, family: str, by: int, plans: list[Plan], /) -> Declared:
-        """These are the schedules that the code of this family says."""
-        return self._client.schedules.declare(CODE, family, by, plans)
+    def declare(self, source: str, family: str, by: int, plans: list[Plan], /) -> Declared:
+        """These are the schedules of this family and source."""
+        return self._client.schedules.declare(source, family, by, plans)
 
     def close(self) -> None:
         """Close the connection."""
@@ -130,9 +132,12 @@ class Declaring:
             tasks = self._tasks()
             if tasks:
                 register.note_tasks(tasks)
+            name, family = seat.config.family.name, seat.family
             if self._plans:
-                found = register.declare(seat.config.family.name, seat.family, self._plans)
-                tell_declared("code", found)
+                tell_declared("code", register.declare(CODE, name, family, self._plans))
+            keyed = self._with_keys(seat.config.schedules)
+            if keyed != list(seat.config.schedules):
+                tell_declared("configuration", register.declare(CONFIG, name, family, keyed))
         except JobsError:
             self._due_ns = self._clock.monotonic_ns() + LATER_NS
             return
@@ -146,6 +151,19 @@ class Declaring:
         self._board[CODE_GENERATION] = self._seat.generation
         self._board[CODE_FAMILY] = self._seat.family
 
+    def _with_keys(self, plans: Sequence[Plan]) -> list[Plan]:
+        """The schedules of the configuration with the keys that functions of their tasks make.
+
+        The scheduler has declared them, or will, and has not the code: what it does not know stays.
+        """
+        found = []
+        for plan in plans:
+            task = self._registry.get(plan.task)
+            if task is not None and any(callable(getattr(task.options, name)) for name in MADE):
+                plan = _keyed(plan, task)  # noqa: PLW2901 - the same with its keys
+            found.append(plan)
+        return found
+
     def _tasks(self) -> dict[str, Mapping[str, Any]]:
         """What is told of those that have a schedule in the code or the configuration."""
         from jobvisor.jobs.described import described  # noqa: PLC0415 - few workers have a schedule
@@ -154,6 +172,17 @@ class Declaring:
         aliases = self._registry.aliases()
         known = filter(None, map(self._registry.get, sorted(names)))
         return {task.name: described(task, aliases.get(task.name, ())) for task in known}
+
+
+def _keyed(plan: Plan, task: Task[..., Any]) -> Plan:
+    payload = Payload()
+    try:
+        args, kwargs = payload.decode(plan.args), payload.decode(plan.kwargs)
+        call = Call(plan.task, tuple(args), kwargs, task.options, task.function)
+        new = call.new_job(Defaults(), payload)
+    except Exception:  # noqa: BLE001 -- the user's function, or arguments it does not take: `check` tells
+        return plan
+    return plan._replace(keys=json.dumps({**json.loads(plan.keys), **made_keys(call, new)}))
 
 
 def tell_declared(source: str, found: Declared) -> None:

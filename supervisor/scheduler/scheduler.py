@@ -17,6 +17,7 @@ from jobvisor.jobs.store import open_store
 from jobvisor.jobs.ticker import LOOK_MS, Ticker
 from jobvisor.supervisor.board import (
     CODE_FAMILY,
+    CODE_GENERATION,
     CODE_PLANS,
     IDLE,
     LEAVE,
@@ -47,6 +48,7 @@ class Scheduler(Role):
         self._told_at = 0
         self._declared = False
         self._swept_at = self._trimmed_at = 0
+        self._code: tuple[int, ...] = ()
 
     def boot(self) -> None:
         """Ready at once: the database may come later."""
@@ -124,8 +126,9 @@ class Scheduler(Role):
 
     def _tidy_up(self) -> None:
         now = self.clock.monotonic_ns()
-        if now >= self._swept_at:
-            self._swept_at = now + SWEPT_EVERY_NS
+        code = tuple(self.board[word] for word in (CODE_FAMILY, CODE_GENERATION, CODE_PLANS))
+        if now >= self._swept_at or code != self._code:  # or after a reload
+            self._swept_at, self._code = now + SWEPT_EVERY_NS, code
             self._sweep()
         if now >= self._trimmed_at and not self._store.trim_ticks():
             self._trimmed_at = now + TRIMMED_EVERY_NS

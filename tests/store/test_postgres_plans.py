@@ -57,7 +57,8 @@ VALUES: dict[str, Any] = {
     "text_in_json": "t", "who": "w", "verb": "v", "what": "w", "rows": "[]", "groups": "[]",
     "after_name": "n", "after_key": "k", "kinds": "[]", "parked": "task:app:f", "within": False,
     "queues": "[]", "at": None, "schedule": "s",
-    "name": "mail",
+    "name": "mail", "source": "config", "family_name": "main", "declared_by": "[]", "cron": "@daily",
+    "timezone": "UTC", "keys": "{}", "catch_up": "latest", "overlap": "allow",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
 PARAMETER = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")
@@ -287,6 +288,29 @@ def test_a_unique_key_is_found_by_an_index_in_both_tables(
             node for node in nodes if node["Node Type"] == "Seq Scan" and "Relation Name" in node
         ]
         assert (name, [node for node in nodes if reads_all(node)], whole) == (name, [], [])
+
+
+@pytest.mark.parametrize(
+    "name", ["schedules", "hold_schedule", "has_tick", "latest_tick", "trim_ticks"]
+)
+def test_no_look_at_a_schedule_reads_the_ticks_of_all(planner: Planner, name: str) -> None:
+    planner.database.sql(
+        "INSERT INTO ticks (schedule, tick, job) SELECT 's' || n % 20, to_timestamp(n), n"
+        " FROM generate_series(1, 40000) AS n"
+    )
+    planner.database.sql(
+        "INSERT INTO schedules (name, task) SELECT 's' || n, 'f' FROM generate_series(0, 19) AS n"
+    )
+    planner.database.sql("ANALYZE ticks")
+    of_ticks = [n for n in planner.plan(name, generic=True) if n.get("Relation Name") == "ticks"]
+    assert of_ticks
+    # To remove them it takes the rows of one page, by the whole key.
+    reads = [
+        n["Node Type"]
+        for n in of_ticks
+        if "Index Cond" not in n and n["Node Type"] != "ModifyTable"
+    ]
+    assert "Seq Scan" not in reads
 
 
 MANY = [

@@ -91,6 +91,14 @@ def test_the_last_start_of_a_name_wins(store: Store) -> None:
     assert row(store).cron == "0 2 * * *"
 
 
+def test_keys_that_a_worker_has_made_stay_while_the_call_is_the_same(store: Store) -> None:
+    store.declare_schedules(CONFIG, "main", 1, [plan(keys='{"limit": "a"}')])
+    assert store.declare_schedules(CONFIG, "main", 1, [plan(keys='{"same": "b"}')]).changed == []
+    assert json.loads(row(store).keys) == {"limit": "a", "same": "b"}
+    store.declare_schedules(CONFIG, "main", 1, [plan(keys='{"same": "c"}', args="[2]")])
+    assert json.loads(row(store).keys) == {"same": "c"}
+
+
 def test_a_name_that_a_living_family_of_another_name_declares_is_refused_and_then_taken_over(
     store: Store,
 ) -> None:

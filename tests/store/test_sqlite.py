@@ -658,6 +658,13 @@ def test_no_statement_but_those_for_people_reads_the_whole_table(planned: Sqlite
     assert whole <= WHOLE
 
 
+@pytest.mark.parametrize("name", ["schedules", "schedule", "has_tick", "latest_tick", "trim_ticks"])
+def test_no_look_at_a_schedule_reads_the_ticks_of_all(store: SqliteStore, name: str) -> None:
+    steps = plan(store, name)
+    assert any("ticks USING" in step or "PRIMARY KEY" in step for step in steps), steps
+    assert not any(step.startswith("SCAN ticks") for step in steps), steps
+
+
 def test_the_readable_view_tells_the_time(file: SqliteDatabase, store: SqliteStore) -> None:
     enqueue(store)
     assert file.sql("SELECT state, created_at FROM jobs_readable") == [

@@ -204,6 +204,30 @@ def test_the_key_that_the_task_makes_of_the_arguments_goes_with_the_schedule(
     assert {job.unique for job in jobs(store)} == {"of-arguments", None}
 
 
+def test_a_limit_that_a_function_makes_is_kept_and_without_it_no_job_is_made(
+    store: Store, clock: MovableClock, ticker: Ticker, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.note_tasks({"app:report": json.dumps({"options": {"limit": BY_FUNCTION}})})
+    store.add_schedule(plan(keys='{"limit": "shop:7"}'))
+    store.add_schedule(plan("t", keys="{}"))
+    clock.move(60_000)
+    ticker.look()
+    assert [(job.headers["schedule"], job.limit) for job in jobs(store)] == [("s", "shop:7")]
+    assert "the limit of app:report is made by a function" in caplog.text
+
+
+def test_where_its_task_raises_for_a_held_key_the_tick_has_the_holder(
+    store: Store, clock: MovableClock, ticker: Ticker
+) -> None:
+    options = {"unique": "only", "on_conflict": "raise"}
+    store.note_tasks({"app:report": json.dumps({"options": options})})
+    holder = enqueue(store, task="app:report", unique_key="only")
+    store.add_schedule(plan())
+    clock.move(60_000)
+    ticker.look()
+    assert store.schedule("s").row.last_job == holder
+
+
 def test_the_job_of_a_task_that_nobody_has_told_of_waits_for_that_a_while(
     store: Store, clock: MovableClock
 ) -> None:

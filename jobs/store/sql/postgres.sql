@@ -1471,13 +1471,13 @@ SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s FOR UPDATE;
 
 -- name: schedules_of
 -- Those that families of this name have declared, held.
-SELECT {schedule_seen} FROM {schema}.schedules WHERE source = %(source)s AND family = %(family)s ORDER BY name
+SELECT {schedule_seen} FROM {schema}.schedules WHERE source = %(source)s AND family = %(family_name)s ORDER BY name
 FOR UPDATE;
 
 -- name: store_schedule
 -- A schedule is new, or another one; where its timing is another, or its pause over, ticks count from now on.
 INSERT INTO {schema}.schedules ({schedule_columns})
-VALUES (%(name)s, %(source)s, %(family)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
+VALUES (%(name)s, %(source)s, %(family_name)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
     %(args)s::json, %(kwargs)s::json,
     %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused)s, NULL, {schema}.clock(), NULL, {schema}.clock())
 ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.family,
@@ -1537,7 +1537,7 @@ DELETE FROM {schema}.ticks WHERE (schedule, tick) IN (
 -- name: import_schedule
 -- A schedule from another database, unless one of its name is here.
 INSERT INTO {schema}.schedules ({schedule_columns})
-VALUES (%(name)s, %(source)s, %(family)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
+VALUES (%(name)s, %(source)s, %(family_name)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
     %(args)s::json, %(kwargs)s::json,
     %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused_config)s, {schema}.moment(%(paused_at)s::bigint),
     {schema}.moment(%(last_tick)s), %(last_job)s, {schema}.moment(%(created_at)s))

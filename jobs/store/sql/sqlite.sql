@@ -1246,12 +1246,12 @@ SELECT {schedule_seen} FROM schedules WHERE name = :name;
 
 -- name: schedules_of
 -- Those that families of this name have declared, held.
-SELECT {schedule_seen} FROM schedules WHERE source = :source AND family = :family ORDER BY name;
+SELECT {schedule_seen} FROM schedules WHERE source = :source AND family = :family_name ORDER BY name;
 
 -- name: store_schedule
 -- A schedule is new, or another one; where its timing is another, or its pause over, ticks count from now on.
 INSERT INTO schedules ({schedule_columns})
-VALUES (:name, :source, :family, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
+VALUES (:name, :source, :family_name, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
     :keys, :queue, :catch_up, :overlap, :paused, NULL, :now, NULL, :now)
 ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.family,
     declared_by = excluded.declared_by, task = excluded.task, cron = excluded.cron,
@@ -1310,7 +1310,7 @@ DELETE FROM ticks WHERE (schedule, tick) IN (
 -- name: import_schedule
 -- A schedule from another database, unless one of its name is here.
 INSERT INTO schedules ({schedule_columns})
-VALUES (:name, :source, :family, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
+VALUES (:name, :source, :family_name, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
     :keys, :queue, :catch_up, :overlap, :paused_config, :paused_at, :last_tick, :last_job, :created_at)
 ON CONFLICT (name) DO NOTHING;
 

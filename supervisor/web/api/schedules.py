@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
+from jobvisor.jobs.described import BY_FUNCTION
+from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.api import documents
@@ -51,6 +53,7 @@ def add_schedule(site: Here, who: Who, body: NewSchedule) -> Response:
     # A unique key is what its task says of it; without its code none can be made by a function.
     order = Order(body.task, body.args, body.kwargs, {"unique": False}, body.typed, body.force)
     call = call_of(site, order)
+    check_limit(site, call.task)
     with site.client.transaction():
         made = site.client.schedules.add(
             body.name,
@@ -144,6 +147,16 @@ def trigger_schedule(site: Here, who: Who, name: ScheduleName) -> Response:
         job = site.client.schedules.trigger(name)
         site.client.note_action(who, "trigger", f"schedule {name}, job {job.id}", 1)
     return answer(job_shown(site, job), 201)
+
+
+def check_limit(site: Site, task: str) -> None:
+    """InvalidOption where the jobs could not be held to the limit that their task says."""
+    known = site.directory.find(task)
+    options = None if known is None else known.told.get("options")
+    if isinstance(options, dict) and options.get("limit") == BY_FUNCTION:
+        raise InvalidOption(
+            f"the limit of {task} is made by a function, which cannot be called here; schedule it in code"
+        )
 
 
 def _answer(site: Site, name: str) -> Response:
