@@ -204,6 +204,10 @@ class Played:
         lines = zip(self.screen.text, self.screen.reversed, strict=True)
         return next((line for line, is_reversed in lines if is_reversed), "")
 
+    def see_chosen(self, word: str) -> None:
+        """Wait until the line that is shown in reverse begins with this word; a paint comes in pieces."""
+        self.until(lambda: self.chosen.split()[:1] == [word], f"{word} chosen")
+
     def until(self, fulfilled: Callable[[], bool], what: str) -> str:
         ends = time.monotonic() + SECONDS
         while not fulfilled():

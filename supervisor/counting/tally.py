@@ -50,6 +50,10 @@ from jobvisor.supervisor.counting.layout import (
 )
 from jobvisor.supervisor.ledger.ledger import Entry
 
+ASKED_OF, ASKED_EACH = (
+    64,
+    8,
+)  # to ask all jobs of a claim for how long they waited was a third of counting it
 KNOWN_MAX = 10_000  # names that are remembered: they come from rows, so there may be any number
 
 _task, _queue = (itemgetter(Claimed._fields.index(name)) for name in ("task", "queue"))
@@ -225,24 +229,25 @@ class Tally:
             return
         words[CLAIMED] += len(jobs)
         words[TURNS_AT + bisect_left(TURN_BOUNDS, len(jobs))] += 1
-        waits = list(map(_waited, jobs))
         pair = _pair_of(jobs)
         if pair is not None:
             self._row_of_all = self._row(pair)
-            by_row = {self._row_of_all: waits}
-        else:
-            rows = self._rows_for(jobs)
-            self._claimed = [(job.id, row) for job, row in zip(jobs, rows, strict=True)]
-            by_row = _grouped(rows, waits)
-        for row, some in by_row.items():
+            self._count_waits(self._row_of_all, jobs)
+            return
+        rows = self._rows_for(jobs)
+        self._claimed = [(job.id, row) for job, row in zip(jobs, rows, strict=True)]
+        for row, some in _grouped(rows, jobs).items():
             self._count_waits(row, some)
 
-    def _count_waits(self, row: int, told: list[int | None]) -> None:
-        """Those that are told; of a large claim each stands for as many as there are for it."""
-        known = [ms for ms in told if ms is not None]
+    def _count_waits(self, row: int, jobs: Sequence[Claimed]) -> None:
+        """Of many jobs some are asked, of which each stands for as many as there are for it."""
+        asked = jobs if len(jobs) < ASKED_OF else jobs[::ASKED_EACH]
+        known = [ms for ms in map(_waited, asked) if ms is not None]
+        if len(known) < len(asked):  # a server tells it of some
+            known = [ms for ms in map(_waited, jobs) if ms is not None]
         if not known:
             return
-        each, over = divmod(len(told), len(known))
+        each, over = divmod(len(jobs), len(known))
         if min(known) < 0:
             known = [max(0, ms) for ms in known]  # a clock was set back
         self._words[row + WAIT_MS] += sum(known) * each + sum(known[:over])

@@ -227,4 +227,6 @@ def test_a_claim_tells_how_long_each_job_had_been_due_to_who_asks(
     assert waits == {0, 1_000}
     ids = [enqueue(store) for _ in range(20)]
     told = {job.id: job.waited_ms for job in claim(store, life(), number=3, limit=100)}
-    assert told == {each: None if each % 8 else 0 for each in ids}
+    assert {told[each] for each in ids if each % 8 == 0} == {
+        0
+    }  # of a large claim each eighth, at least

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -100,18 +101,20 @@ def test_pending_jobs_are_found_behind_many_others_whatever_their_queue_and_prio
 
 
 def test_a_page_of_what_is_rare_says_how_far_it_looked_and_where_to_go_on(tmp_path: Path) -> None:
-    store = MemoryDatabase(tmp_path).open()  # the same everywhere, and quickly filled here
-    first = enqueue(store, queue="rare")
-    store.enqueue([new()] * 60_000)
-    store.enqueue([new(queue="rare")])
-    which = Filter(queue="rare", state=["pending", "running"])
-    pages = [store.page(which)]
-    while pages[-1].before is not None:
-        pages.append(store.page(which, before=pages[-1].before))
-    assert [job.id for page in pages for job in page.jobs] == [first + 60_001, first]
-    assert len(pages) > 1
-    assert sum(page.looked for page in pages) == 60_002
-    assert store.count(which) == (1, True)
+    with closing(
+        MemoryDatabase(tmp_path).open()
+    ) as store:  # the same everywhere, and quickly filled here
+        first = enqueue(store, queue="rare")
+        store.enqueue([new()] * 60_000)
+        store.enqueue([new(queue="rare")])
+        which = Filter(queue="rare", state=["pending", "running"])
+        pages = [store.page(which)]
+        while pages[-1].before is not None:
+            pages.append(store.page(which, before=pages[-1].before))
+        assert [job.id for page in pages for job in page.jobs] == [first + 60_001, first]
+        assert len(pages) > 1
+        assert sum(page.looked for page in pages) == 60_002
+        assert store.count(which) == (1, True)
 
 
 def test_failures_come_in_groups_the_last_one_first(store: Store, clock: MovableClock) -> None:

@@ -27,8 +27,8 @@ id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memor
 expires_at - :now, queue, priority, headers, company, special, {waited}, NULL
 
 -- fragment: waited
--- For how long it has been due, of a large claim each eighth; NULL stands here where nobody counts that.
-CASE WHEN :limit < 64 OR (id & 7) = 0 THEN :now - run_at END
+-- For how long it has been due; NULL stands here where nobody counts that.
+:now - run_at
 
 -- fragment: new_columns
 -- Of a new job whose values are all known, in the order in which `new_rows` gives them.

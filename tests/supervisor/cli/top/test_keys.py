@@ -51,7 +51,7 @@ def test_arrows_and_letters_move_the_cursor(top: Played) -> None:
     top.see("jobs: 1 of 3")
     top.press("j\x1b[B")
     top.see("jobs: 3 of 3")
-    assert top.chosen.split()[0] == "1"
+    top.see_chosen("1")
     top.press("k")
     top.see("jobs: 2 of 3")
     top.press("\x1b[H")
@@ -63,10 +63,10 @@ def test_arrows_and_letters_move_the_cursor(top: Played) -> None:
 def test_the_cursor_stays_on_its_job_while_others_come(jobs: Played, client: Client) -> None:
     jobs.press("j")
     jobs.see("jobs: 2 of 3")
-    assert jobs.chosen.split()[0] == "2"
+    jobs.see_chosen("2")
     client.enqueue("app:send", "new")
     jobs.see("jobs: 3 of 4")
-    assert jobs.chosen.split()[0] == "2"
+    jobs.see_chosen("2")
 
 
 def test_enter_shows_a_job_and_what_becomes_of_it(jobs: Played, client: Client) -> None:
