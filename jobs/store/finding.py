@@ -59,7 +59,9 @@ class Finding(Dialect):
             and which.states == (State.PENDING,)
             and limit <= KINDS_LIMIT
         ):
-            return self._newest_pending(wanted, before)
+            newest = self._newest_pending(wanted, before)
+            if newest is not None:
+                return newest
         few = self._few(source, wanted)
         if few is None:
             return None

@@ -38,6 +38,7 @@ class Inserts(ServerStore):
         if len(jobs) < 2:
             return super().enqueue(jobs)
         with self.transaction():
+            self._older.refuse(jobs, self._rows)
             ids, secured = self._reserved(len(jobs))
             plain = [] if secured else [n for n, job in enumerate(jobs) if is_ordinary(job)]
             for start in range(0, len(plain), COPIED_AT_ONCE):
@@ -159,16 +160,13 @@ class Inserts(ServerStore):
         for start in range(0, len(order), ROWS_AT_ONCE):
             places = order[start : start + ROWS_AT_ONCE]
             # One statement for both kinds, or the order of their keys would be lost.
-            on_terms = next(
-                (jobs[place] for place in places if jobs[place].terms is not None), None
-            )
-            if on_terms is not None:
-                self._older.refuse(on_terms, self._rows)
-                jobs = [
-                    job if job.terms is not None else job._replace(terms=Terms()) for job in jobs
-                ]
-            values = [{"id": ids[place], **jobs[place].parameters()} for place in places]
-            name = "enqueue_many" if on_terms is None else "enqueue_many_on_terms"
+            on_terms = any(jobs[place].terms is not None for place in places)
+            page = [_on_terms(jobs[place]) if on_terms else jobs[place] for place in places]
+            values = [
+                {"id": ids[place], **job.parameters()}
+                for place, job in zip(places, page, strict=True)
+            ]
+            name = "enqueue_many_on_terms" if on_terms else "enqueue_many"
             made = {row[0] for row in self._rows(name, arrays(columns(values)))}
             made -= self._given_way([(ids[place], jobs[place]) for place in places], made)
             asking += [place for place in places if ids[place] not in made]
@@ -177,8 +175,6 @@ class Inserts(ServerStore):
 
     def _enqueue_asking(self, job: NewJob, found: list[tuple[int, bool]]) -> tuple[int, bool]:
         """One by itself, which looks who holds its key."""
-        if job.terms is not None:
-            self._older.refuse(job, self._rows)
         with told_of_twins(job, found):
             each = carried_out(enqueueing(job), self._asked)
         if each.replaced:
@@ -210,6 +206,10 @@ class Inserts(ServerStore):
 
     def _skip_ids(self, greatest: int) -> None:
         self._rows("skip_ids", {"greatest": greatest})
+
+
+def _on_terms(job: NewJob) -> NewJob:
+    return job if job.terms is not None else job._replace(terms=Terms())
 
 
 def _has_arrived(connection: PatientConnection) -> bool:

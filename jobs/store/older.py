@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jobvisor.jobs import __version__
@@ -26,19 +26,36 @@ class OlderFamilies:
         self._clock = clock
         self._asked_ns: int | None = None
 
-    def refuse(self, job: NewJob, ask: Ask) -> None:
-        """StoreRefused where there is one; asked again where there was, so that its end is seen at once."""
-        if not _words(job):
-            return  # what is done where its key is held is done here
-        now = self._clock.monotonic_ns()
-        if self._asked_ns is not None and now - self._asked_ns < ASKED_EACH_NS:
+    def refuse(self, jobs: Iterable[NewJob], ask: Ask) -> None:
+        """StoreRefused where there is one, and one of these jobs has terms that it does not know.
+
+        Before the first of them is stored: in a caller's transaction, what is stored stays.
+        """
+        if self._knows_of_none():
             return
+        for job in jobs:
+            # (What is done where its key is held is done here.)
+            if job.terms is not None and (words := _words(job.terms)):
+                self._ask(f"{shown(job.task)} is to be enqueued with {words}", ask)
+                return
+
+    def refuse_stored(self, job: int, task: str, words: str, ask: Ask) -> None:
+        """The same of a job that is stored, here or elsewhere, and is to be stored again."""
+        if words and not self._knows_of_none():
+            self._ask(f"job {job} ({shown(task)}) has {words}", ask)
+
+    def _knows_of_none(self) -> bool:
+        """From a moment ago; asked again where there was one, so that its end is seen at once."""
+        now = self._clock.monotonic_ns()
+        return self._asked_ns is not None and now - self._asked_ns < ASKED_EACH_NS
+
+    def _ask(self, what: str, ask: Ask) -> None:
+        now = self._clock.monotonic_ns()
         older = sorted({row[0] for row in ask("living_versions", {}) if is_older(row[0])})
         if older:
             raise StoreRefused(
-                f"{shown(job.task)} is to be enqueued with {_words(job)}, and a family of release "
-                f"{shown(older[0], 20)} is at work on this database, which knows nothing of that; "
-                f"upgrade it to {SINCE} first"
+                f"{what}, and a family of release {shown(older[0], 20)} is at work on this "
+                f"database, which knows nothing of that; upgrade it to {SINCE} first"
             )
         self._asked_ns = now
 
@@ -67,8 +84,8 @@ def number_of(version: str) -> tuple[int, ...] | None:
 SINCE = min("0.6.0", __version__, key=lambda version: number_of(version) or ())
 
 
-def _words(job: NewJob) -> str:
+def _words(terms: Terms) -> str:
     """The terms of a job, by their names."""
-    told = (job.terms or Terms())._replace(conflict="return")._asdict()
+    told = terms._replace(conflict="return")._asdict()
     said = (name for name, default in Terms()._asdict().items() if told[name] != default)
     return ", ".join(name.removesuffix("_ms").removesuffix("_in") for name in said)

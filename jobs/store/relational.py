@@ -94,6 +94,7 @@ class RelationalStore(
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         with self.transaction():
+            self._older.refuse(jobs, self._rows)
             found: list[tuple[int, bool]] = []
             for job in jobs:
                 with told_of_twins(job, found):
@@ -103,6 +104,7 @@ class RelationalStore(
 
     def enqueue_one(self, job: NewJob) -> Job:
         with self.transaction():
+            self._older.refuse((job,), self._rows)
             for _ in range(MOVES_MET):
                 made = self._enqueue(job)
                 if made.row is not None:
@@ -116,8 +118,6 @@ class RelationalStore(
         raise never_still(job)
 
     def _enqueue(self, job: NewJob) -> Enqueued:
-        if job.terms is not None:
-            self._older.refuse(job, self._rows)
         made = carried_out(enqueueing(job), self._asked)
         shared = job.terms is not None and job.terms.share is not None
         if shared and made.row is not None and (made.replaced or not self._inserts_turns):
@@ -278,6 +278,10 @@ class RelationalStore(
     ) -> Job:
         check_id(job)
         with self.transaction():
+            model = self.get(job)
+            terms = {"limit": model.limit, "share": model.share, "keep": model.keep}
+            words = ", ".join(name for name, value in terms.items() if value is not None)
+            self._older.refuse_stored(job, model.task, words, self._rows)
             told = {"job": job, "args": args, "kwargs": kwargs, "parent": parent}
             rows = self._rows("repeat", told)
             if not rows:

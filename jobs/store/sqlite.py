@@ -327,6 +327,7 @@ class SqliteStore(Placing, RelationalStore):
         if len(jobs) < 2:
             return super().enqueue(jobs)
         with self.transaction():
+            self._older.refuse(jobs, self._rows)
             answer: list[tuple[int, bool]] = []
             for start in range(0, len(jobs), INSERTED):
                 answer += self._enqueue_page(jobs[start : start + INSERTED])
@@ -364,7 +365,6 @@ class SqliteStore(Placing, RelationalStore):
         on_terms = [(number, job) for number, job in page if job.terms is not None]
         if not on_terms:
             return self._insert_by("enqueue_many", new_rows, page)
-        self._older.refuse(on_terms[0][1], self._rows)
         made = self._insert_by("enqueue_many_on_terms", rows_on_terms, page)
         self._give_turns(
             number for number, job in on_terms if number in made and job.terms and job.terms.share

@@ -12,13 +12,17 @@ from jobvisor.jobs.job import FINISHED, State
 from jobvisor.jobs.store.base import AttemptRow, Imported, JobRow
 from jobvisor.jobs.store.fairness import Fairness
 from jobvisor.jobs.store.holding import Holding
+from jobvisor.jobs.store.older import OlderFamilies
 
+ON_TERMS = ("limit_key", "share", "debounce_ms", "deadline_at", "keep", "special")
 IMPORTED_AT_ONCE = 500  # rows of an import in one statement,
 IMPORTED_TEXT = 4 << 20  # or as many as hold so many characters, so that memory is bounded
 
 
 class Transfer(Holding, Fairness):
     """The verbs of `export` and `import`."""
+
+    _older: OlderFamilies
 
     def running(self) -> int:
         return int(self._rows("running", {})[0][0])
@@ -43,11 +47,19 @@ class Transfer(Holding, Fairness):
                 known += len(page) - len(fresh)
                 added += len(fresh)
                 if fresh:
+                    self._refuse_beside_older(fresh)
                     self._skip_ids(fresh[-1].id)
                     self._import_page(fresh)
                     self._audience.note_all(row.id for row in fresh)
                     self._pending_made = True
         return Imported(added, known)
+
+    def _refuse_beside_older(self, page: list[JobRow]) -> None:
+        for row in page:
+            if (row.special or row.share is not None) and State(row.state) not in FINISHED:
+                told = {name: getattr(row, name) for name in ON_TERMS}
+                words = ", ".join(name for name, value in told.items() if value)
+                self._older.refuse_stored(row.id, row.task, words, self._rows)
 
     def _not_known(self, page: list[JobRow]) -> list[JobRow]:
         found = {row[0]: row[1:] for row in self._rows("known", _listed(row.id for row in page))}

@@ -22,7 +22,7 @@ import click
 from jobvisor.jobs import __version__
 from jobvisor.jobs.clock import SYSTEM, from_datetime, iso, to_datetime
 from jobvisor.jobs.errors import IllegalMove, InvalidOption, JobsError, shown
-from jobvisor.jobs.job import State
+from jobvisor.jobs.job import Special, State
 from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.schedule import ScheduleRow
 from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
@@ -307,7 +307,25 @@ def _row(found: dict[str, Any], kinds: _Kinds, place: str) -> JobRow:
             raise InvalidOption(f"{below} is {shown(run)}, and no JSON object")
         _check(run, kinds.attempt, below)
         runs.append(AttemptRow(**run))
-    return JobRow(**{**found, "attempts": tuple(runs)})
+    return _carried(JobRow(**{**found, "attempts": tuple(runs)}))
+
+
+def _carried(row: JobRow) -> JobRow:
+    """Without what was true where it comes from: a place, what it waited for; `special` says what it has.
+
+    A claim finds out whether it has to wait here too.
+    """
+    had = {
+        Special.LIMIT: row.limit_key is not None,
+        Special.TICK: bool(row.special & Special.TICK),
+        Special.DEADLINE: row.deadline_at is not None,
+        Special.KEPT: row.keep is not None,
+        Special.DEBOUNCED: row.special & Special.DEBOUNCED and row.debounce_ms is not None,
+    }
+    row = row._replace(limit_place=None, special=sum(bit for bit, has in had.items() if has))
+    if row.state == State.BLOCKED and row.parked is not None:
+        row = row._replace(state=State.PENDING.value)
+    return row._replace(parked=None)
 
 
 class _Kind(NamedTuple):

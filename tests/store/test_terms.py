@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import Job, Special, State, Terms
 from jobvisor.jobs.limit import limit_of
 from jobvisor.jobs.store import Store, open_store, schema, tables
+from jobvisor.jobs.store.finding import FIRST_LOOK
 from tests.clock import StandingClock
 from tests.older import SCHEMA_0_5, make_old, old_postgres
 from tests.postgres import shared
@@ -125,6 +126,16 @@ def test_pending_jobs_are_found_by_their_ids_where_they_have_turns(
     assert [job.id for job in store.find(Filter(state=State.PENDING), limit=3)] == ids[:1:-1]
 
 
+def test_few_pending_jobs_are_found_behind_many_others_where_one_has_a_turn(
+    store: Store, database: Database
+) -> None:
+    ids = [enqueue(store) for _ in range(5)]
+    store.enqueue([new(run_in_ms=9_000)] * (FIRST_LOOK + 50))
+    database.sql("UPDATE jobs SET turn = 5 WHERE id = ?", ids[2])
+    page = store.page(Filter(state=State.PENDING), limit=5)
+    assert ([job.id for job in page.jobs], page.looked) == (ids[::-1], 5)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
@@ -171,6 +182,34 @@ def test_a_family_of_this_release_or_of_nobody_knows_is_in_no_ones_way(
 ) -> None:
     store.add_family(family(version=version))
     assert enqueue(store, terms=TERMS)
+
+
+def test_a_bulk_that_is_refused_leaves_nothing_in_its_callers_transaction(store: Store) -> None:
+    store.add_family(family(version="0.5.0"))
+    jobs = [*[new()] * 101, new(terms=Terms()), new(terms=Terms(share="a"))]
+    with store.transaction(), suppress(StoreRefused):
+        store.enqueue(jobs)
+    assert store.find() == []
+
+
+def test_neither_a_copy_nor_an_import_goes_past_an_older_family(
+    store: Store, database: Database
+) -> None:
+    job = enqueue(store, terms=Terms(limit_key="a"))
+    plain = enqueue(store)
+    rows = store.export(0, 10, finished=True)
+    store.add_family(family(version="0.5.0"))
+    database.clock.move(10_000)
+    with pytest.raises(StoreRefused, match=f"job {job} .* has limit, and a family of release"):
+        store.repeat(job)
+    store.cancel(job)
+    store.cancel(plain)
+    assert store.delete([job, plain]) == [job, plain]
+    with pytest.raises(StoreRefused, match="has limit_key, special, and a family of release"):
+        store.import_(rows)
+    assert store.find() == []
+    assert store.import_(rows[1:]) == (1, 0)
+    assert store.repeat(plain).limit is None
 
 
 def test_a_family_that_was_killed_is_in_no_ones_way(store: Store, database: Database) -> None:

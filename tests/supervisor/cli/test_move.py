@@ -217,6 +217,19 @@ def test_an_import_brings_what_was_exported(run: Run, lines: Lines, elsewhere: C
     assert read(again.stdout)[0]["database"] == elsewhere.url.split(":")[0]
 
 
+def test_an_import_brings_no_place_and_nothing_that_was_waited_for(
+    run: Run, lines: Lines, elsewhere: Client
+) -> None:
+    lines[1] |= {"special": 6 | 128 | 1 << 20, "limit_place": 3, "turn": 1 << 45, "keep": "{}"}
+    lines[2] |= {"state": "blocked", "parked": "limit:x", "limit_key": "x", "finished_at": None}
+    run("import", "-", stdin=written(lines), env=there(elsewhere))
+    for line in jobs_of(run("export", "--all", env=there(elsewhere)).stdout):
+        kept = bool(line["keep"])
+        told = [line[name] for name in ("special", "limit_place", "parked", "turn")]
+        assert told == [64 if kept else 1, None, None, 0]
+        assert kept or line["state"] == "pending"
+
+
 #: What a job of the formats before has not.
 NEW_IN_2 = ("headers", "parent", "company", "cpu_ms", "rss_bytes")
 NEW_IN_3 = (
