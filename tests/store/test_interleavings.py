@@ -423,7 +423,9 @@ def test_a_requeue_and_a_prune_at_once_keep_the_requeued_job(
         lambda door: door.prune({State.FAILED: 0}, limit=9),
         commit=commit,
     )
-    assert gone == (0 if commit else 1)
+    # A server's row that somebody has is left for the next time.
+    assert gone in ((0,) if commit else (0, 1))
+    assert store.prune({State.FAILED: 0}, limit=9) == int(not commit and gone == 0)
     assert [job.id for job in store.find()] == ([number] if commit else [])
 
 

@@ -239,7 +239,6 @@ INDEX = {
     "failure_groups": "jobs_failures",
     "failures": "jobs_failures",
     "prune_look": "jobs_finished",
-    "prune_kept": "jobs_kept",
     "prunable_kept": "jobs_kept",
 }
 
