@@ -11,7 +11,7 @@ from jobvisor.jobs.store import Store
 
 __all__ = ["Pruner", "Stepped"]
 
-HELD_NS = 6_000_000
+HELD_NS = 4_000_000
 """For how long a page is to hold the database; one in a hundred takes thrice as long, and others wait."""
 PAGE_FIRST, PAGE_LEAST, PAGE_MOST = 500, 20, 5_000
 LATE_NS = 60 * SECOND

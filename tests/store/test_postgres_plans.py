@@ -48,6 +48,7 @@ ORDERED = [
     "promote",
     "next_due",
     "prune_kept",
+    "prune_look",
 ]  # the index is the order
 
 VALUES: dict[str, Any] = {

@@ -543,8 +543,7 @@ RETURNING {told};
 -- name: prune_look
 -- A page of finished rows that are older than a time, the oldest first, and whether each of them goes.
 SELECT id, finished_at, {by_age} FROM jobs WHERE state = :state AND finished_at IS NOT NULL
-    AND finished_at <= :now - :age AND finished_at >= coalesce(:at, -9223372036854775807)
-    AND (finished_at > coalesce(:at, -9223372036854775807) OR id > :after)
+    AND finished_at <= :now - :age AND (finished_at, id) > (coalesce(:at, -9223372036854775807), :after)
 ORDER BY finished_at, id LIMIT :limit;
 
 -- name: prune
