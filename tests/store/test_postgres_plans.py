@@ -239,7 +239,6 @@ INDEX = {
     "count.listed": "jobs_listed",
     "failure_groups": "jobs_failures",
     "failures": "jobs_failures",
-    "prune_look": "jobs_finished",
     "prunable_kept": "jobs_kept",
 }
 

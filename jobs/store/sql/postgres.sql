@@ -648,7 +648,7 @@ RETURNING {told};
 
 -- name: prune_look
 -- A page of finished rows that are older than a time, the oldest first, and whether each of them goes.
-SELECT id, finished_at::text, {by_age} FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL
+SELECT id, finished_at::text AS at, {by_age} FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NOT NULL
     AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms'
     AND (finished_at, id) > (coalesce(%(at)s::timestamptz, '-infinity'), %(after)s)
 ORDER BY finished_at, id LIMIT %(limit)s;
