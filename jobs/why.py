@@ -127,7 +127,7 @@ def _of_time(job: Job, _store: Store, known: Known) -> Iterator[Reason]:
 
 
 def _of_block(job: Job, _store: Store, _known: Known) -> Iterator[Reason]:
-    if job.state is State.BLOCKED and not (job.parked or "").startswith("task:"):
+    if job.state is State.BLOCKED and not (job.parked or "").startswith(("task:", "limit:")):
         yield Reason("blocked", "It is blocked until what it waits for unblocks it.")
 
 
@@ -173,6 +173,13 @@ def _of_company(job: Job, _store: Store, _known: Known) -> Iterator[Reason]:
         )
 
 
+def _of_limit(job: Job, store: Store, _known: Known) -> Iterator[Reason]:
+    waiting = None if job.limit is None else store.waiting_for_limit(job.id)
+    if waiting is not None:
+        code = "unknown_limit" if waiting.limit is None else "limit"
+        yield Reason(code, f"It waits for {waiting}.")
+
+
 def _of_others(job: Job, store: Store, _known: Known) -> Iterator[Reason]:
     if job.state is not State.PENDING or any(_pauses_of(job, store)):
         return
@@ -208,6 +215,7 @@ REASONS: tuple[Ask, ...] = (
     _of_block,
     _of_family,
     _of_queue,
+    _of_limit,
     _of_company,
     _of_others,
     _of_expiry,

@@ -192,3 +192,15 @@ def test_what_waits_in_paused_queues_is_counted(client: Client, store: Store) ->
         Count(3, at_least=False),
         "3 jobs wait in queues that are paused",
     )
+
+
+def test_a_job_that_waits_for_its_limit_says_how_that_stands(client: Client, store: Store) -> None:
+    jobs = [enqueue(store, terms=Terms(limit_key="stripe")) for _ in range(2)]
+    claim(store, life())
+    assert [reason.code for reason in told(client, jobs[0])] == ["unknown_limit"]
+    assert "nobody has said what stripe is" in told(client, jobs[0])[0].text
+    client.limits.set("stripe", concurrency=1)
+    claim(store, life())
+    claim(store, life(), limit=1)
+    (waits,) = [reason for job in jobs for reason in told(client, job)]
+    assert (waits.code, "limit stripe: 1 of 1" in waits.text) == ("limit", True)
