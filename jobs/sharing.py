@@ -27,6 +27,6 @@ class Sharing(Door):
             return store.set_fair(queue, fair=fair)
 
     def shares_in_vain(self) -> list[str]:
-        """Queues that are not fair, and have pending jobs with a share, which is of no effect there."""
+        """Queues that are not fair, and have jobs with a share, which is of no effect there."""
         with self._store() as store:
             return store.shares_in_vain(1_000)

@@ -901,7 +901,7 @@ class Store(WorkerStore):
 
     @abstractmethod
     def shares_in_vain(self, limit: int) -> list[str]:
-        """Queues that are not fair, and have pending jobs with a share; at most `limit`."""
+        """Queues that are not fair, and have jobs with a share; at most `limit`."""
 
     @abstractmethod
     def level_turns(self) -> bool:

@@ -245,9 +245,12 @@ def with_places(jobs: list[Claimed], places: Mapping[int, int | None]) -> list[C
 
 def in_order(rows: list[Row], turns: Mapping[int, int] = NO_TURNS) -> list[Claimed]:
     """Claimed rows in the order to run them: RETURNING promises none. `turns` are those of a fair queue."""
-    rows.sort(key=itemgetter(0))
     if turns:
-        rows.sort(key=lambda row: turns.get(row[0], 0))
+        in_turns = [(turns.get(row[0], 0), row) for row in rows]
+        in_turns.sort()  # within a turn by id, which no two rows have
+        rows = [row for _turn, row in in_turns]
+    else:
+        rows.sort(key=itemgetter(0))
     jobs = [Claimed._make(row) for row in rows]
     jobs.sort(key=attrgetter("priority"), reverse=True)
     return jobs

@@ -1,6 +1,6 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, find, rest, ready, rescue, lanes, scaling, preload,
+WHAT is one of throughput, latency, depth, enqueue, fair, find, rest, ready, rescue, lanes, scaling, preload,
 prune, web, peers.
 """
 
@@ -17,6 +17,7 @@ import click
 from tests.bench import (
     depth,
     enqueue,
+    fair,
     family,
     find,
     lanes,
@@ -70,6 +71,15 @@ def _throughput(places: Places, jobs: int, rounds: int, processes: int, followed
     """No-op jobs per second beside the bare loop of the database's own driver."""
     measure = throughput.followed if followed else throughput.run
     measure(places, jobs, rounds, processes)
+
+
+@_measures("fair")
+@click.option("--turns", default=20, show_default=True, help="Of a hundred jobs each, in a round.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--shares", default=100, show_default=True)
+def _fair(places: Places, turns: int, rounds: int, shares: int) -> None:
+    """Claims of a fair queue beside those of an ordinary one, and who comes next in it."""
+    fair.run(places, turns, rounds, shares)
 
 
 @_measures("latency")

@@ -26,7 +26,7 @@ def run(places: Places, million: int, turns: int, rounds: int) -> None:
             _fill(deep, pending, million)
             ratios = []
             for _ in range(rounds):
-                shallow_rate, deep_rate = _rate(flat, turns), _rate(deep, turns)
+                shallow_rate, deep_rate = rate(flat, turns), rate(deep, turns)
                 ratios.append(deep_rate / shallow_rate)
                 print(
                     f"  almost empty {shallow_rate:9,.0f} jobs/s   {pending:,} pending + "
@@ -59,7 +59,8 @@ def _fill(where: Place, pending: int, million: int) -> None:
     where.database.fill(pending, million, 2 * million)
 
 
-def _rate(where: Place, turns: int) -> float:
+def rate(where: Place, turns: int) -> float:
+    """Jobs per second that one store claims and settles, in full batches."""
     return _rates(where, turns, 1)[0]
 
 

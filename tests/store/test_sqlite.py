@@ -589,6 +589,12 @@ INDEX = {
     "pending_counts": "jobs_pending",
     "waiting": "jobs_pending",
     "pending_queues": "jobs_pending",
+    "give_turns": "jobs_shares",
+    "take_turns": "jobs_running",
+    "raise_turns": "jobs_running",
+    "turned_kinds": "jobs_pending",
+    "level_turns": "jobs_pending",
+    "shares_in_vain": "jobs_shares",
 }
 ORDERED = [
     "claim",

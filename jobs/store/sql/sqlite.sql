@@ -508,7 +508,7 @@ RETURNING {told};
 
 -- name: cancel
 -- An unfinished row that does not run is cancelled at once.
-UPDATE jobs SET state = 'cancelled', cancel_requested = 1, finished_at = :now, parked = NULL
+UPDATE jobs SET state = 'cancelled', cancel_requested = 1, finished_at = :now, parked = NULL, turn = 0
 WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked')
 RETURNING {told};
 
@@ -1484,9 +1484,10 @@ UPDATE jobs SET turn = given.turn FROM (
         SELECT id, queue, priority, share, run_at, step, CASE WHEN row_number() OVER line = 1 THEN max(
             coalesce((SELECT min(first.turn) FROM jobs AS first WHERE first.state = 'pending'
                 AND first.queue = these.queue AND first.priority = these.priority AND first.turn >= these.mark), mark),
-            coalesce((SELECT max(last.turn) FROM jobs AS last WHERE last.share IS NOT NULL AND last.state = 'pending'
+            coalesce((SELECT last.turn FROM jobs AS last INDEXED BY jobs_shares WHERE last.share IS NOT NULL
                 AND last.queue = these.queue AND last.priority = these.priority AND last.share = these.share
-                AND last.turn > 0) + step, 0)) END AS base
+                AND last.turn > max(0, these.mark - these.step) AND +last.state = 'pending'
+                ORDER BY last.turn DESC LIMIT 1) + step, 0)) END AS base
         FROM (
             SELECT jobs.id, jobs.queue, jobs.priority, jobs.share, jobs.run_at,
                 1048576 / coalesce(jobs.weight, 1) AS step,
@@ -1535,12 +1536,12 @@ UPDATE jobs SET turn = 0 WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_pendin
 DELETE FROM turns WHERE raised_at < :now - :age AND queue NOT IN (SELECT name FROM queues WHERE fair = 1);
 
 -- name: shares_in_vain
--- Queues that are not fair, and have pending rows with a share; a step of the index each.
+-- Queues that are not fair, and have rows with a share; a step of the index each.
 WITH RECURSIVE found (queue) AS (
-    SELECT min(queue) FROM jobs INDEXED BY jobs_shares WHERE share IS NOT NULL AND state = 'pending'
+    SELECT min(queue) FROM jobs INDEXED BY jobs_shares WHERE share IS NOT NULL
     UNION ALL
     SELECT (SELECT min(jobs.queue) FROM jobs INDEXED BY jobs_shares
-        WHERE share IS NOT NULL AND state = 'pending' AND jobs.queue > found.queue)
+        WHERE share IS NOT NULL AND jobs.queue > found.queue)
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue FROM found WHERE queue IS NOT NULL AND queue NOT IN (SELECT name FROM queues WHERE fair = 1) LIMIT :limit;
 

@@ -667,3 +667,17 @@ def test_metrics_names_what_there_is_where_it_is_asked_for_something_else(run: R
     result = run("metrics", "grafana")
     assert result.exit_code == 2
     assert "dashboard" in result.stderr
+
+
+def test_a_share_of_a_queue_that_is_not_fair_is_told_of(run: Run, folder: Path) -> None:
+    modules(folder, "sharing", "from jobvisor import task\n@task(share='a')\ndef f(): ...\n")
+    said = "the queue default of sharing:f is not fair: share= is in vain"
+    assert said in run("check").stderr
+    run("migrate")
+    run("enqueue", "sharing:f", "--weight", "3")
+    status, text = findings(run)[1]["fairness"]
+    assert status == "warn"
+    assert text.startswith("jobs with a share wait in the queue default, which is not fair")
+    with (folder / "config.toml").open("a") as config:
+        config.write("[queues.default]\nfair = true\n")
+    assert said not in run("check").stderr

@@ -38,7 +38,8 @@ CREATE INDEX jobs_suspects ON jobs (queue, priority DESC, turn, id)
     WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0);
 
 -- An ordinary job is in none of these. What it does not have comes first: the rest is not looked at then.
-CREATE INDEX jobs_shares ON jobs (queue, priority, share, turn) WHERE share IS NOT NULL AND state = 'pending';
+-- (Not of pending rows alone: those of a batch are of many shares, and each would be taken out of another page.)
+CREATE INDEX jobs_shares ON jobs (queue, priority, share, turn) WHERE share IS NOT NULL;
 CREATE UNIQUE INDEX jobs_places ON jobs (limit_key, limit_place) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_limited ON jobs (owner, claim) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_candidates ON jobs (limit_key, queue) WHERE limit_key IS NOT NULL AND state = 'pending';
