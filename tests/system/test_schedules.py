@@ -72,9 +72,10 @@ def scheduler(folder: Path) -> int:
     return int(told["pid"] or 0) if told and told["state"] == "idle" else 0
 
 
+@pytest.mark.timeout(300)  # a machine that six tests share may starve two families for long
 @pytest.mark.stores("sqlite", "postgres")
 def test_no_tick_is_lost_or_doubled_while_schedulers_are_stopped_and_killed(build: Build) -> None:
-    house = build(TASKS, config=QUICK)
+    house = build(TASKS, config=QUICK | {"supervisor": {"dead_after": "15s"}})
     house.client.schedules.add("s", "app:tick", every="1s", catch_up="all")
     families = [house.start(), start_second(house)]
     folders = [house.state_dir, house.folder / "second"]
