@@ -31,10 +31,10 @@ class Limits:
     def __init__(self, store: Callable[[], AbstractContextManager[Store]]) -> None:
         self._store = store
 
-    def list(self) -> list[LimitStanding]:
-        """Every limit with what runs and waits, by name; of each up to 10,000 jobs are counted."""
+    def list(self, *, limit: int = 1_000) -> list[LimitStanding]:
+        """The limits with what runs and waits, by name; of each up to 10,000 jobs are counted."""
         with self._store() as store:
-            return store.limit_standings()
+            return store.limit_standings(limit)
 
     def set(
         self,

@@ -26,6 +26,7 @@ from jobvisor.jobs.context import Nobody
 from jobvisor.jobs.errors import JobsError, UnknownTask
 from jobvisor.jobs.execution import Execution
 from jobvisor.jobs.job import Claimed, Job
+from jobvisor.jobs.limit import CONCURRENCY_MAX, limit_of
 from jobvisor.jobs.outcome import Cancelled, Outcome, Release, Retry, Snooze
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import Registry, registry
@@ -134,7 +135,7 @@ class MemoryQueue:
         """
         propagates = self._raises if raises is None else raises
         ran: list[Job] = []
-        while (job := self._runner.run_one()) is not None:
+        while (job := self._runner.run_one() or self._run_unlimited()) is not None:
             error = self._runner.errors.pop(job.id, None)
             if propagates and error is not None:
                 raise error
@@ -144,6 +145,15 @@ class MemoryQueue:
             if len(ran) >= limit:
                 raise JobsError(f"still not done after {limit} runs; the last was of {job.task}")
         return ran
+
+    def _run_unlimited(self) -> Job | None:
+        """A job whose limit nobody has set here: a test need not say what a config would."""
+        unknown = self.store.unknown_limits(LISTED_MAX)
+        if not unknown:
+            return None
+        limits = [limit_of(name, concurrency=CONCURRENCY_MAX) for name in unknown]
+        self.store.declare_limits(limits, missing=True)
+        return self._runner.run_one()
 
     def after(self, duration: Duration) -> MemoryQueue:
         """The same queue so much later: `after("1h").run_all()` runs what was scheduled until then."""

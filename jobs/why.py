@@ -21,14 +21,16 @@ __all__ = ["Held", "Known", "Reason", "Why", "reasons_of", "sums_of"]
 
 BEFORE_MOST = 1_000
 COUNTED_MOST = 10_000
+LIMITS_MOST = 100
+LIMIT = "limit:"
 
 
 class Reason(NamedTuple):
     """One of the things that a job waits for."""
 
     code: str
-    """`later`, `retry`, `snooze`, `unknown_task`, `blocked`, `no_family`, `unserved`, `company`, `behind`,
-    `next`, `paused`, `expiry`, `expired`, `deadline`, `cancelling`, ..."""
+    """`later`, `retry`, `snooze`, `unknown_task`, `blocked`, `limit`, `no_family`, `unserved`, `company`,
+    `behind`, `next`, `paused`, `expiry`, `expired`, `deadline`, `cancelling`, ..."""
     text: str
 
     def as_json(self) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _of_time(job: Job, _store: Store, known: Known) -> Iterator[Reason]:
 
 
 def _of_block(job: Job, _store: Store, _known: Known) -> Iterator[Reason]:
-    if job.state is State.BLOCKED and not (job.parked or "").startswith(("task:", "limit:")):
+    if job.state is State.BLOCKED and not (job.parked or "").startswith(("task:", LIMIT)):
         yield Reason("blocked", "It is blocked until what it waits for unblocks it.")
 
 
@@ -253,8 +255,15 @@ def _in_paused_queues(store: Store, _known: Known) -> Iterator[Held]:
     )
 
 
+def _limited(store: Store, _known: Known) -> Iterator[Held]:
+    for each in store.limit_standings(LIMITS_MOST):
+        counted = Count(each.waiting, each.waiting >= COUNTED_MOST)
+        what = f"for the limit {each.limit.name}"
+        yield Held("limit", counted, _jobs(counted, f"waits {what}", f"wait {what}"))
+
+
 #: What is counted of all that wait.
-SUMS: tuple[Sum, ...] = (_ordinary, _in_paused_queues)
+SUMS: tuple[Sum, ...] = (_ordinary, _limited, _in_paused_queues)
 
 
 def _living(store: Store) -> int:

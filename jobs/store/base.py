@@ -875,8 +875,8 @@ class Store(WorkerStore):
         """Nobody says any more what it is: its jobs wait. False if nobody did."""
 
     @abstractmethod
-    def limit_standings(self) -> list[LimitStanding]:
-        """Every limit with what runs and waits, of each counted up to 10,000."""
+    def limit_standings(self, limit: int = 1_000) -> list[LimitStanding]:
+        """The first limits by name, with what runs and waits, of each counted up to 10,000."""
 
     @abstractmethod
     def unknown_limits(self, limit: int) -> list[str]:

@@ -95,7 +95,7 @@ class Limiting(Refusals):
         """After a limit has changed, for each of its keys; a page of them in one transaction."""
         after = ""
         while True:
-            asked = {"name": name, "after": after, "limit": KEYS_AT_ONCE}
+            asked = {"name": name, "after_key": after, "limit": KEYS_AT_ONCE}
             keys = [row[0] for row in self._rows("keys_of_limit", asked)]
             if keys:
                 with self.transaction():
@@ -104,12 +104,11 @@ class Limiting(Refusals):
                 return
             after = keys[-1]
 
-    def limit_standings(self) -> list[LimitStanding]:
+    def limit_standings(self, limit: int = 1_000) -> list[LimitStanding]:
+        most = COUNTED_MOST
         return [
-            LimitStanding(
-                limit, *self._rows("limit_counts", {"name": limit.name, "most": COUNTED_MOST})[0]
-            )
-            for limit in self.limits()
+            LimitStanding(each, *self._rows("limit_counts", {"name": each.name, "most": most})[0])
+            for each in self.limits()[:limit]
         ]
 
     def unknown_limits(self, limit: int) -> list[str]:
@@ -215,7 +214,7 @@ class Limiting(Refusals):
         return self._admit(sorted(keys), waits=False) if keys else 0
 
     def admit(self) -> int | None:
-        asked = {"after": self._looked_behind, "limit": KEYS_LOOKED}
+        asked = {"after_key": self._looked_behind, "limit": KEYS_LOOKED}
         found = self._rows("parked_keys", asked)
         self._looked_behind = found[-1][0] if len(found) == KEYS_LOOKED else ""
         keys = [key for key, has_room in found if has_room]
@@ -235,7 +234,9 @@ class Limiting(Refusals):
         return max(0, rows[0][0]) if rows else None
 
     def trim_limit_keys(self, after: str) -> str | None:
-        keys = [row[0] for row in self._rows("keys_page", {"after": after, "limit": KEYS_AT_ONCE})]
+        keys = [
+            row[0] for row in self._rows("keys_page", {"after_key": after, "limit": KEYS_AT_ONCE})
+        ]
         if keys:
             with self.transaction():
                 self._rows("trim_keys", {"keys": json.dumps(keys)})

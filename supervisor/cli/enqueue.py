@@ -71,6 +71,7 @@ LOOK_S = 0.5
 )
 @click.option("--delay", metavar="DURATION", help="Debounced: so long after the last call.")
 @click.option("--max-wait", metavar="DURATION", help="And so long after the first at the latest.")
+@click.option("--limit", metavar="KEY", help="The limit that it runs under: stripe, stripe:acct_1.")
 @click.option("--share", metavar="NAME", help="On whose behalf it runs, in a fair queue.")
 @click.option("--weight", type=int, help="Of that share: 3 is three times as often as 1.")
 @click.option("--retries", type=int, help="Further attempts after the first.")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.limit import LimitStanding
 from jobvisor.jobs.schedule import Schedule
 
 EVERY_NS = SECOND
@@ -20,6 +21,7 @@ PATIENCE = 2.0  # seconds that a request waits for a look
 JOBS_MAX = 5_000  # of each state that are counted
 QUEUES_MAX = 200
 SCHEDULES_MAX = 256
+LIMITS_MAX = 256
 
 
 class Depths(NamedTuple):
@@ -35,6 +37,8 @@ class Depths(NamedTuple):
     """The first SCHEDULES_MAX by name."""
     paused: frozenset[tuple[str, str]] = frozenset()
     """What is paused: `queue` or `task`, and its name."""
+    limits: list[LimitStanding] = []  # noqa: RUF012 - of a NamedTuple, and never changed
+    """The first LIMITS_MAX by name."""
 
 
 class DepthLook:
@@ -95,4 +99,5 @@ class DepthLook:
         oldest = self._client.latencies(most=QUEUES_MAX)
         schedules = self._client.schedules.list(limit=SCHEDULES_MAX)
         paused = frozenset((each.kind, each.name) for each in self._client.paused())
-        return Depths(tally.queues, tally.at_least, oldest, schedules, paused)
+        limits = self._client.limits.list(limit=LIMITS_MAX)
+        return Depths(tally.queues, tally.at_least, oldest, schedules, paused, limits)

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 
 from jobvisor.jobs.annals import QUEUE, TASK
 from jobvisor.jobs.job import State
+from jobvisor.jobs.limit import LimitStanding
 from jobvisor.jobs.schedule import Schedule
 from jobvisor.supervisor.board import STATES
 from jobvisor.supervisor.counting.layout import (
@@ -315,6 +316,28 @@ def of_schedules(schedules: Sequence[Schedule]) -> Iterator[Metric]:
     yield _labelled(
         "schedule_paused", "Whether a schedule is paused.",
         ("schedule",), {(each.name,): int(each.paused is not None) for each in schedules},
+    )  # fmt: skip
+
+
+def of_limits(limits: Sequence[LimitStanding]) -> Iterator[Metric]:
+    """How many jobs of each run and wait, and may run at once; nothing where there is none."""
+    if not limits:
+        return
+    yield _labelled(
+        "limit_running", "Jobs of a limit that run, of all its keys.", ("limit",),
+        {(each.limit.name,): each.running for each in limits},
+    )  # fmt: skip
+    yield _labelled(
+        "limit_waiting", "Jobs that are blocked for a limit, of all its keys; up to 10,000.",
+        ("limit",), {(each.limit.name,): each.waiting for each in limits},
+    )  # fmt: skip
+    yield _labelled(
+        "limit_concurrency", "How many jobs of one key of a limit may run at once.", ("limit",),
+        {
+            (each.limit.name,): each.limit.concurrency
+            for each in limits
+            if each.limit.concurrency is not None
+        },
     )  # fmt: skip
 
 

@@ -21,7 +21,13 @@ from jobvisor.supervisor.counting.totals import Reader
 from jobvisor.supervisor.documents.standing import health_of, standing_of
 from jobvisor.supervisor.web.celery_names import in_celerys_words
 from jobvisor.supervisor.web.depths import DepthLook
-from jobvisor.supervisor.web.measures import of_counters, of_depths, of_schedules, of_status
+from jobvisor.supervisor.web.measures import (
+    of_counters,
+    of_depths,
+    of_limits,
+    of_schedules,
+    of_status,
+)
 from jobvisor.supervisor.web.site import Site
 
 router = APIRouter()
@@ -74,6 +80,7 @@ class Metrics:
         if depths is not None:
             yield from of_depths(depths, status or {})
             yield from of_schedules(depths.schedules)
+            yield from of_limits(depths.limits)
         if self._site.settings.metrics_compat == "celery":
             yield from in_celerys_words(totals, status or {}, depths)
 

@@ -1,7 +1,7 @@
 """`python -m tests.bench WHAT [--store sqlite|postgres]`.
 
-WHAT is one of throughput, latency, depth, enqueue, fair, find, rest, ready, rescue, lanes, scaling, preload,
-prune, web, peers.
+WHAT is one of throughput, latency, depth, limits, enqueue, fair, find, rest, ready, rescue, lanes,
+scaling, preload, prune, web, peers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.bench import (
     find,
     lanes,
     latency,
+    limits,
     preload,
     prune,
     scaling,
@@ -106,6 +107,15 @@ def _depth(places: Places, million: int, turns: int, rounds: int) -> None:
 def _prune(places: Places, rows: int, jobs: int, rounds: int, processes: int) -> None:
     """Retention alone, and beside a family that works as quickly as it can."""
     prune.run(places, rows, jobs, rounds, processes)
+
+
+@_measures("limits")
+@click.option("--waiting", default=100_000, show_default=True, help="Jobs behind one key.")
+@click.option("--jobs", default=50_000, show_default=True, help="Others, in each round.")
+@click.option("--rounds", default=5, show_default=True)
+def _limits(places: Places, waiting: int, jobs: int, rounds: int) -> None:
+    """The rate of ordinary jobs beside many that wait for one limit, and that of limited ones."""
+    limits.run(places, waiting, jobs, rounds)
 
 
 @_measures("find")

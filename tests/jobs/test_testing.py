@@ -195,3 +195,15 @@ def test_a_task_with_a_context_is_called_in_a_unit_test() -> None:
     ctx.check()
     ctx.ask_to_stop()
     assert (ctx.stopping, ctx.cancelled) == (True, False)
+
+
+def test_a_limit_that_the_test_does_not_set_keeps_no_job_waiting() -> None:
+    tasks = Registry()
+    place = tasks.task(name="app:place", limit=lambda n: f"gpu:{n}")(lambda n: n)
+    with in_memory(registry=tasks) as jobs:
+        jobs.client.limits.set("cpu", concurrency=0)
+        for n in (1, 2):
+            place.enqueue(n)
+        held = place.using(limit="cpu").enqueue(3)
+        assert [job.result for job in jobs.run_all()] == [1, 2]
+        assert jobs.client.get(held.id).state == "blocked"

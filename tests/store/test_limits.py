@@ -13,6 +13,7 @@ from jobvisor.jobs.store.base import Rest, Turn
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import CRASH, GONE, claim, enqueue, held, life, new, record
+from tests.store.staged import client_of
 
 KEY = "stripe"
 
@@ -481,3 +482,17 @@ def test_a_limit_tells_of_itself_as_json() -> None:
     assert limit.as_json() == {
         "name": KEY, "concurrency": 5, "rate": "100/1m", "burst": 20, "source": "set",
     }  # fmt: skip
+
+
+def test_why_a_job_does_not_run_names_its_limit_and_its_place_in_line(
+    store: Store, clock: MovableClock
+) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    jobs = fill(store, 3)
+    turn(store, life(), 1)
+    with client_of(store, clock) as client:
+        why = {reason.code: reason.text for reason in client.why(jobs[2])}
+        assert why["limit"] == "It waits for its limit stripe: 1 of 1, 2nd in line."
+        assert "blocked" not in why
+        (held,) = [each for each in client.waits() if each.code == "limit"]
+        assert held.text == "2 jobs wait for the limit stripe"

@@ -1586,11 +1586,11 @@ ORDER BY told COLLATE "C" ON CONFLICT (key) DO NOTHING;
 
 -- name: keys_page
 -- Some keys behind one, in their order.
-SELECT key FROM {schema}.limit_keys WHERE key > %(after)s ORDER BY key LIMIT %(limit)s;
+SELECT key FROM {schema}.limit_keys WHERE key > %(after_key)s ORDER BY key LIMIT %(limit)s;
 
 -- name: keys_of_limit
 -- The same of one limit. What is asked for is looked up as a range, and the limit's own key is within it.
-SELECT key FROM {schema}.limit_keys WHERE key > %(after)s AND key >= %(name)s AND key < %(name)s || ';'
+SELECT key FROM {schema}.limit_keys WHERE key > %(after_key)s AND key >= %(name)s AND key < %(name)s || ';'
     AND (key = %(name)s OR key > %(name)s || ':')
 ORDER BY key LIMIT %(limit)s;
 
@@ -1619,7 +1619,7 @@ WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1;
 -- begin. A moment far ahead was left by a clock that was set back.
 WITH RECURSIVE found (parked) AS (
     SELECT (SELECT min(parked) FROM {schema}.jobs
-        WHERE state = 'blocked' AND parked > 'limit:' || %(after)s AND parked < 'limit;')
+        WHERE state = 'blocked' AND parked > 'limit:' || %(after_key)s AND parked < 'limit;')
     UNION ALL
     SELECT (SELECT min(jobs.parked) FROM {schema}.jobs
         WHERE state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
@@ -1982,7 +1982,7 @@ SELECT placed.* FROM (SELECT 1 WHERE %(paused)s::text[] <> '{{}}' OR EXISTS (SEL
 
 -- name: admit
 -- Rows parked for these keys may be claimed, as many as have a place: see the function.
-SELECT {schema}.admit(%(keys)s::text[], %(waits)s);
+SELECT {schema}.admit(%(keys)s::text[], %(waits)s::boolean);
 
 -- name: admit_due
 -- The same of the keys whose moment has come.

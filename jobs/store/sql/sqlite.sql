@@ -1354,11 +1354,11 @@ ON CONFLICT (key) DO NOTHING;
 
 -- name: keys_page
 -- Some keys behind one, in their order.
-SELECT key FROM limit_keys WHERE key > :after ORDER BY key LIMIT :limit;
+SELECT key FROM limit_keys WHERE key > :after_key ORDER BY key LIMIT :limit;
 
 -- name: keys_of_limit
 -- The same of one limit.
-SELECT key FROM limit_keys WHERE key > :after AND (key = :name OR key > :name || ':' AND key < :name || ';')
+SELECT key FROM limit_keys WHERE key > :after_key AND (key = :name OR key > :name || ':' AND key < :name || ';')
 ORDER BY key LIMIT :limit;
 
 -- name: trim_keys
@@ -1387,7 +1387,7 @@ WHERE next_at IS NOT NULL ORDER BY next_at LIMIT 1;
 -- begin. A moment far ahead was left by a clock that was set back.
 WITH RECURSIVE found (parked) AS (
     SELECT min(parked) FROM jobs INDEXED BY jobs_parked
-    WHERE state = 'blocked' AND parked > 'limit:' || :after AND parked < 'limit;'
+    WHERE state = 'blocked' AND parked > 'limit:' || :after_key AND parked < 'limit;'
     UNION ALL
     SELECT (SELECT min(jobs.parked) FROM jobs INDEXED BY jobs_parked
         WHERE state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')

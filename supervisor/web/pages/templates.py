@@ -39,6 +39,7 @@ NAVIGATION = (
     ("families", "Families"),
     ("tasks", "Tasks"),
     ("schedules", "Schedules"),
+    ("limits", "Limits"),
     ("actions", "Actions"),
 )
 

@@ -1,7 +1,7 @@
 // Keys: two letters lead to a page, / to the search, ? tells them all. None is taken from a field.
 
 const PAGES = {
-  o: "overview", q: "queues", j: "jobs", f: "failures", w: "workers", m: "families", t: "tasks", s: "schedules", a: "actions",
+  o: "overview", q: "queues", j: "jobs", f: "failures", w: "workers", m: "families", t: "tasks", s: "schedules", l: "limits", a: "actions",
 };
 const PATIENCE_MS = 1200; // between the two letters
 

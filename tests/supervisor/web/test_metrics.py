@@ -369,6 +369,7 @@ def test_dashboard_and_rules_ask_for_nothing_that_is_not_told(place: Place) -> N
 
 def test_the_readme_names_every_metric_and_no_other(place: Place) -> None:
     place.client.enqueue("app:send")
+    place.client.limits.set("stripe", concurrency=5)
     with place.family():
         told = {
             {"counter": f"{each.name}_total", "info": f"{each.name}_info"}.get(each.type, each.name)
