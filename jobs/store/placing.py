@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jobvisor.jobs.store.limiting import BACK, PARKED, PLACED, WAITS, Limiting, Placed
 from jobvisor.jobs.store.tokens import Tokens
 
-ADMITTED_AT_ONCE = 1_000  # of one queue
+ADMITTED_AT_ONCE = 1_000  # rows; what is left falls due at once, for whoever asks next
 ANY = 1_000_000  # as many as there are
 LATEST = 1 << 62  # no moment of a rate is later
 
@@ -108,28 +108,40 @@ class Placing(Limiting):
             self._change("park_claimed", {"parked": parked, "jobs": json.dumps(jobs)})
 
     def _admit(self, keys: Sequence[str], *, waits: bool) -> int:  # noqa: ARG002 -- nobody else writes
-        return sum(map(self._admit_key, keys))
+        budget = ADMITTED_AT_ONCE
+        for key in keys:
+            budget -= self._admit_key(key, budget)
+        return ADMITTED_AT_ONCE - budget
 
-    def _admit_key(self, key: str) -> int:
+    def _admit_key(self, key: str, budget: int) -> int:
         room = self._room_of(key, {"owner": -1, "claim": -1})
-        parked, admitted = f"{PARKED}{key}", 0
-        most = min(room.free, ADMITTED_AT_ONCE)
-        lines = self._rows("parked_queues", {"parked": parked, "key": key, "most": max(most, 1)})
-        for queue, candidates in lines if most else ():
-            if candidates < most:
-                page = {"parked": parked, "queue": queue, "limit": most - candidates}
-                rows = self._rows("admit_rows", page)
-                self._audience.note_all(row[0] for row in rows)
-                admitted += len(rows)
+        line = {"key": key, "parked": f"{PARKED}{key}", "first": min(room.free, ADMITTED_AT_ONCE)}
+        queues = [row[0] for row in self._rows("parked_queues", line)]
+        admitted, is_left = 0, False
+        for queue in queues if room.free else ():
+            is_left = admitted >= budget
+            if is_left:
+                break
+            jobs = [row[0] for row in self._rows("admissible", {**line, "queue": queue})]
+            is_left = len(jobs) >= ADMITTED_AT_ONCE or admitted + len(jobs) > budget
+            admitted += self._admit_rows(jobs[: budget - admitted])
+            if is_left:
+                break
         self._pending_made = self._pending_made or bool(admitted)
-        told = {"next_at": self._next(room, admitted, lines), "spent": LATEST}
+        told = {"next_at": self._next(room, bool(queues), is_left), "spent": LATEST}
         if room.tokens is not None:
             told["spent"] = room.tokens.spent
         self._change("key_next", {"key": key, **told})
         return admitted
 
-    def _next(self, room: Room, admitted: int, lines: Sequence[object]) -> float | None:
+    def _admit_rows(self, jobs: list[int]) -> int:
+        if jobs:
+            self._change("admit_rows", {"jobs": json.dumps(jobs)})
+            self._audience.note_all(jobs)
+        return len(jobs)
+
+    def _next(self, room: Room, waits: bool, is_left: bool) -> float | None:
         """What is left waits for a place, which whoever frees it sees to, or for this moment."""
-        if room.tokens is not None and not room.tokens.free and lines:
+        if room.tokens is not None and not room.tokens.free and waits:
             return room.tokens.next_ms
-        return float(self.clock.now_ms()) if admitted >= ADMITTED_AT_ONCE else None
+        return float(self.clock.now_ms()) if is_left else None

@@ -155,6 +155,55 @@ def test_who_waits_goes_by_priority_then_by_age(store: Store) -> None:
     assert job.id == new_
 
 
+def test_who_waits_is_let_before_a_younger_one_at_the_end_of_the_queue(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    old = fill(store, 4)
+    who = life()
+    (job,) = turn(store, who, 1).jobs
+    store.enqueue([new()] * 50)
+    young = limited(store)
+    store.apply([record(who, 1, job)], who)
+    assert states(store, [*old, young]) == ["succeeded", "pending", "blocked", "blocked", "pending"]
+    (job,) = turn(store, who, 2, limit=1).jobs
+    assert job.id == old[1]
+
+
+def test_who_waits_and_is_urgent_is_let_before_a_candidate_that_is_not(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    first, urgent = limited(store, priority=10), limited(store, priority=10)
+    who = life()
+    (job,) = turn(store, who, 1).jobs
+    assert job.id == first
+    store.enqueue([new(priority=5)] * 50)
+    low = limited(store)
+    store.apply([record(who, 1, job)], who)
+    assert states(store, [urgent, low]) == ["pending", "pending"]
+
+
+def test_who_waits_behind_as_many_candidates_as_have_a_place_goes_on_waiting(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=0))
+    late = fill(store, 2)
+    turn(store, life(), 1)
+    urgent = limited(store, priority=1)
+    store.set_limit(limit_of(KEY, concurrency=2))
+    assert states(store, [urgent, *late]) == ["pending", "pending", "blocked"]
+
+
+def test_a_transaction_lets_begin_a_page_and_the_rest_falls_due_at_once(store: Store) -> None:
+    keys = [f"{KEY}:{number}" for number in range(3)]
+    jobs = [job for key in keys for job in fill(store, 600, key)]
+    who, number = life(), 1
+    while turn(store, who, number, limit=1_000).parked:
+        number += 1
+    store.set_limit(limit_of(KEY, concurrency=2_000))
+    assert states(store, jobs).count("pending") == 1_000
+    assert store.promote() == 800
+    assert states(store, jobs).count("pending") == 1_800
+    assert store.look(("default",)).due_ms in (None, 0)
+    store.promote()
+    assert store.admit() is None
+
+
 def test_every_key_has_the_limit_for_itself(store: Store) -> None:
     store.set_limit(limit_of(KEY, concurrency=1))
     jobs = [limited(store, f"{KEY}:{account}") for account in ("a", "b", "a")]

@@ -31,6 +31,7 @@ from tests.store.making import GONE, enqueue, life, record
 
 SEED_VARIABLE = "JOBVISOR_TEST_SEED"
 KEYS = ("red", "red:1", "blue")
+NONE = ""  # of a job without a limit
 QUEUES = ("left", "right")
 VERBS = ("succeed", "retry", "fail", "release", "snooze")
 
@@ -67,11 +68,22 @@ class Limits(RuleBasedStateMachine):
             if self.keys[job.id] == key
         ]
 
-    @rule(key=st.sampled_from(KEYS), queue=st.sampled_from(QUEUES), number=st.integers(1, 4))
-    def enqueue(self, key: str, queue: str, number: int) -> None:
+    @rule(
+        key=st.sampled_from(KEYS),
+        queue=st.sampled_from(QUEUES),
+        number=st.integers(1, 4),
+        priority=st.integers(0, 1),
+    )
+    def enqueue(self, key: str, queue: str, number: int, priority: int) -> None:
+        values = {"queue": queue, "priority": priority, "attempts_max": 50}
         for _ in range(number):
-            job = enqueue(self.store, queue=queue, attempts_max=50, terms=Terms(limit_key=key))
+            job = enqueue(self.store, terms=Terms(limit_key=key), **values)
             self.keys[job] = key
+
+    @rule(queue=st.sampled_from(QUEUES), number=st.integers(1, 9))
+    def enqueue_others(self, queue: str, number: int) -> None:
+        for _ in range(number):
+            self.keys[enqueue(self.store, queue=queue)] = NONE
 
     @rule(name=st.sampled_from(("red", "blue")), places=st.integers(0, 3))
     def say(self, name: str, places: int) -> None:
@@ -105,6 +117,9 @@ class Limits(RuleBasedStateMachine):
             del held[job.id]
         for job in got.jobs:
             key = self.keys[job.id]
+            if not key:
+                held[job.id] = (self.claims[who], job)
+                continue
             assert job.place is not None
             assert job.place < self.limits[limit_name(key)]
             assert job.place not in self.running(key)
@@ -153,9 +168,14 @@ class Limits(RuleBasedStateMachine):
             assert runs == len(self.running(key))
             free = self.limits.get(limit_name(key), 0) - runs
             for queue in QUEUES:
-                states = [job.state.value for job in jobs if (job.limit, job.queue) == (key, queue)]
-                if "blocked" in states:
-                    assert states.count("pending") >= free, (key, queue, states, free)
+                line = sorted(
+                    (-job.priority, job.id, job.state.value)
+                    for job in jobs
+                    if (job.limit, job.queue) == (key, queue)
+                    and job.state in ("pending", "blocked")
+                )
+                first = {state for _priority, _id, state in line[: max(0, free)]}
+                assert first <= {"pending"}, (key, queue, line, free)
 
 
 STEPS = settings(

@@ -1634,12 +1634,21 @@ WITH RECURSIVE found (queue) AS (
     SELECT (SELECT min(jobs.queue) FROM jobs INDEXED BY jobs_parked
         WHERE state = 'blocked' AND jobs.parked = :parked AND jobs.queue > found.queue)
     FROM found WHERE found.queue IS NOT NULL)
-SELECT queue, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_candidates
-    WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'pending' AND jobs.queue = found.queue LIMIT :most))
-FROM found WHERE queue IS NOT NULL;
+SELECT queue FROM found WHERE queue IS NOT NULL;
+
+-- name: admissible
+-- The rows of one queue that are parked for a key and may be claimed: those that are among its first, together with
+-- the candidates.
+SELECT id FROM (
+    SELECT * FROM (SELECT id, priority, turn, true AS waits FROM jobs INDEXED BY jobs_parked
+        WHERE state = 'blocked' AND parked = :parked AND queue = :queue ORDER BY priority DESC, turn, id LIMIT :first)
+    UNION ALL
+    SELECT * FROM (SELECT id, priority, turn, false FROM jobs INDEXED BY jobs_candidates
+        WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'pending' AND queue = :queue
+        ORDER BY priority DESC, turn, id LIMIT :first)
+    ORDER BY priority DESC, turn, id LIMIT :first)
+WHERE waits;
 
 -- name: admit_rows
--- The first rows of one queue that are parked for a key may be claimed.
-UPDATE jobs SET state = 'pending', parked = NULL WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_parked
-    WHERE state = 'blocked' AND parked = :parked AND queue = :queue ORDER BY priority DESC, turn, id LIMIT :limit)
-RETURNING id;
+-- They (a JSON list) may be claimed.
+UPDATE jobs SET state = 'pending', parked = NULL WHERE id IN (SELECT value FROM json_each(:jobs));

@@ -74,7 +74,7 @@ CREATE INDEX jobs_shares ON {schema}.jobs (queue, priority, share, turn)
 CREATE UNIQUE INDEX jobs_places ON {schema}.jobs (limit_key, limit_place)
     WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_limited ON {schema}.jobs (owner, claim) WHERE limit_key IS NOT NULL AND state = 'running';
-CREATE INDEX jobs_candidates ON {schema}.jobs (limit_key, queue)
+CREATE INDEX jobs_candidates ON {schema}.jobs (limit_key, queue, priority DESC, turn, id)
     WHERE limit_key IS NOT NULL AND state = 'pending';
 CREATE INDEX jobs_parked ON {schema}.jobs (parked, queue, priority DESC, turn, id)
     WHERE parked IS NOT NULL AND state = 'blocked';
@@ -337,9 +337,11 @@ BEGIN
 END
 $$;
 
--- Rows parked for these keys may be claimed: for each queue, until it has as many candidates as jobs of the key may
--- begin. First the keys are locked, all at once and in their order; in later statements it is counted what runs and
--- who are candidates. Who takes rows away settles them before, so that nobody waits for a row while he holds keys.
+-- Rows parked for these keys may be claimed: in each queue those that are, with the candidates, among the first as
+-- many jobs of the key as may begin; a candidate behind them takes no place from them. First the keys are locked, all
+-- at once and in their order; in later statements it is counted what runs and who comes first. Who takes rows away
+-- settles them before, so that nobody waits for a row while he holds keys. One call lets begin 1,000 rows at most:
+-- what is left falls due at once, for whoever asks next.
 CREATE FUNCTION {schema}.admit(asked text[], waits boolean) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
     held text[];
@@ -349,7 +351,8 @@ DECLARE
     wanted bigint;
     got bigint[];
     admitted bigint[] := '{{}}';
-    here bigint;
+    budget bigint := 1000;
+    is_left boolean;
     next timestamptz;
 BEGIN
     IF waits THEN
@@ -362,26 +365,38 @@ BEGIN
     FOREACH one IN ARRAY coalesce(held, '{{}}') LOOP
         room := {schema}.room(one, -1, -1);
         line := '';
-        here := 0;
+        is_left := false;
         WHILE room.free > 0 LOOP
             SELECT queue INTO line FROM {schema}.jobs
             WHERE state = 'blocked' AND parked = 'limit:' || one AND queue > line ORDER BY queue LIMIT 1;
             EXIT WHEN NOT FOUND;
-            SELECT least(room.free, 1000) - count(*) INTO wanted FROM (SELECT 1 FROM {schema}.jobs
-                WHERE limit_key = one AND state = 'pending' AND queue = line LIMIT least(room.free, 1000)) AS candidates;
-            CONTINUE WHEN wanted <= 0;
+            is_left := budget = 0;
+            EXIT WHEN is_left;
+            SELECT count(*) FILTER (WHERE first.is_parked) INTO wanted FROM (
+                SELECT is_parked FROM (
+                    (SELECT true AS is_parked, priority, turn, id FROM {schema}.jobs
+                        WHERE state = 'blocked' AND parked = 'limit:' || one AND queue = line
+                        ORDER BY priority DESC, turn, id LIMIT least(room.free, 1000))
+                    UNION ALL
+                    (SELECT false, priority, turn, id FROM {schema}.jobs
+                        WHERE limit_key = one AND state = 'pending' AND queue = line
+                        ORDER BY priority DESC, turn, id LIMIT least(room.free, 1000))) AS asking
+                ORDER BY priority DESC, turn, id LIMIT least(room.free, 1000)) AS first;
+            CONTINUE WHEN wanted = 0;
             WITH freed AS (UPDATE {schema}.jobs SET state = 'pending', parked = NULL
                 WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs
                     WHERE state = 'blocked' AND parked = 'limit:' || one AND queue = line
-                    ORDER BY priority DESC, turn, id LIMIT wanted FOR UPDATE SKIP LOCKED))
+                    ORDER BY priority DESC, turn, id LIMIT least(wanted, budget) FOR UPDATE SKIP LOCKED))
                 RETURNING id)
             SELECT array_agg(id) INTO got FROM freed;
-            here := here + coalesce(array_length(got, 1), 0);
+            budget := budget - coalesce(array_length(got, 1), 0);
             admitted := admitted || got;
+            is_left := wanted >= 1000 OR wanted > coalesce(array_length(got, 1), 0) AND budget = 0;
+            EXIT WHEN is_left;
         END LOOP;
         -- What is left waits for a place, which whoever frees it sees to, or for this moment.
         next := NULL;
-        IF (room.tokens = 0 OR here >= 1000) AND EXISTS (SELECT 1 FROM {schema}.jobs
+        IF (room.tokens = 0 OR is_left) AND EXISTS (SELECT 1 FROM {schema}.jobs
                 WHERE state = 'blocked' AND parked = 'limit:' || one) THEN
             next := CASE WHEN room.tokens = 0 THEN to_timestamp((room.spent - room.slack) / 1e9) ELSE {schema}.clock() END;
         END IF;

@@ -42,7 +42,8 @@ CREATE INDEX jobs_suspects ON jobs (queue, priority DESC, turn, id)
 CREATE INDEX jobs_shares ON jobs (queue, priority, share, turn) WHERE share IS NOT NULL;
 CREATE UNIQUE INDEX jobs_places ON jobs (limit_key, limit_place) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_limited ON jobs (owner, claim) WHERE limit_key IS NOT NULL AND state = 'running';
-CREATE INDEX jobs_candidates ON jobs (limit_key, queue) WHERE limit_key IS NOT NULL AND state = 'pending';
+CREATE INDEX jobs_candidates ON jobs (limit_key, queue, priority DESC, turn, id)
+    WHERE limit_key IS NOT NULL AND state = 'pending';
 CREATE INDEX jobs_parked ON jobs (parked, queue, priority DESC, turn, id)
     WHERE parked IS NOT NULL AND state = 'blocked';
 CREATE INDEX jobs_expiring ON jobs (expires_at)
