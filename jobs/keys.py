@@ -27,6 +27,7 @@ from jobvisor.jobs.values import (
     duration,
     file_path,
     flag,
+    flag_or_none,
     folder_path,
     keeping,
     listed,
@@ -445,9 +446,10 @@ TABLES: tuple[Table, ...] = (
             ),
             Key(
                 "fair",
-                flag(),
-                False,
-                "serve the jobs of each share= in turn, however many one of them has waiting",
+                flag_or_none(),
+                "",
+                "true: serve the jobs of each share= in turn, however many one of them has waiting; "
+                'false: as they come; "" is as was said elsewhere',
             ),
         ),
         Shape.NAMED,

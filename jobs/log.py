@@ -305,6 +305,7 @@ LINES: dict[str, tuple[int, str]] = {
         logging.INFO,
         "settled {name} pid {pid}: {applied} outcomes stored; {cause}",
     ),
+    "limits_declared": (logging.INFO, "these limits are now as the config says: {names}"),
     "made_fair": (logging.INFO, "queue {queue} is fair: its shares are served in turn"),
     "made_unfair": (logging.INFO, "queue {queue} is fair no more: the config says so"),
     "pruned": (logging.INFO, "pruned {count} finished jobs"),

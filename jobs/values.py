@@ -261,6 +261,16 @@ def flag() -> Form:
     return Form("true or false", read, from_text)
 
 
+def flag_or_none() -> Form:
+    """The same; None for ""."""
+    known = flag()
+
+    def read(value: Any, folder: str) -> bool | None:
+        return None if value == "" else bool(known.read(value, folder))
+
+    return Form(f'{known.expects}, or "" for neither', read, known.from_text)
+
+
 def file_path() -> Form:
     """The path of a file, "" for none."""
 

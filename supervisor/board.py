@@ -53,6 +53,8 @@ _BYTES = _NAMES_AT + SLOTS * NAME_BYTES
 # Caretaker (SCHEDULED: whether the database has a schedule). Any worker (CODE_PLANS: how many schedules the
 # code says, and one more; CODE_GENERATION, CODE_FAMILY: of which configuration and family, written last):
 SCHEDULED, CODE_PLANS, CODE_GENERATION, CODE_FAMILY = range(20, 24)
+# Caretaker: of which configuration and family the limits, and the queues, were told to the database.
+LIMITS_TOLD, QUEUES_TOLD = range(24, 26)
 # Any worker: numbers of tasks that left their process changed (inspection.py), only a hint.
 DIRTY_AT, DIRTY_WORDS = 32, 32
 

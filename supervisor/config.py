@@ -115,8 +115,8 @@ class Queue:
     name: str
     keep: tuple[tuple[str, int | None], ...]
     """For how many milliseconds jobs are kept that ended so, None for ever; else as `[retention]`."""
-    fair: bool = False
-    """Whether its shares are served in turn."""
+    fair: bool | None = None
+    """Whether its shares are served in turn; None says nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -864,8 +864,8 @@ class Store(WorkerStore):
         """Say what a limit is; what waits for a place that it has now is admitted."""
 
     @abstractmethod
-    def declare_limits(self, limits: Iterable[Limit], *, missing: bool = False) -> None:
-        """The same as a family's file says it: not where it was set at run time.
+    def declare_limits(self, limits: Iterable[Limit], *, missing: bool = False) -> list[str]:
+        """The same as a family's file says it: not where it was set at run time. The names that it changed.
 
         `missing`: nor where anybody says what it is; by a family that did so at its start.
         """

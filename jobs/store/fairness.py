@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.events import Events
+from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.dialect import Dialect
 
 FAIR_MOST = 1_000  # fair queues of one database
@@ -87,16 +88,21 @@ class Fairness(Dialect):
         if told:
             self._change("give_turns", {"jobs": json.dumps(told)})
 
-    def _taken_turns(self, owner: int, claim: int) -> Mapping[int, int]:
+    def _taken_turns(self, owner: int, claim: int, whom: Whom) -> Mapping[int, int]:
         """The turns of what was just claimed of fair queues, by id; the marks are raised to them."""
         held = {"owner": owner, "claim": claim}
         turns = dict(self._rows("take_turns", held))
-        if turns and self._may_raise():
+        if turns and self._may_raise(whom):
             self._change("raise_turns", {**held, "each": RAISED_EACH_MS})
         return turns
 
-    def _may_raise(self) -> bool:
-        """Whether the marks are to be raised once more; the database sees to it that others do not too."""
+    def _may_raise(self, whom: Whom) -> bool:
+        """Whether the marks are to be raised once more; the database sees to it that others do not too.
+
+        Suspects are claimed out of the line: how far it has come, the turn of one does not tell.
+        """
+        if whom is Whom.SUSPECTS:
+            return False
         now = self.clock.monotonic_ns()
         if self._raised_ns is not None and now - self._raised_ns < RAISED_EACH_MS * 1_000_000:
             return False

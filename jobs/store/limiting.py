@@ -74,7 +74,7 @@ class Limiting(Refusals):
             self._change("set_limit", limit._asdict())
         self._admit_all(limit.name)
 
-    def declare_limits(self, limits: Iterable[Limit], *, missing: bool = False) -> None:
+    def declare_limits(self, limits: Iterable[Limit], *, missing: bool = False) -> list[str]:
         name = "declare_missing_limit" if missing else "declare_limit"
         with self.transaction():
             changed = [
@@ -86,6 +86,7 @@ class Limiting(Refusals):
             ]
         for each in changed:
             self._admit_all(each)
+        return changed
 
     def remove_limit(self, name: str) -> bool:
         with self.transaction():

@@ -141,7 +141,7 @@ class PostgresStore(Inserts):
                 ]
                 place = self._ask("place", self._claimant(life.owner, claim, lanes))
                 if fair:
-                    taken = self._ask_turns(life.owner, claim)
+                    taken = self._ask_turns(life.owner, claim, whom)
                 if expected:
                     told = self._ask("tell_turn", {"jobs": "", "owner": life.owner, "claim": claim})
             turns = self._told_turns(taken)
@@ -278,7 +278,7 @@ class PostgresStore(Inserts):
                     times += [connection.execute(_TIME)] if measured else []
                     place = self._ask("place", self._claimant(life.owner, claim, lanes))
                     if fair:
-                        taken = self._ask_turns(life.owner, claim)
+                        taken = self._ask_turns(life.owner, claim, whom)
                 ends_here = not others and rest is None
                 if expected and ends_here:
                     settled_ids = listed(record.job for record in succeeded)
@@ -348,9 +348,9 @@ class PostgresStore(Inserts):
     def _promotion(self) -> str:
         return "promote_fair" if self._all_fair() else "promote"
 
-    def _ask_turns(self, owner: int, claim: int) -> psycopg.Cursor[TupleRow]:
+    def _ask_turns(self, owner: int, claim: int, whom: Whom) -> psycopg.Cursor[TupleRow]:
         """The turns of what was just claimed, by id; the marks are raised to them."""
-        if self._may_raise():
+        if self._may_raise(whom):
             self._ask("raise_turns", {"owner": owner, "claim": claim, "each": RAISED_EACH_MS})
         return self._ask("take_turns", {"owner": owner, "claim": claim})
 

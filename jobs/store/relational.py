@@ -362,7 +362,7 @@ class RelationalStore(
                         break
                 found, places, parked = self._kept(life.owner, claim, lanes, found, careful=careful)
                 if any(found) and self._fair_among(queues):
-                    turns = self._taken_turns(life.owner, claim)
+                    turns = self._taken_turns(life.owner, claim, whom)
         # After the commit: on SQLite the other workers wait for it.
         self._forget_keys(journal)
         jobs = with_places([job for rows in found for job in in_order(rows, turns)], places)

@@ -25,8 +25,10 @@ from jobvisor.supervisor.board import (
     DRAINING,
     IDLE,
     LEAVE,
+    LIMITS_TOLD,
     OWNER,
     PID,
+    QUEUES_TOLD,
     REACHED,
     RUN,
     SCHEDULED,
@@ -50,6 +52,7 @@ from jobvisor.supervisor.caretaker.limits import (
 from jobvisor.supervisor.caretaker.progress import Progress
 from jobvisor.supervisor.caretaker.suspicion import EVERY_SECONDS as SUSPICION_SECONDS
 from jobvisor.supervisor.caretaker.suspicion import Suspicion
+from jobvisor.supervisor.caretaker.told import Told
 from jobvisor.supervisor.deaths.burial import Burial
 from jobvisor.supervisor.deaths.oom import READ_EVERY
 from jobvisor.supervisor.deaths.recall import Recall
@@ -166,8 +169,12 @@ class Caretaker(Role):
             alone=lambda: self.alone,
             go_on=self._go_on,
         )
-        limits = Limits(self._store, self._config.limits)
-        fairness = Fairness(self._store, self._config.named_queues)
+        limits_told, queues_told = (
+            Told(self.board, word, self.seat.family, self.seat.generation)
+            for word in (LIMITS_TOLD, QUEUES_TOLD)
+        )
+        limits = Limits(self._store, self._config.limits, limits_told)
+        fairness = Fairness(self._store, self._config.named_queues, queues_told)
         beat = min(family.dead_after_ms / 3000, HEARTBEAT_MOST)
         self._duties: dict[Callable[[], float | None], float] = {
             self._lease.renew: beat,

@@ -110,7 +110,7 @@ def test_a_client_says_which_queues_are_fair(client: Client) -> None:
 def test_a_config_says_it_too() -> None:
     config = Config.of({"queues": {"mail": {"fair": True}, "bulk": {}}})
     assert [(queue.name, queue.fair) for queue in config.named_queues] == [
-        ("mail", True), ("bulk", False),
+        ("mail", True), ("bulk", None),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="no queue name"):
         Config.of({"queues": {"two words": {"fair": True}}})

@@ -10,6 +10,7 @@ import pytest
 
 from jobvisor.jobs.job import NewJob, Terms
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.fairness import LEVELLED_AT_ONCE
 from tests.clock import MovableClock
 from tests.store.database import Database
@@ -137,6 +138,15 @@ def test_a_queue_is_fair_when_somebody_says_so(store: Store, database: Database)
     assert [bool(turn) for turn in turns(database)] == [False, True, True, False]
 
 
+def test_jobs_of_a_share_go_by_age_in_a_queue_that_is_not_fair(
+    store: Store, database: Database
+) -> None:
+    store.enqueue([*many("a", 3), of(None)])
+    enqueue(store)
+    assert turns(database) == [0] * 5
+    assert [job.id for job in claim(store, life())] == [1, 2, 3, 4, 5]
+
+
 def test_a_queue_that_is_fair_no_more_is_levelled(fair: Store, database: Database) -> None:
     fair.enqueue([*many("a", LEVELLED_AT_ONCE + 10), *many("b", 2, priority=1), of("c", queue="q")])
     assert not fair.level_turns()
@@ -236,6 +246,19 @@ def test_the_mark_keeps_the_present_where_nothing_is_pending(
     fair.enqueue(many("a", 1))
     taken(fair, 2)
     assert database.sql("SELECT turn FROM turns WHERE turn > 0") == [(last,)]
+
+
+def test_a_suspect_that_is_claimed_out_of_the_line_does_not_move_the_present(
+    fair: Store, clock: MovableClock
+) -> None:
+    fair.enqueue([*many("large", 200), of("large", memory_bytes=1 << 30)])
+    who = life()
+    taken(fair, 2)
+    clock.move(1_000)
+    (suspect,) = fair.turn(who, 1, queues=["default"], limit=1, whom=Whom.SUSPECTS).jobs
+    assert suspect.id == 201
+    fair.enqueue_one(of("small"))
+    assert "small" in taken(fair, 3)
 
 
 def test_a_row_with_an_old_turn_does_not_call_the_present_back(

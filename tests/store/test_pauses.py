@@ -14,6 +14,7 @@ from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Life, Store, Turn
 from jobvisor.jobs.store.base import Whom
+from jobvisor.jobs.store.pausing import PAUSED_MOST
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database, SqliteDatabase
 from tests.store.making import claim, enqueue, family, life, new, record, running
@@ -235,6 +236,7 @@ def test_a_task_that_is_only_paused_is_none_that_workers_have_told_of(
 ) -> None:
     store.pause(TASK, "app:nobody")
     assert store.tasks() == []
+    assert store.known_task("app:nobody") is None
     clock.move(40 * 86_400_000)
     store.note_tasks({"app:f": "{}"})
     assert [each.name for each in store.paused()] == ["app:nobody"]
@@ -264,3 +266,21 @@ def test_what_was_parked_and_is_imported_where_its_task_is_not_paused_is_set_fre
     assert not there.free_tasks()
     assert there.get(number).state is State.PENDING
     there.close()
+
+
+def test_the_jobs_of_a_resumed_task_are_freed_however_many_others_are_paused(store: Store) -> None:
+    last = f"app:t{PAUSED_MOST:04}"
+    names = [f"app:t{number:04}" for number in range(PAUSED_MOST)]
+    who, number = life(), enqueue(store, task=last)
+    store.pause(TASK, last)
+    claimed(store, who)
+    store.resume(TASK, last)
+    with store.transaction():
+        for name in names:
+            store.pause(TASK, name)
+        store.enqueue([new(task=name) for name in names])
+    for turn in (2, 3):
+        assert claimed(store, who, turn, limit=PAUSED_MOST // 2).parked == PAUSED_MOST // 2
+    assert not store.free_tasks()
+    assert store.get(number).state is State.PENDING
+    assert store.unfinished()["default"] == {"pending": 1, "blocked": PAUSED_MOST}

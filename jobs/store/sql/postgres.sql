@@ -1372,7 +1372,7 @@ SELECT id, {schema}.ms(deadline_at) - {schema}.ms({schema}.clock()) FROM {schema
 WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND deadline_at IS NOT NULL;
 
 -- name: parked_tasks
--- The tasks that jobs are parked for, a step of the index each.
+-- The tasks that jobs are parked for and that are not paused, a step of the index each.
 WITH RECURSIVE found (parked) AS (
     SELECT (SELECT min(parked) FROM {schema}.jobs
         WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'task:' AND parked < 'task;')
@@ -1380,7 +1380,9 @@ WITH RECURSIVE found (parked) AS (
     SELECT (SELECT min(jobs.parked) FROM {schema}.jobs
         WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'task;')
     FROM found WHERE found.parked IS NOT NULL)
-SELECT substr(parked, 6) FROM found WHERE parked IS NOT NULL LIMIT %(limit)s;
+SELECT substr(parked, 6) FROM found WHERE parked IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {schema}.tasks
+    WHERE name = substr(parked, 6) AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock()))
+LIMIT %(limit)s;
 
 -- name: unpark
 -- A page of the rows that are parked for something else than a limit may be claimed again.
@@ -1543,8 +1545,8 @@ VALUES (%(name)s, %(source)s, %(family_name)s, %(declared_by)s, %(task)s, %(cron
 ON CONFLICT (name) DO NOTHING;
 
 -- name: known_task
--- What workers have told of one task.
-SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name = %(name)s;
+-- What workers have told of one task; of one that was only paused nobody has told.
+SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name = %(name)s AND told <> 'null';
 
 -- name: limits
 -- What is said of each limit, by name.
@@ -1939,7 +1941,7 @@ FROM (SELECT id, task, args, kwargs, queue, priority, due, attempts_max, policy,
         unique_key, expires_in_ms, headers, parent, special, limit_key, share, weight, debounce_ms, deadline_in_ms,
         deadline_at_ms, expires_at_ms, keep, number, 1048576::bigint / coalesce(weight, 1) AS step,
         CASE WHEN due <= {schema}.clock() AND share IS NOT NULL
-        AND row_number() OVER line = 1 THEN {schema}.fair_turn(queue, priority::integer, share, weight::integer) END AS base
+        AND row_number() OVER line = 1 THEN nullif({schema}.fair_turn(queue, priority::integer, share, weight::integer), 0) END AS base
     FROM unnest(%(id)s::bigint[], %(task)s::text[], %(args)s::text[], %(kwargs)s::text[], %(queue)s::text[],
         %(priority)s::bigint[], %(run_at_ms)s::bigint[], %(run_in_ms)s::bigint[],
         %(attempts_max)s::bigint[], %(policy)s::text[], %(timeout_ms)s::bigint[],

@@ -1153,7 +1153,7 @@ SELECT id FROM jobs INDEXED BY jobs_deadlines WHERE deadline_at IS NOT NULL
 SELECT id, deadline_at - :now FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs)) AND deadline_at IS NOT NULL;
 
 -- name: parked_tasks
--- The tasks that jobs are parked for, a step of the index each.
+-- The tasks that jobs are parked for and that are not paused, a step of the index each.
 WITH RECURSIVE found (parked) AS (
     SELECT min(parked) FROM jobs INDEXED BY jobs_parked
     WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'task:' AND parked < 'task;'
@@ -1161,7 +1161,9 @@ WITH RECURSIVE found (parked) AS (
     SELECT (SELECT min(jobs.parked) FROM jobs INDEXED BY jobs_parked
         WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'task;')
     FROM found WHERE found.parked IS NOT NULL)
-SELECT substr(parked, 6) FROM found WHERE parked IS NOT NULL LIMIT :limit;
+SELECT substr(parked, 6) FROM found WHERE parked IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tasks
+    WHERE name = substr(parked, 6) AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now))
+LIMIT :limit;
 
 -- name: unpark
 -- A page of the rows that are parked for something else than a limit may be claimed again.
@@ -1314,8 +1316,8 @@ VALUES (:name, :source, :family_name, :declared_by, :task, :cron, :every_ms, :an
 ON CONFLICT (name) DO NOTHING;
 
 -- name: known_task
--- What workers have told of one task.
-SELECT name, told, seen_at FROM tasks WHERE name = :name;
+-- What workers have told of one task; of one that was only paused nobody has told.
+SELECT name, told, seen_at FROM tasks WHERE name = :name AND told <> 'null';
 
 -- name: limits
 -- What is said of each limit, by name.
