@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -63,6 +63,9 @@ def ask(
         def run(case: schemathesis.Case[Any], known: int) -> None:
             if mode is GenerationMode.POSITIVE:
                 aim(shop, case, known)
+            else:
+                # In an address every value is a text, and any text may stand there: none is wrong.
+                assume("task" not in (case.query or {}))
             # What the document cannot say (durations, moments, the arguments of a task) is a 422.
             case.call_and_validate(headers=HEADERS, excluded_checks=[positive_data_acceptance])
 
