@@ -179,7 +179,7 @@ def _of_limit(job: Job, store: Store, _known: Known) -> Iterator[Reason]:
     waiting = None if job.limit is None else store.waiting_for_limit(job.id)
     if waiting is not None:
         code = "unknown_limit" if waiting.limit is None else "limit"
-        yield Reason(code, f"It waits for {waiting}.")
+        yield Reason(code, f"It waits for its {waiting}.")
 
 
 def _of_others(job: Job, store: Store, _known: Known) -> Iterator[Reason]:

@@ -90,7 +90,27 @@ def test_an_attempt_as_json_is_plain() -> None:
 
 
 def test_a_claimed_row_is_made_from_the_columns_in_order() -> None:
-    row = (1, "app:f", "[]", "{}", 1, 4, 1, None, 0, 0, None, "mail", 5, '{"trace":"a"}', 2, 30)
+    row = (
+        1,
+        "app:f",
+        "[]",
+        "{}",
+        1,
+        4,
+        1,
+        None,
+        0,
+        0,
+        None,
+        "mail",
+        5,
+        '{"trace":"a"}',
+        2,
+        16,
+        30,
+        3,
+    )
     claimed = Claimed._make(row)
     assert (claimed.id, claimed.queue, claimed.priority) == (1, "mail", 5)
-    assert (claimed.headers, claimed.company, claimed.waited_ms) == ('{"trace":"a"}', 2, 30)
+    assert (claimed.headers, claimed.company) == ('{"trace":"a"}', 2)
+    assert (claimed.special, claimed.waited_ms, claimed.place) == (16, 30, 3)

@@ -1642,10 +1642,10 @@ SELECT queue FROM found WHERE queue IS NOT NULL;
 -- The rows of one queue that are parked for a key and may be claimed: those that are among its first, together with
 -- the candidates.
 SELECT id FROM (
-    SELECT * FROM (SELECT id, priority, turn, true AS waits FROM jobs INDEXED BY jobs_parked
+    SELECT id, priority, turn, waits FROM (SELECT id, priority, turn, true AS waits FROM jobs INDEXED BY jobs_parked
         WHERE state = 'blocked' AND parked = :parked AND queue = :queue ORDER BY priority DESC, turn, id LIMIT :first)
     UNION ALL
-    SELECT * FROM (SELECT id, priority, turn, false FROM jobs INDEXED BY jobs_candidates
+    SELECT id, priority, turn, waits FROM (SELECT id, priority, turn, false AS waits FROM jobs INDEXED BY jobs_candidates
         WHERE limit_key = :key AND limit_key IS NOT NULL AND state = 'pending' AND queue = :queue
         ORDER BY priority DESC, turn, id LIMIT :first)
     ORDER BY priority DESC, turn, id LIMIT :first)
