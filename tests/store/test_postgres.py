@@ -1503,7 +1503,7 @@ def test_a_burst_is_a_few_notifications(database: PostgresDatabase, store: Postg
 
 
 def test_a_look_is_one_round_trip_whatever_is_asked(store: PostgresStore) -> None:
-    store.open()
+    store.look(["default"])  # the first one of a store reads the settings too
     with tempfile.TemporaryFile("r+") as told:
         store._connected().pgconn.trace(told.fileno())
         store.look(["default", "mail"], life().owner)
@@ -1563,12 +1563,18 @@ def woken(store: PostgresStore, who: Life, number: int = 2) -> list[Claimed]:
     return store.turn(who, number, queues=["default"], limit=1, woken=True).jobs
 
 
+def hold_woken(store: PostgresStore, who: Life) -> psycopg.Cursor[tuple[Any, ...]]:
+    """What a woken turn begins with."""
+    known = {"queues": ["default"], "settings": store._pauses.version}
+    return store._ask("hold_owner_woken", {"owner": who.owner, **known})
+
+
 def writes_when_woken(store: PostgresStore, who: Life) -> bool:
     """Whether a woken turn would lock its owner's row, and so write."""
     connection = store._connected()
     with connection.pipeline():
         connection.execute(b"BEGIN")
-        held = store._ask("hold_owner_woken", {"owner": who.owner, "queues": ["default"]})
+        held = hold_woken(store, who)
         number = connection.execute(b"SELECT pg_current_xact_id_if_assigned()")
         connection.execute(b"ROLLBACK")
     writes = number.fetchall() != [(None,)]
@@ -1640,9 +1646,8 @@ def test_a_settling_waits_for_a_woken_workers_claim(
     enqueue(store)
     with store._connected().pipeline():
         store._connected().execute(b"BEGIN")
-        held = {"owner": who.owner, "queues": ["default"]}
-        cursor = store._ask("hold_owner_woken", held)
-    assert cursor.fetchall() == [(1,)]
+        cursor = hold_woken(store, who)
+    assert cursor.fetchall() == [(store._pauses.version,)]
     with pytest.raises(psycopg.errors.LockNotAvailable):
         # As the deletion would lock it.
         database.sql("SELECT 1 FROM owners WHERE owner = ? FOR UPDATE NOWAIT", who.owner)
