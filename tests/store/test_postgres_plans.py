@@ -60,7 +60,7 @@ VALUES: dict[str, Any] = {
     "queues": "[]", "at": None, "schedule": "s",
     "name": "mail", "source": "config", "family_name": "main", "declared_by": "[]", "cron": "@daily",
     "timezone": "UTC", "keys": "{}", "catch_up": "latest", "overlap": "allow",
-    "waits": True,
+    "waits": True, "share": "s",
 }  # fmt: skip
 CONDITION = re.compile(r"(?:\(|WHEN )%\((\w+)\)s (?:AND|OR|THEN)")
 PARAMETER = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")

@@ -961,15 +961,18 @@ FROM {schema}.jobs AS this WHERE this.id = %(job)s;
 
 -- name: held_back
 -- How many rows wait for what, each by an index of its own and counted up to a limit. What is put off is
--- scheduled too.
-SELECT 'later', count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'scheduled' LIMIT %(most)s) AS found
+-- scheduled too. The order is there for the index: for a LIMIT alone a table would be read from its front, past
+-- all that are finished.
+SELECT 'later', count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE state = 'scheduled' ORDER BY run_at LIMIT %(most)s) AS found
 UNION ALL SELECT 'retry', count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') LIMIT %(most)s) AS found
+    WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') ORDER BY queue LIMIT %(most)s) AS found
 UNION ALL SELECT 'unknown_task', count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE state = 'scheduled' AND deferred = 'unknown' LIMIT %(most)s) AS found
-UNION ALL SELECT 'blocked', count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'blocked' LIMIT %(most)s) AS found
+    WHERE state = 'scheduled' AND deferred = 'unknown' ORDER BY task LIMIT %(most)s) AS found
+UNION ALL SELECT 'blocked', count(*) FROM (SELECT 1 FROM {schema}.jobs
+    WHERE state = 'blocked' ORDER BY queue LIMIT %(most)s) AS found
 UNION ALL SELECT 'company', count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0) LIMIT %(most)s) AS found;
+    WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0) ORDER BY queue LIMIT %(most)s) AS found;
 
 -- name: suspects
 -- The suspects of one queue that a claim would take first.
