@@ -385,6 +385,9 @@ _moment = st.integers(-62_135_596_800_000, 253_402_300_799_999) | st.integers(
 _COST = (st.none() | st.integers(0, 10**12), st.none() | st.integers(0, 2**62))
 
 _word = _text.filter(bool)
+_KEEP = st.dictionaries(st.sampled_from([*FINISHED]).map(str), st.integers(0, 10**13 - 1)).map(
+    json.dumps
+)
 _RUN = st.builds(
     AttemptRow, _count, _long, _long, _text, *[st.none() | _text] * 4, st.none() | _long,
     st.none() | _count, st.none() | _text, st.none() | _text, st.none() | _moment, _moment,
@@ -402,8 +405,7 @@ _ROW = st.builds(
     special=st.integers(0, 2**31 - 1), turn=st.integers(0, 2**62), limit_key=st.none() | _word,
     share=st.none() | _word, weight=st.none() | st.integers(1, 1_000), parked=st.none() | _word,
     limit_place=st.none() | st.integers(0, 2**31 - 1), debounce_ms=st.none() | st.integers(0, 10**15),
-    deadline_at=st.none() | _moment, prune_at=st.none() | _moment,
-    keep_ms=st.none() | st.integers(0, 10**15),
+    deadline_at=st.none() | _moment, keep=st.none() | _KEEP,
     held_key=st.none(), held_until=st.none(),  # it is told only of a key that is held
     attempts=st.lists(_RUN, max_size=3, unique_by=lambda run: (run.owner, run.claim)).map(tuple),
 )  # fmt: skip
@@ -436,7 +438,8 @@ def test_any_rows_stand_the_same_after_a_way_through_each_database(tmp_path: Pat
             door.sql("DELETE FROM attempts")
             door.sql("DELETE FROM jobs")
             assert store.import_(told) == (len(told), 0)
-            assert exported(store) == told
+            # A turn is of its own database: where no queue is fair, there is none.
+            assert exported(store) == [one._replace(turn=0) for one in told]
 
     try:
         travel()
