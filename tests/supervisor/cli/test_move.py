@@ -234,7 +234,7 @@ def test_an_import_brings_no_place_and_nothing_that_was_waited_for(
 NEW_IN_2 = ("headers", "parent", "company", "cpu_ms", "rss_bytes")
 NEW_IN_3 = (
     "special", "turn", "limit_key", "share", "weight", "parked", "limit_place", "debounce_ms", "deadline_at",
-    "keep",
+    "keep", "held_key", "held_until",
 )  # fmt: skip
 
 
