@@ -361,7 +361,10 @@ def test_doctor_names_the_rights_that_a_role_lacks(
     sql(f"GRANT USAGE ON SCHEMA jobvisor TO {role}")
     sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA jobvisor TO {role}")
     told = findings(run)[1]["rights"][1]
-    tables = "actions, attempts, families, jobs, owners, requests, stats, tasks"
+    tables = (
+        "actions, attempts, families, jobs, limit_keys, limits, owners, queues, requests, "
+        "schedules, stats, tasks, ticks, turns, uniques"
+    )
     assert f"DELETE on {tables} in jobvisor" in told
     assert "SELECT on changes_number_seq, jobs_id_seq, woken in jobvisor" in told
 
