@@ -87,6 +87,8 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
             "retries": 3,
             "timeout_ms": 0,
             "memory_bytes": 0,
+            "share": None,
+            "limit": None,
         },
         {
             "name": f"{name}:at",
@@ -94,6 +96,8 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
             "retries": 3,
             "timeout_ms": 0,
             "memory_bytes": 0,
+            "share": None,
+            "limit": None,
         },
         {
             "name": f"{name}:boom",
@@ -101,6 +105,8 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
             "retries": 0,
             "timeout_ms": 0,
             "memory_bytes": 0,
+            "share": None,
+            "limit": None,
         },
         {
             "name": f"{name}:send",
@@ -108,6 +114,8 @@ def test_check_names_the_tasks_with_the_options_they_would_get(run: Run, folder:
             "retries": 1,
             "timeout_ms": 30_000,
             "memory_bytes": 0,
+            "share": None,
+            "limit": None,
         },
     ]
     assert told["warnings"] == []
