@@ -79,7 +79,7 @@ def list_jobs(
 @json_option
 @config_option
 def show(config: str | None, job_id: int, as_json: bool) -> None:
-    """Show one job with its attempts and their tracebacks, and why it does not run."""
+    """Show one job, its attempts, and why it does not run."""
     site = find_site(config)
     with site.client() as client:
         job = client.get(job_id)

@@ -47,7 +47,7 @@ _task = click.option(
 @json_option
 @config_option
 def queues(config: str | None, verb: str, as_json: bool) -> None:  # noqa: ARG001 -- there is one
-    """Show the queues: who serves them, what waits and for how long, which are paused.
+    """Show the queues: who serves them, what waits, what is paused.
 
     Counting ends at some thousands, where a + says that there are more.
     """

@@ -54,7 +54,7 @@ def reschedule(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Let jobs that wait be due at another time: these, or all that match.
+    """Have waiting jobs be due anew: these, or all that match.
 
     A retry is one of them. A job that is blocked goes on waiting for what it waits for. An id that does
     not exist stops the command before the first is changed. A job that runs, is finished, or would have
