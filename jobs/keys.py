@@ -448,8 +448,7 @@ TABLES: tuple[Table, ...] = (
                 "fair",
                 flag_or_none(),
                 "",
-                "true: serve the jobs of each share= in turn, however many one of them has waiting; "
-                'false: as they come; "" is as was said elsewhere',
+                'true: the jobs of each share= in turn; false: as they come; "" is as stored',
             ),
         ),
         Shape.NAMED,
