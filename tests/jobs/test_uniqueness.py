@@ -24,7 +24,7 @@ def send(to: str) -> None:
 
 
 def terms_of(**options: Any) -> Terms | None:
-    made = task(send, name="t:send").using(**options).call("a")
+    made = task(send, name="t:letter").using(**options).call("a")
     return made.new_job(Defaults(), Payload()).terms
 
 
@@ -54,13 +54,13 @@ def test_what_contradicts_itself_is_refused_where_it_is_written(
     options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidOption, match=re.escape(said)):
-        task(name="t:send", unique=True, **options)(send)
+        task(name="t:letter", unique=True, **options)(send)
     with pytest.raises(InvalidOption, match=re.escape(said)):
-        task(send, name="t:send").using(unique="k", **options)
+        task(send, name="t:letter").using(unique="k", **options)
 
 
 def test_a_time_of_its_own_contradicts_a_delay() -> None:
-    made = task(name="t:send", unique=True, **DEBOUNCE)(send)
+    made = task(name="t:letter", unique=True, **DEBOUNCE)(send)
     with pytest.raises(InvalidOption, match="says when by delay; leave run_in and run_at out"):
         made.using(run_in="1h")
 
@@ -79,7 +79,7 @@ def test_a_key_as_every_other_costs_a_job_nothing() -> None:
 
 
 def test_another_answer_to_a_conflict_ends_what_is_only_of_a_debounce() -> None:
-    made = task(name="t:send", unique=True, **DEBOUNCE)(send)
+    made = task(name="t:letter", unique=True, **DEBOUNCE)(send)
     assert made.using(on_conflict="replace").options.delay_ms is None
     assert made.using(delay="1s").options.delay_ms == 1_000
     assert made.using(delay="1s").options.max_wait_ms == 60_000
@@ -91,7 +91,7 @@ def test_who_knows_only_the_name_of_a_task_keeps_its_way_with_keys() -> None:
         {"unique_for": "10m"},
         {"unique_for": "kept", "on_conflict": "raise"},
     ):
-        made = task(name="t:send", unique=True, **options)(send)
+        made = task(name="t:letter", unique=True, **options)(send)
         told = json.loads(json.dumps(described(made)))["options"]
         assert options_of(told) == made.options
 
@@ -104,7 +104,7 @@ def test_the_example_of_the_readme_runs_as_it_stands() -> None:
 
 def test_a_client_tells_who_holds_a_key() -> None:
     with Client("memory://") as client:
-        made = client.enqueue(task(send, name="t:send").using(unique="k").call("a"))
+        made = client.enqueue(task(send, name="t:letter").using(unique="k").call("a"))
         assert client.holder("k") == made.id
         assert client.holder("other") is None
         with pytest.raises(InvalidOption, match="key='' must be a str of 1 to 500 characters"):
