@@ -120,6 +120,11 @@ class Resting:
                 asks = role.seat.owner
                 self._telling.tell_if_due()
 
+    def wait_for_key(self) -> None:
+        """What there is was put back, for another worker holds its key: a moment, and no claim in vain."""
+        self.in_vain = 0
+        self._role.pause(self._turns.reach.wait)
+
     def _turn_when_woken(self) -> bool:
         """Claim without a look, and run; whether there may be more to claim."""
         if self._turns.lacks_lease():
@@ -127,7 +132,7 @@ class Resting:
         self._fitness.trust_descriptors()
         jobs = self._turns.take(self._pace.batch, woken=True)
         if not jobs:
-            return bool(self._turns.parked)  # others may stand behind those
+            return self._turns.reach.goes_on or self._turns.reach.is_held_up
         self.in_vain = 0
         self._batch.run(jobs)
         return True

@@ -294,13 +294,16 @@ class Worker(Role):
             self._declaring = None
         self._fitness.trust_descriptors()
         try:
-            hindered = self._resting.is_hindered or self._turns.parked
-            jobs = self._turns.take(self._pool.batch_max if hindered else self._pace.batch)
+            most = self._pool.batch_max
+            wanted = most if self._resting.is_hindered else self._pace.batch
+            jobs = self._turns.take(self._turns.reach.wish(wanted, most))
         except StoreError as error:
             self._turns.wait_for_database(error)
             return 0
         if not jobs:
-            if not self._turns.parked:  # else others may stand behind what was parked
+            if self._turns.reach.is_held_up:
+                self._resting.wait_for_key()
+            elif not self._turns.reach.goes_on:  # else others may stand behind what was parked
                 self._resting.rest()
             return 0
         self._resting.in_vain = 0

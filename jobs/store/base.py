@@ -317,6 +317,8 @@ class Turn(NamedTuple):
     applied: Applied
     parked: int = 0
     """How many others were claimed that must wait: others may stand behind them."""
+    returned: int = 0
+    """How many were put back, because another worker holds their key, or this one has no lane for it."""
 
 
 NOTHING = Applied(0, [], [])

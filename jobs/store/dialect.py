@@ -31,6 +31,7 @@ class Dialect(Store):
         self._events: list[Event] = []
         self._audience = Audience(clock)
         self._freed: set[str] = set()  # keys of limits that this transaction has made room in
+        self._depth = 0  # of transactions within each other
         self._holds_keys = False  # whether it has locked such keys
         self._left: set[int] = set()  # rows that the database lets nobody change
 

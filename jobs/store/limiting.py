@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.events import Events
+from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.limit import Limit, LimitStanding, Waiting
-from jobvisor.jobs.store.base import Record
+from jobvisor.jobs.store.base import Record, Rest
 from jobvisor.jobs.store.refusals import Refusals
 from jobvisor.jobs.store.rows import Row, moment_of
 
@@ -40,6 +41,11 @@ class Placed(NamedTuple):
     place: int | None
     """Its number, where its limit has numbers."""
     fate: int
+
+
+def fates(placed: Iterable[Placed], fate: int) -> int:
+    """How many of these have this one."""
+    return sum(each.fate == fate for each in placed)
 
 
 class Limiting(Refusals):
@@ -142,8 +148,8 @@ class Limiting(Refusals):
 
     def _kept(
         self, owner: int, claim: int, lanes: int, found: list[list[Row]], *, careful: bool
-    ) -> tuple[list[list[Row]], dict[int, int | None], int]:
-        """Of what was claimed the rows that may run, the places of those that have one, how many wait."""
+    ) -> tuple[list[list[Row]], dict[int, int | None], int, int]:
+        """Of what was claimed the rows that may run, their places, how many wait, how many are put back."""
         if careful:
             placed, refused = self._attempted(self._place, owner, claim, lanes)
             if refused is not None:
@@ -151,11 +157,11 @@ class Limiting(Refusals):
         else:
             placed = self._place(owner, claim, lanes)
         if not placed:
-            return found, {}, 0
+            return found, {}, 0, 0
         places = self._noted(placed)
         out = {each.job for each in placed if each.fate != PLACED}
         kept = [[row for row in rows if row[0] not in out] for rows in found]
-        return kept, places, sum(each.fate == WAITS for each in placed)
+        return kept, places, fates(placed, WAITS), fates(placed, BACK)
 
     def _given_up(self, owner: int, claim: int) -> list[Placed]:
         """The database refuses to let one of them wait: each goes back by itself, and that one fails."""
@@ -189,11 +195,17 @@ class Limiting(Refusals):
         known = self._keys
         return {known[record.job] for record in records if record.job in known}
 
-    def _forget_keys(self, records: Iterable[Record]) -> None:
-        """These are settled."""
-        if self._keys:
-            for record in records:
-                self._keys.pop(record.job, None)
+    def _forget_keys(
+        self, records: Iterable[Record], rest: Rest | None = None, begun: Iterable[Claimed] = ()
+    ) -> None:
+        """These are settled, what was not held has been given back, and these have begun since."""
+        if not self._keys:
+            return
+        for record in records:
+            self._keys.pop(record.job, None)
+        if rest is not None and rest.claims is None and rest.up_to is None:
+            held = {*rest.held, *(job.id for job in begun)}
+            self._keys = {job: key for job, key in self._keys.items() if job in held}
 
     # -- whoever has freed a place
 

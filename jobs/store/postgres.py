@@ -27,7 +27,15 @@ from jobvisor.jobs.store.base import (
 )
 from jobvisor.jobs.store.fairness import RAISED_EACH_MS
 from jobvisor.jobs.store.inserts import Inserts
-from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, KEYS_LOOKED, PLACED, WAITS, Placed
+from jobvisor.jobs.store.limiting import (
+    BACK,
+    KEYS_AT_ONCE,
+    KEYS_LOOKED,
+    PLACED,
+    WAITS,
+    Placed,
+    fates,
+)
 from jobvisor.jobs.store.listening import ListenWaker
 from jobvisor.jobs.store.pausing import PAUSED_MOST
 from jobvisor.jobs.store.relational import PROMOTED_AT_ONCE
@@ -152,12 +160,12 @@ class PostgresStore(Inserts):
             if whom is not Whom.SUSPECTS:
                 self._front.note(jobs, limit, 0, turns)
             versions = held.fetchall()
-            jobs, parked = self._of_places(jobs, place)
+            jobs, parked, returned = self._of_places(jobs, place)
             self._asks_due = self._asks_due or bool(parked)
         if versions and self._note_version(versions[0][0]):
             # It has claimed nothing; what has woken it may be in a queue that was resumed.
             return self._turn_when_woken(life, claim, queues, limit, whom=whom, lanes=lanes)
-        return Turn(self._with_deadlines(jobs), NOTHING, parked)
+        return Turn(self._with_deadlines(jobs), NOTHING, parked, returned)
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         with self._lock, self._named_errors():
@@ -315,10 +323,10 @@ class PostgresStore(Inserts):
             if limit and whom is not Whom.SUSPECTS:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000, turns)
-            jobs, parked = self._of_places(jobs, place)
+            jobs, parked, returned = self._of_places(jobs, place)
         self._listening = self._heard = False
         stale = version is not None and any(self._note_version(row[0]) for row in version)
-        self._forget_keys(ordered)
+        self._forget_keys(ordered, rest, jobs)
         self._asks_due = bool(self._keys or parked)
         applied = Applied(changed, self._lost(lost) if lost else [], [])
         if settled is not None:
@@ -331,19 +339,19 @@ class PostgresStore(Inserts):
             # It knew other settings than there are, and so was given no row: it may use its number again.
             again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom, "lanes": lanes}
             return self._turn_at_once(life, claim, **again)._replace(applied=applied)
-        return Turn(self._with_deadlines(jobs), applied, parked)
+        return Turn(self._with_deadlines(jobs), applied, parked, returned)
 
     def _of_places(
         self, jobs: list[Claimed], place: psycopg.Cursor[TupleRow] | None
-    ) -> tuple[list[Claimed], int]:
-        """Of what was claimed what may run, with its places; and how many wait."""
+    ) -> tuple[list[Claimed], int, int]:
+        """Of what was claimed what may run, with its places; how many wait, and how many are put back."""
         rows = place.fetchall() if place is not None else []
         if not rows:
-            return jobs, 0
+            return jobs, 0, 0
         placed = list(map(Placed._make, rows))
         out = {each.job for each in placed if each.fate != PLACED}
         kept = with_places([job for job in jobs if job.id not in out], self._noted(placed))
-        return kept, sum(each.fate == WAITS for each in placed)
+        return kept, fates(placed, WAITS), fates(placed, BACK)
 
     def _promotion(self) -> str:
         return "promote_fair" if self._all_fair() else "promote"

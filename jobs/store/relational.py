@@ -340,7 +340,7 @@ class RelationalStore(
         """`careful`: the database has refused a row of this turn, and one of them stops no other."""
         found: list[list[Row]] = []
         places: dict[int, int | None] = {}
-        parked = 0
+        parked, returned = 0, 0
         turns: Mapping[int, int] = NO_TURNS
         with self.transaction():
             if register:
@@ -360,13 +360,15 @@ class RelationalStore(
                     limit -= len(found[-1])
                     if limit <= 0:
                         break
-                found, places, parked = self._kept(life.owner, claim, lanes, found, careful=careful)
+                found, places, parked, returned = self._kept(
+                    life.owner, claim, lanes, found, careful=careful
+                )
                 if any(found) and self._fair_among(queues):
                     turns = self._taken_turns(life.owner, claim, whom)
         # After the commit: on SQLite the other workers wait for it.
-        self._forget_keys(journal)
         jobs = with_places([job for rows in found for job in in_order(rows, turns)], places)
-        return Turn(self._with_deadlines(jobs), applied, parked)
+        self._forget_keys(journal, rest, jobs)
+        return Turn(self._with_deadlines(jobs), applied, parked, returned)
 
     def _claim(
         self, owner: int, claim: int, queue: str, limit: int, *, whom: Whom, careful: bool

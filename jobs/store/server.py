@@ -85,7 +85,6 @@ class ServerStore(RelationalStore):
         self._statements = Worded(statements("postgres"), self._worded)
         self._connection: PatientConnection | None = None
         self._pid = os.getpid()
-        self._depth = 0
         self._begun = False
         self._reading = False
         # Its number and the incarnation of the server that gave it out.

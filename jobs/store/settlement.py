@@ -65,6 +65,8 @@ class Settlement(Limiting):
                     self._attempted(self._change_many, "keep_words", said)
             for record in others:
                 applied = summed(applied, self._apply_guarded(record, life, forget_succeeded))
+        if not self._depth:  # else whoever began the transaction may do all of it again
+            self._forget_keys(ordered)
         return applied
 
     def _succeed(self, records: list[Record], life: Life, forget: bool) -> Applied:

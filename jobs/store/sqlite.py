@@ -62,7 +62,6 @@ class SqliteStore(Placing, RelationalStore):
         self._prefix = prefix
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
-        self._depth = 0
         self._lock = threading.RLock()
         self._named_errors = NamedFaults(self.path, self._drop)
         self._patience = Patience(clock, self._beat)

@@ -172,7 +172,7 @@ class Clerk:
     ) -> Any:
         """Plain tuples are pickled in a third of the time of named ones."""
         turn = self._store(among).turn(*asked, journal=list(map(Record._make, journal)), **named)
-        return plain(turn.jobs), turn.applied, turn.parked
+        return plain(turn.jobs), *turn[1:]
 
     def _begin(self, among: Among, kind: str) -> int:
         """Enter a `transaction` or `snapshot` on a connection of its own; the number for its requests."""
@@ -215,10 +215,10 @@ def plain(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return list(map(tuple, rows))
 
 
-def turn_of(answer: tuple[list[tuple[Any, ...]], Any, int]) -> Turn:
+def turn_of(answer: tuple[list[tuple[Any, ...]], Any, int, int]) -> Turn:
     """A turn as it has come."""
-    jobs, applied, parked = answer
-    return Turn(list(map(Claimed._make, jobs)), applied, parked)
+    jobs, *told = answer
+    return Turn(list(map(Claimed._make, jobs)), *told)
 
 
 def _portable(error: Exception) -> Exception:

@@ -37,6 +37,7 @@ from jobvisor.supervisor.running.absence import RETRY_FIRST, Absence
 from jobvisor.supervisor.running.cleanliness import Cleanliness
 from jobvisor.supervisor.running.fitness import Fitness
 from jobvisor.supervisor.running.lane import Lane
+from jobvisor.supervisor.running.reach import Reach
 from jobvisor.supervisor.running.successes import Successes
 from jobvisor.supervisor.signals import poke
 
@@ -81,8 +82,7 @@ class Turns:
         self.ledger: Ledger | None = None
         self.registered = False
         """Whether this life has a row, and has had a turn."""
-        self.parked = 0
-        """How many jobs the last turn has claimed that must wait for their limit."""
+        self.reach = Reach()
         self.unsure = False
         """Whether rows of ours may run that we do not hold: the next turn releases them."""
 
@@ -131,7 +131,7 @@ class Turns:
             woken=woken,
         )
         self.unsure = False
-        self.parked = turn.parked
+        self.reach.turned(turn)
         self.registered = True
         if not self._slot[REACHED]:
             self._slot[REACHED] = 1

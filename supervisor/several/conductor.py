@@ -159,7 +159,7 @@ class Conductor:
         if self.closed or self._slot[VERDICT] or self._turns.lacks_lease():
             return 0
         free, waiting = self._lanes.free, len(self._backlog.waiting)
-        wanted = self._batch_max if self._turns.parked else free + self._flow.ahead - waiting
+        wanted = self._turns.reach.wish(free + self._flow.ahead - waiting, self._batch_max)
         wanted = self._company.limit(wanted, free - waiting, self._held)
         if self._max_jobs:
             wanted = min(wanted, self._max_jobs - self._backlog.taken)
@@ -179,8 +179,10 @@ class Conductor:
         self._lease_awaited = 0
         if limit:
             # What was claimed and may not run here now is given back by the next turn, and seen again.
-            self._full = claimed == limit or bool(self._turns.parked) or self._backlog.owes()
+            self._full = claimed == limit or self._turns.reach.goes_on or self._backlog.owes()
             self._seeking.claimed(claimed)
+            if self._turns.reach.is_held_up:
+                self._seeking.wait_for_key(self._turns.reach.wait)
         self._flow.turned(self._turned_at, self._turns.settled - settled)
         self._lanes.deal()
         self._show()
@@ -194,7 +196,9 @@ class Conductor:
         found = self._seeking.seek(self._company.ask(self._held), holds_none=not held)
         if found is Found.OWNED:
             self._backlog.release_all()
-        if found is not Found.NOTHING and not self._turn(woken=found is Found.WOKEN):
+        if found is Found.NOTHING or self._turn(woken=found is Found.WOKEN):
+            return
+        if not self._turns.reach.is_held_up:
             self._seeking.claimed_none()
 
     def _seek_from(self) -> int:

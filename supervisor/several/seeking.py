@@ -86,6 +86,11 @@ class Seeking:
             self._in_vain = 0
         self.due_ns = self._clock.monotonic_ns()
 
+    def wait_for_key(self, seconds: float) -> None:
+        """A turn has put back what it claimed: another worker holds its key. No claim in vain."""
+        self._in_vain = 0
+        self.due_ns = self._clock.monotonic_ns() + int(seconds * SECOND)
+
     def claimed_none(self) -> None:
         """A turn has claimed nothing of what was found: others were quicker, or a trigger skips it."""
         self._in_vain += 1

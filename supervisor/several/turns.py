@@ -103,7 +103,7 @@ class TurnsOfSeveral(Turns):
             lanes=self._lanes.count,
         )
         self._entered()
-        self.parked = turn.parked
+        self.reach.turned(turn)
         if self.ledger is not None and journal is not None:
             self.ledger.settled(journal)
             self.ledger.claimed(number)
