@@ -39,6 +39,7 @@ class Step:
         # Else a caretaker sees to these, and there may be none.
         store.end_overdue()
         store.free_tasks()
+        store.admit()
         served = store.pending_queues() if queues is None else queues
         life = Life(unique_number(), 0, "run_one", HOST, *Identity.mine())
         record: Record | None = None

@@ -58,6 +58,21 @@ class Fairness(Dialect):
         return [row[0] for row in self._rows("shares_in_vain", {"limit": limit})]
 
     def level_turns(self) -> bool:
+        return self._level() | self._line_up()
+
+    def _line_up(self) -> bool:
+        """Give turns to a page of what waits without, since before its queue was fair."""
+        left = LEVELLED_AT_ONCE
+        with self.transaction():
+            for queue, priority in self._rows("unturned_kinds", {"limit": KINDS_MOST}):
+                if left > 0:
+                    page = {"queue": queue, "priority": priority, "limit": left}
+                    jobs = [row[0] for row in self._rows("unturned", page)]
+                    self._give_turns(jobs)
+                    left -= len(jobs)
+        return left <= 0
+
+    def _level(self) -> bool:
         left = LEVELLED_AT_ONCE
         with self.transaction():
             kinds = self._rows("turned_kinds", {"limit": KINDS_MOST})

@@ -240,7 +240,7 @@ class Limiting(Refusals):
             with self.transaction():
                 self._admit_due()
             due_ms = self._next_key_due()
-        return due_ms
+        return 0 if self._looked_behind else due_ms  # there are more keys to look at
 
     def _next_key_due(self) -> int | None:
         rows = self._rows("next_key_due", {})

@@ -23,7 +23,7 @@ class Fairness:
         self._told = told
 
     def see_to(self) -> float | None:
-        """A duty: say once what the config says; take turns off what is fair no more, page by page."""
+        """A duty: say once what the config says; give and take turns where that is new, page by page."""
         if not self._told.is_told:
             self._declare()
             self._told.note()

@@ -159,6 +159,18 @@ def test_a_queue_that_is_fair_no_more_is_levelled(fair: Store, database: Databas
     assert taken(fair, 3) == ["b", "b", "a"]
 
 
+def test_what_waits_when_a_queue_becomes_fair_is_lined_up_page_by_page(
+    store: Store, clock: MovableClock
+) -> None:
+    store.enqueue([*many("large", LEVELLED_AT_ONCE), of("large", priority=1), of("other")])
+    store.set_fair("default", fair=True)
+    clock.move(1_000)
+    assert store.level_turns()
+    assert not store.level_turns()
+    store.enqueue_one(of("small"))
+    assert taken(store, 4) == ["large", "large", "other", "small"]
+
+
 def test_marks_of_a_queue_that_was_fair_long_ago_go(
     fair: Store, database: Database, clock: MovableClock
 ) -> None:

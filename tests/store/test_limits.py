@@ -10,6 +10,7 @@ from jobvisor.jobs.job import Claimed, Terms
 from jobvisor.jobs.limit import CONFIG, Limit, limit_of
 from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.base import Rest, Turn
+from jobvisor.jobs.store.limiting import Limiting
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import CRASH, GONE, claim, enqueue, held, life, new, record
@@ -277,6 +278,35 @@ def test_unknown_limits_are_named_once_each(store: Store) -> None:
     store.set_limit(limit_of("known", concurrency=0))
     turn(store, life(), 1)
     assert store.unknown_limits(10) == ["a", "b", "b-c", "b.c"]
+
+
+def test_an_unknown_limit_is_named_among_many_that_are_known(store: Store) -> None:
+    keys = ["a", "b", "c", "zz"]
+    for name in keys[:3]:
+        store.set_limit(limit_of(name, concurrency=0))
+    store.enqueue([new(terms=Terms(limit_key=key)) for key in keys])
+    turn(store, life(), 1)
+    assert store.unknown_limits(2) == ["zz"]
+
+
+def test_an_unblocked_job_waits_for_its_limit_no_more(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=0))
+    job = limited(store)
+    turn(store, life(), 1)
+    assert store.unblock(job)
+    assert store.get(job).parked is None
+
+
+def test_a_store_remembers_no_key_of_what_it_has_settled(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=9))
+    fill(store, 4)
+    who = life()
+    one, two, three, _four = turn(store, who, 1).jobs
+    store.apply([record(who, 1, one)], who)
+    turn(store, who, 2, journal=[record(who, 1, two)], limit=0)
+    turn(store, who, 3, rest=Rest(held=(three.id,)), limit=0)
+    assert isinstance(store, Limiting)
+    assert list(store._keys) == [three.id]
 
 
 def test_more_places_let_begin_who_waits_and_fewer_let_run_who_runs(store: Store) -> None:

@@ -607,7 +607,7 @@ RETURNING {told};
 -- name: unblock
 -- Rows that need wait no longer.
 UPDATE {schema}.jobs
-SET state = CASE WHEN run_at > {schema}.clock() THEN 'scheduled' ELSE 'pending' END
+SET state = CASE WHEN run_at > {schema}.clock() THEN 'scheduled' ELSE 'pending' END, parked = NULL
 WHERE id = %(job)s AND state = 'blocked'
 RETURNING {told};
 
@@ -1669,8 +1669,9 @@ WITH RECURSIVE found (name) AS (
         AND parked > 'limit:' || split_part(found.name, ':', 1) || CASE WHEN position(':' IN found.name) > 0 THEN ';' ELSE '' END
         AND parked < 'limit;')
     FROM found WHERE found.name IS NOT NULL)
-SELECT DISTINCT split_part(seen.name, ':', 1) FROM (SELECT name FROM found WHERE name IS NOT NULL LIMIT %(limit)s) AS seen
-WHERE NOT EXISTS (SELECT 1 FROM {schema}.limits WHERE limits.name = split_part(seen.name, ':', 1));
+SELECT DISTINCT split_part(seen.name, ':', 1) FROM (SELECT name FROM found WHERE name IS NOT NULL LIMIT 20000) AS seen
+WHERE NOT EXISTS (SELECT 1 FROM {schema}.limits WHERE limits.name = split_part(seen.name, ':', 1))
+LIMIT %(limit)s;
 
 -- name: wait_of
 -- For what a blocked row is parked, and what its line goes by.
@@ -1765,6 +1766,25 @@ LIMIT %(limit)s;
 UPDATE {schema}.jobs SET turn = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs
     WHERE state = 'pending' AND queue = %(queue)s AND priority = %(priority)s AND turn > 0
     ORDER BY turn LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
+
+-- name: unturned_kinds
+-- Each fair queue and priority in which pending rows have no turn; a step of the index each.
+WITH RECURSIVE found (queue, priority) AS (
+    SELECT name, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = queues.name)
+    FROM {schema}.queues WHERE fair = 1
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT queue, priority FROM found WHERE priority IS NOT NULL AND (SELECT min(turn) FROM {schema}.jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority) = 0
+LIMIT %(limit)s;
+
+-- name: unturned
+-- A page of those that have a share; what others hold is left for the next time.
+SELECT id FROM {schema}.jobs
+WHERE state = 'pending' AND queue = %(queue)s AND priority = %(priority)s AND turn = 0 AND share IS NOT NULL
+ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
 -- name: trim_turns
 -- Marks of queues that have been fair no more for long go.

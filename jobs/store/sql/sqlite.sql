@@ -502,7 +502,7 @@ RETURNING {told};
 
 -- name: unblock
 -- Rows that need wait no longer.
-UPDATE jobs SET state = CASE WHEN run_at > :now THEN 'scheduled' ELSE 'pending' END
+UPDATE jobs SET state = CASE WHEN run_at > :now THEN 'scheduled' ELSE 'pending' END, parked = NULL
 WHERE id = :job AND state = 'blocked'
 RETURNING {told};
 
@@ -1435,9 +1435,10 @@ WITH RECURSIVE found (name) AS (
         AND parked > 'limit:' || substr(found.name, 1, instr(found.name || ':', ':') - 1)
             || CASE WHEN instr(found.name, ':') > 0 THEN ';' ELSE '' END
         AND parked < 'limit;')
-    FROM found WHERE found.name IS NOT NULL LIMIT :limit)
+    FROM found WHERE found.name IS NOT NULL LIMIT 20000)
 SELECT DISTINCT substr(name, 1, instr(name || ':', ':') - 1) FROM found WHERE name IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM limits WHERE limits.name = substr(found.name, 1, instr(found.name || ':', ':') - 1));
+    AND NOT EXISTS (SELECT 1 FROM limits WHERE limits.name = substr(found.name, 1, instr(found.name || ':', ':') - 1))
+LIMIT :limit;
 
 -- name: wait_of
 -- For what a blocked row is parked, and what its line goes by.
@@ -1532,6 +1533,25 @@ LIMIT :limit;
 -- A page of them has none any more.
 UPDATE jobs SET turn = 0 WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_pending
     WHERE state = 'pending' AND queue = :queue AND priority = :priority AND turn > 0 ORDER BY turn LIMIT :limit);
+
+-- name: unturned_kinds
+-- Each fair queue and priority in which pending rows have no turn; a step of the index each.
+WITH RECURSIVE found (queue, priority) AS (
+    SELECT name, (SELECT max(priority) FROM jobs WHERE state = 'pending' AND jobs.queue = queues.name)
+    FROM queues WHERE fair = 1
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT queue, priority FROM found WHERE priority IS NOT NULL AND (SELECT min(turn) FROM jobs
+    WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority) = 0
+LIMIT :limit;
+
+-- name: unturned
+-- A page of those that have a share.
+SELECT id FROM jobs INDEXED BY jobs_pending
+WHERE state = 'pending' AND queue = :queue AND priority = :priority AND turn = 0 AND share IS NOT NULL
+ORDER BY id LIMIT :limit;
 
 -- name: trim_turns
 -- Marks of queues that have been fair no more for long go.
