@@ -28,6 +28,7 @@ from jobvisor.jobs.schedule import ScheduleRow
 from jobvisor.jobs.store.base import AttemptRow, FamilyRow, JobRow
 from jobvisor.jobs.url import parse_url
 from jobvisor.supervisor.cli import config_option, examples, say
+from jobvisor.supervisor.cli.said import KINDS, Said, said_as, said_in
 from jobvisor.supervisor.cli.site import find_site
 
 __all__ = ["export_jobs", "import_jobs"]
@@ -52,7 +53,7 @@ FAMILIES_NAMED = 3
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
 @config_option
 def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
-    """Write unfinished jobs, and schedules, as JSON lines.
+    """Write unfinished jobs, schedules, pauses, limits and fair queues as JSON lines.
 
     For another database. Ids, attempts and history go with the jobs, and all stay where they are:
     start no family on both databases. Stop the family first. A running job cannot be carried: exit
@@ -72,7 +73,7 @@ def export_jobs(config: str | None, output: str | None, finished: bool, running:
         }
         with _output(output) as file:
             schedules = client.schedules.rows()
-            number = _write(file, header, found.jobs, schedules)
+            number = _write(file, header, found.jobs, schedules, said_in(client))
     say(f"exported {_jobs(number)}{_and_schedules(len(schedules))}")
 
 
@@ -98,11 +99,14 @@ def import_jobs(config: str | None, path: str) -> None:
         name = "stdin" if path == "-" else path
         # The whole file is known to be good before the database is held.
         schedules: list[ScheduleRow] = []
-        for _ in _read(file, name, schedules):
+        said: list[Said] = []
+        for _ in _read(file, name, schedules, said):
             pass
         file.seek(0)
         with site.client(create=True) as client, client.transaction():
-            imported = client.import_(_read(file, name, []))
+            for each in said:  # before the jobs, of which none may begin
+                each.tell(client)
+            imported = client.import_(_read(file, name, [], []))
             planned = client.schedules.import_(schedules)
     say(f"imported {_jobs(imported.added)}{_and_schedules(planned.added)}")
     if imported.known or planned.known:
@@ -184,6 +188,7 @@ def _write(
     header: Mapping[str, Any],
     rows: Iterable[JobRow],
     schedules: Iterable[ScheduleRow],
+    said: Iterable[Said],
 ) -> int:
     number = 0
     file.write(_line(header))
@@ -195,6 +200,7 @@ def _write(
         told = schedule._asdict()
         del told["declared_by"]  # of families of this database
         file.write(_line({"schedule": told}))
+    file.writelines(_line({each.kind: each.told}) for each in said)
     file.write(_line({"jobs": number}))
     return number
 
@@ -223,10 +229,12 @@ def _input(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _read(file: BinaryIO, name: str, schedules: list[ScheduleRow]) -> Iterator[JobRow]:
+def _read(
+    file: BinaryIO, name: str, schedules: list[ScheduleRow], said: list[Said]
+) -> Iterator[JobRow]:
     """The jobs of an export, each as it is found to be one; InvalidOption names the line.
 
-    Its schedules, which come after them, are added to a list.
+    Its schedules, and what was said of limits, queues and tasks, which come after them, are added to lists.
     """
     number = count = last = 0
     ended = False
@@ -247,6 +255,8 @@ def _read(file: BinaryIO, name: str, schedules: list[ScheduleRow]) -> Iterator[J
             ended = True
         elif found.keys() == {"schedule"}:
             schedules.append(_schedule(found["schedule"], place))
+        elif len(found) == 1 and (kind := next(iter(found))) in KINDS:
+            said.append(said_as(kind, found[kind], place))
         else:
             row = _row(found, kinds, place)
             if row.id <= last:

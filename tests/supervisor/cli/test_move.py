@@ -517,3 +517,26 @@ def test_a_family_on_the_other_database_runs_what_was_imported(
     finally:
         here.close()
         there.close()
+
+
+def test_pauses_limits_and_fair_queues_go_along_and_what_is_said_there_stays(
+    client: Client, elsewhere: Client, run: Run
+) -> None:
+    client.pause("mail")
+    client.pause(task="sample:add", until="1h")
+    client.limits.set("stripe", concurrency=5, rate="10/1s")
+    client.limits.set("known", concurrency=1)
+    client.set_fair("reports")
+    elsewhere.limits.set("known", concurrency=9)
+    text = run("export").stdout
+    result = run("import", "-", stdin=text, env=there(elsewhere))
+    assert result.exit_code == 0, result.stderr
+    assert [(each.kind, each.name) for each in elsewhere.paused()] == [
+        ("queue", "mail"), ("task", "sample:add"),
+    ]  # fmt: skip
+    assert elsewhere.paused()[1].until == client.paused()[1].until
+    found = {each.limit.name: each.limit for each in elsewhere.limits.list()}
+    assert found["stripe"] == client.limits.list()[1].limit
+    assert found["known"].concurrency == 9
+    assert elsewhere.fair_queues() == ["reports"]
+    assert run("import", "-", stdin=text, env=there(elsewhere)).exit_code == 0
