@@ -55,7 +55,7 @@ class Cron:
         after = second - self.added
         try:
             found = self._once(after, zone) if self.once_a_day else self._each(after, zone)
-        except OverflowError:  # the year 9999 is over
+        except (OverflowError, ValueError):  # it is before the year 1, or the year 9999 is over
             return None
         return None if found is None else found + self.added
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jobvisor.jobs.errors import ScheduleNotFound, ScheduleTaken
@@ -41,7 +42,7 @@ class Schedules(Dialect):
         self, source: str, family: str, by: int, plans: Iterable[Plan]
     ) -> Declared:
         told = Declared([], [], {})
-        with self.transaction():
+        with self._alone_with_schedules():
             living = {row.id for row in self.families() if not row.died} - {by}
             before = self._rows("schedules_of", {"source": source, "family_name": family})
             known = {seen.row.name: seen.row for seen in map(_seen, before)}
@@ -78,13 +79,25 @@ class Schedules(Dialect):
             if (row.source, row.family) == (source, family)
         ):
             return removed
-        with self.transaction():
+        with self._alone_with_schedules():
+            living = {row.id for row in self.families() if not row.died} | {by}
             of_family = self._rows("schedules_of", {"source": source, "family_name": family})
             for row in (seen.row for seen in map(_seen, of_family)):
                 if not _declarers(row, living):
                     self._change("remove_schedule", {"name": row.name})
                     removed.append(row.name)
         return removed
+
+    @contextmanager
+    def _alone_with_schedules(self) -> Iterator[None]:
+        """A transaction that one at a time is in of those who declare, add, sweep and remove.
+
+        A name that is not there yet has no row to hold; and which families live is asked when nobody
+        else can declare any more, or one that has just done so would count as gone.
+        """
+        with self.transaction():
+            self._rows("hold_schedules", {})
+            yield
 
     def _other(self, name: str) -> ScheduleRow | None:
         """Of another source; held, so that it stays what it is."""
@@ -103,7 +116,7 @@ class Schedules(Dialect):
         self._change("store_schedule", values)
 
     def add_schedule(self, plan: Plan, *, replace: bool = False) -> None:
-        with self.transaction():
+        with self._alone_with_schedules():
             row = self._other(plan.name)
             if row is not None and row.source != ADDED:
                 raise ScheduleTaken(
@@ -118,7 +131,7 @@ class Schedules(Dialect):
                 self._change("pause_schedule", {"name": plan.name})
 
     def remove_schedule(self, name: str) -> None:
-        with self.transaction():
+        with self._alone_with_schedules():
             row = self._other(name)
             if row is None:
                 raise ScheduleNotFound(f"there is no schedule {name!r}")
@@ -184,7 +197,7 @@ def _declarers(row: ScheduleRow, living: Collection[int]) -> set[int]:
     try:
         found = json.loads(row.declared_by)
         return {int(each) for each in found} & set(living)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return set()
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
+from contextlib import suppress
 
 import pytest
 
 from jobvisor.jobs.errors import RowRefused, ScheduleNotFound, ScheduleTaken
 from jobvisor.jobs.payload import Payload
-from jobvisor.jobs.schedule import CODE, CONFIG, Plan, ScheduleRow, planned
+from jobvisor.jobs.schedule import CODE, CONFIG, Declared, Plan, ScheduleRow, planned
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.postgres import PostgresStore
 from jobvisor.jobs.store.schedules import TICKS_KEPT_MS
 from jobvisor.jobs.task import Call
 from jobvisor.jobs.timing import timing_of
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import family
+from tests.strangers import REFUSALS
+from tests.waiting import eventually
 
 
 def plan(name: str = "nightly", cron: str = "0 3 * * *", **more: object) -> Plan:
@@ -83,6 +88,28 @@ def test_what_a_start_names_no_more_goes_once_no_living_family_of_the_name_decla
     # The same family after a reload; x is of families of another name, of which none is there.
     assert store.declare_schedules(CONFIG, "main", new, [plan("c")]).removed == ["a"]
     assert names(store) == ["c", "x"]
+
+
+def test_all_that_declare_a_new_name_at_once_are_noted(store: Store, database: Database) -> None:
+    if not isinstance(store, PostgresStore):
+        pytest.skip("one at a time writes to SQLite")
+    other, found = database.open(), list[Declared]()
+    for number in (1, 2):
+        enter(store, number)
+    second = threading.Thread(
+        target=lambda: found.append(other.declare_schedules(CODE, "main", 2, [plan()]))
+    )
+    with store.transaction():
+        store.declare_schedules(CODE, "main", 1, [plan()])
+        second.start()
+        eventually(lambda: waiting(database), what="the second waits")
+    second.join()
+    assert json.loads(row(store).declared_by) == ["1", "2"]
+    assert found[0].changed == []
+
+
+def waiting(database: Database) -> bool:
+    return bool(database.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
 def test_the_last_start_of_a_name_wins(store: Store) -> None:
@@ -215,3 +242,19 @@ def test_a_stranger_may_add_one_by_plain_sql(store: Store, database: Database) -
     name = uuid.uuid4().hex
     with pytest.raises(ScheduleNotFound, match=name):
         store.schedule(name)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("last_tick", -(10**15)), ("anchor", 10**15), ("declared_by", "[1e999]")]
+)
+def test_what_a_stranger_writes_is_refused_or_ends_no_look(
+    store: Store, database: Database, column: str, value: int | str
+) -> None:
+    enter(store, 1)
+    store.declare_schedules(CODE, "main", 1, [plan()])
+    moment = isinstance(value, int) and isinstance(store, PostgresStore)
+    with suppress(*REFUSALS):
+        database.sql(f"UPDATE schedules SET {column} = " + ("moment(?)" if moment else "?"), value)
+        assert column == "declared_by"
+    store.declare_schedules(CODE, "main", 1, [plan()])
+    assert timing_of(cron="0 3 * * *").next_after(-(10**15)) is None

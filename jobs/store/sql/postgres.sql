@@ -1473,6 +1473,10 @@ SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s FOR UPDATE 
 -- The same, whoever holds it.
 SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s FOR UPDATE;
 
+-- name: hold_schedules
+-- From here to the end of the transaction nobody else declares one: two that declare a new name find no row to wait on.
+SELECT pg_advisory_xact_lock(hashtextextended('jobvisor schedules', '{schema}.schedules'::regclass::oid::bigint));
+
 -- name: schedules_of
 -- Those that families of this name have declared, held.
 SELECT {schedule_seen} FROM {schema}.schedules WHERE source = %(source)s AND family = %(family_name)s ORDER BY name

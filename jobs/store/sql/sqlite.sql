@@ -1245,6 +1245,10 @@ SELECT {schedule_seen} FROM schedules WHERE name = :name;
 -- The same, whoever holds it.
 SELECT {schedule_seen} FROM schedules WHERE name = :name;
 
+-- name: hold_schedules
+-- Who writes is alone anyway.
+SELECT 1;
+
 -- name: schedules_of
 -- Those that families of this name have declared, held.
 SELECT {schedule_seen} FROM schedules WHERE source = :source AND family = :family_name ORDER BY name;

@@ -162,7 +162,8 @@ CREATE TABLE {schema}.schedules (
     task          text        NOT NULL,
     cron          text,
     every_ms      bigint,
-    anchor        timestamptz NOT NULL DEFAULT to_timestamp(0),
+    anchor        timestamptz NOT NULL DEFAULT to_timestamp(0)
+        CONSTRAINT "anchor is of the years 1 to 9999" CHECK (anchor >= '0001-01-01Z' AND anchor < '10000-01-01Z'),
     timezone      text        NOT NULL DEFAULT 'UTC',
     args          json        NOT NULL DEFAULT '[]',
     kwargs        json        NOT NULL DEFAULT '{{}}',
@@ -172,7 +173,9 @@ CREATE TABLE {schema}.schedules (
     overlap       text        NOT NULL DEFAULT 'allow',
     paused_config integer     NOT NULL DEFAULT 0,
     paused_at     timestamptz,
-    last_tick     timestamptz NOT NULL DEFAULT {schema}.clock(),  -- up to here ticks have been looked after
+    last_tick     timestamptz NOT NULL DEFAULT {schema}.clock() -- up to here ticks have been looked after
+        CONSTRAINT "last_tick is of the years 1 to 9999"
+            CHECK (last_tick >= '0001-01-01Z' AND last_tick < '10000-01-01Z'),
     last_job      bigint,
     created_at    timestamptz NOT NULL DEFAULT {schema}.clock()
 );

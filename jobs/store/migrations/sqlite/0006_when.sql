@@ -106,7 +106,8 @@ CREATE TABLE schedules (
     task          TEXT    NOT NULL,
     cron          TEXT,
     every_ms      INTEGER,
-    anchor        INTEGER NOT NULL DEFAULT 0,
+    anchor        INTEGER NOT NULL DEFAULT 0
+        CONSTRAINT "anchor is of the years 1 to 9999" CHECK (anchor BETWEEN -62135596800000 AND 253402300799999),
     timezone      TEXT    NOT NULL DEFAULT 'UTC',
     args          TEXT    NOT NULL DEFAULT '[]',
     kwargs        TEXT    NOT NULL DEFAULT '{}',
@@ -117,7 +118,8 @@ CREATE TABLE schedules (
     paused_config INTEGER NOT NULL DEFAULT 0,
     paused_at     INTEGER,
     last_tick     INTEGER NOT NULL                  -- up to here ticks have been looked after
-        DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
+        DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
+        CONSTRAINT "last_tick is of the years 1 to 9999" CHECK (last_tick BETWEEN -62135596800000 AND 253402300799999),
     last_job      INTEGER,
     created_at    INTEGER NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
