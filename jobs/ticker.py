@@ -7,7 +7,7 @@ which holds the schedule: a process that is killed or stopped in it leaves all o
 from __future__ import annotations
 
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock, iso, to_datetime
-from jobvisor.jobs.errors import JobsError, RowRefused, StoreError, UniqueTaken
+from jobvisor.jobs.errors import JobsError, RowRefused, StoreError, StoreRefused, UniqueTaken
 from jobvisor.jobs.job import FINISHED
 from jobvisor.jobs.log import say
 from jobvisor.jobs.schedule import ScheduleRow, Seen
@@ -26,6 +26,9 @@ ON_TIME_MS = 30_000
 CAUGHT_UP_MOST = 1_000
 """Of `catch_up = "all"`, at once."""
 SCHEDULES_MOST = 10_000
+TICKS_AT_ONCE = (
+    50  # of one schedule in one transaction: a thousand take seconds, in which nobody else writes
+)
 HELD_MS = 1_000  # somebody else has it in hand
 TOLD_WITHIN_NS = 15 * SECOND  # workers that have just started tell of their tasks by then
 _NEXT_KEPT = 2 * SCHEDULES_MOST
@@ -42,6 +45,7 @@ class Ticker:
         self._next: dict[tuple[Timing, int], int | None] = {}
         self._troubles: dict[str, str] = {}
         self._skipped: dict[str, int | None] = {}
+        self._broke_off_at = ""
         self._made_now: list[tuple[int, int, int]] = []  # told when it is committed
 
     def look(self) -> int:
@@ -49,7 +53,10 @@ class Ticker:
         if len(self._next) > _NEXT_KEPT:
             self._next.clear()
         wait = LOOK_MS
-        for seen in self._store.schedules(limit=SCHEDULES_MOST):
+        # One that waited in vain for what others hold comes last at the next look.
+        begins_behind, self._broke_off_at = self._broke_off_at, ""
+        found = self._store.schedules(limit=SCHEDULES_MOST)
+        for seen in sorted(found, key=lambda seen: seen.row.name <= begins_behind):
             if not seen.row.is_paused:
                 wait = min(wait, self._look_after(seen))
         return max(0, wait)
@@ -64,7 +71,8 @@ class Ticker:
             else:
                 wait = LOOK_MS if due is None else due - seen.now_ms
         except JobsError as error:
-            if isinstance(error, StoreError) and not isinstance(error, RowRefused):
+            if isinstance(error, StoreError) and not isinstance(error, RowRefused | StoreRefused):
+                self._broke_off_at = name
                 raise
             self._note_trouble(name, str(error))
             return LOOK_MS
@@ -94,6 +102,7 @@ class Ticker:
 
     def _tick(self, name: str) -> int:
         self._made_now.clear()
+        more = False
         with self._store.transaction():
             held = self._store.hold_schedule(name)
             if held is None or held.row.is_paused:
@@ -101,25 +110,37 @@ class Ticker:
             since = self._since(held)
             if since is None:
                 self._store.move_schedule(name, held.now_ms)
-            elif not self._made(held, since):
-                return HELD_MS
+            else:
+                made_to = self._made(held, since)
+                if made_to is None:
+                    return HELD_MS
+                more = made_to < held.now_ms
             ahead = _timing(held.row).next_after(held.now_ms)
         for made in self._made_now:
             _tell(name, *made)
+        self._store.on_wait()  # many may be due at one moment: each shows that this process moves
+        if more:
+            return 0
         return LOOK_MS if ahead is None else ahead - held.now_ms
 
-    def _made(self, held: Seen, since: int) -> bool:
-        """Make the jobs of all ticks since then; False where it is too early to know how."""
+    def _made(self, held: Seen, since: int) -> int | None:
+        """Make the jobs of the ticks since then, a page of them: up to which moment that is all.
+
+        None where it is too early to know how.
+        """
         row, now = held.row, held.now_ms
         ticks = _wanted(row, _timing(row), since, now)
+        if len(ticks) > TICKS_AT_ONCE:
+            ticks = ticks[:TICKS_AT_ONCE]
+            now = ticks[-1]
         options = self._options(row.task) if ticks else NO_OPTIONS
         if options is None:
-            return False
+            return None
         last_job = row.last_job
         for tick in ticks:
-            last_job = self._job_of(row, tick, last_job, options, now) or last_job
+            last_job = self._job_of(row, tick, last_job, options, held.now_ms) or last_job
         self._store.move_schedule(row.name, now, last_job)
-        return True
+        return now
 
     def _options(self, task: str) -> Options | None:
         options = told_options(self._store, task)

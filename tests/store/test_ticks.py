@@ -10,16 +10,18 @@ import pytest
 from jobvisor import Client
 from jobvisor.jobs.clock import from_datetime, iso, to_datetime
 from jobvisor.jobs.described import BY_FUNCTION
+from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.job import Job
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.schedule import Plan, planned
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.postgres import PostgresStore
 from jobvisor.jobs.task import Call, Defaults
-from jobvisor.jobs.ticker import CAUGHT_UP_MOST, LOOK_MS, ON_TIME_MS, Ticker
+from jobvisor.jobs.ticker import CAUGHT_UP_MOST, LOOK_MS, ON_TIME_MS, TICKS_AT_ONCE, Ticker
 from jobvisor.jobs.timing import timing_of
 from tests.clock import MovableClock
 from tests.store.database import Database
-from tests.store.making import enqueue
+from tests.store.making import enqueue, family
 
 HOUR = 3_600_000
 TOLD = {"app:report": '{"options": {}}'}
@@ -107,7 +109,10 @@ def test_all_that_was_missed_is_the_newest_thousand_in_their_order(
 ) -> None:
     store.add_schedule(plan(every="1s", catch_up="all"))
     clock.move(-clock.now_ms() % 1_000 + HOUR)
-    ticker.look()
+    made = []
+    while ticker.look() == 0:
+        made.append(len(jobs(store)))
+    assert made == list(range(TICKS_AT_ONCE, CAUGHT_UP_MOST, TICKS_AT_ONCE))  # a page each
     found = ticks(store)
     assert len(found) == CAUGHT_UP_MOST
     assert found == sorted(found)
@@ -268,6 +273,46 @@ def test_a_job_that_the_database_refuses_keeps_its_tick_for_later(
     database.sql("UPDATE schedules SET queue = 'short' WHERE name = 'a'")
     ticker.look()
     assert [job.queue for job in jobs(store)] == ["default", "short"]
+
+
+def test_a_job_on_terms_waits_for_an_older_family_and_keeps_no_other_from_its_tick(
+    store: Store, clock: MovableClock, ticker: Ticker
+) -> None:
+    store.note_tasks({"app:kept": '{"options": {"deadline": "1h"}}'})
+    store.add_schedule(plan("a", task="app:kept"))
+    store.add_schedule(plan("b"))
+    store.add_family(family(version="0.5.0", dead_after_ms=HOUR))
+    clock.move(60_000)
+    ticker.look()
+    assert [job.headers["schedule"] for job in jobs(store)] == ["b"]
+    store.remove_family(1)
+    ticker.look()
+    assert [job.headers["schedule"] for job in jobs(store)] == ["b", "a"]
+
+
+HELD = """
+CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE lock_not_available; END $$;
+CREATE TRIGGER held BEFORE INSERT ON jobs FOR EACH ROW WHEN (new.unique_key = 'only') EXECUTE FUNCTION held()
+"""
+
+
+def test_a_look_begins_behind_the_schedule_that_the_last_one_waited_for_in_vain(
+    store: Store, database: Database, clock: MovableClock, ticker: Ticker
+) -> None:
+    if not isinstance(store, PostgresStore):
+        pytest.skip("on SQLite nobody waits for a row")
+    store.note_tasks({"app:only": '{"options": {"unique": "only"}}'})
+    store.add_schedule(plan("a", task="app:only"))
+    store.add_schedule(plan("b"))
+    clock.move(60_000)
+    database.sql(HELD)
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                ticker.look()
+    finally:
+        database.sql("DROP TRIGGER held ON jobs; DROP FUNCTION held()")
+    assert [job.headers["schedule"] for job in jobs(store)] == ["b"]
 
 
 def test_a_schedule_that_somebody_holds_is_his_to_look_after(
