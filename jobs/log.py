@@ -293,6 +293,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "schedule {schedule} of the {source} is not taken up: it is declared {holder}",
     ),
+    "declaring_failed": (
+        logging.WARNING,
+        "what the code says of schedules cannot be declared: {error}; trying on",
+    ),
     # the database
     "database_lost": (logging.WARNING, "the database cannot be used: {error}; trying on"),
     "database_back": (logging.INFO, "the database is back after {delay}"),

@@ -280,8 +280,7 @@ class Worker(Role):
     def step(self) -> float:
         """A turn and the jobs it claimed; or, with nothing to claim, a rest until there is."""
         if self._conductor is not None:
-            if self._declaring is not None:
-                self._declaring.declare_beside()
+            if self._declaring is not None and self._declaring.declare_beside():
                 self._declaring = None
             self._opened.look()
             self._conductor.step()

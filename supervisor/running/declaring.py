@@ -99,6 +99,7 @@ class Declaring:
         self._register = register
         self._clock = clock
         self._due_ns = 0
+        self._trouble = ""
         self._thread: threading.Thread | None = None
         self._plans = registry.plans()
         self._told_of = (*self._plans, *seat.config.schedules)
@@ -116,11 +117,15 @@ class Declaring:
             self._declare()
         return not self._is_new()
 
-    def declare_beside(self) -> None:
-        """The same in a thread of its own, once."""
-        if self._thread is None and self._is_new():
+    def declare_beside(self) -> bool:
+        """The same in a thread of its own; whether it is told. After an error it is tried again later."""
+        if not self._is_new():
+            return True
+        is_under_way = self._thread is not None and self._thread.is_alive()
+        if not is_under_way and self._clock.monotonic_ns() >= self._due_ns:
             self._thread = threading.Thread(target=self._declare, name="declaring", daemon=True)
             self._thread.start()
+        return False
 
     def _is_new(self) -> bool:
         board, seat = self._board, self._seat
@@ -138,7 +143,10 @@ class Declaring:
             keyed = self._with_keys(seat.config.schedules)
             if keyed != list(seat.config.schedules):
                 tell_declared("configuration", register.declare(CONFIG, name, family, keyed))
-        except JobsError:
+        except JobsError as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                say("declaring_failed", error=self._trouble)
             self._due_ns = self._clock.monotonic_ns() + LATER_NS
             return
         finally:
