@@ -50,10 +50,8 @@ from jobvisor.supervisor.counting.layout import (
 )
 from jobvisor.supervisor.ledger.ledger import Entry
 
-ASKED_OF, ASKED_EACH = (
-    64,
-    8,
-)  # to ask all jobs of a claim for how long they waited was a third of counting it
+# To ask all jobs of a claim for how long they waited was a third of what counting cost.
+ASKED_OF, ASKED_EACH = 64, 8
 KNOWN_MAX = 10_000  # names that are remembered: they come from rows, so there may be any number
 
 _task, _queue = (itemgetter(Claimed._fields.index(name)) for name in ("task", "queue"))
@@ -191,9 +189,8 @@ class Tally:
         words = self._words
         last = bisect_left(bounds, greatest)
         if not last or bisect_left(bounds, min(values)) == last:
-            words[at + last] += (
-                len(values) * each
-            )  # as in most batches: a sort is half of what counting costs
+            # As in most batches: a sort would be half of what counting costs.
+            words[at + last] += len(values) * each
             return
         values.sort()
         done = 0
