@@ -53,11 +53,12 @@ FAMILIES_NAMED = 3
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
 @config_option
 def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
-    """Write unfinished jobs, schedules, pauses, limits and fair queues as JSON lines.
+    """Write unfinished jobs and all that is set as JSON lines.
 
-    For another database. Ids, attempts and history go with the jobs, and all stay where they are:
-    start no family on both databases. Stop the family first. A running job cannot be carried: exit
-    code 1 if there is one, unless --running is given.
+    For another database: schedules, pauses, limits and fair queues go with the jobs, and the jobs
+    with ids, attempts and history. All stay where they are: start no family on both databases.
+    Stop the family first. A running job cannot be carried: exit code 1 if there is one, unless
+    --running is given.
     """
     site = find_site(config)
     with site.client() as client, client.export(finished=finished) as found:

@@ -571,7 +571,7 @@ def test_why_a_job_does_not_run_names_its_limit_and_its_place_in_line(
     turn(store, life(), 1)
     with client_of(store, clock) as client:
         why = {reason.code: reason.text for reason in client.why(jobs[2])}
-        assert why["limit"] == "It waits for limit stripe: 1 of 1, 2nd in line."
+        assert why["limit"] == "It waits for its limit stripe: 1 of 1, 2nd in line."
         assert "blocked" not in why
         (held,) = [each for each in client.waits() if each.code == "limit"]
         assert held.text == "2 jobs wait for the limit stripe"
