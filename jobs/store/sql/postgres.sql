@@ -103,8 +103,8 @@ left(task, 400)
 times.due > {schema}.clock() AND (state <> 'blocked' OR parked <> 'after')
 
 -- fragment: kept_until
--- Until when a finished row is kept that says so itself. The index jobs_kept says the same words.
-{schema}.kept_until(finished_at, keep, state)
+-- Until when a finished row is kept that says so itself, its key included. The index jobs_kept says the same words.
+{schema}.kept_until(finished_at, keep, state, held_until)
 
 -- fragment: by_age
 -- Whether the age of a finished row is all that counts: it says nothing itself, no key of it is held longer, and

@@ -90,8 +90,8 @@ substr(coalesce(error, ''), 1, min(instr(coalesce(error, '') || ': ', ': ') - 1,
 times.due > :now AND (state <> 'blocked' OR parked <> 'after')
 
 -- fragment: kept_until
--- Until when a finished row is kept that says so itself. The index jobs_kept says the same words.
-finished_at + json_extract(keep, '$.' || state)
+-- Until when a finished row is kept that says so itself, its key included. The index jobs_kept says the same words.
+max(finished_at + json_extract(keep, '$.' || state), coalesce(held_until, 0))
 
 -- fragment: by_age
 -- Whether the age of a finished row is all that counts: it says nothing itself, no key of it is held longer, and

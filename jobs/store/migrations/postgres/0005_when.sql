@@ -83,11 +83,12 @@ CREATE INDEX jobs_expiring ON {schema}.jobs (expires_at)
 CREATE INDEX jobs_deadlines ON {schema}.jobs (deadline_at)
     WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running');
--- Until when a finished row is kept that says so itself: reckoned, so that it is right whoever ends a row.
--- (Milliseconds are no days: a time zone has no say in them.)
-CREATE FUNCTION {schema}.kept_until(finished_at timestamptz, keep json, state text) RETURNS timestamptz
-    LANGUAGE sql IMMUTABLE AS $$SELECT finished_at + (keep ->> state)::bigint * interval '1 ms'$$;
-CREATE INDEX jobs_kept ON {schema}.jobs ({schema}.kept_until(finished_at, keep, state))
+-- Until when a finished row is kept that says so itself, be it because its key is held: reckoned, so that it is
+-- right whoever ends a row. (Milliseconds are no days: a time zone has no say in them.)
+CREATE FUNCTION {schema}.kept_until(finished_at timestamptz, keep json, state text, held_until timestamptz)
+    RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$SELECT CASE WHEN keep ->> state IS NOT NULL
+        THEN greatest(finished_at + (keep ->> state)::bigint * interval '1 ms', held_until) END$$;
+CREATE INDEX jobs_kept ON {schema}.jobs ({schema}.kept_until(finished_at, keep, state, held_until))
     WHERE keep IS NOT NULL AND finished_at IS NOT NULL;
 
 -- How many jobs of a name may run at once (`concurrency`), and how many may start in `per_ms` (`rate`, and

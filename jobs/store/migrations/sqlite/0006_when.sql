@@ -51,8 +51,9 @@ CREATE INDEX jobs_expiring ON jobs (expires_at)
 CREATE INDEX jobs_deadlines ON jobs (deadline_at)
     WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running');
--- Until when a finished row is kept that says so itself: reckoned, so that it is right whoever ends a row.
-CREATE INDEX jobs_kept ON jobs (finished_at + json_extract(keep, '$.' || state))
+-- Until when a finished row is kept that says so itself, be it because its key is held: reckoned, so that it is
+-- right whoever ends a row.
+CREATE INDEX jobs_kept ON jobs (max(finished_at + json_extract(keep, '$.' || state), coalesce(held_until, 0)))
     WHERE keep IS NOT NULL AND finished_at IS NOT NULL;
 
 -- How many jobs of a name may run at once (`concurrency`), and how many may start in `per_ms` (`rate`, and
