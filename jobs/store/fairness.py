@@ -10,21 +10,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.dialect import Dialect
+from jobvisor.jobs.store.rows import Row
 
 FAIR_MOST = 1_000  # fair queues of one database
 REMEMBERED_NS = SECOND  # for so long a worker goes by what it has read of them
 RAISED_EACH_MS = 100  # the mark of a priority; see the statement `take_turns`
 LEVELLED_AT_ONCE = 1_000  # rows
+LOOKED_AT_ONCE = 1_000  # rows that may have a share and no turn
 FORGOTTEN_MS = (
     86_400_000  # after which the turns of a queue that is fair no more are looked for no more
 )
 KINDS_MOST = 1_000  # priorities of such queues
+
+
+class Walk(NamedTuple):
+    """How far the rows of a queue and priority were looked at that have no turn."""
+
+    behind: int
+    """The id to go on behind."""
+    is_first: bool
+    """Whether the end was never reached."""
 
 
 class Fairness(Dialect):
@@ -38,6 +50,7 @@ class Fairness(Dialect):
         self._fair: frozenset[str] = frozenset()
         self._fair_read_ns: int | None = None
         self._raised_ns: int | None = None
+        self._walks: dict[Row, Walk] = {}
 
     # -- which queues are fair
 
@@ -61,16 +74,27 @@ class Fairness(Dialect):
         return self._level() | self._line_up()
 
     def _line_up(self) -> bool:
-        """Give turns to a page of what waits without, since before its queue was fair."""
-        left = LEVELLED_AT_ONCE
-        with self.transaction():
-            for queue, priority in self._rows("unturned_kinds", {"limit": KINDS_MOST}):
-                if left > 0:
-                    page = {"queue": queue, "priority": priority, "limit": left}
-                    jobs = [row[0] for row in self._rows("unturned", page)]
-                    self._give_turns(jobs)
-                    left -= len(jobs)
-        return left <= 0
+        """Give turns to what waits without, since before its queue was fair; whether to go on at once.
+
+        A page of what is first in line is looked at, where jobs without a share are too: the next look goes
+        on behind it, and is in no hurry where all were looked at once.
+        """
+        kinds = self._rows("unturned_kinds", {"limit": KINDS_MOST})
+        self._walks = {kind: self._walks.get(kind, Walk(0, is_first=True)) for kind in kinds}
+        limit = LOOKED_AT_ONCE // max(1, len(kinds))
+        hurries = False
+        for kind, walk in self._walks.items():
+            page = {"queue": kind[0], "priority": kind[1], "after": walk.behind, "limit": limit}
+            rows = self._rows("unturned", page)
+            shared = [job for job, has_share in rows if has_share]
+            if shared:
+                with self.transaction():
+                    held = self._rows("hold_unturned", {"jobs": json.dumps(shared)})
+                    self._give_turns(row[0] for row in held)
+            ends = len(rows) < limit
+            self._walks[kind] = Walk(0 if ends else rows[-1][0], walk.is_first and not ends)
+            hurries = hurries or (not ends and (walk.is_first or bool(shared)))
+        return hurries
 
     def _level(self) -> bool:
         left = LEVELLED_AT_ONCE

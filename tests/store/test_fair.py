@@ -11,7 +11,7 @@ import pytest
 from jobvisor.jobs.job import NewJob, Terms
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import Whom
-from jobvisor.jobs.store.fairness import LEVELLED_AT_ONCE
+from jobvisor.jobs.store.fairness import LEVELLED_AT_ONCE, LOOKED_AT_ONCE
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import claim, enqueue, life, new, record, running
@@ -169,6 +169,39 @@ def test_what_waits_when_a_queue_becomes_fair_is_lined_up_page_by_page(
     assert not store.level_turns()
     store.enqueue_one(of("small"))
     assert taken(store, 4) == ["large", "large", "other", "small"]
+
+
+def test_what_waits_without_a_share_hides_none_behind_it_and_is_looked_at_once(
+    store: Store, database: Database, clock: MovableClock
+) -> None:
+    store.enqueue([new()] * (LOOKED_AT_ONCE + 5))
+    store.enqueue([*many("large", 2), of("other")])
+    store.set_fair("default", fair=True)
+    clock.move(1_000)
+    assert store.level_turns()
+    assert not store.level_turns()
+    assert len(database.sql("SELECT id FROM jobs WHERE turn > 0")) == 3
+    assert not store.level_turns(), "there is nothing to hurry for"
+    late = enqueue(store)
+    database.sql("UPDATE jobs SET share = 'late' WHERE id = ?", late)
+    assert not store.level_turns(), "the end of the walk"
+    assert database.sql("SELECT turn > 0 FROM jobs WHERE id = ?", late) == [(True,)]
+
+
+@pytest.mark.parametrize("ends", ["cancel", "expire", "deadline"])
+def test_what_ends_without_a_run_stands_in_no_line_any_more(
+    fair: Store, database: Database, clock: MovableClock, ends: str
+) -> None:
+    """Else who comes next of its share looks through all of them, until the mark has passed them."""
+    terms = Terms(share="a", deadline_in_ms=10 if ends == "deadline" else None)
+    jobs = fair.enqueue([new(terms=terms, expires_in_ms=10 if ends == "expire" else None)] * 3)
+    assert all(turns(database))
+    clock.move(10)
+    if ends == "cancel":
+        for job, _ in jobs:
+            fair.cancel(job)
+    fair.end_overdue()
+    assert turns(database) == [0, 0, 0]
 
 
 def test_marks_of_a_queue_that_was_fair_long_ago_go(

@@ -613,7 +613,7 @@ RETURNING {told};
 
 -- name: cancel
 -- An unfinished row that does not run is cancelled at once.
-UPDATE {schema}.jobs SET state = 'cancelled', cancel_requested = 1, finished_at = {schema}.clock(), parked = NULL
+UPDATE {schema}.jobs SET state = 'cancelled', cancel_requested = 1, finished_at = {schema}.clock(), parked = NULL, turn = 0
 WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked')
 RETURNING {told};
 
@@ -1340,30 +1340,43 @@ SELECT least((SELECT {schema}.ms(expires_at) FROM {schema}.jobs WHERE expires_at
     - {schema}.ms({schema}.clock());
 
 -- name: expire
--- Waiting rows that no run may begin any more are cancelled, a bounded number at a time, or one.
-UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s, finished_at = {schema}.clock(), parked = NULL
+-- Waiting rows that no run may begin any more are cancelled, a bounded number at a time.
+UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s, finished_at = {schema}.clock(), parked = NULL, turn = 0
 WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE expires_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= {schema}.clock()
-    AND (%(job)s::bigint IS NULL OR id = %(job)s::bigint) ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+    ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING id, {told};
 
--- name: expired_rows
+-- name: expire_row
+-- One of them, by itself.
+UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s, finished_at = {schema}.clock(), parked = NULL, turn = 0
+WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked') AND expires_at <= {schema}.clock()
+RETURNING id, {told};
+
+-- name: expire_rows
 -- Which these are, but for rows that are known to be refused (a JSON list).
 SELECT id FROM {schema}.jobs WHERE expires_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= {schema}.clock()
     AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint) ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
 -- name: fail_overdue
--- Waiting rows that are past their deadline fail, a bounded number at a time, or one; what they were told
+-- Waiting rows that are past their deadline fail, a bounded number at a time; what they were told
 -- last is kept. What runs then is ended by whoever judges it.
 UPDATE {schema}.jobs SET state = 'failed', error = left(%(error)s || coalesce('; its last error: ' || error, ''), 2000),
-    finished_at = {schema}.clock(), parked = NULL
+    finished_at = {schema}.clock(), parked = NULL, turn = 0
 WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= {schema}.clock()
-    AND (%(job)s::bigint IS NULL OR id = %(job)s::bigint) ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+    ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING id, {told};
 
--- name: overdue_rows
+-- name: fail_overdue_row
+-- One of them, by itself.
+UPDATE {schema}.jobs SET state = 'failed', error = left(%(error)s || coalesce('; its last error: ' || error, ''), 2000),
+    finished_at = {schema}.clock(), parked = NULL, turn = 0
+WHERE id = %(job)s AND state IN ('scheduled', 'pending', 'blocked') AND deadline_at <= {schema}.clock()
+RETURNING id, {told};
+
+-- name: fail_overdue_rows
 -- Which these are, but for rows that are known to be refused (a JSON list).
 SELECT id FROM {schema}.jobs WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= {schema}.clock()
@@ -1752,10 +1765,11 @@ WHERE turns.queue = far.queue AND turns.priority = far.priority AND turns.ctid =
     FOR UPDATE OF turns SKIP LOCKED));
 
 -- name: turned_kinds
--- Each queue that is fair no more, and priority, in which pending rows still have turns; a step of the index each.
+-- Each queue that is fair no more, and priority, in which pending rows still have turns; a step of the index each,
+-- which has the collation of `jobs.queue`: by another one all of it is read.
 WITH RECURSIVE found (queue, priority) AS (
     SELECT queue, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = unfair.queue)
-    FROM (SELECT DISTINCT queue FROM {schema}.turns
+    FROM (SELECT DISTINCT queue COLLATE "default" AS queue FROM {schema}.turns
         WHERE queue NOT IN (SELECT name FROM {schema}.queues WHERE fair = 1)) AS unfair
     UNION ALL
     SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
@@ -1774,8 +1788,8 @@ UPDATE {schema}.jobs SET turn = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM {sche
 -- name: unturned_kinds
 -- Each fair queue and priority in which pending rows have no turn; a step of the index each.
 WITH RECURSIVE found (queue, priority) AS (
-    SELECT name, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = queues.name)
-    FROM {schema}.queues WHERE fair = 1
+    SELECT name, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = fair.name)
+    FROM (SELECT name COLLATE "default" AS name FROM {schema}.queues WHERE fair = 1) AS fair
     UNION ALL
     SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
         WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
@@ -1785,10 +1799,16 @@ SELECT queue, priority FROM found WHERE priority IS NOT NULL AND (SELECT min(tur
 LIMIT %(limit)s;
 
 -- name: unturned
--- A page of those that have a share; what others hold is left for the next time.
+-- A page of those rows, and whether each has a share. By a range of turns: of equal ones a planner walks all ids.
+SELECT id, share IS NOT NULL FROM {schema}.jobs
+WHERE state = 'pending' AND queue = %(queue)s AND priority = %(priority)s AND turn < 1 AND (turn, id) > (0, %(after)s)
+ORDER BY turn, id LIMIT %(limit)s;
+
+-- name: hold_unturned
+-- Of some of them (a JSON list) those that are so still, and that nobody else has.
 SELECT id FROM {schema}.jobs
-WHERE state = 'pending' AND queue = %(queue)s AND priority = %(priority)s AND turn = 0 AND share IS NOT NULL
-ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state = 'pending' AND turn = 0
+ORDER BY id FOR UPDATE SKIP LOCKED;
 
 -- name: trim_turns
 -- Marks of queues that have been fair no more for long go.

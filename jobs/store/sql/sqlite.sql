@@ -835,7 +835,9 @@ SELECT :now - min(run_at) FROM (SELECT run_at FROM jobs WHERE state = 'pending' 
 SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = this.queue
         AND priority > this.priority LIMIT :most))
     + (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = this.queue
-        AND priority = this.priority AND (turn, id) < (this.turn, this.id) LIMIT :most))
+            AND priority = this.priority AND turn < this.turn
+        UNION ALL SELECT 1 FROM jobs WHERE state = 'pending' AND queue = this.queue
+            AND priority = this.priority AND turn = this.turn AND id < this.id LIMIT :most))
 FROM jobs AS this WHERE this.id = :job;
 
 -- name: held_back
@@ -1119,30 +1121,43 @@ SELECT min(ms) FROM (SELECT (SELECT expires_at - :now FROM jobs INDEXED BY jobs_
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' ORDER BY deadline_at LIMIT 1));
 
 -- name: expire
--- Waiting rows that no run may begin any more are cancelled, a bounded number at a time, or one.
-UPDATE jobs SET state = 'cancelled', error = :error, finished_at = :now, parked = NULL
+-- Waiting rows that no run may begin any more are cancelled, a bounded number at a time.
+UPDATE jobs SET state = 'cancelled', error = :error, finished_at = :now, parked = NULL, turn = 0
 WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_expiring WHERE expires_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= :now
-    AND (:job IS NULL OR id = :job) ORDER BY expires_at LIMIT :limit)
+    ORDER BY expires_at LIMIT :limit)
 RETURNING id, {told};
 
--- name: expired_rows
+-- name: expire_row
+-- One of them, by itself.
+UPDATE jobs SET state = 'cancelled', error = :error, finished_at = :now, parked = NULL, turn = 0
+WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked') AND expires_at <= :now
+RETURNING id, {told};
+
+-- name: expire_rows
 -- Which these are, but for rows that are known to be refused (a JSON list).
 SELECT id FROM jobs INDEXED BY jobs_expiring WHERE expires_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= :now
     AND id NOT IN (SELECT value FROM json_each(:left)) ORDER BY expires_at LIMIT :limit;
 
 -- name: fail_overdue
--- Waiting rows that are past their deadline fail, a bounded number at a time, or one; what they were told
+-- Waiting rows that are past their deadline fail, a bounded number at a time; what they were told
 -- last is kept. What runs then is ended by whoever judges it.
 UPDATE jobs SET state = 'failed', error = substr(:error || coalesce('; its last error: ' || error, ''), 1, 2000),
-    finished_at = :now, parked = NULL
+    finished_at = :now, parked = NULL, turn = 0
 WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_deadlines WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= :now
-    AND (:job IS NULL OR id = :job) ORDER BY deadline_at LIMIT :limit)
+    ORDER BY deadline_at LIMIT :limit)
 RETURNING id, {told};
 
--- name: overdue_rows
+-- name: fail_overdue_row
+-- One of them, by itself.
+UPDATE jobs SET state = 'failed', error = substr(:error || coalesce('; its last error: ' || error, ''), 1, 2000),
+    finished_at = :now, parked = NULL, turn = 0
+WHERE id = :job AND state IN ('scheduled', 'pending', 'blocked') AND deadline_at <= :now
+RETURNING id, {told};
+
+-- name: fail_overdue_rows
 -- Which these are, but for rows that are known to be refused (a JSON list).
 SELECT id FROM jobs INDEXED BY jobs_deadlines WHERE deadline_at IS NOT NULL
         AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= :now
@@ -1363,8 +1378,9 @@ ON CONFLICT (key) DO NOTHING;
 SELECT key FROM limit_keys WHERE key > :after_key ORDER BY key LIMIT :limit;
 
 -- name: keys_of_limit
--- The same of one limit.
-SELECT key FROM limit_keys WHERE key > :after_key AND (key = :name OR key > :name || ':' AND key < :name || ';')
+-- The same of one limit. What is asked for is looked up as a range, and the limit's own key is within it.
+SELECT key FROM limit_keys WHERE key > :after_key AND key >= :name AND key < :name || ';'
+    AND (key = :name OR key > :name || ':')
 ORDER BY key LIMIT :limit;
 
 -- name: trim_keys
@@ -1552,10 +1568,14 @@ SELECT queue, priority FROM found WHERE priority IS NOT NULL AND (SELECT min(tur
 LIMIT :limit;
 
 -- name: unturned
--- A page of those that have a share.
-SELECT id FROM jobs INDEXED BY jobs_pending
-WHERE state = 'pending' AND queue = :queue AND priority = :priority AND turn = 0 AND share IS NOT NULL
+-- A page of those rows, and whether each has a share.
+SELECT id, share IS NOT NULL FROM jobs INDEXED BY jobs_pending
+WHERE state = 'pending' AND queue = :queue AND priority = :priority AND turn = 0 AND id > :after
 ORDER BY id LIMIT :limit;
+
+-- name: hold_unturned
+-- Of some of them (a JSON list) those that are so still.
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs)) AND state || '' = 'pending' AND turn = 0;
 
 -- name: trim_turns
 -- Marks of queues that have been fair no more for long go.
