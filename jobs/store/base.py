@@ -945,8 +945,8 @@ class Store(WorkerStore):
         """
 
     @abstractmethod
-    def trim_limit_keys(self, after: str) -> str | None:
-        """Remove what is kept of keys behind this one that no job has; where to go on, None at the end."""
+    def trim_limit_keys(self) -> bool:
+        """Of the next page of keys of limits forget those that no job has; whether these were most of them."""
 
     @abstractmethod
     def end_overdue(self) -> bool:

@@ -56,6 +56,7 @@ class Limiting(Refusals):
         self._turning = 0  # the owner whose turns this store makes
         self._keys: dict[int, str] = {}  # of jobs that it has claimed for it
         self._looked_behind = ""  # the last key that `admit` has looked at
+        self._trimmed_behind = ""
 
     # -- what a dialect brings
 
@@ -246,11 +247,12 @@ class Limiting(Refusals):
         rows = self._rows("next_key_due", {})
         return max(0, rows[0][0]) if rows else None
 
-    def trim_limit_keys(self, after: str) -> str | None:
-        keys = [
-            row[0] for row in self._rows("keys_page", {"after_key": after, "limit": KEYS_AT_ONCE})
-        ]
-        if keys:
-            with self.transaction():
-                self._rows("trim_keys", {"keys": json.dumps(keys)})
-        return keys[-1] if len(keys) == KEYS_AT_ONCE else None
+    def trim_limit_keys(self) -> bool:
+        page = {"after_key": self._trimmed_behind, "limit": KEYS_AT_ONCE}
+        keys = [row[0] for row in self._rows("keys_page", page)]
+        self._trimmed_behind = keys[-1] if len(keys) == KEYS_AT_ONCE else ""
+        if not keys:
+            return False
+        with self.transaction():
+            gone = self._rows("trim_keys", {"keys": json.dumps(keys)})
+        return len(gone) > KEYS_AT_ONCE // 2

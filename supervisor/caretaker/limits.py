@@ -24,7 +24,6 @@ class Limits:
         self._store = store
         self._limits = limits
         self._told = told
-        self._trimmed_to = ""
 
     def declare(self) -> float | None:
         """A duty: say what the config says. At the start it counts, later only where nobody says anything."""
@@ -41,7 +40,5 @@ class Limits:
         return None if next_ms is None else min(ADMITTED_EVERY, max(SOONEST, next_ms / 1000))
 
     def trim(self) -> float | None:
-        """A duty: forget keys that no job has any more, page by page."""
-        after = self._store.trim_limit_keys(self._trimmed_to)
-        self._trimmed_to = after or ""
-        return None
+        """A duty: forget keys that no job has any more, page by page; at once where most were such."""
+        return SOONEST if self._store.trim_limit_keys() else None

@@ -10,7 +10,7 @@ from jobvisor.jobs.job import Claimed, Terms
 from jobvisor.jobs.limit import CONFIG, Limit, limit_of
 from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.base import Rest, Turn
-from jobvisor.jobs.store.limiting import Limiting
+from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, Limiting
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import CRASH, GONE, claim, enqueue, held, life, new, record
@@ -490,9 +490,19 @@ def test_keys_that_no_job_has_any_more_are_forgotten(store: Store, database: Dat
     jobs = turn(store, who, 1).jobs
     gone = [record(who, 1, job) for job in jobs if store.get(job.id).limit == f"{KEY}:gone"]
     store.apply(gone, who)
-    assert store.trim_limit_keys("") is None
+    assert not store.trim_limit_keys()
     left = {row[0] for row in database.sql("SELECT key FROM limit_keys")}
     assert left == {f"{KEY}:runs", f"{KEY}:waits"}
+
+
+def test_keys_are_forgotten_as_quickly_as_they_come_up(store: Store, database: Database) -> None:
+    """Where each job has a key of its own, a page now and then would never be enough."""
+    store.set_limit(limit_of(KEY, concurrency=1))
+    for start in range(0, KEYS_AT_ONCE * 3, 100):
+        keys = ", ".join(f"('{KEY}:{number}', '{KEY}')" for number in range(start, start + 100))
+        database.sql(f"INSERT INTO limit_keys (key, name) VALUES {keys}")
+    assert [store.trim_limit_keys() for _ in range(4)] == [True, True, True, False]
+    assert database.sql("SELECT count(*) FROM limit_keys") == [(0,)]
 
 
 def test_a_waiting_job_says_for_what(store: Store) -> None:
