@@ -332,3 +332,15 @@ def test_a_statement_over_many_rows_compares_none_with_all_others(
     planner.fill()
     found = planner.plan(name, generic=generic)
     assert not [node for node in found if compares_each_with_each(node)]
+
+
+@pytest.mark.parametrize("generic", [True, False], ids=["prepared", "each time anew"])
+@pytest.mark.parametrize("name", ["prune", "delete"])
+def test_where_statistics_know_nothing_finished_each_page_is_still_found_by_its_ids(
+    planner: Planner, name: str, generic: bool
+) -> None:
+    planner.database.sql("INSERT INTO jobs (task) SELECT 'app:f' FROM generate_series(1, 5000)")
+    planner.database.sql("ANALYZE jobs")
+    found = planner.plan(name, generic=generic)
+    read = [node for node in found if node.get("Relation Name") == "jobs"]
+    assert {node.get("Index Name") for node in read} == {"jobs_pkey"}

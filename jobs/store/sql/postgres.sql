@@ -654,12 +654,12 @@ SELECT id, finished_at::text AS at, {by_age} FROM {schema}.jobs WHERE state = %(
 ORDER BY finished_at, id LIMIT %(limit)s;
 
 -- name: prune
--- Some of them (a JSON list) go, if that is still so and nobody else has them.
-DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
-    WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state = %(state)s
-        AND finished_at <= {schema}.clock() - %(age)s * interval '1 ms' AND {by_age}
-    ORDER BY id FOR UPDATE SKIP LOCKED))
-RETURNING id;
+-- Some of them (a JSON list) go, if that is still so and nobody else has them. Found by their ids: statistics of a
+-- time when nothing was finished would have all that is finished read for each page.
+SELECT {schema}.remove(ARRAY(SELECT id FROM {schema}.jobs
+    WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state || '' = %(state)s
+        AND coalesce(finished_at, 'infinity') <= {schema}.clock() - %(age)s * interval '1 ms' AND {by_age}
+    ORDER BY id FOR UPDATE SKIP LOCKED), true);
 
 -- name: prunable
 -- How many finished rows are older than their time.
@@ -668,11 +668,10 @@ SELECT count(*) FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NO
 
 -- name: prune_kept
 -- Rows that say themselves how long they are kept, and are so no longer.
-DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT id FROM {schema}.jobs
+SELECT {schema}.remove(ARRAY(SELECT id FROM {schema}.jobs
     WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= {schema}.clock()
         AND (held_until IS NULL OR held_until <= {schema}.clock())
-    ORDER BY {kept_until} LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-RETURNING id;
+    ORDER BY {kept_until} LIMIT %(limit)s FOR UPDATE SKIP LOCKED), true);
 
 -- name: prunable_kept
 -- How many these are, counted up to a limit.
@@ -899,8 +898,10 @@ FROM found WHERE queue IS NOT NULL LIMIT %(limit)s;
 
 -- name: delete
 -- Finished jobs go; their ids come as a JSON list.
-DELETE FROM {schema}.jobs WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state IN ('succeeded', 'failed', 'cancelled')
-RETURNING id;
+SELECT {schema}.remove(ARRAY(SELECT id FROM {schema}.jobs
+    WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint))
+        AND state || '' IN ('succeeded', 'failed', 'cancelled')
+    ORDER BY id FOR UPDATE), false);
 
 -- name: repeat
 -- A new job like another one, with other arguments where they are given.

@@ -91,6 +91,26 @@ CREATE FUNCTION {schema}.kept_until(finished_at timestamptz, keep json, state te
 CREATE INDEX jobs_kept ON {schema}.jobs ({schema}.kept_until(finished_at, keep, state, held_until))
     WHERE keep IS NOT NULL AND finished_at IS NOT NULL;
 
+-- Finished jobs go, and the histories of all of them at once: by the trigger, a query for each, half the cost of
+-- removing a job (measured). Whoever calls it has locked their rows. Where they go by their age (`aged`) the commit
+-- does not wait for the disk: what a crash brings back goes again.
+CREATE FUNCTION {schema}.remove(which bigint[], aged boolean) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+    IF aged THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    PERFORM set_config('jobvisor.forgets', 'off', true);
+    RETURN QUERY DELETE FROM {schema}.jobs WHERE id = ANY (which) RETURNING id;
+    DELETE FROM {schema}.attempts WHERE job = ANY (which);
+    PERFORM set_config('jobvisor.forgets', '', true);
+END
+$$;
+DROP TRIGGER jobs_forget ON {schema}.jobs;
+CREATE TRIGGER jobs_forget AFTER DELETE ON {schema}.jobs FOR EACH ROW
+    WHEN ((OLD.state <> 'running' OR OLD.claims > 1)
+        AND coalesce(current_setting('jobvisor.forgets', true), '') <> 'off')
+    EXECUTE FUNCTION {schema}.forget_attempts();
+
 -- How many jobs of a name may run at once (`concurrency`), and how many may start in `per_ms` (`rate`, and
 -- `burst` more at once); what a limit does not limit is NULL. `source` says who set it.
 CREATE TABLE {schema}.limits (
