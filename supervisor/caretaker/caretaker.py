@@ -102,7 +102,7 @@ class Caretaker(Role):
         self._told_at = 0  # when the last line about it was written
         self._pruner = Pruner(config.rules, self.clock)
         self._pruned = 0
-        self._hurries = False  # a duty of the last step has more to do
+        self._sooner = IDLE_SECONDS  # until a duty has more to do
         self._minutes: Minutes | None = None
         self._due: dict[Callable[[], float | None], int] = {}
 
@@ -270,9 +270,9 @@ class Caretaker(Role):
     def _pause(self) -> float:
         if self._waiting or self.alone:
             return 0.1
-        if self._watch.goes_on() or self.board[DRAINING] or self._hurries:
-            return TICK
-        return IDLE_SECONDS
+        if self._watch.goes_on() or self.board[DRAINING]:
+            return min(TICK, self._sooner)
+        return self._sooner
 
     @contextmanager
     def _database(self) -> Iterator[None]:
@@ -308,7 +308,7 @@ class Caretaker(Role):
             self.slot[STATE] = IDLE
 
     def _do_duties(self) -> None:
-        self._hurries = False
+        self._sooner = IDLE_SECONDS
         for duty in self._duties:
             self._do_if_due(self._lease.renew)  # each of the others may take its time
             self._do_if_due(duty)
@@ -322,7 +322,7 @@ class Caretaker(Role):
             sooner = duty()
             if sooner is not None:
                 self._due[duty] = now + int(sooner * SECOND)
-                self._hurries = self._hurries or sooner <= TICK
+                self._sooner = min(sooner, self._sooner)
 
     # -- duties
 
@@ -347,7 +347,7 @@ class Caretaker(Role):
         if self._pruned and (not step.more or self._pruned >= PRUNED_TOLD):
             say("pruned", count=self._pruned)
             self._pruned = 0
-        return TICK if step.more else None
+        return step.pause
 
     def _is_short_kept(self) -> bool:
         return any(rule.age_ms < PRUNE_EVERY * 1000 for rule in self._config.rules)

@@ -10,10 +10,10 @@ from jobvisor.jobs.job import State
 from jobvisor.jobs.pruner import Pruner
 from jobvisor.jobs.pruning import Rule
 from jobvisor.jobs.store import Store, open_store
-from jobvisor.supervisor.caretaker.caretaker import TICK
 from tests.bench.place import Place, Places, quantile
 
 RULE = Rule(State.SUCCEEDED, 0)
+WALKS_EVERY = 0.1  # seconds
 
 
 def run(places: Places, rows: int, jobs: int, rounds: int, processes: int) -> None:
@@ -39,13 +39,15 @@ def run(places: Places, rows: int, jobs: int, rounds: int, processes: int) -> No
         print(
             f"  beside {processes} workers at {beside.rate:9,.0f} jobs/s   "
             f"without {alone.rate:9,.0f} jobs/s   ratio {ratios[-1]:.2f}"
-            f"   left behind {beside.left:,}   {_told(beside.held)}"
+            f"   removed {beside.removed:,.0f}/s, left behind {beside.left:,}   {_told(beside.held)}"
         )
     print(f"median ratio {statistics.median(ratios):.2f}; all rounds: {_told(times)}")
 
 
 class _Worked(NamedTuple):
     rate: float
+    removed: float
+    """Jobs per second, like `rate`."""
     held: list[float]
     left: int
     """Finished rows that were there when the last job had been claimed."""
@@ -57,18 +59,20 @@ def _worked(place: Place, jobs: int, *, prunes: bool) -> _Worked:
         store = open_store(place.url, durable=False)
         pruner = Pruner([RULE], SYSTEM)
         held: list[float] = []
+        gone = 0
         began = SYSTEM.monotonic_ns()
         while place.database.is_pending():
-            more = False
+            pause = None
             if prunes:
                 step = pruner.step(store)
-                more = step.more
+                pause = step.pause
+                gone += step.gone
                 held += [step.held_ns / 1e6] if step.gone else []
-            SYSTEM.sleep(TICK if more else 0.1)
+            SYSTEM.sleep(pause or WALKS_EVERY)
         seconds = (SYSTEM.monotonic_ns() - began) / 1e9
         left = store.prunable([RULE])[State.SUCCEEDED]
         store.close()
-    return _Worked(jobs / seconds, held, left)
+    return _Worked(jobs / seconds, gone / seconds, held, left)
 
 
 def _pruned(store: Store) -> list[float]:

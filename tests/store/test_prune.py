@@ -11,12 +11,21 @@ import pytest
 from jobvisor.jobs.errors import JobNotFound
 from jobvisor.jobs.job import FINISHED, UNFINISHED, Claimed, State, Terms
 from jobvisor.jobs.keep import encode_keep
-from jobvisor.jobs.pruner import PAGE_FIRST, PAGE_LEAST, Pruner
+from jobvisor.jobs.pruner import (
+    PAGE_FIRST,
+    PAGE_LEAST,
+    PAGE_MOST,
+    PAGES_TOLD,
+    PAUSE_LEAST,
+    PageSize,
+    Pruner,
+    Stepped,
+)
 from jobvisor.jobs.pruning import BEGINNING, Rule, rules_of
 from jobvisor.jobs.store import Life, Store
 from tests.clock import MovableClock
 from tests.store.database import Database
-from tests.store.making import CRASH, GONE, claim, enqueue, held, job_in, life, new, record, running
+from tests.store.making import CRASH, GONE, claim, enqueue, held, job_in, life, record, running
 from tests.strangers import REFUSALS
 
 HOUR = 3_600_000
@@ -82,6 +91,15 @@ def test_the_history_goes_with_its_job(
     store.prune({State.FAILED: 0}, limit=10)
     assert store.attempts(number) == []
     assert database.sql("SELECT job FROM attempts") == [(kept,)]
+
+
+def test_whoever_deletes_a_row_its_history_goes_too(database: Database, store: Store) -> None:
+    """`give_way` is a plain DELETE, as of a stranger."""
+    gone, deleted, kept = (job_in(store, State.FAILED) for _ in range(3))
+    with store.transaction():
+        store.delete([gone])
+        store._change("give_way", {"job": deleted})  # type: ignore[attr-defined]
+    assert database.sql("SELECT DISTINCT job FROM attempts") == [(kept,)]
 
 
 def test_what_would_go_is_counted_without_a_change(store: Store, clock: MovableClock) -> None:
@@ -185,32 +203,35 @@ def test_what_ended_behind_the_walk_goes_with_a_later_one(
     assert len(store.find()) == 1
 
 
-def test_a_page_is_as_large_as_may_hold_the_database(store: Store) -> None:
-    class Slow(MovableClock):
-        """Each look at it takes a while."""
+def learnt(*pages: tuple[int, float]) -> int:
+    """The rows of the next page behind those of so many rows and milliseconds."""
+    size = PageSize()
+    for gone, ms in pages:
+        size.learn(gone, int(ms * 1e6))
+    return size.rows
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.ms = 0
 
-        def monotonic_ns(self) -> int:
-            self.move(self.ms)
-            return super().monotonic_ns()
+def test_a_page_is_as_large_as_may_hold_the_database() -> None:
+    assert learnt() == PAGE_FIRST
+    assert learnt((500, 2)) == 1_000
+    assert learnt((500, 0.1)) == 2 * PAGE_FIRST, "no jumps"
+    assert learnt(*[(500, 2.5)] * 3) == 800
+    assert learnt(*[(1_000, 8)] * 3) == 500
+    assert learnt((500, 90)) == PAGE_LEAST
+    assert learnt(*[(5_000, 0.1)] * 9) == PAGE_MOST
+    assert learnt((3, 0.1)) == PAGE_FIRST, "too few to tell"
 
-    clock = Slow()
-    store.clock = clock  # type: ignore[attr-defined]
-    store.enqueue([new()] * 600)
-    who = life()
-    store.apply([record(who, 1, job) for job in claim(store, who, limit=600)], who)
-    pruner = Pruner([Rule(State.SUCCEEDED, 0)], clock)
-    clock.ms = 60
-    assert pruner.step(store).gone == PAGE_FIRST
-    second = pruner.step(store).gone
-    assert PAGE_LEAST < second <= PAGE_FIRST // 10
-    assert pruner.step(store).gone == PAGE_LEAST
-    clock.ms = 0
-    assert pruner.step(store).gone == PAGE_LEAST
-    assert pruner.step(store).gone == 60 - second, "the rest, of a page that is larger again"
+
+def test_a_page_that_something_else_held_up_makes_none_smaller_but_many_do() -> None:
+    quick, slow = (500, 2.0), (500, 9.0)
+    assert learnt(quick, *[slow] * (PAGES_TOLD - 1)) == 1_000
+    assert learnt(quick, *[slow] * PAGES_TOLD) == PAGE_LEAST
+
+
+def test_between_two_pages_others_have_the_database_as_long_as_a_page_had_it() -> None:
+    assert Stepped(500, more=True, held_ns=30_000_000).pause == 0.03
+    assert Stepped(500, more=True, held_ns=1).pause == PAUSE_LEAST
+    assert Stepped(500, more=False, held_ns=1).pause is None
 
 
 # -- by the job itself
@@ -360,9 +381,9 @@ def test_a_million_that_are_kept_do_not_stand_before_one_that_goes(
     job_in(store, State.SUCCEEDED)
     pruner = Pruner([Rule(State.SUCCEEDED, 0)], clock)
     assert pruner.step(store).gone == 1
-    clock.move(61_000)
+    clock.move(6_000)
     pruner.step(store)
-    clock.move(61_000)
+    clock.move(6_000)
     pruner.step(store)
     assert store.prune_page(Rule(State.SUCCEEDED, 0), pruner._places[Rule(State.SUCCEEDED, 0)], limit=5) == (
         0, pruner._places[Rule(State.SUCCEEDED, 0)], False, 0,
