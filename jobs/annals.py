@@ -37,7 +37,6 @@ class Sums(NamedTuple):
     """When it begins, in UTC milliseconds."""
     queue: str
     """Empty where all queues are meant."""
-    enqueued: int = 0
     started: int = 0
     """Runs that began."""
     succeeded: int = 0

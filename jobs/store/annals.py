@@ -126,13 +126,13 @@ def merge(rows: Iterable[Sums]) -> list[tuple[Any, ...]]:
     """One row for each minute and queue, in the order of the columns; each number within its bounds.
 
     >>> merge([Sums(61_000, "a", succeeded=2), Sums(60_000, "a", succeeded=1, depth=3)])
-    [(60000, 'a', 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3, None)]
+    [(60000, 'a', 0, 3, 0, 0, 0, 0, 0, 0, 0, 3, None)]
     """
     found: dict[tuple[int, str], list[Any]] = {}
     for row in rows:
         minute = row.at_ms // MINUTE_MS * MINUTE_MS
         queue = first_part(row.queue, QUEUE_MAX)
-        known = found.setdefault((minute, queue), [0] * 10 + [None, None])
+        known = found.setdefault((minute, queue), [0] * 9 + [None, None])
         for place, value in enumerate(row[2:]):
             known[place] = _merged(place, known[place], value)
     return [(*key, *found[key]) for key in sorted(found)]

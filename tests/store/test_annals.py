@@ -50,7 +50,7 @@ def test_sums_of_several_families_add_up(store: Store) -> None:
     rows = [
         Sums(5 * MINUTE + 7, "mail", succeeded=2, run_ms=30, wait_max_ms=5, depth=4),
         Sums(5 * MINUTE, "mail", succeeded=1, failed=1, wait_max_ms=9, oldest_ms=8),
-        Sums(5 * MINUTE, "other", enqueued=1, depth=2),
+        Sums(5 * MINUTE, "other", retried=1, depth=2),
         Sums(6 * MINUTE, "mail", started=1, depth=1),
     ]
     store.add_stats(rows[:1])
@@ -60,7 +60,7 @@ def test_sums_of_several_families_add_up(store: Store) -> None:
     )
     assert store.stats(0, 9 * MINUTE, step_ms=MINUTE, limit=9) == [mail, rows[2], rows[3]]
     assert store.stats(0, 6 * MINUTE, step_ms=MINUTE, queue="mail", limit=9) == [mail]
-    both = mail._replace(at_ms=5 * MINUTE, queue="", enqueued=1, started=1, depth=6)
+    both = mail._replace(at_ms=5 * MINUTE, queue="", retried=1, started=1, depth=6)
     assert store.stats_of_all(0, 9 * MINUTE, step_ms=5 * MINUTE, limit=9) == [both]
     store.add_stats([])
 

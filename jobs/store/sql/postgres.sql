@@ -1237,15 +1237,15 @@ SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING
 
 -- name: add_stats
 -- What became of jobs in some minutes, a JSON list in the order of the columns, added to what is there.
-INSERT INTO {schema}.stats (minute, queue, enqueued, started, succeeded, failed, retried, cancelled, run_ms, cpu_ms,
+INSERT INTO {schema}.stats (minute, queue, started, succeeded, failed, retried, cancelled, run_ms, cpu_ms,
     wait_ms, wait_max_ms, depth, oldest_ms)
 SELECT (told.value ->> 0)::bigint, told.value ->> 1, (told.value ->> 2)::bigint, (told.value ->> 3)::bigint,
     (told.value ->> 4)::bigint, (told.value ->> 5)::bigint, (told.value ->> 6)::bigint, (told.value ->> 7)::bigint,
     (told.value ->> 8)::bigint, (told.value ->> 9)::bigint, (told.value ->> 10)::bigint, (told.value ->> 11)::bigint,
-    (told.value ->> 12)::bigint, (told.value ->> 13)::bigint
+    (told.value ->> 12)::bigint
 FROM json_array_elements(%(rows)s::json) AS told
 ON CONFLICT (minute, queue) DO UPDATE SET
-    enqueued = stats.enqueued + excluded.enqueued, started = stats.started + excluded.started,
+    started = stats.started + excluded.started,
     succeeded = stats.succeeded + excluded.succeeded, failed = stats.failed + excluded.failed,
     retried = stats.retried + excluded.retried, cancelled = stats.cancelled + excluded.cancelled,
     run_ms = stats.run_ms + excluded.run_ms, cpu_ms = stats.cpu_ms + excluded.cpu_ms,
@@ -1255,16 +1255,16 @@ ON CONFLICT (minute, queue) DO UPDATE SET
 
 -- name: stats
 -- Sums by so many minutes and queue.
-SELECT minute / %(step)s * %(step)s, queue, sum(enqueued)::bigint, sum(started)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(retried)::bigint,
+SELECT minute / %(step)s * %(step)s, queue, sum(started)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(retried)::bigint,
     sum(cancelled)::bigint, sum(run_ms)::bigint, sum(cpu_ms)::bigint, sum(wait_ms)::bigint, max(wait_max_ms), max(depth), max(oldest_ms)
 FROM {schema}.stats WHERE minute >= %(from)s AND minute < %(to)s AND (%(queue)s::text IS NULL OR queue = %(queue)s)
 GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(limit)s;
 
 -- name: stats_of_all
 -- The same of all queues together; their depths add up.
-SELECT at, '', sum(enqueued)::bigint, sum(started)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(retried)::bigint,
+SELECT at, '', sum(started)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(retried)::bigint,
     sum(cancelled)::bigint, sum(run_ms)::bigint, sum(cpu_ms)::bigint, sum(wait_ms)::bigint, max(wait_max_ms), sum(depth)::bigint, max(oldest_ms)
-FROM (SELECT minute / %(step)s * %(step)s AS at, sum(enqueued)::bigint AS enqueued, sum(started)::bigint AS started,
+FROM (SELECT minute / %(step)s * %(step)s AS at, sum(started)::bigint AS started,
         sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed, sum(retried)::bigint AS retried, sum(cancelled)::bigint AS cancelled,
         sum(run_ms)::bigint AS run_ms, sum(cpu_ms)::bigint AS cpu_ms, sum(wait_ms)::bigint AS wait_ms, max(wait_max_ms) AS wait_max_ms,
         max(depth) AS depth, max(oldest_ms) AS oldest_ms

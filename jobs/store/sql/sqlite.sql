@@ -1021,15 +1021,15 @@ RETURNING number;
 
 -- name: add_stats
 -- What became of jobs in some minutes, a JSON list in the order of the columns, added to what is there.
-INSERT INTO stats (minute, queue, enqueued, started, succeeded, failed, retried, cancelled, run_ms, cpu_ms,
+INSERT INTO stats (minute, queue, started, succeeded, failed, retried, cancelled, run_ms, cpu_ms,
     wait_ms, wait_max_ms, depth, oldest_ms)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
     json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'),
     json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
-    json_extract(value, '$[12]'), json_extract(value, '$[13]')
+    json_extract(value, '$[12]')
 FROM json_each(:rows) WHERE true
 ON CONFLICT (minute, queue) DO UPDATE SET
-    enqueued = stats.enqueued + excluded.enqueued, started = stats.started + excluded.started,
+    started = stats.started + excluded.started,
     succeeded = stats.succeeded + excluded.succeeded, failed = stats.failed + excluded.failed,
     retried = stats.retried + excluded.retried, cancelled = stats.cancelled + excluded.cancelled,
     run_ms = stats.run_ms + excluded.run_ms, cpu_ms = stats.cpu_ms + excluded.cpu_ms,
@@ -1039,16 +1039,16 @@ ON CONFLICT (minute, queue) DO UPDATE SET
 
 -- name: stats
 -- Sums by so many minutes and queue.
-SELECT minute / :step * :step, queue, sum(enqueued), sum(started), sum(succeeded), sum(failed), sum(retried),
+SELECT minute / :step * :step, queue, sum(started), sum(succeeded), sum(failed), sum(retried),
     sum(cancelled), sum(run_ms), sum(cpu_ms), sum(wait_ms), max(wait_max_ms), max(depth), max(oldest_ms)
 FROM stats WHERE minute >= :from AND minute < :to AND (:queue IS NULL OR queue = :queue)
 GROUP BY 1, 2 ORDER BY 1, 2 LIMIT :limit;
 
 -- name: stats_of_all
 -- The same of all queues together; their depths add up.
-SELECT at, '', sum(enqueued), sum(started), sum(succeeded), sum(failed), sum(retried),
+SELECT at, '', sum(started), sum(succeeded), sum(failed), sum(retried),
     sum(cancelled), sum(run_ms), sum(cpu_ms), sum(wait_ms), max(wait_max_ms), sum(depth), max(oldest_ms)
-FROM (SELECT minute / :step * :step AS at, sum(enqueued) AS enqueued, sum(started) AS started,
+FROM (SELECT minute / :step * :step AS at, sum(started) AS started,
         sum(succeeded) AS succeeded, sum(failed) AS failed, sum(retried) AS retried, sum(cancelled) AS cancelled,
         sum(run_ms) AS run_ms, sum(cpu_ms) AS cpu_ms, sum(wait_ms) AS wait_ms, max(wait_max_ms) AS wait_max_ms,
         max(depth) AS depth, max(oldest_ms) AS oldest_ms

@@ -351,7 +351,6 @@ class Sums(Document):
 
     at: datetime
     queue: str
-    enqueued: int
     started: int
     succeeded: int
     failed: int
