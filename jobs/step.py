@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.context import Nobody
@@ -13,6 +14,9 @@ from jobvisor.jobs.job import Claimed, Job
 from jobvisor.jobs.log import log_lost, say
 from jobvisor.jobs.outcome import VERB_CODES
 from jobvisor.jobs.store import Applied, Life, Record, Store
+from jobvisor.jobs.store.base import Turn
+
+PUT_OFF_AT_ONCE = 500  # of the jobs that must wait, in one transaction
 
 
 class Step:
@@ -44,11 +48,7 @@ class Step:
         life = Life(unique_number(), 0, "run_one", HOST, *Identity.mine())
         record: Record | None = None
         try:
-            claim = 1
-            turn = store.turn(life, claim, queues=served, limit=1, register=True)
-            while turn.parked and not turn.jobs:  # others may stand behind what must wait
-                claim += 1
-                turn = store.turn(life, claim, queues=served, limit=1)
+            claim, turn = _claimed(store, life, served)
             for claimed in turn.jobs:
                 self._tell("claim", claimed)
                 record = self._run(life, claim, claimed)
@@ -93,6 +93,34 @@ class Step:
             life.owner, claim, claimed.id, claimed.attempt, VERB_CODES[outcome.verb], 0, took_ms,
             outcome.delay_ms, outcome.body(), port.last,
         )  # fmt: skip
+
+
+def _claimed(store: Store, life: Life, queues: Sequence[str]) -> tuple[int, Turn]:
+    """The turn that claims a job, if there is one that may run, and its number.
+
+    Others may stand behind what must wait: that is put off in pages, twice as many each time. One with a job
+    that may run is undone, because no more than one is to be claimed, and a shorter one comes next.
+    """
+    claim, page = 1, 1
+    turn: Turn | None = store.turn(life, claim, queues=queues, limit=1, register=True)
+    while turn is None or (turn.parked and not turn.jobs):
+        claim, page = claim + 1, page // 4 or 1 if turn is None else min(PUT_OFF_AT_ONCE, page * 2)
+        turn = _tried(store, life, claim, queues, page)
+    return claim, turn
+
+
+def _tried(store: Store, life: Life, claim: int, queues: Sequence[str], page: int) -> Turn | None:
+    """None where it was undone."""
+    with suppress(_UndoneError), store.transaction():
+        turn = store.turn(life, claim, queues=queues, limit=page)
+        if page > 1 and turn.jobs:
+            raise _UndoneError
+        return turn
+    return None
+
+
+class _UndoneError(Exception):
+    """More would have been claimed than is wanted."""
 
 
 def _say_rejected(applied: Applied) -> None:

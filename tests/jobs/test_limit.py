@@ -85,6 +85,28 @@ def test_a_limit_is_of_the_task_of_the_call_or_of_the_arguments() -> None:
         assert [client.get(job).limit for job in ids] == ["api:1", "gpu", None]
 
 
+def test_one_job_is_run_that_stands_among_many_that_wait() -> None:
+    registry = Registry()
+    waits = registry.task(name="waits", limit="none")(lambda _n: None)
+    plain = registry.task(name="plain")(lambda n: n)
+    with Client("memory://", registry=registry) as client:
+        client.limits.set("none", concurrency=0)
+        client.enqueue_many([waits.call(n) for n in range(400)])
+        first = client.enqueue(plain, 1)
+        client.enqueue_many([waits.call(n) for n in range(3)])
+        second = client.enqueue(plain, 2)
+        ran = client.run_one()
+        assert ran is not None
+        assert (ran.id, ran.result) == (first.id, 1)
+        assert ran.claim is not None
+        assert ran.claim < 40  # pages, not rows
+        assert (client.get(second).state, client.get(second).attempt) == ("pending", 0)
+        ran = client.run_one()
+        assert ran is not None
+        assert (ran.id, ran.attempt) == (second.id, 1)
+        assert client.run_one() is None
+
+
 def test_a_test_gives_its_context_a_place() -> None:
     assert Context.for_test(place=3).place == 3
     assert Context.for_test().place is None
