@@ -165,6 +165,10 @@ LINES: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{name} gets {count} lanes and not {wanted}: no more are free side by side",
     ),
+    "scheduler_short": (
+        logging.WARNING,
+        "no slot is free for the scheduler: this family enqueues nothing by schedules until one is",
+    ),
     "no_room_for_web": (
         logging.WARNING,
         (

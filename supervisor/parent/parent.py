@@ -387,6 +387,7 @@ class Parent:
         say("expelled", family=self._config.family.name)
         self._family = unique_number()
         self._succession.replace_all(self._config.family.stop_timeout_ms)
+        self._timetable.begin_anew()
 
     def _begin_stop(self) -> None:
         if self._stop.stage == RUN:

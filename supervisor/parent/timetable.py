@@ -6,6 +6,7 @@ A family of a database without one has no such process, and pays one question ev
 from __future__ import annotations
 
 from jobvisor.jobs.clock import SECOND, Clock
+from jobvisor.jobs.log import say
 from jobvisor.supervisor.board import DRAINING, SCHEDULED, Board
 from jobvisor.supervisor.config import Config
 from jobvisor.supervisor.parent.crew import Crew, Post
@@ -23,6 +24,7 @@ class Timetable:
         self._nursery = nursery
         self._board = board
         self._clock = clock
+        self._is_short = False  # of a slot, and that is said
 
     def go_on(self, config: Config) -> None:
         """Have a post while there is something to do for it; one that drains makes no new work."""
@@ -31,13 +33,21 @@ class Timetable:
         if post is None:
             if wanted and self._crew.room:
                 self._crew.add(SCHEDULER)
+            elif wanted and not self._is_short:
+                say("scheduler_short")
+            self._is_short = wanted and not self._crew.of(SCHEDULER)
         elif not wanted and not post.departs:
             self._leave(post, departs=True)
 
     def follow(self, old: Config, config: Config) -> None:
         """Another configuration is taken up: it is told by whoever comes after this one."""
+        if config != old:
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Another one comes, which knows what has changed: the configuration, or the id of the family."""
         post = next(iter(self._crew.of(SCHEDULER)), None)
-        if post is not None and config != old:
+        if post is not None:
             self._leave(post, departs=False)
 
     def _leave(self, post: Post, *, departs: bool) -> None:
