@@ -50,6 +50,8 @@ _BYTES = _NAMES_AT + SLOTS * NAME_BYTES
     STOP, PARENT_WATCHES, GRAVES_WRITTEN, RESTARTS, DEGRADED, STARTED_AT, DRAINING, RELOADS, RELOAD_STATE,
     PRELOAD, GRAVES_SETTLED, LEASE_UNTIL, DRAINED, CARETAKER_WATCHES, ENTERED, EXPELLED,
 ) = range(16)  # fmt: skip
+# Parent: the number of the configuration that is taken up; a worker on trial has a greater one.
+TAKEN_UP = 16
 # Caretaker (SCHEDULED: whether the database has a schedule). Any worker (CODE_PLANS: how many schedules the
 # code says, and one more; CODE_GENERATION, CODE_FAMILY: of which configuration and family, written last):
 SCHEDULED, CODE_PLANS, CODE_GENERATION, CODE_FAMILY = range(20, 24)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.clock import SECOND
 from jobvisor.jobs.errors import StoreError
@@ -38,8 +40,9 @@ class Resting:
         turns: Turns,
         batch: Batch,
         telling: Telling,
+        declare: Callable[[], None],
     ) -> None:
-        """`client` is the one that tasks enqueue with."""
+        """`client` is the one that tasks enqueue with; `declare` tells of schedules what is untold yet."""
         self._role = role
         self._store = store
         self._waker = waker
@@ -50,6 +53,7 @@ class Resting:
         self._turns = turns
         self._batch = batch
         self._telling = telling
+        self._declare = declare
         config = role.seat.config
         self._queues = config.workers[role.seat.pool].queues
         self._poll_seconds = config.database.poll_ms / 1000
@@ -119,6 +123,7 @@ class Resting:
             if now >= look_at:
                 asks = role.seat.owner
                 self._telling.tell_if_due()
+                self._declare()
 
     def wait_for_key(self) -> None:
         """What there is was put back, for another worker holds its key: a moment, and no claim in vain."""

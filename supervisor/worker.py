@@ -179,6 +179,7 @@ class Worker(Role):
             turns=self._turns,
             batch=self._batch,
             telling=self._telling(OwnShelf(store) if isinstance(store, Store) else parts.client),
+            declare=self._declare,
         )
 
     def _to_declare(self, parts: Parts) -> Declaring | None:
@@ -289,8 +290,7 @@ class Worker(Role):
             self._await_lease()
             return 0
         self._lease_awaited = 0
-        if self._declaring is not None and self._declaring.declare_if_new():
-            self._declaring = None
+        self._declare()
         self._fitness.trust_descriptors()
         try:
             most = self._pool.batch_max
@@ -308,6 +308,10 @@ class Worker(Role):
         self._resting.in_vain = 0
         self._batch.run(jobs)
         return 0
+
+    def _declare(self) -> None:
+        if self._declaring is not None and self._declaring.declare_if_new():
+            self._declaring = None
 
     def _await_lease(self) -> None:
         """Until the caretaker's heartbeat: the first one is a moment away, so connect meanwhile."""

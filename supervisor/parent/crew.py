@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jobvisor.jobs.log import say
-from jobvisor.supervisor.board import SLOTS, Board, Slot
+from jobvisor.supervisor.board import SLOTS, TAKEN_UP, Board, Slot
 from jobvisor.supervisor.parent.notice import Notice
 from jobvisor.supervisor.parent.ranges import NONE, Range, Ranges
 from jobvisor.supervisor.roster import QUARANTINE, RoleRow
@@ -59,8 +59,8 @@ class Crew:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self.generation = 1
-        """The number of the configuration that is taken up: a reload makes the next one."""
+        self.generation = board[TAKEN_UP] = 1
+        """The number of the configuration that is taken up."""
         self._posts: list[Post] = []
         self._free = list(range(SLOTS - 1, -1, -1))
         self._ranges = Ranges()
@@ -73,6 +73,13 @@ class Crew:
     def room(self) -> int:
         """How many further posts have a slot."""
         return len(self._free)
+
+    def take_up(self) -> None:
+        """Another configuration is taken up: all that are there are old, but for those on trial."""
+        self.generation += 1
+        self._board[TAKEN_UP] = self.generation
+        for post in self:
+            post.on_trial = False
 
     def add(self, role: RoleRow, pool: str = "") -> Post:
         """A post in the lowest free slot; its child is forked with the next look."""

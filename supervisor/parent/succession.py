@@ -49,9 +49,8 @@ class Succession:
 
     def begin(self, config: Config) -> None:
         """Another configuration is taken up: all that are there are old, but for those on trial."""
-        self._crew.generation += 1
+        self._crew.take_up()
         for post in self._crew:
-            post.on_trial = False
             post.spawn_at = 0  # what kept dying may do so no longer
         self._leave_pools_that_are_gone(config)  # first of all: nobody can be forked for one
 

@@ -20,7 +20,14 @@ from jobvisor.jobs.registry import Registry
 from jobvisor.jobs.schedule import CODE, CONFIG, MADE, Declared, Plan, made_keys
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.task import Call, Defaults, Task
-from jobvisor.supervisor.board import CODE_FAMILY, CODE_GENERATION, CODE_PLANS, Board
+from jobvisor.supervisor.board import (
+    CODE_FAMILY,
+    CODE_GENERATION,
+    CODE_PLANS,
+    LEAVE,
+    TAKEN_UP,
+    Board,
+)
 from jobvisor.supervisor.role import Seat
 
 __all__ = ["ByClient", "ByStore", "Declaring", "Register", "tell_declared"]
@@ -103,33 +110,48 @@ class Declaring:
         self._thread: threading.Thread | None = None
         self._plans = registry.plans()
         self._told_of = (*self._plans, *seat.config.schedules)
-        if not self._told_of and self._is_new():
+        if self._has_nothing():
             self._note()
 
     @property
     def is_of_use(self) -> bool:
-        """Whether there is anything to tell, which nobody else has told."""
-        return bool(self._told_of) and self._is_new()
+        """Whether there is anything to tell, now or once its code is taken up, which nobody else has told."""
+        return self._is_new()
 
     def declare_if_new(self) -> bool:
-        """Tell it now; whether it is told."""
-        if self._is_new() and self._clock.monotonic_ns() >= self._due_ns:
+        """Tell it now; whether it is told. After an error it is tried again later."""
+        if self._is_due():
             self._declare()
         return not self._is_new()
 
     def declare_beside(self) -> bool:
-        """The same in a thread of its own; whether it is told. After an error it is tried again later."""
-        if not self._is_new():
-            return True
+        """The same in a thread of its own."""
         is_under_way = self._thread is not None and self._thread.is_alive()
-        if not is_under_way and self._clock.monotonic_ns() >= self._due_ns:
+        if not is_under_way and self._is_due():
             self._thread = threading.Thread(target=self._declare, name="declaring", daemon=True)
             self._thread.start()
-        return False
+        return not self._is_new()
 
     def _is_new(self) -> bool:
         board, seat = self._board, self._seat
         return board[CODE_FAMILY] != seat.family or board[CODE_GENERATION] < seat.generation
+
+    def _is_taken_up(self) -> bool:
+        """A reload may be refused while its code is on trial: what the old code says is to stay then.
+
+        Who was tried for one that was refused leaves, and has the number of the next.
+        """
+        seat = self._seat
+        return self._board[TAKEN_UP] >= seat.generation and not seat.slot[LEAVE]
+
+    def _has_nothing(self) -> bool:
+        return not self._told_of and self._is_taken_up() and self._is_new()
+
+    def _is_due(self) -> bool:
+        if self._has_nothing():
+            self._note()
+        now = self._clock.monotonic_ns()
+        return self._is_taken_up() and self._is_new() and now >= self._due_ns
 
     def _declare(self) -> None:
         seat, register = self._seat, self._register()
