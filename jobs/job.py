@@ -293,8 +293,6 @@ class Special:
     """The bits of `special`: what whoever runs a job must look at. An ordinary job has none of them."""
 
     LIMIT = 1
-    TICK = 8
-    """A schedule made it for a moment."""
     DEADLINE = 16
     KEPT = 64
     """It says itself for how long it is kept."""
@@ -323,8 +321,6 @@ class Terms(NamedTuple):
     """A moment in UTC milliseconds, in the place of the job's `expires_in_ms`."""
     keep: str | None = None
     """For how long it is kept after its end: milliseconds by the state of that, as a JSON object."""
-    tick: bool = False
-    """Whether a schedule makes it for a moment."""
     conflict: str = "return"
     """What is done where its unique key is held: `return`, `raise`, `replace` or `debounce`."""
     is_held: bool = False
@@ -341,7 +337,6 @@ class Terms(NamedTuple):
         """
         return (
             Special.LIMIT * (self.limit_key is not None)
-            | Special.TICK * self.tick
             | Special.DEADLINE
             * (self.deadline_in_ms is not None or self.deadline_at_ms is not None)
             | Special.KEPT * (self.keep is not None or self.held_ms is not None)
@@ -386,7 +381,6 @@ class NewJob(NamedTuple):
         terms = told.pop("terms")
         if terms is not None:
             told |= terms._asdict() | {"special": terms.special}
-            del told["tick"]
         return told
 
 

@@ -78,11 +78,10 @@ def test_a_claim_brings_what_is_special_and_nothing_of_an_ordinary_job(store: St
     enqueue(store, terms=TERMS._replace(debounce_ms=None))
     enqueue(store)
     enqueue(store, terms=Terms(share="tenant"))
-    enqueue(store, terms=Terms(tick=True))
     limited = Special.LIMIT | Special.DEADLINE | Special.KEPT
     first, *others = [job.special for job in claim(store, life())]
     assert first & limited == limited
-    assert others == [0, 0, Special.TICK]
+    assert others == [0, 0]
 
 
 def test_a_claim_takes_the_earlier_turn_first_within_a_priority(
@@ -100,7 +99,7 @@ def test_a_claim_takes_the_earlier_turn_first_within_a_priority(
 def test_a_copy_has_the_limit_and_the_share_of_its_model_and_no_deadline(
     store: Store, database: Database
 ) -> None:
-    made = store.repeat(enqueue(store, terms=TERMS._replace(tick=True)))
+    made = store.repeat(enqueue(store, terms=TERMS))
     assert (made.limit, made.share, made.weight, made.keep) == (
         "stripe:7", "tenant 7", 3, {"failed": 86_400.0},
     )  # fmt: skip
