@@ -32,6 +32,7 @@ __all__ = [
     "Schedule",
     "ScheduleRow",
     "Seen",
+    "Upcoming",
     "check_schedule_name",
     "made_keys",
     "planned",
@@ -116,6 +117,19 @@ class Seen(NamedTuple):
     row: ScheduleRow
 
 
+class Upcoming(NamedTuple):
+    """What a look needs of a schedule that is not paused; moments are UTC milliseconds."""
+
+    now_ms: int
+    name: str
+    task: str
+    cron: str | None
+    every_ms: int | None
+    anchor: int
+    timezone: str
+    last_tick: int
+
+
 class Declared(NamedTuple):
     """What became of the schedules that a family declares, by their names."""
 
@@ -155,7 +169,7 @@ class Schedule:
     last_tick: datetime | None
     """The newest tick that made a job, within 35 days."""
     last_job: int | None
-    """The job of the last tick, or of the last `trigger`."""
+    """The job of the last tick."""
     next: tuple[datetime, ...]
     """The next three ticks, in its time zone; empty while it is paused."""
     words: str

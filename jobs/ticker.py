@@ -6,11 +6,21 @@ which holds the schedule: a process that is killed or stopped in it leaves all o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import takewhile
+
 from jobvisor.jobs.clock import SECOND, SYSTEM, Clock, iso, to_datetime
-from jobvisor.jobs.errors import JobsError, RowRefused, StoreError, StoreRefused, UniqueTaken
+from jobvisor.jobs.errors import (
+    JobsError,
+    RowRefused,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    UniqueTaken,
+)
 from jobvisor.jobs.job import FINISHED
 from jobvisor.jobs.log import say
-from jobvisor.jobs.schedule import ScheduleRow, Seen
+from jobvisor.jobs.schedule import ScheduleRow, Seen, Upcoming
 from jobvisor.jobs.schedule_job import job_of_schedule, told_options
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.task import NO_OPTIONS, Defaults, Options
@@ -25,13 +35,14 @@ ON_TIME_MS = 30_000
 """A tick that is older was missed: nobody was there."""
 CAUGHT_UP_MOST = 1_000
 """Of `catch_up = "all"`, at once."""
-SCHEDULES_MOST = 10_000
+PAGE = 1_000  # schedules that one statement reads
 TICKS_AT_ONCE = (
     50  # of one schedule in one transaction: a thousand take seconds, in which nobody else writes
 )
 HELD_MS = 1_000  # somebody else has it in hand
 TOLD_WITHIN_NS = 15 * SECOND  # workers that have just started tell of their tasks by then
-_NEXT_KEPT = 2 * SCHEDULES_MOST
+PUT_OFF_NS = 15 * SECOND  # one whose job waited in vain for what somebody else holds
+_KEPT = 20_000  # names and timings that are remembered
 
 
 class Ticker:
@@ -45,76 +56,113 @@ class Ticker:
         self._next: dict[tuple[Timing, int], int | None] = {}
         self._troubles: dict[str, str] = {}
         self._skipped: dict[str, int | None] = {}
+        self._put_off: dict[str, int] = {}
+        self._waited_in_vain = 0
         self._broke_off_at = ""
         self._made_now: list[tuple[int, int, int]] = []  # told when it is committed
 
     def look(self) -> int:
         """Enqueue what is due; in how many milliseconds there is something to do again."""
-        if len(self._next) > _NEXT_KEPT:
-            self._next.clear()
-        wait = LOOK_MS
-        # One that waited in vain for what others hold comes last at the next look.
+        for known in (self._next, self._troubles, self._skipped, self._put_off):
+            if len(known) > _KEPT:
+                known.clear()
+        wait, self._waited_in_vain = LOOK_MS, 0
+        # One at which a look broke off comes last at the next.
         begins_behind, self._broke_off_at = self._broke_off_at, ""
-        found = self._store.schedules(limit=SCHEDULES_MOST)
-        for seen in sorted(found, key=lambda seen: seen.row.name <= begins_behind):
-            if not seen.row.is_paused:
-                wait = min(wait, self._look_after(seen))
+        for each in self._all_behind(begins_behind):
+            wait = min(wait, self._look_after(each))
         return max(0, wait)
 
-    def _look_after(self, seen: Seen) -> int:
+    def _all_behind(self, name: str) -> Iterator[Upcoming]:
+        """Those behind this name, then the others."""
+        yield from self._pages(name)
+        if name:
+            yield from takewhile(lambda each: each.name <= name, self._pages(""))
+
+    def _pages(self, after: str) -> Iterator[Upcoming]:
+        while page := self._store.upcoming_schedules(limit=PAGE, after=after):
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = page[-1].name
+
+    def _look_after(self, upcoming: Upcoming) -> int:
         """One that cannot tick, or whose job the database refuses, keeps no other from it."""
-        name = seen.row.name
+        name = upcoming.name
+        if self._put_off.get(name, 0) > self._clock.monotonic_ns():
+            return LOOK_MS
         try:
-            due = self._due(seen)
-            if due is not None and due <= seen.now_ms:
-                wait = self._tick(name)
+            due = self._due(upcoming)
+            if due is not None and due <= upcoming.now_ms:
+                wait = self._tick(name, upcoming.task)
             else:
-                wait = LOOK_MS if due is None else due - seen.now_ms
+                wait = LOOK_MS if due is None else due - upcoming.now_ms
         except JobsError as error:
-            if isinstance(error, StoreError) and not isinstance(error, RowRefused | StoreRefused):
+            if not self._is_its_own(name, error):
                 self._broke_off_at = name
                 raise
             self._note_trouble(name, str(error))
             return LOOK_MS
         self._troubles.pop(name, None)
+        self._put_off.pop(name, None)
         return wait
+
+    def _is_its_own(self, name: str, error: JobsError) -> bool:
+        """Whether an error is about this schedule alone, and not about the database.
+
+        A unique key may be held by an open transaction, of whoever that is. Where the database answers
+        then, this schedule is tried again later: each try takes as long as the patience of one statement.
+        Two in one look are too many to wait for.
+        """
+        if not isinstance(error, StoreError) or isinstance(error, RowRefused | StoreRefused):
+            return True
+        if not isinstance(error, StoreUnavailable):
+            return False
+        self._put_off[name] = self._clock.monotonic_ns() + PUT_OFF_NS
+        self._waited_in_vain += 1
+        return self._waited_in_vain < 2 and self._answers()
+
+    def _answers(self) -> bool:
+        try:
+            self._store.has_schedules()
+        except StoreError:
+            return False
+        return True
 
     def _note_trouble(self, name: str, error: str) -> None:
         if self._troubles.get(name) != error:
             self._troubles[name] = error
             say("schedule_troubled", schedule=name, error=error)
 
-    def _due(self, seen: Seen) -> int | None:
+    def _due(self, upcoming: Upcoming) -> int | None:
         """The first tick that nobody has looked after; None where there comes none."""
-        since = self._since(seen)
+        since = self._since(upcoming.name, upcoming.last_tick, upcoming.now_ms)
         if since is None:
-            return seen.now_ms
-        key = _timing(seen.row), since
+            return upcoming.now_ms
+        key = _timing(upcoming), since
         if key not in self._next:
             self._next[key] = key[0].next_after(since)
         return self._next[key]
 
-    def _since(self, seen: Seen) -> int | None:
+    def _since(self, name: str, last_tick: int, now: int) -> int | None:
         """Up to when ticks have been looked after; None where the clock went back and nothing tells it."""
-        if seen.row.last_tick <= seen.now_ms:
-            return seen.row.last_tick
-        return self._store.latest_tick(seen.row.name, seen.now_ms)
+        return last_tick if last_tick <= now else self._store.latest_tick(name, now)
 
-    def _tick(self, name: str) -> int:
+    def _tick(self, name: str, task: str) -> int:
         self._made_now.clear()
         more = False
+        options = self._options(task)
+        if options is None:
+            return HELD_MS  # it is too early to know how
         with self._store.transaction():
             held = self._store.hold_schedule(name)
-            if held is None or held.row.is_paused:
+            if held is None or held.row.is_paused or held.row.task != task:
                 return HELD_MS
-            since = self._since(held)
+            since = self._since(name, held.row.last_tick, held.now_ms)
             if since is None:
                 self._store.move_schedule(name, held.now_ms)
             else:
-                made_to = self._made(held, since)
-                if made_to is None:
-                    return HELD_MS
-                more = made_to < held.now_ms
+                more = self._made(held, since, options) < held.now_ms
             ahead = _timing(held.row).next_after(held.now_ms)
         for made in self._made_now:
             _tell(name, *made)
@@ -123,19 +171,13 @@ class Ticker:
             return 0
         return LOOK_MS if ahead is None else ahead - held.now_ms
 
-    def _made(self, held: Seen, since: int) -> int | None:
-        """Make the jobs of the ticks since then, a page of them: up to which moment that is all.
-
-        None where it is too early to know how.
-        """
+    def _made(self, held: Seen, since: int, options: Options) -> int:
+        """Make the jobs of the ticks since then, a page of them: up to which moment that is all."""
         row, now = held.row, held.now_ms
         ticks = _wanted(row, _timing(row), since, now)
         if len(ticks) > TICKS_AT_ONCE:
             ticks = ticks[:TICKS_AT_ONCE]
             now = ticks[-1]
-        options = self._options(row.task) if ticks else NO_OPTIONS
-        if options is None:
-            return None
         last_job = row.last_job
         for tick in ticks:
             last_job = self._job_of(row, tick, last_job, options, held.now_ms) or last_job
@@ -192,5 +234,5 @@ def _wanted(row: ScheduleRow, timing: Timing, since: int, now: int) -> list[int]
     return timing.due(since, now, 1)
 
 
-def _timing(row: ScheduleRow) -> Timing:
+def _timing(row: ScheduleRow | Upcoming) -> Timing:
     return stored_timing(row.cron, row.every_ms, row.anchor, row.timezone)

@@ -23,7 +23,7 @@ from jobvisor.jobs.limit import Limit, LimitStanding, Waiting
 from jobvisor.jobs.outcome import Failure
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.pruning import BEGINNING, Place, Pruned, Rule
-from jobvisor.jobs.schedule import Declared, Plan, ScheduleRow, Seen
+from jobvisor.jobs.schedule import Declared, Plan, ScheduleRow, Seen, Upcoming
 from jobvisor.jobs.store.feed import AT_ONCE, Changes, Cursor
 
 EVERY = Filter()
@@ -767,6 +767,10 @@ class Store(WorkerStore):
     @abstractmethod
     def schedules(self, *, limit: int = 1_000, after: str = "") -> list[Seen]:
         """All of them, by name."""
+
+    @abstractmethod
+    def upcoming_schedules(self, *, limit: int = 1_000, after: str = "") -> list[Upcoming]:
+        """When those tick that are not paused, by name."""
 
     @abstractmethod
     def schedule(self, name: str) -> Seen:

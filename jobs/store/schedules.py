@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobvisor.jobs.errors import ScheduleNotFound, ScheduleTaken
-from jobvisor.jobs.schedule import ADDED, CODE, CONFIG, Declared, Plan, ScheduleRow, Seen
+from jobvisor.jobs.schedule import (
+    ADDED,
+    CODE,
+    CONFIG,
+    Declared,
+    Plan,
+    ScheduleRow,
+    Seen,
+    Upcoming,
+)
 from jobvisor.jobs.store.base import Imported
 from jobvisor.jobs.store.dialect import Dialect
 
@@ -27,6 +36,10 @@ class Schedules(Dialect):
     def schedules(self, *, limit: int = 1_000, after: str = "") -> list[Seen]:
         page = {"limit": max(0, min(limit, SCHEDULES_MOST)), "after_name": after}
         return [_seen(row) for row in self._rows("schedules", page)]
+
+    def upcoming_schedules(self, *, limit: int = 1_000, after: str = "") -> list[Upcoming]:
+        page = {"limit": max(0, min(limit, SCHEDULES_MOST)), "after_name": after}
+        return [Upcoming._make(row) for row in self._rows("upcoming", page)]
 
     def schedule(self, name: str) -> Seen:
         rows = self._rows("schedule", {"name": name})
@@ -72,16 +85,13 @@ class Schedules(Dialect):
     def sweep_schedules(self, source: str, family: str, by: int) -> list[str]:
         living = {row.id for row in self.families() if not row.died} | {by}
         removed: list[str] = []
+        of = {"source": source, "family_name": family}
         # Looked at without a lock first: there is seldom one, and who ticks passes over those that are held.
-        if all(
-            _declarers(row, living)
-            for _, _, row in self.schedules(limit=SCHEDULES_MOST)
-            if (row.source, row.family) == (source, family)
-        ):
+        if all(_living_of(told, living) for (told,) in self._rows("declared_by", of)):
             return removed
         with self._alone_with_schedules():
             living = {row.id for row in self.families() if not row.died} | {by}
-            of_family = self._rows("schedules_of", {"source": source, "family_name": family})
+            of_family = self._rows("schedules_of", of)
             for row in (seen.row for seen in map(_seen, of_family)):
                 if not _declarers(row, living):
                     self._change("remove_schedule", {"name": row.name})
@@ -193,9 +203,13 @@ def _seen(columns: tuple[Any, ...]) -> Seen:
 
 
 def _declarers(row: ScheduleRow, living: Collection[int]) -> set[int]:
+    return _living_of(row.declared_by, living)
+
+
+def _living_of(declared_by: str, living: Collection[int]) -> set[int]:
     """The living families that declare it; a stranger may have written anything there."""
     try:
-        found = json.loads(row.declared_by)
+        found = json.loads(declared_by)
         return {int(each) for each in found} & set(living)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -106,6 +107,31 @@ def test_all_that_declare_a_new_name_at_once_are_noted(store: Store, database: D
     second.join()
     assert json.loads(row(store).declared_by) == ["1", "2"]
     assert found[0].changed == []
+
+
+def test_whoever_waits_to_declare_or_to_sweep_asks_then_which_families_live(
+    store: Store, database: Database
+) -> None:
+    if not isinstance(store, PostgresStore):
+        pytest.skip("one at a time writes to SQLite")
+    verbs: list[Callable[[Store], object]] = [
+        lambda other: other.declare_schedules(CODE, "main", 1, [plan("y")]),
+        lambda other: other.sweep_schedules(CODE, "main", 1),
+    ]
+    enter(store, 1)
+    for number, verb in enumerate(verbs, 2):
+        store.declare_schedules(CODE, "main", 99, [plan("left")])  # by one that is gone
+        other = database.open()
+        second = threading.Thread(target=verb, args=(other,))
+        with store.transaction():
+            enter(store, number)
+            store.declare_schedules(CODE, "main", number, [plan("x"), plan("left")])
+            database.sql("SELECT 1")
+            second.start()
+            eventually(lambda: waiting(database), what="the second waits")
+        second.join()
+        assert json.loads(row(store, "x").declared_by) == [str(number)]
+        store.remove_family(number)
 
 
 def waiting(database: Database) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -17,7 +18,7 @@ from jobvisor.jobs.schedule import Plan, planned
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.postgres import PostgresStore
 from jobvisor.jobs.task import Call, Defaults
-from jobvisor.jobs.ticker import CAUGHT_UP_MOST, LOOK_MS, ON_TIME_MS, TICKS_AT_ONCE, Ticker
+from jobvisor.jobs.ticker import CAUGHT_UP_MOST, LOOK_MS, ON_TIME_MS, PAGE, TICKS_AT_ONCE, Ticker
 from jobvisor.jobs.timing import timing_of
 from tests.clock import MovableClock
 from tests.store.database import Database
@@ -296,23 +297,68 @@ CREATE TRIGGER held BEFORE INSERT ON jobs FOR EACH ROW WHEN (new.unique_key = 'o
 """
 
 
-def test_a_look_begins_behind_the_schedule_that_the_last_one_waited_for_in_vain(
-    store: Store, database: Database, clock: MovableClock, ticker: Ticker
-) -> None:
+@pytest.fixture
+def held(store: Store, database: Database) -> Iterator[Callable[[], None]]:
+    """A unique key that somebody holds in an open transaction; it is given back by a call."""
     if not isinstance(store, PostgresStore):
         pytest.skip("on SQLite nobody waits for a row")
     store.note_tasks({"app:only": '{"options": {"unique": "only"}}'})
+    database.sql(HELD)
+
+    def give_back() -> None:
+        database.sql("DROP TRIGGER IF EXISTS held ON jobs; DROP FUNCTION IF EXISTS held()")
+
+    yield give_back
+    give_back()
+
+
+def made_by(store: Store) -> list[str]:
+    return [job.headers["schedule"] for job in jobs(store)]
+
+
+def test_a_unique_key_that_somebody_holds_keeps_no_other_schedule_from_its_tick(
+    held: Callable[[], None],
+    store: Store,
+    clock: MovableClock,
+    ticker: Ticker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store.add_schedule(plan("a", task="app:only"))
     store.add_schedule(plan("b"))
     clock.move(60_000)
-    database.sql(HELD)
-    try:
-        for _ in range(2):
-            with pytest.raises(StoreUnavailable):
-                ticker.look()
-    finally:
-        database.sql("DROP TRIGGER held ON jobs; DROP FUNCTION held()")
-    assert [job.headers["schedule"] for job in jobs(store)] == ["b"]
+    for _ in range(2):  # it is not waited for again so soon
+        ticker.look()
+    assert made_by(store) == ["b"]
+    assert caplog.text.count("schedule a does not tick") == 1
+    held()
+    clock.move(60_000)
+    ticker.look()
+    assert made_by(store) == ["b", "a", "b"]
+
+
+def test_a_look_that_waits_in_vain_twice_ends_and_the_next_begins_behind(
+    held: Callable[[], None], store: Store, clock: MovableClock, ticker: Ticker
+) -> None:
+    store.add_schedule(plan("a", task="app:only"))
+    store.add_schedule(plan("b", task="app:only"))
+    store.add_schedule(plan("c"))
+    clock.move(60_000)
+    with pytest.raises(StoreUnavailable):
+        ticker.look()
+    ticker.look()
+    assert made_by(store) == ["c"]
+    held()
+
+
+def test_a_look_takes_in_all_schedules_however_many_and_begins_with_any(
+    store: Store, clock: MovableClock, ticker: Ticker
+) -> None:
+    many = [plan(f"m{number}", every="365d") for number in range(PAGE)]
+    store.declare_schedules("config", "main", 1, [*many, plan("a"), plan("z")])
+    clock.move(60_000)
+    ticker._broke_off_at = "m5"
+    ticker.look()
+    assert made_by(store) == ["z", "a"]
 
 
 def test_a_schedule_that_somebody_holds_is_his_to_look_after(

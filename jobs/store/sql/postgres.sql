@@ -1475,6 +1475,16 @@ SELECT EXISTS (SELECT 1 FROM {schema}.schedules);
 -- All of them, by name.
 SELECT {schedule_seen} FROM {schema}.schedules WHERE name > %(after_name)s ORDER BY name LIMIT %(limit)s;
 
+-- name: upcoming
+-- When those tick that are not paused, by name: no more than a look needs, for it comes every second.
+SELECT {schema}.ms({schema}.clock()), name, task, cron, every_ms, {schema}.ms(anchor), timezone, {schema}.ms(last_tick)
+FROM {schema}.schedules WHERE name > %(after_name)s AND paused_config = 0 AND paused_at IS NULL
+ORDER BY name LIMIT %(limit)s;
+
+-- name: declared_by
+-- Who declares those of one source and family, without a lock.
+SELECT declared_by FROM {schema}.schedules WHERE source = %(source)s AND family = %(family_name)s;
+
 -- name: schedule
 -- One.
 SELECT {schedule_seen} FROM {schema}.schedules WHERE name = %(name)s;

@@ -1248,6 +1248,15 @@ SELECT EXISTS (SELECT 1 FROM schedules);
 -- All of them, by name.
 SELECT {schedule_seen} FROM schedules WHERE name > :after_name ORDER BY name LIMIT :limit;
 
+-- name: upcoming
+-- When those tick that are not paused, by name: no more than a look needs, for it comes every second.
+SELECT :now, name, task, cron, every_ms, anchor, timezone, last_tick
+FROM schedules WHERE name > :after_name AND paused_config = 0 AND paused_at IS NULL ORDER BY name LIMIT :limit;
+
+-- name: declared_by
+-- Who declares those of one source and family, without a lock.
+SELECT declared_by FROM schedules WHERE source = :source AND family = :family_name;
+
 -- name: schedule
 -- One.
 SELECT {schedule_seen} FROM schedules WHERE name = :name;
