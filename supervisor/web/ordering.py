@@ -23,7 +23,12 @@ from jobvisor.supervisor.web.values import check_tags, classes_in, typed_value
 
 __all__ = ["Order", "call_of", "changed_arguments", "check_allowed"]
 
-_CALLABLE_HERE = "its unique key is made by a function, which cannot be called here"
+_MADE = {
+    "unique": ("unique key", "a key or false"),
+    "limit": ("limit", "a key"),
+    "share": ("share", "a name"),
+    "weight": ("weight", "a number"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,7 @@ def call_of(site: Site, order: Order) -> Call:
         _check_known(site, order)
         return Call(order.task, tuple(args), kwargs, given)
     _check_call(known, args, kwargs)
-    if known.told.get("options", {}).get("unique") == BY_FUNCTION and "unique" not in order.options:
-        raise InvalidOption(f"{order.task}: {_CALLABLE_HERE}; send unique, a key or false")
+    _check_made(known, order)
     return Call(known.name, tuple(args), kwargs, _own_options(known).merged(given))
 
 
@@ -147,6 +151,18 @@ def _check_call(known: KnownTask, args: list[Any], kwargs: Mapping[str, Any]) ->
         raise InvalidOption(
             f"{known.name}{signature} cannot be called like this: {error}"
         ) from None
+
+
+def _check_made(known: KnownTask, order: Order) -> None:
+    """Without the key that a function makes, a job would run beside others, or before them."""
+    told = known.told.get("options")
+    options = told if isinstance(told, Mapping) else {}
+    for name, (words, what) in _MADE.items():
+        if options.get(name) == BY_FUNCTION and order.options.get(name) is None:
+            raise InvalidOption(
+                f"{order.task}: its {words} is made by a function, which cannot be called here; "
+                f"send {name}, {what}"
+            )
 
 
 def _own_options(known: KnownTask) -> Options:

@@ -50,10 +50,9 @@ def list_schedules(site: Here) -> Response:
 )
 def add_schedule(site: Here, who: Who, body: NewSchedule) -> Response:
     """Add a schedule of a task that `allow_tasks` names, or change one that was added so."""
-    # A unique key is what its task says of it; without its code none can be made by a function.
+    check_keys(site, body.task)
     order = Order(body.task, body.args, body.kwargs, {"unique": False}, body.typed, body.force)
     call = call_of(site, order)
-    check_limit(site, call.task)
     with site.client.transaction():
         made = site.client.schedules.add(
             body.name,
@@ -149,14 +148,20 @@ def trigger_schedule(site: Here, who: Who, name: ScheduleName) -> Response:
     return answer(job_shown(site, job), 201)
 
 
-def check_limit(site: Site, task: str) -> None:
-    """InvalidOption where the jobs could not be held to the limit that their task says."""
+def check_keys(site: Site, task: str) -> None:
+    """InvalidOption where the jobs could not be held to the limit, or had not the share, of their task.
+
+    A unique key is what its task says of it: without its code none can be made by a function.
+    """
     known = site.directory.find(task)
-    options = None if known is None else known.told.get("options")
-    if isinstance(options, dict) and options.get("limit") == BY_FUNCTION:
-        raise InvalidOption(
-            f"the limit of {task} is made by a function, which cannot be called here; schedule it in code"
-        )
+    told = None if known is None else known.told.get("options")
+    options = told if isinstance(told, dict) else {}
+    for name in ("limit", "share", "weight"):
+        if options.get(name) == BY_FUNCTION:
+            raise InvalidOption(
+                f"the {name} of {task} is made by a function, which cannot be called here; "
+                "schedule it in code"
+            )
 
 
 def _answer(site: Site, name: str) -> Response:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobvisor.jobs.described import BY_FUNCTION
 from jobvisor.jobs.job import Attempt, Job, NewJob
 from jobvisor.supervisor.web.api import documents
 from tests.supervisor.web.shop import API, Shop
@@ -101,6 +102,23 @@ def test_a_task_that_makes_its_key_by_a_function_wants_it_said(here: Shop) -> No
     assert refused.status_code == 422
     assert "unique" in refused.json()["detail"]
     assert here.post("/jobs", task="app:once", args=[1], unique="once:1").status_code == 201
+
+
+@pytest.mark.parametrize(("option", "value"), [("limit", "shop:7"), ("share", "t"), ("weight", 3)])
+def test_what_a_function_makes_is_to_be_said_and_a_schedule_of_it_is_refused(
+    here: Shop, option: str, value: object
+) -> None:
+    here.client.note_tasks({"app:made": {"options": {option: BY_FUNCTION}}})
+    for refused in (
+        here.post("/jobs", task="app:made"),
+        here.post("/jobs/bulk", jobs=[{"task": "app:made"}]),
+        here.post("/schedules", name="s", task="app:made", cron="0 3 * * *"),
+    ):
+        assert refused.status_code == 422, refused.text
+        assert f"{option} " in refused.json()["detail"]
+        assert "is made by a function, which cannot be called here" in refused.json()["detail"]
+    made = here.post("/jobs", task="app:made", **{"share": "t", option: value})
+    assert (made.status_code, made.json()[option]) == (201, value)
 
 
 @pytest.mark.parametrize(
