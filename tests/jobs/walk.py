@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
-MINUTE = timedelta(minutes=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 _DAYS = {calendar.day_abbr[number].upper(): (number + 1) % 7 for number in range(7)}
 _MONTHS = {calendar.month_abbr[number].upper(): number for number in range(1, 13)}
 
@@ -34,9 +34,32 @@ def minutes(zone: str, since: datetime, until: datetime) -> Iterator[Shown]:
         moment += MINUTE
 
 
+def changes(zone: str, first: datetime, last: datetime) -> Iterator[datetime]:
+    """Every minute at which clocks have another offset than a minute before; asked each hour."""
+    place = ZoneInfo(zone)
+    hour, before = first.astimezone(UTC), first.astimezone(place).utcoffset()
+    while hour < last:
+        behind = (hour + HOUR).astimezone(place).utcoffset()
+        if behind != before:
+            within = (hour + number * MINUTE for number in range(1, 61))
+            yield next(each for each in within if each.astimezone(place).utcoffset() == behind)
+        hour, before = hour + HOUR, behind
+
+
 def ticks(expression: str, shown: Iterable[Shown]) -> list[datetime]:
-    """Of five fields; the first minute is only to know what was shown before."""
+    """Of five fields, or six; the first minute is only to know what was shown before."""
     fields = expression.upper().split()
+    if len(fields) == 5:
+        return _ticks(fields, shown)
+    second = fields.pop(0)
+    if second.isdigit():  # it is added
+        return [tick + timedelta(seconds=int(second)) for tick in _ticks(fields, shown)]
+    seconds = sorted(numbers(second, 0, 59))
+    matching = [each.utc for each in list(shown)[1:] if matches(fields, each.wall)]
+    return [minute + timedelta(seconds=each) for minute in matching for each in seconds]
+
+
+def _ticks(fields: list[str], shown: Iterable[Shown]) -> list[datetime]:
     once = not fields[0].startswith("*") and not fields[1].startswith("*")
     found, latest = [], None
     for each in shown:
