@@ -8,12 +8,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.clock import SYSTEM, from_datetime
+from jobvisor.jobs.job import Job
 from tests.system.harness import Build, House, wait_heartbeats
 from tests.system.test_postgres_clocks import start_beside
 from tests.system.test_sqlite_clocks import step  # noqa: F401 - a fixture
@@ -33,24 +35,40 @@ HOUR_S = 3_600
 Ticks = list[int]
 
 
-def ticks(house: House) -> Ticks:
-    """Of all jobs that a tick has made, in UTC milliseconds."""
+def ticks(house: House, name: str = "") -> Ticks:
+    """Of all jobs that ticks have made, of one schedule or of all, in UTC milliseconds."""
     made = "extract(epoch FROM tick) * 1000" if house.database else "tick"
-    return [int(row[0]) for row in house.query(f"SELECT {made} FROM ticks ORDER BY tick")]
+    of = house.query(f"SELECT schedule, {made} FROM ticks ORDER BY tick")
+    return [int(tick) for schedule, tick in of if name in ("", schedule)]
 
 
-def wait_ticks(house: House, number: int) -> Ticks:
-    eventually(lambda: len(ticks(house)) >= number, what=f"{number} ticks")
-    return ticks(house)
+def wait_ticks(house: House, number: int, name: str = "") -> Ticks:
+    eventually(lambda: len(ticks(house, name)) >= number, what=f"{number} ticks")
+    return ticks(house, name)
 
 
-def check_each_tick_has_one_job(house: House, apart_ms: int) -> Ticks:
+def check_each_tick_has_one_job(house: House, apart_ms: int, name: str = "s") -> Ticks:
     """None is left out between the first and the last, and no job is one too many."""
-    found = ticks(house)
+    found = [from_datetime(tick) for tick, _ in jobs_of(house, name)]
     assert found == list(range(found[0], found[-1] + 1, apart_ms))
-    for_ticks = [job.headers.get("scheduled_for") for job in house.client.list(limit=10_000)]
-    assert len(for_ticks) == len(set(for_ticks)) == len(found)
     return found
+
+
+def check_each_was_the_newest(house: House, apart_ms: int, name: str) -> None:
+    """What is left out had a newer one by the time that somebody looked; no job is one too many."""
+    found = jobs_of(house, name)
+    assert len(found) >= 3
+    for tick, job in found:
+        assert from_datetime(job.created_at) - from_datetime(tick) < 2 * apart_ms
+
+
+def jobs_of(house: House, name: str) -> list[tuple[datetime, Job]]:
+    """The ticks of a schedule with the one job of each."""
+    jobs = house.client.list(limit=10_000)
+    made = [job for job in jobs if job.headers.get("schedule") == name]
+    found = {datetime.fromisoformat(job.headers["scheduled_for"]): job for job in made}
+    assert len(found) == len(made) == len(ticks(house, name))
+    return sorted(found.items())
 
 
 def start_second(house: House) -> subprocess.Popen[bytes]:
@@ -76,7 +94,11 @@ def scheduler(folder: Path) -> int:
 @pytest.mark.stores("sqlite", "postgres")
 def test_no_tick_is_lost_or_doubled_while_schedulers_are_stopped_and_killed(build: Build) -> None:
     house = build(TASKS, config=QUICK | {"supervisor": {"dead_after": "15s"}})
-    house.client.schedules.add("s", "app:tick", every="1s", catch_up="all")
+    add = house.client.schedules.add
+    add("s", "app:tick", every="1s", catch_up="all")
+    add("cron", "app:tick", cron="* * * * * *", timezone="Europe/Berlin", catch_up="all")
+    add("latest", "app:tick", cron="*/3 * * * * *", timezone="Asia/Kolkata")
+    add("none", "app:tick", cron="*/3 * * * * *", catch_up="none")
     families = [house.start(), start_second(house)]
     folders = [house.state_dir, house.folder / "second"]
 
@@ -84,9 +106,9 @@ def test_no_tick_is_lost_or_doubled_while_schedulers_are_stopped_and_killed(buil
         eventually(lambda: all(map(scheduler, folders)), what="both families have a scheduler")
         return [scheduler(folder) for folder in folders]
 
-    wait_ticks(house, 2)
+    wait_ticks(house, 1, "none")
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        before, seen = both(), len(ticks(house))
+        before, seen = both(), len(ticks(house, "none"))
         for pid in before:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -95,10 +117,13 @@ def test_no_tick_is_lost_or_doubled_while_schedulers_are_stopped_and_killed(buil
             lambda: not set(before) & set(map(scheduler, folders)),  # noqa: B023 - called here
             what="others are there",
         )
-        wait_ticks(house, seen + 2)
+        wait_ticks(house, seen + 1, "none")
     for family in families:
         house.stop(family)
-    assert len(check_each_tick_has_one_job(house, 1_000)) >= 6
+    for name in ("s", "cron"):
+        assert len(check_each_tick_has_one_job(house, 1_000, name)) >= 6
+    for name in ("latest", "none"):
+        check_each_was_the_newest(house, 3_000, name)
 
 
 Step = Callable[[str], None]
@@ -118,19 +143,42 @@ def test_a_clock_that_jumps_an_hour_both_ways_loses_and_doubles_no_tick(
     two: House,
     step: Step,  # noqa: F811
 ) -> None:
+    check_jumps(two, step)
+
+
+@pytest.mark.stores("postgres")
+def test_a_server_whose_clock_jumps_an_hour_both_ways_loses_and_doubles_no_tick(
+    build: Build,
+) -> None:
+    house = build(TASKS, config=QUICK)
+
+    def jump(offset: str) -> None:
+        """Of all that tell the time here, since they ask this function."""
+        house.query(
+            "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE "
+            f"AS $$SELECT statement_timestamp() + interval '{offset} s'$$"
+        )
+
+    families = [house.start(), start_second(house)]
+    check_jumps(house, jump)
+    assert [house.stop(family) for family in families] == [0, 0]
+
+
+def check_jumps(two: House, set_to: Step) -> None:
+    """With two families there, whose clock `set_to` sets."""
     two.client.schedules.add("s", "app:tick", every="1m", catch_up="all")
-    step(f"+{HOUR_S}")
+    set_to(f"+{HOUR_S}")
     ahead = wait_ticks(two, 60)
     assert ahead[-1] > SYSTEM.now_ms() + (HOUR_S - 120) * 1_000
-    step("+0")
+    set_to("+0")
     wait_heartbeats(two.query, 7)
     assert ticks(two)[:-1] == ahead[:-1]  # at the most a minute has ended in between
-    step(f"+{HOUR_S + 600}")
+    set_to(f"+{HOUR_S + 600}")
     wait_ticks(two, len(ahead) + 9)
     check_each_tick_has_one_job(two, 60_000)
-    step(f"-{HOUR_S}")
+    set_to(f"-{HOUR_S}")
     wait_heartbeats(two.query, 7)
-    step(f"+{HOUR_S + 900}")
+    set_to(f"+{HOUR_S + 900}")
     wait_ticks(two, len(ahead) + 9 + 60)
     check_each_tick_has_one_job(two, 60_000)
 
