@@ -146,7 +146,7 @@ class Ticker:
 
     def _since(self, name: str, last_tick: int, now: int) -> int | None:
         """Up to when ticks have been looked after; None where the clock went back and nothing tells it."""
-        return last_tick if last_tick <= now else self._store.latest_tick(name, now)
+        return last_tick if last_tick <= now else self._store.looked_after(name, now)
 
     def _tick(self, name: str, task: str) -> int:
         self._made_now.clear()

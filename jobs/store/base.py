@@ -816,8 +816,11 @@ class Store(WorkerStore):
         """Up to this moment its ticks have been looked after; and its last job, if it has another one."""
 
     @abstractmethod
-    def latest_tick(self, schedule: str, until_ms: int) -> int | None:
-        """The newest tick up to a moment that made a job."""
+    def looked_after(self, schedule: str, until_ms: int) -> int | None:
+        """Where the clock was set back: up to when before this moment its ticks have been looked after.
+
+        None where that is not known: it was added, changed or resumed only behind it.
+        """
 
     @abstractmethod
     def has_tick(self, schedule: str, tick: int) -> bool:

@@ -169,10 +169,9 @@ class Schedules(Dialect):
         with self.transaction():
             self._change("move_schedule", moved)
 
-    def latest_tick(self, schedule: str, until_ms: int) -> int | None:
-        asked = {"schedule": schedule, "until": until_ms}
-        tick: int | None = self._rows("latest_tick", asked)[0][0]
-        return tick
+    def looked_after(self, schedule: str, until_ms: int) -> int | None:
+        rows = self._rows("looked_after", {"schedule": schedule, "until": until_ms})
+        return rows[0][0] if rows else None
 
     def has_tick(self, schedule: str, tick: int) -> bool:
         return bool(self._rows("has_tick", {"schedule": schedule, "tick": tick}))

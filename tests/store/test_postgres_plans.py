@@ -291,7 +291,7 @@ def test_a_unique_key_is_found_by_an_index_in_both_tables(
 
 
 @pytest.mark.parametrize(
-    "name", ["schedules", "hold_schedule", "has_tick", "latest_tick", "trim_ticks"]
+    "name", ["schedules", "hold_schedule", "has_tick", "looked_after", "trim_ticks"]
 )
 def test_no_look_at_a_schedule_reads_the_ticks_of_all(planner: Planner, name: str) -> None:
     planner.database.sql(

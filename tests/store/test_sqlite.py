@@ -664,7 +664,9 @@ def test_no_statement_but_those_for_people_reads_the_whole_table(planned: Sqlite
     assert whole <= WHOLE
 
 
-@pytest.mark.parametrize("name", ["schedules", "schedule", "has_tick", "latest_tick", "trim_ticks"])
+@pytest.mark.parametrize(
+    "name", ["schedules", "schedule", "has_tick", "looked_after", "trim_ticks"]
+)
 def test_no_look_at_a_schedule_reads_the_ticks_of_all(store: SqliteStore, name: str) -> None:
     steps = plan(store, name)
     assert any("ticks USING" in step or "PRIMARY KEY" in step for step in steps), steps

@@ -168,6 +168,31 @@ def test_what_a_pause_hid_is_not_missed(store: Store, clock: MovableClock, ticke
     assert len(jobs(store)) == 1
 
 
+def test_what_a_pause_hid_is_not_missed_either_where_the_clock_goes_back_over_its_end(
+    store: Store, clock: MovableClock, ticker: Ticker
+) -> None:
+    store.add_schedule(plan(catch_up="all"))
+    clock.move(60_000)
+    ticker.look()
+    store.pause_schedule("s")
+    clock.move(2 * HOUR)
+    store.resume_schedule("s")
+    ticker.look()
+    clock.move(-HOUR)  # it stood an hour ahead
+    ticker.look()
+    assert len(jobs(store)) == 1
+    clock.move(5 * 60_000)
+    ticker.look()
+    assert len(jobs(store)) == 6
+    clock.move(-2 * 60_000)
+    ticker.look()
+    clock.move(HOUR)
+    while ticker.look() == 0:
+        assert len(jobs(store)) > 6
+    found = ticks(store)
+    assert len(found) == len(set(found)) == 5 + 1 + 58
+
+
 def test_with_overlap_skip_a_tick_makes_no_job_while_that_of_the_last_is_unfinished(
     store: Store, clock: MovableClock, ticker: Ticker
 ) -> None:

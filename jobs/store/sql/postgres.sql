@@ -1508,10 +1508,10 @@ FOR UPDATE;
 
 -- name: store_schedule
 -- A schedule is new, or another one; where its timing is another, or its pause over, ticks count from now on.
-INSERT INTO {schema}.schedules ({schedule_columns})
+INSERT INTO {schema}.schedules ({schedule_columns}, counts_from)
 VALUES (%(name)s, %(source)s, %(family_name)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
     %(args)s::json, %(kwargs)s::json,
-    %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused)s, NULL, {schema}.clock(), NULL, {schema}.clock())
+    %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused)s, NULL, {schema}.clock(), NULL, {schema}.clock(), {schema}.clock())
 ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.family,
     declared_by = excluded.declared_by, task = excluded.task, cron = excluded.cron,
     every_ms = excluded.every_ms, anchor = excluded.anchor, timezone = excluded.timezone,
@@ -1519,7 +1519,10 @@ ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.fam
     catch_up = excluded.catch_up, overlap = excluded.overlap, paused_config = excluded.paused_config,
     last_tick = CASE WHEN schedules.cron IS DISTINCT FROM excluded.cron OR schedules.every_ms IS DISTINCT FROM excluded.every_ms
         OR schedules.anchor IS DISTINCT FROM excluded.anchor OR schedules.timezone IS DISTINCT FROM excluded.timezone
-        OR schedules.paused_config > excluded.paused_config THEN {schema}.clock() ELSE schedules.last_tick END;
+        OR schedules.paused_config > excluded.paused_config THEN {schema}.clock() ELSE schedules.last_tick END,
+    counts_from = CASE WHEN schedules.cron IS DISTINCT FROM excluded.cron OR schedules.every_ms IS DISTINCT FROM excluded.every_ms
+        OR schedules.anchor IS DISTINCT FROM excluded.anchor OR schedules.timezone IS DISTINCT FROM excluded.timezone
+        OR schedules.paused_config > excluded.paused_config THEN {schema}.clock() ELSE schedules.counts_from END;
 
 -- name: redeclare_schedule
 -- Other families declare it still.
@@ -1535,15 +1538,17 @@ UPDATE {schema}.schedules SET paused_at = {schema}.clock() WHERE name = %(name)s
 
 -- name: resume_schedule
 -- It ticks again; what the pause hid is not missed.
-UPDATE {schema}.schedules SET paused_at = NULL, last_tick = {schema}.clock() WHERE name = %(name)s AND paused_at IS NOT NULL;
+UPDATE {schema}.schedules SET paused_at = NULL, last_tick = {schema}.clock(), counts_from = {schema}.clock() WHERE name = %(name)s AND paused_at IS NOT NULL;
 
 -- name: move_schedule
 -- Its ticks have been looked after up to a moment.
 UPDATE {schema}.schedules SET last_tick = {schema}.moment(%(last_tick)s), last_job = coalesce(%(last_job)s::bigint, last_job) WHERE name = %(name)s;
 
--- name: latest_tick
--- The newest tick up to a moment.
-SELECT {schema}.ms(max(tick)) FROM {schema}.ticks WHERE schedule = %(schedule)s AND tick <= {schema}.moment(%(until)s);
+-- name: looked_after
+-- After a clock was set back: up to which moment before another ticks have been looked after. None where it begins to
+-- tick, or goes on after a pause, only behind that.
+SELECT {schema}.ms(greatest(counts_from, (SELECT max(tick) FROM {schema}.ticks WHERE schedule = name AND tick <= {schema}.moment(%(until)s))))
+FROM {schema}.schedules WHERE name = %(schedule)s AND counts_from <= {schema}.moment(%(until)s);
 
 -- name: has_tick
 -- Whether a tick has made a job.
@@ -1568,11 +1573,11 @@ DELETE FROM {schema}.ticks WHERE (schedule, tick) IN (
 
 -- name: import_schedule
 -- A schedule from another database, unless one of its name is here.
-INSERT INTO {schema}.schedules ({schedule_columns})
+INSERT INTO {schema}.schedules ({schedule_columns}, counts_from)
 VALUES (%(name)s, %(source)s, %(family_name)s, %(declared_by)s, %(task)s, %(cron)s, %(every_ms)s, {schema}.moment(%(anchor)s), %(timezone)s,
     %(args)s::json, %(kwargs)s::json,
     %(keys)s, %(queue)s, %(catch_up)s, %(overlap)s, %(paused_config)s, {schema}.moment(%(paused_at)s::bigint),
-    {schema}.moment(%(last_tick)s), %(last_job)s, {schema}.moment(%(created_at)s))
+    {schema}.moment(%(last_tick)s), %(last_job)s, {schema}.moment(%(created_at)s), {schema}.clock())
 ON CONFLICT (name) DO NOTHING;
 
 -- name: known_task

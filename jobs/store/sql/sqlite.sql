@@ -1279,9 +1279,9 @@ SELECT {schedule_seen} FROM schedules WHERE source = :source AND family = :famil
 
 -- name: store_schedule
 -- A schedule is new, or another one; where its timing is another, or its pause over, ticks count from now on.
-INSERT INTO schedules ({schedule_columns})
+INSERT INTO schedules ({schedule_columns}, counts_from)
 VALUES (:name, :source, :family_name, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
-    :keys, :queue, :catch_up, :overlap, :paused, NULL, :now, NULL, :now)
+    :keys, :queue, :catch_up, :overlap, :paused, NULL, :now, NULL, :now, :now)
 ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.family,
     declared_by = excluded.declared_by, task = excluded.task, cron = excluded.cron,
     every_ms = excluded.every_ms, anchor = excluded.anchor, timezone = excluded.timezone,
@@ -1289,7 +1289,10 @@ ON CONFLICT (name) DO UPDATE SET source = excluded.source, family = excluded.fam
     catch_up = excluded.catch_up, overlap = excluded.overlap, paused_config = excluded.paused_config,
     last_tick = CASE WHEN schedules.cron IS NOT excluded.cron OR schedules.every_ms IS NOT excluded.every_ms
         OR schedules.anchor IS NOT excluded.anchor OR schedules.timezone IS NOT excluded.timezone
-        OR schedules.paused_config > excluded.paused_config THEN :now ELSE schedules.last_tick END;
+        OR schedules.paused_config > excluded.paused_config THEN :now ELSE schedules.last_tick END,
+    counts_from = CASE WHEN schedules.cron IS NOT excluded.cron OR schedules.every_ms IS NOT excluded.every_ms
+        OR schedules.anchor IS NOT excluded.anchor OR schedules.timezone IS NOT excluded.timezone
+        OR schedules.paused_config > excluded.paused_config THEN :now ELSE schedules.counts_from END;
 
 -- name: redeclare_schedule
 -- Other families declare it still.
@@ -1305,15 +1308,17 @@ UPDATE schedules SET paused_at = :now WHERE name = :name AND paused_at IS NULL;
 
 -- name: resume_schedule
 -- It ticks again; what the pause hid is not missed.
-UPDATE schedules SET paused_at = NULL, last_tick = :now WHERE name = :name AND paused_at IS NOT NULL;
+UPDATE schedules SET paused_at = NULL, last_tick = :now, counts_from = :now WHERE name = :name AND paused_at IS NOT NULL;
 
 -- name: move_schedule
 -- Its ticks have been looked after up to a moment.
 UPDATE schedules SET last_tick = :last_tick, last_job = coalesce(:last_job, last_job) WHERE name = :name;
 
--- name: latest_tick
--- The newest tick up to a moment.
-SELECT max(tick) FROM ticks WHERE schedule = :schedule AND tick <= :until;
+-- name: looked_after
+-- After a clock was set back: up to which moment before another ticks have been looked after. None where it begins to
+-- tick, or goes on after a pause, only behind that.
+SELECT max(counts_from, coalesce((SELECT max(tick) FROM ticks WHERE schedule = name AND tick <= :until), counts_from))
+FROM schedules WHERE name = :schedule AND counts_from <= :until;
 
 -- name: has_tick
 -- Whether a tick has made a job.
@@ -1338,9 +1343,9 @@ DELETE FROM ticks WHERE (schedule, tick) IN (
 
 -- name: import_schedule
 -- A schedule from another database, unless one of its name is here.
-INSERT INTO schedules ({schedule_columns})
+INSERT INTO schedules ({schedule_columns}, counts_from)
 VALUES (:name, :source, :family_name, :declared_by, :task, :cron, :every_ms, :anchor, :timezone, :args, :kwargs,
-    :keys, :queue, :catch_up, :overlap, :paused_config, :paused_at, :last_tick, :last_job, :created_at)
+    :keys, :queue, :catch_up, :overlap, :paused_config, :paused_at, :last_tick, :last_job, :created_at, :now)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: known_task

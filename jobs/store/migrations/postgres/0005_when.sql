@@ -198,7 +198,8 @@ CREATE TABLE {schema}.schedules (
         CONSTRAINT "last_tick is of the years 1 to 9999"
             CHECK (last_tick >= '0001-01-01Z' AND last_tick < '10000-01-01Z'),
     last_job      bigint,
-    created_at    timestamptz NOT NULL DEFAULT {schema}.clock()
+    created_at    timestamptz NOT NULL DEFAULT {schema}.clock(),
+    counts_from   timestamptz NOT NULL DEFAULT {schema}.clock() -- added, resumed or changed: no tick before it is missed
 );
 
 -- The moments for which a schedule has enqueued a job: one for each, whoever comes first.

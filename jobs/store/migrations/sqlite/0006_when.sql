@@ -123,6 +123,8 @@ CREATE TABLE schedules (
         CONSTRAINT "last_tick is of the years 1 to 9999" CHECK (last_tick BETWEEN -62135596800000 AND 253402300799999),
     last_job      INTEGER,
     created_at    INTEGER NOT NULL
+        DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
+    counts_from   INTEGER NOT NULL                  -- added, resumed or changed: no tick before it is missed
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
 ) STRICT;
 
