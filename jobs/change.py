@@ -16,7 +16,7 @@ from jobvisor.jobs.pruning import Rule, rules_of
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.units import Duration
 
-__all__ = ["Change", "Moved", "Moves", "moved_each", "requeued"]
+__all__ = ["Change", "Moved", "Moves", "moved_each", "requeued_each"]
 
 R = TypeVar("R")
 
@@ -77,7 +77,7 @@ class Change(Door):
 
     def requeue_many(self, jobs: Iterable[int | Job]) -> Moves:
         """`requeue` of each in one transaction, as `cancel_many` cancels."""
-        return self._move_many(jobs, requeued)
+        return self._moved_many(jobs, requeued_each)
 
     def reschedule_many(
         self,
@@ -91,9 +91,14 @@ class Change(Door):
         return self._move_many(jobs, lambda store, job: store.reschedule(job, due))
 
     def _move_many(self, jobs: Iterable[int | Job], move: Callable[[Store, int], str]) -> Moves:
+        return self._moved_many(jobs, lambda store, numbers: moved_each(store, numbers, move))
+
+    def _moved_many(
+        self, jobs: Iterable[int | Job], act: Callable[[Store, list[int]], Moves]
+    ) -> Moves:
         numbers = [id_of(job) for job in jobs]
         with self._store() as store, store.transaction():
-            return moved_each(store, numbers, move)
+            return act(store, numbers)
 
     def prune(self, older_than_ms: Mapping[str, int], *, dry_run: bool = False) -> dict[str, int]:
         """Remove finished jobs older than their state's time; how many, by state.
@@ -137,12 +142,24 @@ class Change(Door):
 
 def moved_each(store: Store, jobs: Sequence[int], move: Callable[[Store, int], str]) -> Moves:
     """Move each, within a transaction; what became of each, in order."""
-    moved: dict[int, Moved] = {}
     # Rows are locked in id order, as everybody does it: else two of these, or one and a worker's
     # turn, stand in each other's way on PostgreSQL.
-    for place in sorted(range(len(jobs)), key=jobs.__getitem__):
-        moved[place] = _moved(store, jobs[place], move)
-    return [moved[place] for place in range(len(jobs))]
+    return _moved_in(sorted(jobs), store, jobs, move)
+
+
+def requeued_each(store: Store, jobs: Sequence[int]) -> Moves:
+    """Requeue each, within a transaction; what became of each, in order."""
+    return _moved_in(store.requeue_order(jobs), store, jobs, _requeued)
+
+
+def _moved_in(
+    order: Iterable[int], store: Store, jobs: Sequence[int], move: Callable[[Store, int], str]
+) -> Moves:
+    """In this order; of a job that is named twice each time by itself."""
+    moved: dict[int, list[Moved]] = {}
+    for job in order:
+        moved.setdefault(job, []).append(_moved(store, job, move))
+    return [moved[job].pop(0) for job in jobs]
 
 
 def _moved(store: Store, job: int, move: Callable[[Store, int], str]) -> Moved:
@@ -152,7 +169,7 @@ def _moved(store: Store, job: int, move: Callable[[Store, int], str]) -> Moved:
         return Moved(job, "refused", error)
 
 
-def requeued(store: Store, job: int) -> str:
+def _requeued(store: Store, job: int) -> str:
     """Requeue one; what it is then."""
     store.requeue(job)
     return "pending"

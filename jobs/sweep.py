@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from jobvisor.jobs.change import Moved, Moves, moved_each, requeued
+from jobvisor.jobs.change import Moved, Moves, moved_each, requeued_each
 from jobvisor.jobs.door import Door
 from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import InvalidOption, shown
@@ -248,7 +248,7 @@ def _cancel(store: Store, ids: list[int]) -> Moves:
 
 
 def _requeue(store: Store, ids: list[int]) -> Moves:
-    return moved_each(store, ids, requeued)
+    return requeued_each(store, ids)
 
 
 def _remove(store: Store, ids: list[int]) -> Moves:

@@ -608,6 +608,13 @@ class Store(WorkerStore):
         """`cancelled` at once, or `requested` of a running job; a finished one raises IllegalMove."""
 
     @abstractmethod
+    def requeue_order(self, jobs: Iterable[int]) -> list[int]:
+        """These in the order in which they are to be requeued, in the transaction that is open.
+
+        On a server that of the keys that they come back under, in which those who enqueue take them.
+        """
+
+    @abstractmethod
     def requeue(self, job: int) -> None:
         """A finished job starts over at attempt 0, its history kept; UniqueTaken names a holder."""
 

@@ -77,6 +77,17 @@ def needs_look(job: NewJob) -> bool:
     return job.unique_key is not None and (terms.is_held or terms.conflict != "return")
 
 
+def is_held(job: NewJob) -> bool:
+    """Whether a row of `uniques` is to hold its key."""
+    return job.unique_key is not None and job.terms is not None and job.terms.is_held
+
+
+def held_apart(number: int, job: NewJob) -> Mapping[str, Any]:
+    """What the statements `take_key` and `hold_apart` are asked with, of a new job."""
+    held_ms = (job.terms or _NO_TERMS).held_ms
+    return {"unique_key": job.unique_key, "job": number, "held_ms": held_ms}
+
+
 def _meeting(job: NewJob) -> Generator[tuple[str, Mapping[str, Any]], list[Row], Enqueued | None]:
     """What becomes of it where another job holds its key; None: no job does."""
     key = {"unique_key": job.unique_key}
@@ -127,9 +138,8 @@ def _keyed(
     job: NewJob, row: Row
 ) -> Generator[tuple[str, Mapping[str, Any]], list[Row], Row | None]:
     """The new row once it holds its key; None, and it is gone, where another job does."""
-    terms = job.terms or _NO_TERMS
-    asked = {"unique_key": job.unique_key, "job": row[0], "held_ms": terms.held_ms}
-    if not terms.is_held:
+    asked = held_apart(row[0], job)
+    if not is_held(job):
         keys = {"keys": keys_of([job])}
         found = yield "held_keys", keys
         if found and not found[0][1]:

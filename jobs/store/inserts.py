@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import select
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import psycopg
 
@@ -18,8 +18,11 @@ from jobvisor.jobs.store.connection import PatientConnection
 from jobvisor.jobs.store.enqueueing import (
     carried_out,
     enqueueing,
+    held_apart,
+    is_held,
     keys_of,
     needs_look,
+    never_still,
     told_of_twins,
 )
 from jobvisor.jobs.store.rows import Changed, Stored, new_job_of
@@ -28,6 +31,7 @@ from jobvisor.jobs.store.server import ServerStore
 _STORED = 1 + len(Stored._fields)  # of what comes back of a lone enqueue
 TRUSTED_NS = 1_000_000_000  # after a rest this long a connection may be dead without a sign
 COPIED_AT_ONCE = 100_000  # rows of a bulk enqueue in one statement: half a second of the server's
+DEADLOCKS_MAX = 5  # tries of a bulk enqueue that another transaction stood in the way of
 ROWS_AT_ONCE = 2_000  # of a bulk enqueue in one statement: some 400 kB
 
 
@@ -37,6 +41,17 @@ class Inserts(ServerStore):
     def enqueue(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         if len(jobs) < 2:
             return super().enqueue(jobs)
+        for left in range(DEADLOCKS_MAX, 0, -1):
+            try:
+                return self._enqueue_many(jobs)
+            except StoreUnavailable as error:
+                # What was found taken, and then free, is taken late: out of the order.
+                met = isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
+                if self._depth or not met or left == 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _enqueue_many(self, jobs: Sequence[NewJob]) -> list[tuple[int, bool]]:
         with self.transaction():
             self._older.refuse(jobs, self._rows)
             ids, secured = self._reserved(len(jobs))
@@ -146,17 +161,14 @@ class Inserts(ServerStore):
         stored: Container[int],
         found: list[tuple[int, bool]],
     ) -> None:
-        """Those not copied: for later, for a time, or with a unique key that may be found held."""
-        # By their keys: two of these at once then wait for each other in one order.
-        order = sorted(
-            (place for place in range(len(jobs)) if place not in stored),
-            key=lambda place: jobs[place].unique_key or "",
-        )
-        # All of a key one by one where one of them asks for it: in the order in which they were given.
-        asked = {jobs[place].unique_key for place in order if needs_look(jobs[place])}
-        asking = [place for place in order if jobs[place].unique_key in asked]
-        if asking:
-            order = [place for place in order if jobs[place].unique_key not in asked]
+        """Those not copied: for later, for a time, or with a unique key that may be found held.
+
+        New keys are taken first, by name; then jobs that wait, by id, as everybody takes them: else
+        two of these at once, or one and who cancels many, would each wait for the other.
+        """
+        # All of a key after its first, in the order in which they were given, where one of them looks.
+        looks = {job.unique_key for job in jobs if needs_look(job)}
+        order, later = _by_key(jobs, stored, looks)
         for start in range(0, len(order), ROWS_AT_ONCE):
             places = order[start : start + ROWS_AT_ONCE]
             # One statement for both kinds, or the order of their keys would be lost.
@@ -169,9 +181,35 @@ class Inserts(ServerStore):
             name = "enqueue_many_on_terms" if on_terms else "enqueue_many"
             made = {row[0] for row in self._rows(name, arrays(columns(values)))}
             made -= self._given_way([(ids[place], jobs[place]) for place in places], made)
-            asking += [place for place in places if ids[place] not in made]
-        for place in sorted(asking, key=lambda place: jobs[place].unique_key or ""):
+            for place in places:
+                if ids[place] not in made:
+                    later.append(place)
+                elif is_held(jobs[place]):
+                    self._hold_apart(ids[place], jobs[place])
+        for place in self._by_holder(jobs, later):
             found[place] = self._enqueue_asking(jobs[place], found)
+
+    def _hold_apart(self, number: int, job: NewJob) -> None:
+        """A new job, which nobody else has seen, holds its key by a row of `uniques`."""
+        asked = held_apart(number, job)
+        if not self._rows("take_key", asked):
+            raise never_still(
+                job
+            )  # whoever takes a key has its job in `jobs` first, and this one has
+        self._rows("hold_apart", asked)
+
+    def _by_holder(self, jobs: Sequence[NewJob], places: list[int]) -> list[int]:
+        """Whose key nobody has comes first, by key; then who may change a job that waits, by its id."""
+        if not places:
+            return places
+        asked = {"keys": keys_of(jobs[place] for place in places)}
+        holders: dict[str | None, int] = dict(self._rows("holders", asked))
+
+        def order(place: int) -> tuple[int, str, int]:
+            key = jobs[place].unique_key
+            return holders.get(key, 0), key or "", place
+
+        return sorted(places, key=order)
 
     def _enqueue_asking(self, job: NewJob, found: list[tuple[int, bool]]) -> tuple[int, bool]:
         """One by itself, which looks who holds its key."""
@@ -199,6 +237,13 @@ class Inserts(ServerStore):
             self._change("give_way", {"job": number})
         return gone
 
+    def requeue_order(self, jobs: Iterable[int]) -> list[int]:
+        numbers = sorted(jobs)
+        keys: dict[int, str | None] = dict(
+            self._rows("requeue_order", {"jobs": json.dumps(numbers)})
+        )
+        return sorted(numbers, key=lambda number: keys.get(number) or "")
+
     def _enqueued(self, number: int, job: NewJob) -> None:
         if self.events.active:
             self._moved("enqueue", number, Changed("", job.task, job.queue, 0, job.attempts_max))
@@ -206,6 +251,22 @@ class Inserts(ServerStore):
 
     def _skip_ids(self, greatest: int) -> None:
         self._rows("skip_ids", {"greatest": greatest})
+
+
+def _by_key(
+    jobs: Sequence[NewJob], stored: Container[int], looks: Container[str | None]
+) -> tuple[list[int], list[int]]:
+    """The places of those not stored by their keys; and apart those that come after the first of a key."""
+    order: list[int] = []
+    later: list[int] = []
+    for place in sorted(
+        (place for place in range(len(jobs)) if place not in stored),
+        key=lambda place: jobs[place].unique_key or "",
+    ):
+        key = jobs[place].unique_key
+        follows = bool(order) and key is not None and jobs[order[-1]].unique_key == key
+        (later if follows and key in looks else order).append(place)
+    return order, later
 
 
 def _on_terms(job: NewJob) -> NewJob:

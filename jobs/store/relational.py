@@ -238,6 +238,9 @@ class RelationalStore(
                 self._give_turns([job])
             self._moved("requeue", job, Changed._make(told))
 
+    def requeue_order(self, jobs: Iterable[int]) -> list[int]:
+        return sorted(jobs)
+
     def _unique_taken(self, job: int, refused: str) -> Exception:
         key = self.get(job).unique
         rows = self._rows("holder", {"unique_key": key}) if key is not None else []

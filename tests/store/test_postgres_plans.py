@@ -263,7 +263,7 @@ def test_a_statement_uses_the_index_that_is_made_for_it(
 
 OF_KEYS = (
     "holder", "held_keys", "free_keys", "take_key", "hold_apart", "hold_again", "replace", "supersede",
-    "held_by", "import_key", "uniques_page", "trim_uniques", "retry", "snooze",
+    "held_by", "import_key", "uniques_page", "trim_uniques", "retry", "snooze", "holders", "requeue_order",
 )  # fmt: skip
 
 

@@ -2024,6 +2024,22 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
 RETURNING id;
 
+-- name: holders
+-- Who holds each of some unique keys (a JSON list), as far as somebody does.
+SELECT unique_key, id FROM {schema}.jobs
+WHERE unique_key = ANY (ARRAY(SELECT json_array_elements_text(%(keys)s::json))) AND unique_key IS NOT NULL
+    AND state IN ('scheduled', 'pending', 'blocked', 'running')
+UNION ALL
+SELECT uniques.key, jobs.id FROM {schema}.uniques JOIN {schema}.jobs ON jobs.id = uniques.job
+WHERE uniques.key = ANY (ARRAY(SELECT json_array_elements_text(%(keys)s::json))) AND {holds};
+
+-- name: requeue_order
+-- Those of some jobs (a JSON list) that are finished, held from here on, with the keys that they come back under.
+SELECT id, coalesce(unique_key, held_key) FROM {schema}.jobs
+WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint))
+    AND state IN ('failed', 'cancelled', 'succeeded')
+ORDER BY id FOR UPDATE;
+
 -- name: wake
 -- Whoever waits for a pending row is told at the commit, at most every 5 ms.
 SELECT {schema}.wake();
