@@ -55,7 +55,10 @@ class Dialect(Store):
 
     @abstractmethod
     def _attempted(self, action: Any, *arguments: Any) -> tuple[Any, str | None]:
-        """Run an action under a savepoint; (its value, None), or (None, why the database refused)."""
+        """Run an action under a savepoint; (its value, None), or (None, why the database refused).
+
+        An IllegalMove of its own passes through; nothing of the action is left then either.
+        """
 
     # -- what every change leaves behind
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
 from jobvisor.jobs.errors import UniqueTaken
-from jobvisor.jobs.job import Special
+from jobvisor.jobs.job import FINISHED, Special, State
 from jobvisor.jobs.store.base import JobRow, Life, Turn
 from jobvisor.jobs.store.dialect import Dialect
 from jobvisor.jobs.store.rows import Changed
@@ -61,9 +61,7 @@ class Holding(Dialect):
 
     def _hold_again(self, job: int) -> None:
         """A debounced job is to run once more: UniqueTaken where another one waits under its key."""
-        rows, refused = self._attempted(self._rows, "hold_again", {"job": job})
-        if refused is None and not rows:
-            return  # it is of another kind
+        _, refused = self._attempted(self._rows, "hold_again", {"job": job})
         key = self.get(job).unique or ""
         told = {"unique_key": key, "job": job, "held_ms": None}
         if refused is not None or not self._rows("take_key", told):
@@ -73,6 +71,23 @@ class Holding(Dialect):
                 holder=other or 0,
             )
         self._rows("hold_apart", told)
+
+    def _check_not_held_apart(self, keys: Mapping[int, str], verb: str) -> None:
+        """Unfinished jobs came back under their keys: UniqueTaken where a row of `uniques` holds one.
+
+        After they have: whoever takes such a key then has waited for them, or they for him.
+        """
+        by_key = {key: job for job, key in keys.items()}
+        rows = self._rows("held_keys", {"keys": json.dumps(list(by_key))}) if keys else []
+        for key in (key for key, holds in rows if holds):
+            job = by_key[key]
+            other = self._other_holder(key, job)
+            raise UniqueTaken(
+                f"job {job} cannot be {verb}: job {other} holds its unique key {key!r}",
+                holder=other or 0,
+            )
+        if rows:
+            self._change("free_keys", {"keys": json.dumps([key for key, _holds in rows])})
 
     def _other_holder(self, key: str, job: int) -> int | None:
         rows = self._rows("holder", {"unique_key": key})
@@ -100,7 +115,15 @@ class Holding(Dialect):
 
     def _import_keys(self, rows: Iterable[JobRow]) -> None:
         """Hold the keys of imported rows, each of which held its key when it was exported."""
-        now = self.clock.now_ms()
+        now, rows = self.clock.now_ms(), list(rows)
+        self._check_not_held_apart(
+            {
+                row.id: row.unique_key
+                for row in rows
+                if row.unique_key is not None and State(row.state) not in FINISHED
+            },
+            "imported",
+        )
         for row in rows:
             if row.held_key is None or (row.held_until is not None and row.held_until <= now):
                 continue

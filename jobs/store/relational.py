@@ -222,21 +222,30 @@ class RelationalStore(
     def requeue(self, job: int) -> None:
         check_id(job)
         with self.transaction():
-            rows, refused = self._attempted(self._rows, "requeue", {"job": job})
+            rows, refused = self._attempted(self._requeue, job)
             if refused is not None:
                 raise self._unique_taken(job, refused)
             if not rows:
                 raise IllegalMove(
                     f"job {job} is {self.get(job).state}; only a finished job can be requeued"
                 )
-            self._hold_again(job)
             # Its attempts begin anew, so that it may never come to one of those that look.
             self._change("trim_attempts", {"job": job, "kept": HISTORY_MAX})
             self._pending_made = True
-            shared, *told = rows[0]
+            shared, _key, _debounced, *told = rows[0]
             if shared:
                 self._give_turns([job])
             self._moved("requeue", job, Changed._make(told))
+
+    def _requeue(self, job: int) -> list[Row]:
+        """The row that starts over, under its key; UniqueTaken where another job has that."""
+        rows = self._rows("requeue", {"job": job})
+        for _shared, key, debounced, *_told in rows:
+            if debounced:
+                self._hold_again(job)
+            elif key is not None:
+                self._check_not_held_apart({job: key}, "requeued")
+        return rows
 
     def requeue_order(self, jobs: Iterable[int]) -> list[int]:
         return sorted(jobs)

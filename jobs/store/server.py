@@ -25,6 +25,7 @@ from psycopg.types.numeric import Int8Dumper
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import (
     ForkedStore,
+    IllegalMove,
     RowRefused,
     StoreRefused,
     StoreUnavailable,
@@ -327,6 +328,10 @@ class ServerStore(RelationalStore):
             self._bare(b"ROLLBACK TO attempted")
             self._bare(b"RELEASE attempted")
             return None, str(error).partition("\n")[0]
+        except IllegalMove:
+            self._bare(b"ROLLBACK TO attempted")
+            self._bare(b"RELEASE attempted")
+            raise
         self._bare(b"RELEASE attempted")
         return value, None
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from jobvisor.jobs.clock import Clock
-from jobvisor.jobs.errors import ForkedStore, RowRefused
+from jobvisor.jobs.errors import ForkedStore, IllegalMove, RowRefused
 from jobvisor.jobs.events import Event, Events
 from jobvisor.jobs.job import Job, NewJob
 from jobvisor.jobs.store.base import Record, Turn, Waker
@@ -211,6 +211,10 @@ class SqliteStore(Placing, RelationalStore):
             connection.execute("ROLLBACK TO attempted")
             connection.execute("RELEASE attempted")
             return None, str(error)
+        except IllegalMove:
+            connection.execute("ROLLBACK TO attempted")
+            connection.execute("RELEASE attempted")
+            raise
         connection.execute("RELEASE attempted")
         return value, None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobvisor.jobs.change import requeued_each
 from jobvisor.jobs.clock import from_datetime, to_datetime
 from jobvisor.jobs.errors import StoreRefused, UniqueTaken
 from jobvisor.jobs.filter import Filter
@@ -304,6 +305,54 @@ def test_a_requeued_debounced_job_holds_its_key_or_is_refused(
     assert [job.id for job in claim(store, life())] == [number]
 
 
+HELD_APART = ["kept", "for a time", "debounced"]
+
+
+@pytest.mark.parametrize("hold", HELD_APART)
+@pytest.mark.parametrize("state", sorted(FINISHED))
+def test_a_job_is_not_requeued_under_a_key_that_another_one_holds(
+    store: Store, hold: str, state: State
+) -> None:
+    number = job_in(store, state, unique_key="k")
+    holder = store.enqueue_one(keyed(hold))
+    with pytest.raises(UniqueTaken, match=f"job {holder.id} holds its unique key 'k'") as told:
+        store.requeue(number)
+    assert told.value.holder == holder.id
+    assert store.get(number).state is state
+
+
+@pytest.mark.parametrize("hold", ["unfinished", *HELD_APART])
+def test_what_is_refused_among_many_that_are_requeued_is_left_as_it_was(
+    store: Store, hold: str
+) -> None:
+    refused = [store.enqueue_one(keyed()).id]
+    store.cancel(refused[0])
+    refused.append(store.enqueue_one(debounced()).id)
+    store.cancel(refused[1])
+    free = job_in(store, State.FAILED)
+    store.enqueue_one(keyed(hold))
+    before = store.get_many(refused)
+    with store.transaction():
+        moved = requeued_each(store, [free, *refused])
+    assert [each.outcome for each in moved] == ["pending", "refused", "refused"]
+    assert store.get_many(refused) == before
+
+
+def test_a_requeued_job_has_its_key_again_after_a_row_that_holds_none(
+    store: Store, clock: MovableClock
+) -> None:
+    number = job_in(store, State.FAILED, unique_key="k")
+    store.enqueue_one(debounced(args="[2]"))
+    clock.move(DELAY_MS)
+    who = life()
+    (job,) = claim(store, who)
+    store.requeue(number)
+    assert store.holder("k") == number
+    store.apply([record(who, 1, job, "retry")], who)  # its key is another job's by now
+    assert store.get(job.id).state is State.CANCELLED
+    assert store.holder("k") == number
+
+
 def test_what_holds_no_key_any_more_is_swept_away(
     database: Database, store: Store, clock: MovableClock
 ) -> None:
@@ -351,6 +400,24 @@ def test_an_import_names_who_holds_a_key_there(
     try:
         there = other.open()
         holder = there.enqueue_one(keyed("for a time")).id
+        with pytest.raises(UniqueTaken, match=f"job {holder} holds its unique key 'k'"):
+            there.import_(rows)
+        assert [job.id for job in there.find()] == [holder]
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("hold", HELD_APART)
+def test_an_unfinished_job_is_not_imported_under_a_key_that_another_one_holds(
+    store: Store, tmp_path_factory: pytest.TempPathFactory, hold: str
+) -> None:
+    store.enqueue([new(), new()])
+    store.enqueue_one(keyed())
+    rows = store.export(2, 10, finished=True)
+    other = KINDS["sqlite"](tmp_path_factory.mktemp("other"))
+    try:
+        there = other.open()
+        holder = there.enqueue_one(keyed(hold)).id
         with pytest.raises(UniqueTaken, match=f"job {holder} holds its unique key 'k'"):
             there.import_(rows)
         assert [job.id for job in there.find()] == [holder]

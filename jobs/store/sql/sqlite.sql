@@ -524,7 +524,7 @@ UPDATE jobs SET state = 'pending', attempt = 0, losses = 0, run_at = :now, defer
     progress = CASE WHEN state = 'succeeded' THEN NULL ELSE progress END, cpu_ms = NULL, rss_bytes = NULL,
     special = special & ~16, deadline_at = NULL, limit_place = NULL, parked = NULL, turn = 0
 WHERE id = :job AND state IN ('failed', 'cancelled', 'succeeded')
-RETURNING share IS NOT NULL, {told};
+RETURNING share IS NOT NULL, unique_key, special & 128 <> 0 AND held_key IS NOT NULL, {told};
 
 -- name: reschedule
 -- A row that waits gets another time. One that is due by it becomes pending by a promotion, as any other does,
