@@ -84,8 +84,16 @@ def is_held(job: NewJob) -> bool:
 
 def held_apart(number: int, job: NewJob) -> Mapping[str, Any]:
     """What the statements `take_key` and `hold_apart` are asked with, of a new job."""
-    held_ms = (job.terms or _NO_TERMS).held_ms
-    return {"unique_key": job.unique_key, "job": number, "held_ms": held_ms}
+    terms = job.terms or _NO_TERMS
+    delays = terms.debounce_ms is not None
+    return {
+        "unique_key": job.unique_key,
+        "job": number,
+        "held_ms": terms.held_ms,
+        "delays": delays,
+        "expires": delays and job.expires_in_ms is not None,
+        "ends": delays and terms.deadline_in_ms is not None,
+    }
 
 
 def _meeting(job: NewJob) -> Generator[tuple[str, Mapping[str, Any]], list[Row], Enqueued | None]:

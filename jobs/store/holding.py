@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
+from typing import Any
 
 from jobvisor.jobs.errors import UniqueTaken
 from jobvisor.jobs.job import FINISHED, Special, State
@@ -12,6 +13,8 @@ from jobvisor.jobs.store.base import JobRow, Life, Turn
 from jobvisor.jobs.store.dialect import Dialect
 from jobvisor.jobs.store.rows import Changed
 
+NOT_DELAYED = {"delays": False, "expires": False, "ends": False}
+"""Of a job that is due when it says already."""
 UNIQUES_AT_ONCE = 2_000  # rows of one look for those that are of no use any more
 
 _special = attrgetter("special")
@@ -63,7 +66,7 @@ class Holding(Dialect):
         """A debounced job is to run once more: UniqueTaken where another one waits under its key."""
         _, refused = self._attempted(self._rows, "hold_again", {"job": job})
         key = self.get(job).unique or ""
-        told = {"unique_key": key, "job": job, "held_ms": None}
+        told: dict[str, Any] = {"unique_key": key, "job": job, "held_ms": None, **NOT_DELAYED}
         if refused is not None or not self._rows("take_key", told):
             other = self._other_holder(key, job)
             raise UniqueTaken(

@@ -6,19 +6,21 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jobvisor.jobs.clock import from_datetime, to_datetime
 from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.postgres import PostgresStore
-from tests.clock import MovableClock
+from tests.clock import START_MS, MovableClock
 from tests.store.database import Database, PostgresDatabase
 from tests.store.making import claim, life, new, record
 from tests.store.test_interleavings import COMMIT, beside_an_open_transaction
-from tests.store.test_uniqueness import DELAY_MS, HOLDS, debounced, keyed
+from tests.store.test_uniqueness import DELAY_MS, HOLDS, debounced, due, keyed
 from tests.waiting import eventually
 
 
@@ -141,8 +143,9 @@ def server(tmp_path: Path) -> Iterator[PostgresDatabase]:
 class Waiter:
     """A caller in a transaction of its own that stays open, in a thread."""
 
-    def __init__(self, server: PostgresDatabase) -> None:
+    def __init__(self, server: PostgresDatabase, *, many: bool = False) -> None:
         opened = server.open()
+        self._many = many
         assert isinstance(opened, PostgresStore)
         self.store = opened
         self.job: Job | None = None
@@ -151,7 +154,12 @@ class Waiter:
 
     def _act(self) -> None:
         with self.store.transaction():
-            self.job = self.store.enqueue_one(debounced(args="[2]"))
+            job = debounced(args="[2]", expires_in_ms=1_000)
+            if self._many:
+                number, created = self.store.enqueue([job, new()])[0]
+                self.job = replace(self.store.get(number), created=created)
+            else:
+                self.job = self.store.enqueue_one(job)
             self.done.set()
             self.may_end.wait(30)
 
@@ -209,6 +217,25 @@ def test_a_claim_that_dies_under_a_waiting_call_leaves_it_the_job(server: Postgr
     assert caller.job is not None
     assert (caller.job.id, caller.job.replaced) == (number, True)
     assert worker.get(number).args == [2]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_the_delay_of_a_call_that_waited_for_its_key_counts_from_then(
+    server: PostgresDatabase, many: bool
+) -> None:
+    """Else all that have waited with it would run at once, one after the other."""
+    first, caller = server.open(), Waiter(server, many=many)
+    with first.transaction():
+        first.enqueue_one(debounced())
+        caller.start_and_wait_for_a_lock(server)
+        server.clock.move(DELAY_MS)
+        assert claim(first, life())
+    caller.end()
+    assert caller.job is not None
+    assert caller.job.created
+    made = first.get(caller.job.id)
+    assert (from_datetime(made.created_at) - START_MS, due(made)) == (DELAY_MS, 2 * DELAY_MS)
+    assert made.expires_at == to_datetime(START_MS + 2 * DELAY_MS + 1_000)
 
 
 UPSERT = """

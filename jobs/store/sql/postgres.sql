@@ -291,9 +291,15 @@ WHERE NOT EXISTS (SELECT 1 FROM {schema}.jobs
 RETURNING job;
 
 -- name: hold_apart
--- And not by the job's state any more.
+-- And not by the job's state any more. A new debounced job may have waited for others who wanted the key: its
+-- times count from here, or it would be due at once, as would be those of all others who have waited with it.
 UPDATE {schema}.jobs SET unique_key = NULL, held_key = %(unique_key)s,
-    held_until = created_at + %(held_ms)s::bigint * interval '1 ms'
+    held_until = created_at + %(held_ms)s::bigint * interval '1 ms',
+    created_at = CASE WHEN %(delays)s THEN now ELSE created_at END,
+    run_at = CASE WHEN %(delays)s THEN run_at + (now - created_at) ELSE run_at END,
+    expires_at = CASE WHEN %(expires)s THEN expires_at + (now - created_at) ELSE expires_at END,
+    deadline_at = CASE WHEN %(ends)s THEN deadline_at + (now - created_at) ELSE deadline_at END
+FROM (SELECT {schema}.clock() AS now) AS times
 WHERE id = %(job)s
 RETURNING {job};
 
