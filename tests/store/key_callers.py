@@ -1,6 +1,6 @@
-"""One of many processes that enqueue under the same keys in all ways, or run what they have enqueued.
+"""One of many processes that enqueue under the same keys in all ways, run that, or change many at once.
 
-`python -m tests.store.key_callers call|run URL SCHEMA SEED LOG`, until it is killed. What it was told
+`python -m tests.store.key_callers call|run|sweep URL SCHEMA SEED LOG`, until it is killed. What it was told
 goes into the log, a line in one write: a kill leaves it whole, or out.
 """
 
@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobvisor.jobs.change import Moves, moved_each, requeued_each
 from jobvisor.jobs.clock import SYSTEM
+from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import StoreUnavailable, UniqueTaken
 from jobvisor.jobs.identity import unique_number
 from jobvisor.jobs.job import NewJob, Terms
@@ -100,6 +102,28 @@ def run(store: Store, chance: random.Random, log: Log, path: str) -> None:
         ]
 
 
+def sweep(store: Store, chance: random.Random, log: Log) -> None:
+    """Cancel, requeue or reschedule many of the newest jobs in one transaction."""
+    found = [job.id for job in store.find(limit=30)]
+    jobs = chance.sample(found, min(len(found), 6))
+    log.write(kind="swept", jobs=jobs)
+    act = chance.choice((_cancelled, requeued_each, _rescheduled))
+    try:
+        with store.transaction():
+            act(store, jobs)
+    except StoreUnavailable as error:
+        log.write(kind="unknown", why=str(error))
+    SYSTEM.sleep(0.25)  # most jobs are left to those who run them
+
+
+def _cancelled(store: Store, jobs: list[int]) -> Moves:
+    return moved_each(store, jobs, lambda store, job: store.cancel(job))
+
+
+def _rescheduled(store: Store, jobs: list[int]) -> Moves:
+    return moved_each(store, jobs, lambda store, job: store.reschedule(job, Due(in_ms=30)))
+
+
 def _end(attempt: int, chance: random.Random) -> str:
     return chance.choice(("retry", "snooze")) if attempt < 3 else "fail"
 
@@ -111,7 +135,7 @@ def main(role: str, url: str, schema: str, seed: str, path: str) -> None:
     if role == "run":
         run(store, chance, log, path)
     while True:
-        call(store, chance, log)
+        (sweep if role == "sweep" else call)(store, chance, log)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
