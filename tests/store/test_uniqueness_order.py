@@ -17,6 +17,7 @@ import pytest
 from jobvisor.jobs.change import requeued_each
 from jobvisor.jobs.due import Due
 from jobvisor.jobs.errors import JobsError, StoreUnavailable
+from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import NewJob, State
 from jobvisor.jobs.store.postgres import PostgresStore
 from tests.store.database import PostgresDatabase
@@ -96,7 +97,8 @@ def crossed(
 
 
 def bulk(*jobs: NewJob) -> Deed:
-    return lambda store: store.enqueue(list(jobs))
+    """A bulk enqueue that is tried once."""
+    return lambda store: store._enqueue_many(jobs)
 
 
 def replacing(key: str) -> NewJob:
@@ -106,6 +108,7 @@ def replacing(key: str) -> NewJob:
 DIES = pytest.mark.parametrize("dies", [False, True], ids=["commits", "dies"])
 BULK_VERBS: dict[str, Callable[[PostgresStore, int], object]] = {
     "cancel": lambda store, job: store.cancel(job),
+    "hold": lambda store, job: store.hold(Filter(ids=[job])),
     "reschedule": lambda store, job: store.reschedule(job, Due(in_ms=60_000)),
     "replace one": lambda store, job: store.enqueue_one(replacing(store.get(job).unique or "")),
 }
