@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobvisor.jobs.client import Client
 from jobvisor.jobs.schedule import CATCH_UPS, OVERLAPS, Schedule
 from jobvisor.supervisor.cli import (
     config_option,
@@ -24,7 +25,7 @@ from jobvisor.supervisor.cli.enqueue import known_task
 from jobvisor.supervisor.cli.look import ago
 from jobvisor.supervisor.cli.noting import note
 from jobvisor.supervisor.cli.selection import read_moment
-from jobvisor.supervisor.cli.site import find_site
+from jobvisor.supervisor.cli.site import Site, find_site
 
 __all__ = ["schedules", "ticks_text"]
 
@@ -181,7 +182,7 @@ def pause(config: str | None, name: str) -> None:
 @_name
 @config_option
 def resume(config: str | None, name: str) -> None:
-    """Let a paused schedule go on; what the pause hid is not made up for."""
+    """Let a schedule go on; what a pause hid is lost."""
     with find_site(config).client() as client:
         resumed = client.schedules.resume(name)
         found = client.schedules.get(name)
@@ -202,14 +203,22 @@ def resume(config: str | None, name: str) -> None:
 @json_option
 @config_option
 def trigger(config: str | None, name: str, *, as_json: bool) -> None:
-    """Enqueue the job of a schedule now, and print its id; this is no tick of it."""
-    with find_site(config).client() as client:
+    """Enqueue its job now, beside its ticks; print the id."""
+    site = find_site(config)
+    with site.client() as client:
+        _know(site, client, client.schedules.get(name).task)
         job = client.schedules.trigger(name)
         note(client, "trigger", f"schedule {name}, job {job.id}", 1)
     if as_json:
         print_json(job.as_json() | {"created": job.created})
     else:
         click.echo(job.id)
+
+
+def _know(site: Site, client: Client, task: str) -> None:
+    """Learn the options of a task from its module where no worker has told of it yet."""
+    if all(each.name != task for each in client.tasks()):
+        known_task(site, task, force=True)
 
 
 def ticks_text(ticks: Iterable[datetime]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from jobvisor import Client
 from jobvisor.jobs.schedule import CONFIG
 from tests.supervisor.cli.conftest import CONFIG as TEXT
-from tests.supervisor.cli.conftest import Run
+from tests.supervisor.cli.conftest import ROOT, Run
 from tests.test_readme import README, TOUR, _blocks, _expectations, _pattern, _run, _shown
 
 SAMPLE = "tests.supervisor.cli.sample"
@@ -184,3 +186,16 @@ def test_the_example_of_readme_runs_as_it_stands(tmp_path: Path) -> None:
         command, expected = steps[number]
         pattern = r"\n".join(_pattern(line) for line in expected)
         assert re.fullmatch(pattern, shown.rstrip("\n"), re.DOTALL), f"$ {command}\n{shown}"
+
+
+def test_a_schedule_is_triggered_with_the_options_of_its_task_before_any_worker_ran(
+    folder: Path, client: Client
+) -> None:
+    client.schedules.add("s", f"{SAMPLE}:send", args=["a@b.c"], every="1h")
+    command = [sys.executable, "-m", "jobvisor", "schedules", "trigger", "s"]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
+    )
+    assert done.returncode == 0
+    job = client.get(1)
+    assert (job.queue, job.attempts_max, job.timeout) == ("mail", 2, 30)
