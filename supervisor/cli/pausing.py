@@ -11,6 +11,7 @@ from jobvisor.jobs.annals import QUEUE, TASK, Family, Paused
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
+from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.store.older import is_older
 from jobvisor.supervisor.cli import (
     brief,
@@ -25,7 +26,7 @@ from jobvisor.supervisor.cli.completing import queues as known_queues
 from jobvisor.supervisor.cli.completing import whole_tasks
 from jobvisor.supervisor.cli.noting import note
 from jobvisor.supervisor.cli.selection import ending, read_until
-from jobvisor.supervisor.cli.site import find_site
+from jobvisor.supervisor.cli.site import Site, find_site
 from jobvisor.supervisor.documents.queues import queues_of
 
 __all__ = ["pause", "queues", "resume"]
@@ -106,18 +107,35 @@ def pause(
     Jobs are enqueued on, and what runs goes on. It holds until `resume`, also over restarts.
     """
     moment = None if until is None else read_until("--until", until)
-    with find_site(config).client(create=True) as client:
+    site = find_site(config)
+    with site.client(create=True) as client:
         paused = client.pause(**_which(client, queue, task), until=moment)
         note(client, "pause", f"{paused.kind} {paused.name}")
+        unheard = _unheard(site, client, paused)
         heedless = sorted({each.name for each in client.families() if _claims_on(each)})
     if as_json:
         print_json(paused.as_json())
     else:
         click.echo(_told(paused))
+    if unheard:
+        say(f"warning: {unheard}")
     for family in heedless:
         say(
             f"warning: family {family} is of an older release, which knows of no pause and claims on"
         )
+
+
+def _unheard(site: Site, client: Client, paused: Paused) -> str:
+    """That nobody has heard of it so far, which may be meant, or a slip."""
+    if paused.kind == TASK:
+        known = [each.name for each in client.tasks()]
+        which, text = Filter(task=paused.name), "no worker has told of this task"
+    else:
+        known = list(site.config.queues) if site.config else []
+        which, text = Filter(queue=paused.name), "no [[workers]] of this configuration serves it"
+    if paused.name in known or client.page(which, limit=1).jobs:
+        return ""
+    return f"{text} and there is no such job{did_you_mean(paused.name, known)}"
 
 
 def _claims_on(family: Family) -> bool:

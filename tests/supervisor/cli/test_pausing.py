@@ -114,3 +114,18 @@ def test_a_family_of_an_older_release_that_claims_on_is_named(run: Run, client: 
     with client._store() as store:
         store.add_family(family(version="0.5.0", name="old"))
     assert "family old is of an older release" in run("pause", "mail").stderr
+
+
+def test_a_pause_of_what_nobody_has_heard_of_is_made_and_warned_of(
+    run: Run, client: Client
+) -> None:
+    client.note_tasks({ADD: {}})
+    assert run("pause", "mail").stderr == ""
+    assert run("pause", "--task", "add").stderr == ""
+    queue, task = run("pause", "mial"), run("pause", "--task", ADD[:-1])
+    assert (queue.exit_code, task.exit_code) == (0, 0)
+    assert "no [[workers]] of this configuration serves it" in queue.stderr
+    assert "did you mean 'mail'?" in queue.stderr
+    assert f"did you mean '{ADD}'?" in task.stderr
+    client.enqueue(client.call(ADD, 1, options={"queue": "elsewhere"}))
+    assert run("pause", "elsewhere").stderr == ""
