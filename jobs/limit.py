@@ -16,13 +16,14 @@ from jobvisor.jobs.errors import InvalidOption, shown
 from jobvisor.jobs.units import duration_ms, duration_text
 
 __all__ = [
-    "CONFIG", "SET", "Limit", "LimitStanding", "Waiting", "check_limit_key", "check_limit_name",
-    "limit_name", "limit_of", "rate_of",
+    "CONFIG", "COUNTED_MOST", "SET", "Limit", "LimitStanding", "Waiting", "check_limit_key",
+    "check_limit_name", "limit_name", "limit_of", "rate_of",
 ]  # fmt: skip
 
 KEY_MAX = 500  # characters, as the column has it
 NAME_MAX = 100
 CONCURRENCY_MAX = 10_000
+COUNTED_MOST = 10_000  # jobs of a limit, for whoever is shown it
 RATE_MAX = 1_000_000
 PER_MAX_MS = 366 * 86_400_000
 BURST_MAX = 1_000_000

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed
-from jobvisor.jobs.limit import Limit, LimitStanding, Waiting
+from jobvisor.jobs.limit import COUNTED_MOST, Limit, LimitStanding, Waiting
 from jobvisor.jobs.store.base import Record, Rest
 from jobvisor.jobs.store.refusals import Refusals
 from jobvisor.jobs.store.rows import Row, moment_of
@@ -25,7 +25,6 @@ KEYS_AT_ONCE = 500  # that one transaction admits for; what is beyond is found b
 KEYS_LOOKED = 200  # that `admit` looks at in one call
 REMEMBERED_MOST = 10_000  # jobs whose key a store knows
 LIMITS_MOST = 10_000
-COUNTED_MOST = 10_000  # jobs of a limit, for whoever is shown it
 PARKED = "limit:"
 
 PLACED, WAITS, BACK = 0, 1, 2

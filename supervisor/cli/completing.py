@@ -18,7 +18,7 @@ from jobvisor.jobs.filter import Filter
 from jobvisor.jobs.job import State
 from jobvisor.supervisor.cli.site import find_site
 
-__all__ = ["error_types", "jobs", "pools", "queues", "schedules", "tasks", "whole_tasks"]
+__all__ = ["error_types", "jobs", "limits", "pools", "queues", "schedules", "tasks", "whole_tasks"]
 
 NEWEST = 1000
 """Jobs that are looked at: a Tab must not read a whole table."""
@@ -75,6 +75,17 @@ def schedules(context: click.Context, _option: click.Parameter, begun: str) -> I
     """Schedules of the database."""
     return _offered(
         context, begun, lambda client: [(each.name, each.when) for each in client.schedules.list()]
+    )
+
+
+def limits(context: click.Context, _option: click.Parameter, begun: str) -> Items:
+    """Limits of the database, with what each says."""
+    return _offered(
+        context,
+        begun,
+        lambda client: [
+            (each.limit.name, str(each.limit).partition(": ")[2]) for each in client.limits.list()
+        ],
     )
 
 

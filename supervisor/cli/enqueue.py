@@ -24,7 +24,7 @@ from jobvisor.jobs.task import NAME_MAX, Call, Options, OptionValues, Task
 from jobvisor.jobs.uniqueness import CONFLICTS
 from jobvisor.supervisor.cli import config_option, examples, json_option, print_json, say
 from jobvisor.supervisor.cli.arguments import Arguments
-from jobvisor.supervisor.cli.completing import queues, whole_tasks
+from jobvisor.supervisor.cli.completing import limits, queues, whole_tasks
 from jobvisor.supervisor.cli.selection import PAGE, ending, read_duration, read_moment, read_until
 from jobvisor.supervisor.cli.site import Site, find_site
 from jobvisor.supervisor.family import StateDir
@@ -71,7 +71,12 @@ LOOK_S = 0.5
 )
 @click.option("--delay", metavar="DURATION", help="Debounced: so long after the last call.")
 @click.option("--max-wait", metavar="DURATION", help="And so long after the first at the latest.")
-@click.option("--limit", metavar="KEY", help="The limit that it runs under: stripe, stripe:acct_1.")
+@click.option(
+    "--limit",
+    metavar="KEY",
+    help="The limit that it runs under: stripe, stripe:acct_1.",
+    shell_complete=limits,
+)
 @click.option("--share", metavar="NAME", help="On whose behalf it runs, in a fair queue.")
 @click.option("--weight", type=int, help="Of that share: 3 is three times as often as 1.")
 @click.option("--retries", type=int, help="Further attempts after the first.")
@@ -81,6 +86,11 @@ LOOK_S = 0.5
 )
 @click.option(
     "--deadline", metavar="DURATION", help="Failed where it is not done by then, with all attempts."
+)
+@click.option(
+    "--keep",
+    metavar="DURATION",
+    help="Kept so long after its end: 1h, forever, succeeded=1h,failed=90d.",
 )
 @click.option("--headers", metavar="JSON", help="What goes along with the job, as one JSON object.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
@@ -212,11 +222,21 @@ def _read_options(given: dict[str, Any]) -> OptionValues:
     if "expires" in options:
         expires = read_until("--expires", options.pop("expires"))
         options["expires_at" if isinstance(expires, datetime) else "expires_in"] = expires
+    if "keep" in options:
+        options["keep"] = _read_keep(options["keep"])
     if "headers" in options:
         options["headers"] = _read_headers(options["headers"])
     if "run_at" in options:
         options["run_at"] = read_moment("--at", options["run_at"])
     return cast(OptionValues, options)
+
+
+def _read_keep(text: str) -> str | dict[str, str]:
+    """One time for every end, or one for each, as a variable has it."""
+    parts = [part.partition("=") for part in text.split(",")]
+    if not any(equals for _, equals, _ in parts):
+        return text
+    return {state.strip(): time.strip() for state, _, time in parts}
 
 
 def _read_headers(text: str) -> Any:

@@ -13,9 +13,10 @@ from jobvisor.supervisor.cli import (
     print_table,
     say,
 )
+from jobvisor.supervisor.cli.completing import limits as names
 from jobvisor.supervisor.cli.noting import note
 from jobvisor.supervisor.cli.site import find_site
-from jobvisor.supervisor.documents.limits import limits_of, said_of, told_unknown_limits
+from jobvisor.supervisor.documents.limits import counted, limits_of, said_of, told_unknown_limits
 
 __all__ = ["limits"]
 
@@ -59,8 +60,9 @@ def list_limits(config: str | None, *, as_json: bool) -> None:
 def _row(each: LimitStanding) -> list[object]:
     limit = each.limit
     return [
-        limit.name, limit.concurrency, limit.rate_text, limit.burst, each.running, each.waiting,
-        each.keys, said_of(limit),
+        limit.name, limit.concurrency, limit.rate_text, limit.burst,
+        *(counted(number).replace(",", "") for number in (each.running, each.waiting, each.keys)),
+        said_of(limit),
     ]  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def _row(each: LimitStanding) -> list[object]:
         "jobvisor limits set api --rate 100/1m --burst 20",
     ),
 )
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @click.option(
     "--concurrency",
     type=click.IntRange(0, CONCURRENCY_MAX),
@@ -110,7 +112,7 @@ def set_limit(
 
 
 @limits.command("remove", epilog=examples("jobvisor limits remove stripe"))
-@click.argument("name")
+@click.argument("name", shell_complete=names)
 @json_option
 @config_option
 def remove_limit(config: str | None, name: str, *, as_json: bool) -> None:

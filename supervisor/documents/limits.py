@@ -7,10 +7,10 @@ from typing import Any
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.described import BY_FUNCTION
-from jobvisor.jobs.limit import CONFIG, Limit, limit_name
+from jobvisor.jobs.limit import CONFIG, COUNTED_MOST, Limit, limit_name
 
 __all__ = [
-    "limits_of", "said_of", "told_unknown_limits", "told_unsaid_limits", "told_unused_limits",
+    "counted", "limits_of", "said_of", "told_unknown_limits", "told_unsaid_limits", "told_unused_limits",
     "unknown_limits_of_status", "used_limits",
 ]  # fmt: skip
 
@@ -28,6 +28,15 @@ def limits_of(client: Client) -> dict[str, Any]:
 def said_of(limit: Limit) -> str:
     """Who says what it is."""
     return "config" if limit.source == CONFIG else "set at run time"
+
+
+def counted(number: int) -> str:
+    """A number of a limit's jobs or keys, which are counted so far and no further.
+
+    >>> counted(9_999), counted(10_000)
+    ('9,999', '10,000+')
+    """
+    return f"{number:,}{'+' if number >= COUNTED_MOST else ''}"
 
 
 def told_unknown_limits(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.limit import LimitStanding
-from jobvisor.supervisor.documents.limits import UNKNOWN_MAX, said_of
+from jobvisor.supervisor.documents.limits import UNKNOWN_MAX, counted, said_of
 from jobvisor.supervisor.web.access import Who, writing
 from jobvisor.supervisor.web.pages.form import Form, back_of, is_sure, question, word_of
 from jobvisor.supervisor.web.pages.templates import go, show
@@ -77,9 +77,9 @@ def _limit(each: LimitStanding) -> dict[str, Any]:
         "concurrency": limit.concurrency,
         "rate": limit.rate_text,
         "burst": limit.burst,
-        "running": each.running,
-        "waiting": each.waiting,
-        "key_count": each.keys,
+        "running": counted(each.running),
+        "waiting": counted(each.waiting),
+        "key_count": counted(each.keys),
         "source": said_of(limit),
     }
 

@@ -288,6 +288,21 @@ def test_headers_go_along_with_an_enqueued_job(run: Run, client: Client) -> None
         assert words in result.stderr
 
 
+def test_enqueue_says_how_long_a_job_is_kept(run: Run, client: Client) -> None:
+    assert run("enqueue", ADD, "1", "--keep", "succeeded=1h,failed=forever").stdout == "1\n"
+    assert client.get(1).keep == {"failed": None, "succeeded": 3600}
+    assert run("enqueue", ADD, "1", "--keep", "forever").stdout == "2\n"
+    assert client.get(2).keep == {"cancelled": None, "failed": None, "succeeded": None}
+    for given, words in (
+        ("soon", "'soon'"),
+        ("done=1h", "'done' is no end of a job"),
+        ("0", "'0s'"),
+    ):
+        result = run("enqueue", ADD, "1", "--keep", given)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert words in result.stderr
+
+
 def test_wait_with_json_shows_the_finished_job(run: Run, client: Client) -> None:
     with working(client):
         told = json.loads(run("enqueue", ADD, "1", "--wait", "--json").stdout)

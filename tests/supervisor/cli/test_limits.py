@@ -31,6 +31,9 @@ def test_a_limit_is_set_listed_and_removed(run: Run, client: Client) -> None:
         "limits": [{**told, "running": 0, "waiting": 0, "keys": 0}], "unknown": [],
     }  # fmt: skip
     assert "stripe  5" in run("limits", "list").stdout
+    offered = {"_JOBVISOR_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
+    words = {"COMP_WORDS": "jobvisor limits remove str"}
+    assert run(env=offered | words).stdout == "plain,stripe\n"
     set_again = run("limits", "set", "stripe", "--concurrency", "0", "--json")
     assert json.loads(set_again.stdout)["rate"] is None
     assert run("limits", "remove", "stripe").stdout == "stripe: removed\n"
