@@ -127,6 +127,14 @@ def test_the_two_commands_of_the_readme_are_what_ci_and_people_type() -> None:
     assert "tests.check" in (ROOT / ".ci/run").read_text()
 
 
+def test_every_link_within_the_readme_leads_to_a_heading() -> None:
+    heads = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 _-]", "", head.lower()).replace(" ", "-") for head in heads}
+    links = set(re.findall(r"\]\(#([^)]*)\)", README))
+    assert links
+    assert links - anchors == set()
+
+
 def test_every_example_outside_the_tour_is_python_and_names_what_there_is() -> None:
     found = [
         block
