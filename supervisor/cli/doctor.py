@@ -16,6 +16,7 @@ import click
 from jobvisor.jobs.annals import QUEUE
 from jobvisor.jobs.clock import SYSTEM, iso, to_datetime
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.limit import Limit
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.schedule import Schedule
 from jobvisor.jobs.schedule_job import told_options
@@ -392,8 +393,7 @@ def _jobs(config: Config, store: Store) -> Iterator[Finding]:
         yield Finding("unknown limit", "warn", text)
     known = [each.told.get("options", {}) for each in store.tasks()]
     if known:  # else no worker has told of its tasks yet
-        names = [limit.name for limit in store.limits()]
-        for text in told_unused_limits(names, used_limits(known)):
+        for text in told_unused_limits(_idle_limits(store), used_limits(known)):
             yield Finding("unused limit", "warn", text)
     served = {queue: wait_ms for queue, wait_ms in waits.items() if queue in config.queues}
     if served:
@@ -403,6 +403,15 @@ def _jobs(config: Config, store: Store) -> Iterator[Finding]:
         yield Finding("pending", "warn" if wait_ms > PENDING_LONG_MS else "ok", text)
     else:
         yield Finding("pending", "ok", "no job waits")
+
+
+def _idle_limits(store: Store) -> list[Limit]:
+    """Those that no job has lately run under or waits for: a call may name one, too."""
+    return [
+        each.limit
+        for each in store.limit_standings()
+        if not (each.running or each.waiting or each.keys)
+    ]
 
 
 def _schedules(store: Store) -> Iterator[Finding]:

@@ -296,7 +296,7 @@ def _check_warnings(config: Config, tasks: list[dict[str, Any]]) -> list[str]:
     fair = [queue.name for queue in config.named_queues if queue.fair]
     warnings += told_shares(fair, tasks)
     names = [limit.name for limit in config.limits]
-    warnings += told_unused_limits(names, used_limits(tasks))
+    warnings += told_unused_limits(config.limits, used_limits(tasks))
     warnings += told_unsaid_limits(names, tasks)
     for queue in (each.name for each in config.named_queues):
         if queue not in config.queues:

@@ -83,14 +83,20 @@ def told_unsaid_limits(limits: Collection[str], tasks: Iterable[Mapping[str, Any
     ]
 
 
-def told_unused_limits(limits: Iterable[str], used: set[str] | None) -> list[str]:
+def told_unused_limits(limits: Iterable[Limit], used: set[str] | None) -> list[str]:
     """A sentence for each limit that no task names, where that can be known.
 
-    >>> told_unused_limits(["stripe", "gpu"], {"gpu"})
-    ['no task has limit="stripe"; remove [limits.stripe], or name it where it is meant']
+    >>> told_unused_limits([Limit("stripe", 5), Limit("gpu", 2)], {"gpu"})
+    ['no task has limit="stripe"; run `jobvisor limits remove stripe`, or name it where it is meant']
     """
     return [
-        f'no task has limit="{name}"; remove [limits.{name}], or name it where it is meant'
-        for name in limits
-        if used is not None and name not in used
+        f'no task has limit="{each.name}"; {_removal(each)}, or name it where it is meant'
+        for each in limits
+        if used is not None and each.name not in used
     ]
+
+
+def _removal(limit: Limit) -> str:
+    if limit.source == CONFIG:
+        return f"remove [limits.{limit.name}]"
+    return f"run `jobvisor limits remove {limit.name}`"

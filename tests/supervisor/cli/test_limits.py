@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from jobvisor.jobs.client import Client
+from jobvisor.jobs.described import BY_FUNCTION
 from tests.supervisor.cli.conftest import Run
 
 ADD = "tests.supervisor.cli.sample:add"
+SEND = "tests.supervisor.cli.sample:send"
 
 
 @pytest.fixture
@@ -70,3 +72,26 @@ def test_a_limit_that_jobs_wait_for_and_nobody_set_is_named(run: Run, client: Cl
     assert said in run("status").stderr
     assert json.loads(run("status", "--json").stdout)["unknown_limits"] == ["unset"]
     assert said in run("doctor").stdout
+
+
+def test_doctor_names_a_limit_that_neither_a_task_nor_a_call_uses(run: Run, client: Client) -> None:
+    for name in ("told", "called", "idle"):
+        client.limits.set(name, concurrency=1)
+    said = 'no task has limit="'
+    assert said not in run("doctor").stdout  # no worker has told of its tasks yet
+    client.note_tasks({ADD: {"options": {"limit": "told:7"}}})
+    client.enqueue(client.call(ADD, 1, options={"limit": "called:7"}))
+    assert client.run_one()
+    shown = run("doctor").stdout
+    assert shown.count(said) == 1
+    assert f'{said}idle"; run `jobvisor limits remove idle`, or name it where it is meant' in shown
+    client.note_tasks({SEND: {"options": {"limit": BY_FUNCTION}}})
+    assert said not in run("doctor").stdout
+
+
+def test_check_names_a_limit_that_no_task_has(run: Run, folder: Path) -> None:
+    with (folder / "config.toml").open("a") as file:
+        file.write("[limits.idle]\nconcurrency = 1\n")
+    said = 'no task has limit="idle"; remove [limits.idle], or name it where it is meant'
+    assert said in run("check").stderr
+    assert run("check", "--strict").exit_code == 1
