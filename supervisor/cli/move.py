@@ -53,12 +53,11 @@ FAMILIES_NAMED = 3
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
 @config_option
 def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
-    """Write unfinished jobs and all that is set as JSON lines.
+    """Write the unfinished jobs, and all that was set, as JSON lines.
 
-    For another database: schedules, pauses, limits and fair queues go with the jobs, and the jobs
-    with ids, attempts and history. All stay where they are: start no family on both databases.
-    Stop the family first. A running job cannot be carried: exit code 1 if there is one, unless
-    --running is given.
+    For another database. With the jobs go ids, attempts and history, and with them schedules, limits,
+    pauses and fair queues; all stay where they are: start no family on both databases. Stop the family
+    first. A running job cannot be carried: exit code 1 if there is one, unless --running is given.
     """
     site = find_site(config)
     with site.client() as client, client.export(finished=finished) as found:
@@ -328,6 +327,7 @@ def _carried(row: JobRow) -> JobRow:
     """
     had = {
         Special.LIMIT: row.limit_key is not None,
+        Special.TICK: bool(row.special & Special.TICK),
         Special.DEADLINE: row.deadline_at is not None,
         Special.KEPT: row.keep is not None,
         Special.DEBOUNCED: row.special & Special.DEBOUNCED and row.debounce_ms is not None,

@@ -64,8 +64,8 @@ _WORKERS = (
 
 _QUEUES = (
     Column("queue", elastic=True), Column("waiting", right=True), Column("oldest", 1, right=True),
-    Column("running", 2, right=True), Column("later", 4, right=True), Column("failed", 3, right=True),
-    Column("served", 5),
+    Column("running", 2, right=True), Column("later", 4, right=True), Column("blocked", 6, right=True),
+    Column("failed", 3, right=True), Column("served", 5),
 )  # fmt: skip
 
 _JOBS = (
@@ -119,15 +119,17 @@ def queues(found: Mapping[str, Mapping[str, Any]], at_least: Collection[str]) ->
 
 def _queue(name: str, queue: Mapping[str, Any], at_least: Collection[str]) -> Row:
     oldest, served = queue.get("oldest_pending_ms"), queue.get("served")
-    pending, running, scheduled, failed = (
+    paused = bool(queue.get("paused"))
+    pending, running, scheduled, blocked, failed = (
         f"{queue[state]}{'+' if state in at_least else ''}" if state in queue else "-"
-        for state in ("pending", "running", "scheduled", "failed")
+        for state in ("pending", "running", "scheduled", "blocked", "failed")
     )
     cells = [
-        cell(name), pending, "-" if oldest is None else brief(oldest), running, scheduled, failed,
-        "-" if served is None else "yes" if served else "by nobody",
+        cell(name), pending, "-" if oldest is None else brief(oldest), running, scheduled, blocked, failed,
+        "paused" if paused else "-" if served is None else "yes" if served else "by nobody",
     ]  # fmt: skip
-    return Row(name, cells, "yellow" if served is False and oldest is not None else "", queue)
+    waits = oldest is not None and (served is False or paused)
+    return Row(name, cells, "yellow" if waits else "", queue)
 
 
 def jobs(found: Iterable[Job]) -> Table:

@@ -32,6 +32,8 @@ def test_every_command_explains_itself_and_its_options(run: Run, name: str) -> N
     command = main.get_command(None, name)  # type: ignore[arg-type] # it does not look
     assert command is not None
     assert command.help
+    below = shown.stdout.partition("Commands:")[2].partition("Examples:")[0]
+    assert "..." not in below
 
 
 def test_the_bare_command_shows_its_help(run: Run) -> None:

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 
 from jobvisor.jobs.client import Client
 from jobvisor.jobs.url import parse_url
+from jobvisor.supervisor.cli.top.rows import queues
 from tests.screen import Played
 from tests.supervisor.cli.conftest import Player, Run
 from tests.supervisor.cli.top.conftest import Show
@@ -78,6 +79,13 @@ def test_it_fits_itself_to_a_terminal_that_changes_its_size(
     top.resize(50, 12)
     top.see("running", "q quit", but=["served"])
     assert widest(top) <= 50
+
+
+def test_of_a_queue_it_says_that_it_is_paused_and_how_much_is_blocked() -> None:
+    told = {"served": True, "oldest_pending_ms": 5_000, "paused": {"since": "x"}, "pending": 1}
+    [row] = queues({"mail": told | {"blocked": 2_001}}, {"blocked"}).rows
+    assert row.cells == ["mail", "1", "5s", "-", "-", "2001+", "-", "paused"]
+    assert row.style == "yellow"
 
 
 def test_no_colour_is_sent_where_none_is_wanted(play: Play, show: Show, client: Client) -> None:
