@@ -3,7 +3,8 @@
 In a fair queue a claim goes by `turn`, in virtual time: a job of a share comes one step behind the job of
 this share before it, and never before the present, which is the first pending turn. So each share is served
 in turn however many jobs it has, and there is no row per share that somebody would have to lock or prune.
-Each priority of a queue is a fair queue of its own. The turn is given where a job first becomes pending.
+Each priority of a queue is a fair queue of its own. The turn is given where a job becomes pending: for the
+first time, and again where its turn is over, or all retries of one share would come before everybody else.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ REMEMBERED_NS = SECOND  # for so long a worker goes by what it has read of them
 RAISED_EACH_MS = 100  # the mark of a priority; see the statement `take_turns`
 LEVELLED_AT_ONCE = 1_000  # rows
 LOOKED_AT_ONCE = 1_000  # rows that may have a share and no turn
-FORGOTTEN_MS = (
-    86_400_000  # after which the turns of a queue that is fair no more are looked for no more
-)
+FORGOTTEN_MS = 35 * 86_400_000  # for so long turns are looked for in a queue that is fair no more
 KINDS_MOST = 1_000  # priorities of such queues
 
 
@@ -122,7 +121,7 @@ class Fairness(Dialect):
         return self._fair
 
     def _give_turns(self, jobs: Iterable[int]) -> None:
-        """Of these jobs those that are pending in a fair queue get turns, unless they have one."""
+        """Of these jobs those that are pending in a fair queue get turns, unless they have one to come."""
         told = list(jobs)
         if told:
             self._change("give_turns", {"jobs": json.dumps(told)})

@@ -8,6 +8,7 @@ from jobvisor.jobs.annals import QUEUE, Paused
 from jobvisor.jobs.clock import Clock
 from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.events import Events
+from jobvisor.jobs.store.fairness import Fairness
 from jobvisor.jobs.store.limiting import Limiting
 from jobvisor.jobs.store.pauses import Pauses
 from jobvisor.jobs.store.rows import Row, moment_of, moment_or_none
@@ -16,7 +17,7 @@ FREED_AT_ONCE = 1_000  # jobs of tasks that are paused no more
 PAUSED_MOST = 1_000  # queues and tasks at once: every worker keeps them in memory
 
 
-class Pausing(Limiting):
+class Pausing(Limiting, Fairness):
     """The verbs of pauses, and what a claim has to know of them."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
@@ -60,6 +61,7 @@ class Pausing(Limiting):
     def _unpark(self, parked: str, limit: int) -> int:
         with self.transaction():
             rows = self._rows("unpark", {"parked": parked, "limit": limit})
+            self._give_turns(row[0] for row in rows if row[1])
             self._pending_made = self._pending_made or bool(rows)
             self._audience.note_all(row[0] for row in rows)
             return len(rows)

@@ -271,6 +271,7 @@ class RelationalStore(
         with self.transaction():
             rows = self._rows(verb, {"job": job})
             if rows:
+                self._give_turns([job])  # if it is pending now, of a share, and has none to come
                 self._moved(verb, job, Changed._make(rows[0]))
             return bool(rows)
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from jobvisor.jobs.annals import TASK
 from jobvisor.jobs.job import NewJob, Terms
 from jobvisor.jobs.store import Store
 from jobvisor.jobs.store.base import Whom
-from jobvisor.jobs.store.fairness import LEVELLED_AT_ONCE, LOOKED_AT_ONCE
+from jobvisor.jobs.store.fairness import FORGOTTEN_MS, LEVELLED_AT_ONCE, LOOKED_AT_ONCE
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import claim, enqueue, life, new, record, running
@@ -209,7 +210,7 @@ def test_marks_of_a_queue_that_was_fair_long_ago_go(
 ) -> None:
     fair.set_fair("other", fair=True)
     fair.set_fair("default", fair=False)
-    clock.move(86_400_001)
+    clock.move(FORGOTTEN_MS + 1)
     fair.level_turns()
     assert database.sql("SELECT queue FROM turns") == [("other",)]
 
@@ -246,18 +247,95 @@ def test_what_becomes_due_in_a_turn_of_a_worker_gets_its_turn_too(
     assert taken(fair, 4) == ["a", "b"] * 2
 
 
-def test_a_retry_and_a_release_keep_the_turn(
+@pytest.mark.parametrize("delay_ms", [0, 1_000])
+def test_a_thousand_retries_of_one_share_do_not_come_before_another(
+    fair: Store, clock: MovableClock, delay_ms: int
+) -> None:
+    fair.enqueue(many("large", 1_000))
+    who = life()
+    failed = claim(fair, who, limit=900)
+    fair.apply([record(who, 1, job, "retry", delay_ms=delay_ms, age_ms=0) for job in failed], who)
+    clock.move(delay_ms)
+    fair.enqueue_one(of("small"))
+    fair.promote()
+    assert "small" in taken(fair, 3)
+
+
+def test_a_retry_that_is_alone_comes_next_of_its_share(fair: Store, clock: MovableClock) -> None:
+    fair.enqueue([*many("a", 3), *many("b", 3)])
+    who = life()
+    (first,) = claim(fair, who, limit=1)
+    fair.apply([record(who, 1, first, "retry")], who)
+    clock.move(5_000)
+    assert fair.promote() == 1
+    assert first.id in [job.id for job in claim(fair, life(), limit=3)]
+
+
+def test_a_retry_keeps_a_turn_that_is_still_to_come(
     fair: Store, database: Database, clock: MovableClock
 ) -> None:
+    fair.enqueue(many("a", 3))
+    taken(fair, 1)  # and so no mark is raised for 100 ms
+    who = life()
+    second, third = claim(fair, who, 2, limit=2)
+    before = turns(database)
+    fair.apply(
+        [record(who, 2, each, "retry", delay_ms=0, age_ms=0) for each in (second, third)], who
+    )
+    fair.promote()
+    assert turns(database) == before
+
+
+def test_a_release_keeps_the_turn(fair: Store, database: Database) -> None:
     fair.enqueue(many("a", 3))
     who = life()
     first, second = claim(fair, who, limit=2)
     before = turns(database)
-    fair.apply([record(who, 1, first, "retry"), record(who, 1, second, "release")], who)
-    clock.move(5_000)
-    fair.promote()
+    fair.apply([record(who, 1, each, "release") for each in (first, second)], who)
     assert turns(database) == before
     assert [job.id for job in claim(fair, life(), limit=2)] == [first.id, second.id]
+
+
+def test_a_thousand_jobs_of_a_resumed_task_do_not_come_before_another_share(fair: Store) -> None:
+    fair.pause(TASK, "app:f")
+    fair.enqueue(many("large", 900))
+    who = life()
+    assert fair.turn(who, 1, queues=["default"], limit=900).parked == 900
+    fair.enqueue([*many("other", 5, task="app:g")])
+    taken(fair, 2)
+    fair.resume(TASK, "app:f")
+    assert not fair.free_tasks()
+    fair.enqueue_one(of("small", task="app:g"))
+    assert "small" in taken(fair, 5)
+
+
+def test_what_waited_while_its_queue_was_fair_has_no_turn_when_it_is_not(
+    fair: Store, database: Database, clock: MovableClock
+) -> None:
+    fair.enqueue(many("a", 3))
+    who = life()
+    fair.pause(TASK, "app:g")
+    fair.enqueue_one(of("b", task="app:g"))
+    jobs = claim(fair, who)
+    fair.apply([record(who, 1, each, "retry", delay_ms=60_000) for each in jobs], who)
+    assert all(turns(database))
+    fair.set_fair("default", fair=False)
+    clock.move(FORGOTTEN_MS + 1)
+    fair.level_turns()  # it forgets that the queue was fair
+    fair.promote()
+    fair.resume(TASK, "app:g")
+    fair.free_tasks()
+    assert turns(database) == [0] * 4
+
+
+def test_a_blocked_job_gets_its_turn_when_it_waits_no_longer(fair: Store) -> None:
+    fair.enqueue_one(of("a"))
+    assert fair.block(1)
+    fair.enqueue(many("a", 50))
+    taken(fair, 50, at_once=10)
+    fair.enqueue(many("b", 2))
+    assert fair.unblock(1)
+    assert taken(fair, 2) in (["a", "b"], ["b", "a"])
 
 
 def test_a_requeued_a_copied_and_an_imported_job_come_behind_their_share(

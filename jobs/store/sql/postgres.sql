@@ -56,6 +56,14 @@ special, turn, limit_key, share, weight, debounce_ms, deadline_at, keep
 -- Where `base` is of the first of a line, and each has its `step`: how far behind it the others come.
 first_value(base) OVER line + (sum(step) OVER line)::bigint - first_value(step) OVER line
 
+-- fragment: out_of_line
+-- Of a row `these`: whether it is of a share and has no turn yet, or one that is over (below the mark), or that means
+-- nothing because its queue is not fair.
+these.share IS NOT NULL AND these.turn < CASE WHEN these.queue IN (SELECT name FROM {schema}.queues WHERE fair = 1)
+    THEN greatest(1, (SELECT turns.turn FROM {schema}.turns
+        WHERE turns.queue = these.queue AND turns.priority = these.priority))
+    ELSE 9223372036854775807 END
+
 -- fragment: told
 -- What a changed row tells of itself, as Changed names it.
 state, task, queue, attempt, attempts_max, limit_key
@@ -396,8 +404,9 @@ DELETE FROM {schema}.uniques WHERE key = ANY (ARRAY(SELECT uniques.key FROM {sch
 RETURNING key;
 
 -- name: promote
--- Scheduled rows that are due become pending, a bounded number at a time. Where no queue is fair.
-UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
+-- Scheduled rows that are due become pending, a bounded number at a time. Where no queue is fair, so that what has a
+-- turn from when one was has none any more.
+UPDATE {schema}.jobs SET state = 'pending', turn = 0 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
     ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING id, false;
@@ -499,10 +508,11 @@ DELETE FROM {schema}.jobs
 WHERE id = %(job)s AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s AND special & 64 = 0;
 
 -- name: retry
--- A run that failed and may run again; without a duration it began when it was claimed.
+-- A run that failed and may run again; without a duration it began when it was claimed. A job of a share comes
+-- to be pending by a promotion, which sees to its turn.
 UPDATE {schema}.jobs SET
     state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
-        WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
+        WHEN %(delay)s <= %(age)s AND share IS NULL THEN 'pending' ELSE 'scheduled' END,
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = 'retry',
     error = CASE WHEN {superseded} THEN {supersedes} ELSE %(error)s END,
     started_at = coalesce(
@@ -517,7 +527,7 @@ RETURNING {told};
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
 UPDATE {schema}.jobs SET
     state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
-        WHEN %(delay)s <= %(age)s THEN 'pending' ELSE 'scheduled' END,
+        WHEN %(delay)s <= %(age)s AND share IS NULL THEN 'pending' ELSE 'scheduled' END,
     run_at = {schema}.clock() + (%(delay)s - %(age)s) * interval '1 ms', deferred = %(deferred)s,
     attempt = greatest(attempt - 1, 0), error = CASE WHEN {superseded} THEN {supersedes} ELSE coalesce(%(error)s, error) END, started_at = NULL,
     finished_at = CASE WHEN cancel_requested = 1 OR {superseded}
@@ -1236,7 +1246,7 @@ SELECT {schema}.tell(%(jobs)s::text, %(owner)s::bigint, %(claim)s::bigint);
 
 -- name: promote_and_tell
 -- What `promote` does, told to those who follow.
-WITH promoted AS (UPDATE {schema}.jobs SET state = 'pending' WHERE ctid = ANY (ARRAY(
+WITH promoted AS (UPDATE {schema}.jobs SET state = 'pending', turn = 0 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()
     ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)) RETURNING id)
 SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING count(*) > 0;
@@ -1412,7 +1422,7 @@ LIMIT %(limit)s;
 UPDATE {schema}.jobs SET state = 'pending', parked = NULL WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs
     WHERE parked IS NOT NULL AND state = 'blocked' AND parked = %(parked)s ORDER BY queue, priority DESC, turn, id LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED))
-RETURNING id;
+RETURNING id, share IS NOT NULL;
 
 -- name: settings
 -- The number that each change of a setting raises, and what is paused now: a JSON list of whether it is a
@@ -1751,19 +1761,20 @@ INSERT INTO {schema}.turns (queue, priority, turn, raised_at) VALUES (%(queue)s,
 ON CONFLICT (queue, priority) DO UPDATE SET raised_at = excluded.raised_at;
 
 -- name: give_turns
--- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have none yet, get turns: see
--- the function; and one step behind each other. The caller has changed them already, so nobody is waited for.
+-- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have no turn yet or one that is
+-- over (below the mark), get turns: see the function; and one step behind each other. In another queue they have none.
+-- The caller has changed them already, so nobody is waited for.
 UPDATE {schema}.jobs SET turn = given.turn FROM (
-    SELECT id, {turn_in_line} AS turn
+    SELECT id, coalesce({turn_in_line}, 0) AS turn
     FROM (SELECT id, queue, priority, share, run_at, 1048576::bigint / coalesce(weight, 1) AS step,
             CASE WHEN row_number() OVER line = 1
                 THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
-        FROM {schema}.jobs
+        FROM {schema}.jobs AS these
         WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint))
-            AND state = 'pending' AND turn = 0 AND share IS NOT NULL
+            AND state = 'pending' AND {out_of_line}
         WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS based
     WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS given
-WHERE jobs.id = given.id AND given.turn IS NOT NULL;
+WHERE jobs.id = given.id AND jobs.turn <> given.turn;
 
 -- name: take_turns
 -- The turns of what was just claimed.
@@ -1849,14 +1860,15 @@ SELECT queue FROM found WHERE queue IS NOT NULL
     AND queue NOT IN (SELECT name FROM {schema}.queues WHERE fair = 1) LIMIT %(limit)s;
 
 -- name: promote_fair
--- What `promote` does where queues are fair: a job of a share gets its turn, unless it has one.
+-- What `promote` does where queues are fair: a job of a share gets a turn, unless it has one that is still to come.
 WITH due AS (SELECT id, queue, priority, share, weight, run_at, turn FROM {schema}.jobs
     WHERE state = 'scheduled' AND run_at <= {schema}.clock() ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
-based AS (SELECT id, queue, priority, share, run_at, turn, 1048576::bigint / coalesce(weight, 1) AS step, CASE WHEN share IS NOT NULL AND turn = 0
-        AND row_number() OVER line = 1 THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
-    FROM due WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id)),
-given AS (SELECT id, coalesce({turn_in_line}, turn) AS turn
-    FROM based WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id))
+seen AS (SELECT these.*, 1048576::bigint / coalesce(weight, 1) AS step, {out_of_line} AS anew FROM due AS these),
+based AS (SELECT id, queue, priority, share, run_at, turn, step, anew, CASE WHEN anew AND row_number() OVER line = 1
+        THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
+    FROM seen WINDOW line AS (PARTITION BY queue, priority, share, anew ORDER BY run_at, id)),
+given AS (SELECT id, CASE WHEN anew THEN coalesce({turn_in_line}, 0) ELSE turn END AS turn
+    FROM based WINDOW line AS (PARTITION BY queue, priority, share, anew ORDER BY run_at, id))
 UPDATE {schema}.jobs SET state = 'pending', turn = given.turn FROM given WHERE jobs.id = given.id
 RETURNING jobs.id, false;
 
@@ -1864,11 +1876,12 @@ RETURNING jobs.id, false;
 -- The same, told to those who follow.
 WITH due AS (SELECT id, queue, priority, share, weight, run_at, turn FROM {schema}.jobs
     WHERE state = 'scheduled' AND run_at <= {schema}.clock() ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
-based AS (SELECT id, queue, priority, share, run_at, turn, 1048576::bigint / coalesce(weight, 1) AS step, CASE WHEN share IS NOT NULL AND turn = 0
-        AND row_number() OVER line = 1 THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
-    FROM due WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id)),
-given AS (SELECT id, coalesce({turn_in_line}, turn) AS turn
-    FROM based WINDOW line AS (PARTITION BY queue, priority, share, turn = 0 ORDER BY run_at, id)),
+seen AS (SELECT these.*, 1048576::bigint / coalesce(weight, 1) AS step, {out_of_line} AS anew FROM due AS these),
+based AS (SELECT id, queue, priority, share, run_at, turn, step, anew, CASE WHEN anew AND row_number() OVER line = 1
+        THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
+    FROM seen WINDOW line AS (PARTITION BY queue, priority, share, anew ORDER BY run_at, id)),
+given AS (SELECT id, CASE WHEN anew THEN coalesce({turn_in_line}, 0) ELSE turn END AS turn
+    FROM based WINDOW line AS (PARTITION BY queue, priority, share, anew ORDER BY run_at, id)),
 promoted AS (UPDATE {schema}.jobs SET state = 'pending', turn = given.turn FROM given WHERE jobs.id = given.id
     RETURNING jobs.id)
 SELECT {schema}.tell(string_agg(id::text, ','), NULL, NULL) FROM promoted HAVING count(*) > 0;

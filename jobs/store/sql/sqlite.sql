@@ -410,10 +410,11 @@ DELETE FROM jobs WHERE id = :job AND state = 'running' AND owner = :owner AND cl
     AND special & 64 = 0;
 
 -- name: retry
--- A run that failed and may run again; without a duration it began when it was claimed.
+-- A run that failed and may run again; without a duration it began when it was claimed. A job of a share comes
+-- to be pending by a promotion, which sees to its turn.
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
-        WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
+        WHEN :delay <= :age AND share IS NULL THEN 'pending' ELSE 'scheduled' END,
     run_at = :now - :age + :delay, deferred = 'retry',
     error = CASE WHEN {superseded} THEN {supersedes} ELSE :error END,
     started_at = coalesce(:now - :age - :duration, claimed_at),
@@ -426,7 +427,7 @@ RETURNING {told};
 -- A run put off by its task, or by a worker that does not know the task; the attempt is given back.
 UPDATE jobs SET
     state = CASE WHEN cancel_requested = 1 OR {superseded} THEN 'cancelled'
-        WHEN :delay <= :age THEN 'pending' ELSE 'scheduled' END,
+        WHEN :delay <= :age AND share IS NULL THEN 'pending' ELSE 'scheduled' END,
     run_at = :now - :age + :delay, deferred = :deferred, attempt = max(attempt - 1, 0),
     started_at = NULL,
     error = CASE WHEN {superseded} THEN {supersedes} ELSE coalesce(:error, error) END,
@@ -1184,7 +1185,7 @@ LIMIT :limit;
 -- A page of the rows that are parked for something else than a limit may be claimed again.
 UPDATE jobs SET state = 'pending', parked = NULL WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_parked
     WHERE parked IS NOT NULL AND state = 'blocked' AND parked = :parked ORDER BY queue, priority DESC, turn, id LIMIT :limit)
-RETURNING id;
+RETURNING id, share IS NOT NULL;
 
 -- name: settings
 -- The number that each change of a setting raises, and what is paused now: a JSON list of whether it is a
@@ -1512,11 +1513,11 @@ INSERT INTO turns (queue, priority, turn, raised_at) VALUES (:queue, 0, 0, :now)
 ON CONFLICT (queue, priority) DO UPDATE SET raised_at = excluded.raised_at;
 
 -- name: give_turns
--- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have none yet, get turns: one
--- step behind the last of their share, and not before the present, which is the first pending turn that is not
--- below the mark; one step behind each other.
+-- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have no turn yet or one that is
+-- over (below the mark), get turns: one step behind the last of their share, and not before the present, which is the
+-- first pending turn that is not below the mark; one step behind each other. In another queue they have none.
 UPDATE jobs SET turn = given.turn FROM (
-    SELECT id, first_value(base) OVER line + sum(step) OVER line - first_value(step) OVER line AS turn
+    SELECT id, coalesce(first_value(base) OVER line + sum(step) OVER line - first_value(step) OVER line, 0) AS turn
     FROM (
         SELECT id, queue, priority, share, run_at, step, CASE WHEN row_number() OVER line = 1 THEN max(
             coalesce((SELECT min(first.turn) FROM jobs AS first WHERE first.state = 'pending'
@@ -1526,13 +1527,14 @@ UPDATE jobs SET turn = given.turn FROM (
                 AND last.turn > max(0, these.mark - these.step) AND +last.state = 'pending'
                 ORDER BY last.turn DESC LIMIT 1) + step, 0)) END AS base
         FROM (
-            SELECT jobs.id, jobs.queue, jobs.priority, jobs.share, jobs.run_at,
+            SELECT jobs.id, jobs.queue, jobs.priority, jobs.share, jobs.run_at, jobs.turn,
                 1048576 / coalesce(jobs.weight, 1) AS step,
-                max(1, coalesce((SELECT turn FROM turns WHERE turns.queue = jobs.queue
-                    AND turns.priority = jobs.priority), 1)) AS mark
+                CASE WHEN jobs.queue IN (SELECT name FROM queues WHERE fair = 1)
+                    THEN max(1, coalesce((SELECT turn FROM turns WHERE turns.queue = jobs.queue
+                        AND turns.priority = jobs.priority), 1)) END AS mark
             FROM json_each(:jobs) AS told CROSS JOIN jobs ON jobs.id = told.value
-            WHERE jobs.state = 'pending' AND jobs.turn = 0 AND jobs.share IS NOT NULL
-                AND jobs.queue IN (SELECT name FROM queues WHERE fair = 1)) AS these
+            WHERE jobs.state = 'pending' AND jobs.share IS NOT NULL) AS these
+        WHERE CASE WHEN mark IS NULL THEN turn > 0 ELSE turn < mark END
         WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS based
     WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS given
 WHERE jobs.id = given.id;
