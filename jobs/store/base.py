@@ -979,6 +979,10 @@ class Store(WorkerStore):
         """Rows that an owner owns and does not hold go back untouched; how many."""
 
     @abstractmethod
+    def forget_pauses(self) -> bool:
+        """Forget a page of pauses that ended by themselves a day ago; whether there may be more."""
+
+    @abstractmethod
     def held(self, job: int, owner: int, claim: int) -> Held | None:
         """The running row under this fence, None if it has left."""
 

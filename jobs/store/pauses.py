@@ -1,6 +1,7 @@
 """What is paused, as a store keeps it in memory: known by a number that every change raises.
 
-Whoever claims compares that number with the database's, and reads anew where it is another one.
+Whoever claims compares that number with the database's, and reads anew where it is another one. Until when a
+pause goes is reckoned by this machine's clock; the database is asked again when one is over, and each minute.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.clock import SECOND, Clock
 
 MS = 1_000_000
+READ_EACH = 60 * SECOND
+UNREAD = "unread"  # no number that a database has
 NONE: frozenset[str] = frozenset()
 
 
@@ -23,6 +26,7 @@ class Pauses:
         """The database's number of settings when they were read; None: nothing was ever set."""
         self._queues: dict[str, int | None] = {}
         self._tasks: dict[str, int | None] = {}
+        self._old_at: int | None = None  # when to ask the database again, if no change tells to
 
     def learn(self, version: str | None, told: str | None) -> None:
         """What the database has: a JSON list of [is it a task, name, for how many ms yet or null]."""
@@ -31,7 +35,18 @@ class Pauses:
         self._queues, self._tasks = {}, {}
         for is_task, name, left in json.loads(told or "[]"):
             paused = self._tasks if is_task else self._queues
-            paused[name] = None if left is None else now + left * MS
+            paused[name] = None if left is None else now + max(1, left) * MS
+        ends = [end for end in (*self._queues.values(), *self._tasks.values()) if end is not None]
+        some = bool(self._queues or self._tasks)
+        self._old_at = min(now + READ_EACH, *ends) if ends else now + READ_EACH if some else None
+
+    def forget(self) -> None:
+        """What was learnt may not be so: the next look learns it anew."""
+        self.version = UNREAD
+
+    def are_old(self) -> bool:
+        """Whether one of the pauses is over, by this machine's clock, or all were read a minute ago."""
+        return self._old_at is not None and self._clock.boottime_ns() >= self._old_at
 
     def open(self, queues: Sequence[str]) -> Sequence[str]:
         """Those of these queues that are not paused, in their order."""

@@ -15,6 +15,11 @@ from jobvisor.jobs.store.rows import Row, moment_of, moment_or_none
 
 FREED_AT_ONCE = 1_000  # jobs of tasks that are paused no more
 PAUSED_MOST = 1_000  # queues and tasks at once: every worker keeps them in memory
+FORGOTTEN_AT_ONCE = 1_000  # pauses that have ended
+ENDED_MS = 86_400_000  # before that, for a clock may be set back
+
+
+FORGETTING = ("forget_queues", "forget_pauses", "forget_tasks", "forget_task_pauses")
 
 
 class Pausing(Limiting, Fairness):
@@ -58,6 +63,12 @@ class Pausing(Limiting, Fairness):
                 freed += self._unpark(f"task:{task}", FREED_AT_ONCE - freed)
         return freed >= FREED_AT_ONCE
 
+    def forget_pauses(self) -> bool:
+        page = {"age": ENDED_MS, "limit": FORGOTTEN_AT_ONCE}
+        with self.transaction():
+            gone = [self._change(name, page) for name in FORGETTING]
+        return max(gone) >= FORGOTTEN_AT_ONCE
+
     def _unpark(self, parked: str, limit: int) -> int:
         with self.transaction():
             rows = self._rows("unpark", {"parked": parked, "limit": limit})
@@ -74,8 +85,14 @@ class Pausing(Limiting, Fairness):
     def _open(self, queues: Sequence[str]) -> Sequence[str]:
         """Those of these queues that are not paused, by what the database has now."""
         rows = self._rows("meta", {"key": "settings"})
-        self._note_version(rows[0][0] if rows else None)
+        if not self._note_version(rows[0][0] if rows else None):
+            self._recall_pauses()
         return self._pauses.open(queues)
+
+    def _recall_pauses(self) -> None:
+        """Read the pauses anew where one is over by this machine's clock: the database's decides."""
+        if self._pauses.are_old():
+            self._read_settings()
 
     def _note_version(self, version: str | None) -> bool:
         """The database has this number of settings: read them if it is another one; whether it is."""

@@ -127,6 +127,7 @@ class PostgresStore(Inserts):
         wait for the disk behind those who have nothing.
         """
         self._refuse_copy()
+        self._recall_pauses()
         expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
         told: psycopg.Cursor[TupleRow] | None = None
         open_queues, settings = self._pauses.open(queues), self._pauses.version
@@ -168,6 +169,7 @@ class PostgresStore(Inserts):
         return Turn(self._with_deadlines(jobs), NOTHING, parked, returned)
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
+        self._recall_pauses()
         with self._lock, self._named_errors():
             while True:
                 seen = self._once_more(lambda: self._look(queues, owner, whom.of("has_pending")))
@@ -228,6 +230,8 @@ class PostgresStore(Inserts):
                 self._change("add_owner", life._asdict())
                 self._open(())  # or its first claim would find out that it knows too little
             self._entered = life.owner
+        if limit:
+            self._recall_pauses()
         entered = self._entered == life.owner
         # Told in the same round trip, before it is known what was claimed.
         expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()

@@ -407,6 +407,7 @@ class RelationalStore(
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
         owned = bool(owner and self._rows("owned", {"owner": owner})[0][0])
+        self._recall_pauses()
         while True:
             seen = self._seen(self._pauses.open(queues), whom)
             due_ms, version = self._rows("next_due", {})[0]

@@ -445,6 +445,7 @@ class ServerStore(RelationalStore):
     def _undo(self) -> None:
         self._pending_made = False
         self._events.clear()
+        self._pauses.forget()  # another change may come under the number of the one that is undone
         connection = self._connection
         if self._begun and connection is not None and not connection.closed:
             try:

@@ -272,6 +272,7 @@ class SqliteStore(Placing, RelationalStore):
     def _undo(self) -> None:
         self._pending_made = False
         self._events.clear()
+        self._pauses.forget()  # another change may come under the number of the one that is undone
         connection = self._connection
         # After a full disk or a failed write SQLite may have rolled back by itself.
         if connection is not None and connection.in_transaction:

@@ -191,6 +191,7 @@ class Caretaker(Role):
             self._burial.note_memory: READ_EVERY,
             self._end_overdue: 1.0,
             self._free_tasks: 1.0,
+            self._forget_pauses: 600.0,
             self._prune: PRUNE_OFTEN if self._is_short_kept() else PRUNE_EVERY,
             self._trim_changes: 10.0,
             self._trim_uniques: 10.0,
@@ -339,6 +340,9 @@ class Caretaker(Role):
 
     def _free_tasks(self) -> float | None:
         return TICK if self._store.free_tasks() else None
+
+    def _forget_pauses(self) -> float | None:
+        return TICK if self._store.forget_pauses() else None
 
     def _prune(self) -> float | None:
         """A page in each step, until all are gone whose time is over."""

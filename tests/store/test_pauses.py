@@ -11,13 +11,14 @@ import pytest
 from jobvisor.jobs.annals import QUEUE, TASK
 from jobvisor.jobs.clock import to_datetime
 from jobvisor.jobs.errors import InvalidOption
-from jobvisor.jobs.job import State
+from jobvisor.jobs.job import State, Terms
+from jobvisor.jobs.limit import limit_of
 from jobvisor.jobs.store import Life, Store, Turn
 from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.pausing import PAUSED_MOST
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database, SqliteDatabase
-from tests.store.making import claim, enqueue, family, life, new, record, running
+from tests.store.making import claim, enqueue, family, life, new, record, running, undone
 
 
 def test_a_paused_queue_accepts_and_is_not_claimed_until_it_is_resumed(store: Store) -> None:
@@ -102,6 +103,74 @@ def test_a_pause_until_a_moment_is_told_and_replaced_by_a_later_one(
     assert str(queue) == "paused since 2033-05-18T03:33:20.000Z"
 
 
+@pytest.mark.parametrize("woken", [False, True])
+def test_a_pause_goes_on_where_the_clock_of_the_database_is_set_back(
+    store: Store, clock: MovableClock, *, woken: bool
+) -> None:
+    number, who = enqueue(store), life()
+    store.pause(QUEUE, "default", for_ms=60_000)
+    assert claimed(store, who, register=True).jobs == []
+    clock.step(-3_600_000)
+    clock.move(60_000)
+    assert [each.name for each in store.paused()] == ["default"]
+    assert not store.look(["default"]).found
+    assert claimed(store, who, 2, woken=woken).jobs == []
+    clock.move(3_600_000)
+    assert [job.id for job in claimed(store, who, 3, woken=woken).jobs] == [number]
+
+
+def test_a_pause_that_is_over_by_the_clock_of_the_database_ends_within_a_minute(
+    store: Store, clock: MovableClock
+) -> None:
+    number, who = enqueue(store), life()
+    store.pause(QUEUE, "default", for_ms=3_600_000)
+    assert claimed(store, who, register=True).jobs == []
+    clock.step(3_600_000)
+    assert store.paused() == []
+    clock.move(60_000)
+    assert [job.id for job in claimed(store, who, 2).jobs] == [number]
+
+
+def test_a_pause_that_is_undone_hides_none_that_comes_after_it(store: Store) -> None:
+    number, other = enqueue(store), enqueue(store, queue="mail")
+    who = life()
+    with undone(store):
+        store.pause(QUEUE, "default")
+        assert store.latency(["default"]) == 0  # whoever looks has learnt it now
+    store.pause(QUEUE, "mail")
+    asked = {"queues": ["default", "mail"], "limit": 10}
+    assert [job.id for job in store.turn(who, 1, register=True, **asked).jobs] == [number]  # type: ignore[arg-type]
+    store.resume(QUEUE, "mail")
+    assert [job.id for job in store.turn(who, 2, **asked).jobs] == [other]  # type: ignore[arg-type]
+
+
+def test_pauses_that_ended_by_themselves_are_forgotten_a_day_later(
+    store: Store, database: Database, clock: MovableClock
+) -> None:
+    store.note_tasks({"app:f": "{}"})
+    store.set_fair("reports", fair=True)
+    for queue in ("mail", "reports", "later"):
+        store.pause(QUEUE, queue, for_ms=1_000 if queue != "later" else 2 * 86_400_000)
+    for task in ("app:f", "app:gone"):
+        store.pause(TASK, task, for_ms=1_000)
+    store.pause(TASK, "app:held")
+    clock.move(86_400_000)
+    assert not store.forget_pauses()
+    assert len(database.sql("SELECT name FROM queues")) == 3
+    clock.move(1_001)
+    assert not store.forget_pauses()
+    queues = "SELECT name, paused_at IS NULL FROM queues ORDER BY name"
+    assert [(name, bool(free)) for name, free in database.sql(queues)] == [
+        ("later", False),
+        ("reports", True),
+    ]
+    tasks = "SELECT name, paused_at IS NULL FROM tasks ORDER BY name"
+    assert [(name, bool(free)) for name, free in database.sql(tasks)] == [
+        ("app:f", True),
+        ("app:held", False),
+    ]
+
+
 def test_a_pause_that_begins_after_one_had_ended_counts_from_its_own_begin(
     store: Store, clock: MovableClock
 ) -> None:
@@ -161,7 +230,7 @@ def test_nobody_is_hired_for_what_a_paused_queue_holds(store: Store, clock: Mova
 
 
 def claimed(store: Store, who: Life, number: int = 1, **asked: Any) -> Turn:
-    return store.turn(who, number, queues=["default"], **{"limit": 10, **asked})
+    return store.turn(who, number, **{"queues": ["default"], "limit": 10, **asked})
 
 
 def test_the_jobs_of_a_paused_task_wait_and_those_behind_them_run(store: Store) -> None:
@@ -243,12 +312,23 @@ def test_a_task_that_is_only_paused_is_none_that_workers_have_told_of(
     assert [each.name for each in store.tasks()] == ["app:f"]
 
 
-def test_a_drain_does_not_wait_for_a_paused_task(store: Store) -> None:
+def test_a_drain_does_not_wait_for_a_paused_task_but_for_what_has_a_limit(store: Store) -> None:
     store.add_family(family())
     enqueue(store)
     store.pause(TASK, "app:f")
     claimed(store, life())
     assert not store.has_work(["default"], 1)
+    for name, concurrency in (("closed", 0), ("open", 1)):
+        store.set_limit(limit_of(name, concurrency=concurrency))
+    closed = enqueue(store, task="app:g", terms=Terms(limit_key="closed:x"))
+    claimed(store, life())
+    assert store.get(closed).parked == "limit:closed:x"
+    assert not store.has_work(["default"], 1)
+    for _ in range(2):
+        enqueue(store, task="app:g", queue="other", terms=Terms(limit_key="open:a:b"))
+    assert claimed(store, life(), queues=["other"]).parked == 1
+    assert not store.has_work(["default"], 1)
+    assert store.has_work(["other"], 1)
 
 
 def test_what_was_parked_and_is_imported_where_its_task_is_not_paused_is_set_free(

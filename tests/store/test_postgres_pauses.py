@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from jobvisor.jobs.annals import QUEUE, TASK
+from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.job import State, Terms
-from jobvisor.jobs.store import Store
+from jobvisor.jobs.store import Store, open_store
+from jobvisor.jobs.store.base import Rest
+from tests.proxy import Proxy
 from tests.store.database import PostgresDatabase
 from tests.store.making import claim, enqueue, life, undone
 
@@ -83,3 +87,43 @@ def test_two_pauses_at_once_wait_for_each_other_and_both_are_obeyed(
     other.pause(QUEUE, "b")
     for number, store in enumerate(stores, 1):
         assert claim(store, who, number, queues=["a", "b"]) == []
+
+
+def test_a_claim_whose_connection_is_cut_before_it_has_asked_for_deadlines_loses_none(
+    database: PostgresDatabase,
+) -> None:
+    one = database.open()
+    job = enqueue(one, terms=Terms(deadline_in_ms=60_000))
+    place = urlsplit(database.url)
+    with Proxy(str(place.hostname), place.port or 0) as proxy:
+        other = open_store(proxy.url(database.url), schema=database.schema, clock=database.clock)
+        other.open()
+        proxy.drop_before(b"AND deadline_at IS NOT NULL")  # the claim is committed by then
+        (claimed,) = claim(other, life())
+        other.close()
+        assert proxy.met == 1
+    assert (claimed.id, claimed.timeout_ms) == (job, 60_000)
+    assert one.get(job).state is State.RUNNING
+
+
+def test_a_claim_that_cannot_ask_for_deadlines_is_given_back_by_the_next_turn(
+    database: PostgresDatabase,
+) -> None:
+    one, who = database.open(), life()
+    job = enqueue(one, terms=Terms(deadline_in_ms=60_000))
+    place = urlsplit(database.url)
+    with Proxy(str(place.hostname), place.port or 0) as proxy:
+        other = open_store(
+            proxy.url(database.url), schema=database.schema, clock=database.clock, patience=0.2
+        )
+        other.turn(who, 1, queues=[], limit=1, register=True)
+        proxy.drop_before(b"AND deadline_at IS NOT NULL")
+        quiet, other.on_wait = other.on_wait, proxy.cut
+        with pytest.raises(StoreUnavailable):
+            claim(other, who, 2)
+        other.on_wait = quiet
+        proxy.restore()
+        assert one.get(job).state is State.RUNNING
+        turn = other.turn(who, 3, queues=["default"], limit=1, rest=Rest((2,), ()))
+        other.close()
+    assert [(each.id, each.attempt, each.timeout_ms) for each in turn.jobs] == [(job, 1, 60_000)]

@@ -1019,14 +1019,23 @@ UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'ru
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes, and what
--- waits for a limit that lets jobs begin.
+-- waits for a limit that lets jobs begin: of the keys each by a step of the index, for what waits for a paused task
+-- may be a million rows, and this is asked often.
 SELECT 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
         WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, turn, id LIMIT 1) AS found)
     OR EXISTS (SELECT 1 FROM {schema}.jobs
         WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = %(queue)s)
-    OR EXISTS (SELECT 1 FROM (SELECT substr(parked, 7) AS key FROM {schema}.jobs
-        WHERE state = 'blocked' AND queue = %(queue)s AND starts_with(parked, 'limit:') LIMIT 1000) AS waiting
-        JOIN {schema}.limits ON limits.name = split_part(key, ':', 1) AND coalesce(concurrency, 1) > 0);
+    OR EXISTS (WITH RECURSIVE found (parked) AS (
+            SELECT (SELECT min(parked) FROM {schema}.jobs
+                WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'limit:' AND parked < 'limit;')
+            UNION ALL
+            SELECT (SELECT min(jobs.parked) FROM {schema}.jobs
+                WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
+            FROM found WHERE found.parked IS NOT NULL)
+        SELECT 1 FROM (SELECT parked FROM found LIMIT 10000) AS found
+            JOIN {schema}.limits ON coalesce(concurrency, 1) > 0 AND limits.name = split_part(parked, ':', 2)
+        WHERE EXISTS (SELECT 1 FROM {schema}.jobs
+            WHERE parked IS NOT NULL AND state = 'blocked' AND parked = found.parked AND queue = %(queue)s));
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -1473,6 +1482,30 @@ RETURNING name, {schema}.ms(paused_at), {schema}.ms(paused_until);
 UPDATE {schema}.tasks SET paused_at = NULL, paused_until = NULL
 WHERE name = %(name)s AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {schema}.clock())
 RETURNING 1;
+
+-- name: forget_queues
+-- Pauses of queues that have ended by themselves some time ago go, and what is not said anything of any more.
+DELETE FROM {schema}.queues WHERE name = ANY (ARRAY(SELECT name FROM {schema}.queues WHERE fair = 0
+    AND (paused_at IS NULL OR paused_until < {schema}.clock() - %(age)s * interval '1 ms')
+    ORDER BY name LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
+
+-- name: forget_pauses
+-- The same of fair queues, which stay.
+UPDATE {schema}.queues SET paused_at = NULL, paused_until = NULL WHERE name = ANY (ARRAY(SELECT name FROM {schema}.queues
+    WHERE fair = 1 AND paused_at IS NOT NULL AND paused_until < {schema}.clock() - %(age)s * interval '1 ms'
+    ORDER BY name FOR UPDATE SKIP LOCKED));
+
+-- name: forget_tasks
+-- The same of tasks, of which nobody has told.
+DELETE FROM {schema}.tasks WHERE name = ANY (ARRAY(SELECT name FROM {schema}.tasks WHERE told = 'null'
+    AND (paused_at IS NULL OR paused_until < {schema}.clock() - %(age)s * interval '1 ms')
+    ORDER BY name LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
+
+-- name: forget_task_pauses
+-- The same of those that somebody has told of, which stay.
+UPDATE {schema}.tasks SET paused_at = NULL, paused_until = NULL WHERE name = ANY (ARRAY(SELECT name FROM {schema}.tasks
+    WHERE paused_at IS NOT NULL AND told <> 'null' AND paused_until < {schema}.clock() - %(age)s * interval '1 ms'
+    ORDER BY name LIMIT %(limit)s FOR UPDATE SKIP LOCKED));
 
 -- name: paused
 -- The queues and tasks that are paused now, by name.

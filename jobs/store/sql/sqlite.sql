@@ -879,13 +879,22 @@ UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AN
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes, and what
--- waits for a limit that lets jobs begin.
+-- waits for a limit that lets jobs begin: of the keys each by a step of the index, for what waits for a paused task
+-- may be a million rows, and this is asked often.
 SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue
         ORDER BY priority DESC, turn, id LIMIT 1))
     OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue)
-    OR EXISTS (SELECT 1 FROM (SELECT substr(parked, 7) AS key FROM jobs INDEXED BY jobs_blocked
-        WHERE state = 'blocked' AND queue = :queue AND parked GLOB 'limit:*' LIMIT 1000) AS waiting
-        JOIN limits ON limits.name = substr(key, 1, instr(key || ':', ':') - 1) AND coalesce(concurrency, 1) > 0);
+    OR EXISTS (WITH RECURSIVE found (parked) AS (
+            SELECT min(parked) FROM jobs INDEXED BY jobs_parked
+            WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'limit:' AND parked < 'limit;'
+            UNION ALL
+            SELECT (SELECT min(jobs.parked) FROM jobs INDEXED BY jobs_parked
+                WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
+            FROM found WHERE found.parked IS NOT NULL LIMIT 10000)
+        SELECT 1 FROM found JOIN limits ON coalesce(concurrency, 1) > 0
+            AND limits.name = substr(parked, 7, instr(substr(parked, 7) || ':', ':') - 1)
+        WHERE EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_parked
+            WHERE parked IS NOT NULL AND state = 'blocked' AND parked = found.parked AND queue = :queue));
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -1231,6 +1240,27 @@ RETURNING name, paused_at, paused_until;
 UPDATE tasks SET paused_at = NULL, paused_until = NULL
 WHERE name = :name AND paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > :now)
 RETURNING 1;
+
+-- name: forget_queues
+-- Pauses of queues that have ended by themselves some time ago go, and what is not said anything of any more.
+DELETE FROM queues WHERE name IN (SELECT name FROM queues WHERE fair = 0
+    AND (paused_at IS NULL OR paused_until < :now - :age) LIMIT :limit);
+
+-- name: forget_pauses
+-- The same of fair queues, which stay.
+UPDATE queues SET paused_at = NULL, paused_until = NULL
+WHERE fair = 1 AND paused_at IS NOT NULL AND paused_until < :now - :age;
+
+-- name: forget_tasks
+-- The same of tasks, of which nobody has told.
+DELETE FROM tasks WHERE name IN (SELECT name FROM tasks WHERE told = 'null'
+    AND (paused_at IS NULL OR paused_until < :now - :age) LIMIT :limit);
+
+-- name: forget_task_pauses
+-- The same of those that somebody has told of, which stay.
+UPDATE tasks SET paused_at = NULL, paused_until = NULL
+WHERE name IN (SELECT name FROM tasks WHERE paused_at IS NOT NULL AND told <> 'null'
+    AND paused_until < :now - :age LIMIT :limit);
 
 -- name: paused
 -- The queues and tasks that are paused now, by name.
