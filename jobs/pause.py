@@ -26,10 +26,11 @@ class Pause(Door):
         task: str | Task[..., Any] | None = None,
         until: datetime | Duration | None = None,
     ) -> Paused:
-        """Have no job of a queue, or of a task, begin: in no family, from the commit on.
+        """Have no job of a queue, or of a task, be claimed: in no family, from the commit on.
 
-        Until `resume`, or until a moment, or for so long (`until="2h"`). It is enqueued on, and what runs
-        goes on. Pausing again says anew until when. Workers of a release before 0.6 do not know of it.
+        Until `resume`, or until a moment, or for so long (`until="2h"`). It is enqueued on; what runs goes
+        on, and the batch that a worker has claimed already may still begin. Pausing again says anew until
+        when. Workers of a release before 0.6 do not know of it.
 
         >>> from jobvisor import Client
         >>> with Client("memory://") as client:
