@@ -19,8 +19,8 @@ class Sharing(Door):
     def set_fair(self, queue: str, fair: bool = True) -> bool:
         """Serve the shares of a queue in turn from now on, or no more; whether that is new.
 
-        It is stored, for every family and client. What is pending already goes first. A family whose
-        `[queues.NAME]` says otherwise sets it back when it starts.
+        It is stored, for every family and client; what is pending already is lined up within seconds. A
+        family whose `[queues.NAME]` says otherwise sets it back when it starts.
         """
         check_queue("queue", queue)
         with self._store() as store:
@@ -30,3 +30,8 @@ class Sharing(Door):
         """Queues that are not fair, and have jobs with a share, which is of no effect there."""
         with self._store() as store:
             return store.shares_in_vain(1_000)
+
+    def shareless(self) -> list[str]:
+        """Queues that are fair, and have pending jobs of no share, which go before all that have one."""
+        with self._store() as store:
+            return store.shareless(1_000)

@@ -920,6 +920,10 @@ class Store(WorkerStore):
         """Queues that are not fair, and have jobs with a share; at most `limit`."""
 
     @abstractmethod
+    def shareless(self, limit: int) -> list[str]:
+        """Fair queues with pending jobs of no share, which go before all others; by name."""
+
+    @abstractmethod
     def level_turns(self) -> bool:
         """Take the turns off a page of pending jobs of queues that are fair no more; whether more may be."""
 
@@ -975,12 +979,12 @@ class Store(WorkerStore):
         """Free a page of what is parked for tasks that are paused no more; whether there may be more."""
 
     @abstractmethod
-    def release_rest(self, owner: int, rest: Rest = ALL) -> int:
-        """Rows that an owner owns and does not hold go back untouched; how many."""
-
-    @abstractmethod
     def forget_pauses(self) -> bool:
         """Forget a page of pauses that ended by themselves a day ago; whether there may be more."""
+
+    @abstractmethod
+    def release_rest(self, owner: int, rest: Rest = ALL) -> int:
+        """Rows that an owner owns and does not hold go back untouched; how many."""
 
     @abstractmethod
     def held(self, job: int, owner: int, claim: int) -> Held | None:

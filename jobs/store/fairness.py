@@ -69,6 +69,9 @@ class Fairness(Dialect):
     def shares_in_vain(self, limit: int) -> list[str]:
         return [row[0] for row in self._rows("shares_in_vain", {"limit": limit})]
 
+    def shareless(self, limit: int) -> list[str]:
+        return [row[0] for row in self._rows("shareless", {"limit": limit})]
+
     def level_turns(self) -> bool:
         return self._level() | self._line_up()
 

@@ -46,7 +46,7 @@ from jobvisor.supervisor.documents.limits import (
     told_unused_limits,
     used_limits,
 )
-from jobvisor.supervisor.documents.shares import told_vain_shares
+from jobvisor.supervisor.documents.shares import told_shareless, told_vain_shares
 from jobvisor.supervisor.documents.unknown import UNKNOWN_MAX, told_unknown
 from jobvisor.supervisor.family import StateDir
 
@@ -387,7 +387,10 @@ def _jobs(config: Config, store: Store) -> Iterator[Finding]:
         )
     for text in told_unknown(store.unknown_tasks(UNKNOWN_MAX)):
         yield Finding("unknown task", "warn", text)
-    for text in told_vain_shares(store.shares_in_vain(UNKNOWN_MAX)):
+    for text in (
+        *told_vain_shares(store.shares_in_vain(UNKNOWN_MAX)),
+        *told_shareless(store.shareless(UNKNOWN_MAX)),
+    ):
         yield Finding("fairness", "warn", text)
     for text in told_unknown_limits(store.unknown_limits(UNKNOWN_MAX)):
         yield Finding("unknown limit", "warn", text)

@@ -139,6 +139,18 @@ def test_a_queue_is_fair_when_somebody_says_so(store: Store, database: Database)
     assert [bool(turn) for turn in turns(database)] == [False, True, True, False]
 
 
+def test_a_fair_queue_with_jobs_of_no_share_is_named(store: Store) -> None:
+    enqueue(store)
+    assert store.shareless(9) == []
+    store.set_fair("default", fair=True)
+    store.set_fair("other", fair=True)
+    store.enqueue_one(of("a", queue="other", priority=3))
+    assert store.shareless(9) == ["default"]
+    enqueue(store, queue="other")
+    assert store.shareless(9) == ["default", "other"]
+    assert store.shareless(1) == ["default"]
+
+
 def test_jobs_of_a_share_go_by_age_in_a_queue_that_is_not_fair(
     store: Store, database: Database
 ) -> None:

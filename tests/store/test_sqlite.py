@@ -595,6 +595,7 @@ INDEX = {
     "turned_kinds": "jobs_pending",
     "level_turns": "jobs_pending",
     "shares_in_vain": "jobs_shares",
+    "shareless": "jobs_pending",
 }
 ORDERED = [
     "claim",

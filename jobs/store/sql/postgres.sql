@@ -1892,6 +1892,21 @@ WITH RECURSIVE found (queue) AS (
 SELECT queue FROM found WHERE queue IS NOT NULL
     AND queue NOT IN (SELECT name FROM {schema}.queues WHERE fair = 1) LIMIT %(limit)s;
 
+-- name: shareless
+-- Queues that are fair, and have pending rows of no share, which go before all that have one; a step of the index for
+-- each priority.
+WITH RECURSIVE found (queue, priority) AS (
+    SELECT name, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = queues.name)
+    FROM {schema}.queues WHERE fair = 1
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT DISTINCT queue FROM found WHERE priority IS NOT NULL AND (SELECT turn = 0 AND share IS NULL FROM {schema}.jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority
+        ORDER BY turn, id LIMIT 1)
+ORDER BY queue LIMIT %(limit)s;
+
 -- name: promote_fair
 -- What `promote` does where queues are fair: a job of a share gets a turn, unless it has one that is still to come.
 WITH due AS (SELECT id, queue, priority, share, weight, run_at, turn FROM {schema}.jobs

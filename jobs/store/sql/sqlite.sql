@@ -1637,6 +1637,21 @@ WITH RECURSIVE found (queue) AS (
     FROM found WHERE found.queue IS NOT NULL)
 SELECT queue FROM found WHERE queue IS NOT NULL AND queue NOT IN (SELECT name FROM queues WHERE fair = 1) LIMIT :limit;
 
+-- name: shareless
+-- Queues that are fair, and have pending rows of no share, which go before all that have one; a step of the index for
+-- each priority.
+WITH RECURSIVE found (queue, priority) AS (
+    SELECT name, (SELECT max(priority) FROM jobs WHERE state = 'pending' AND jobs.queue = queues.name)
+    FROM queues WHERE fair = 1
+    UNION ALL
+    SELECT queue, (SELECT max(jobs.priority) FROM jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
+    FROM found WHERE priority IS NOT NULL)
+SELECT DISTINCT queue FROM found WHERE priority IS NOT NULL AND (SELECT turn = 0 AND share IS NULL FROM jobs
+        WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority = found.priority
+        ORDER BY turn, id LIMIT 1)
+ORDER BY queue LIMIT :limit;
+
 -- name: succeed_many
 -- Runs of one claim that returned; the row of values is repeated, with what is missing as a value that the
 -- column cannot have. With a + the planner leaves the index of running rows alone, and finds each row by its id.
