@@ -42,17 +42,31 @@ _task = click.option(
 
 
 @click.command(
-    epilog=examples("jobvisor queues", "jobvisor queues --json | jq .queues.mail.paused")
+    epilog=examples(
+        "jobvisor queues",
+        "jobvisor queues --json | jq .queues.mail.paused",
+        "jobvisor queues fair reports on",
+    )
 )
-@click.argument("verb", metavar="[list]", type=click.Choice(["list"]), default="list")
+@click.argument("verb", metavar="[list|fair]", type=click.Choice(["list", "fair"]), default="list")
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=known_queues)
+@click.argument("fair", metavar="[on|off]", required=False, type=click.Choice(["on", "off"]))
 @json_option
 @config_option
-def queues(config: str | None, verb: str, as_json: bool) -> None:  # noqa: ARG001 -- there is one
+def queues(
+    config: str | None, verb: str, name: str | None, fair: str | None, *, as_json: bool
+) -> None:
     """Show the queues: who serves them, what waits, what is paused.
 
-    Counting ends at some thousands, where a + says that there are more.
+    `queues fair NAME on` (or `off`) sets whether one is fair. Counting ends at some
+    thousands, where a + says that there are more.
     """
     site = find_site(config)
+    if verb == "fair":
+        _set_fair(site, name, fair, as_json=as_json)
+        return
+    if name is not None:
+        raise click.UsageError(f"list takes no name; `jobvisor queues` shows {name} among all")
     with site.client() as client:
         found = queues_of(client, site.config.queues if site.config else None)
         tasks = [each for each in client.paused() if each.kind == TASK]
@@ -66,6 +80,27 @@ def queues(config: str | None, verb: str, as_json: bool) -> None:  # noqa: ARG00
     )
     for each in tasks:
         say(f"task {each.name} is {each}")
+
+
+def _set_fair(site: Site, name: str | None, word: str | None, *, as_json: bool) -> None:
+    if name is None or word is None:
+        raise click.UsageError("name a queue, and on or off, such as: queues fair reports on")
+    fair = word == "on"
+    with site.client(create=True) as client:
+        changed = client.set_fair(name, fair)
+        if changed:
+            note(client, "fair", f"queue {name} {word}")
+    if as_json:
+        print_json({"queue": name, "fair": fair, "changed": changed})
+    else:
+        still = "" if changed else " already" if fair else " anyway"
+        click.echo(f"queue {name} is {'' if fair else 'not '}fair{still}")
+    said = {each.name: each.fair for each in site.config.named_queues} if site.config else {}
+    if said.get(name) not in (None, fair):
+        say(
+            f"warning: [queues.{name}] says fair = {'true' if said[name] else 'false'}, which counts "
+            f"again when the family starts; change it there too"
+        )
 
 
 def _row(name: str, told: Mapping[str, Any], at_least: list[str]) -> list[Any]:

@@ -39,6 +39,8 @@ class Depths(NamedTuple):
     """What is paused: `queue` or `task`, and its name."""
     limits: list[LimitStanding] = []  # noqa: RUF012 - of a NamedTuple, and never changed
     """The first LIMITS_MAX by name."""
+    fair: frozenset[str] = frozenset()
+    """The queues whose shares come in turn."""
 
 
 class DepthLook:
@@ -100,4 +102,5 @@ class DepthLook:
         schedules = self._client.schedules.list(limit=SCHEDULES_MAX)
         paused = frozenset((each.kind, each.name) for each in self._client.paused())
         limits = self._client.limits.list(limit=LIMITS_MAX)
-        return Depths(tally.queues, tally.at_least, oldest, schedules, paused, limits)
+        fair = frozenset(self._client.fair_queues())
+        return Depths(tally.queues, tally.at_least, oldest, schedules, paused, limits, fair)

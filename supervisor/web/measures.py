@@ -250,7 +250,8 @@ def of_depths(depths: Depths, status: Mapping[str, Any]) -> Iterator[Metric]:
     paused = {name for kind, name in depths.paused if kind == QUEUE}
     ours = {queue for each in served.values() for queue in each}
     named = sorted(
-        {*queues, *oldest, *ours, *paused}, key=lambda queue: (queue not in ours, queue)
+        {*queues, *oldest, *ours, *paused, *depths.fair},
+        key=lambda queue: (queue not in ours, queue),
     )[:QUEUES_MAX]
     by_name = ours | set(named)
     counted: dict[tuple[str, str], int] = {(queue, state): 0 for queue in named for state in State}
@@ -273,6 +274,10 @@ def of_depths(depths: Depths, status: Mapping[str, Any]) -> Iterator[Metric]:
     yield _labelled(
         "queue_paused", "Whether the queue is paused, so that none of its jobs begins.", ("queue",),
         {(queue,): int(queue in paused) for queue in named},
+    )  # fmt: skip
+    yield _labelled(
+        "queue_fair", "Whether the jobs of each share come in turn in the queue.", ("queue",),
+        {(queue,): int(queue in depths.fair) for queue in named},
     )  # fmt: skip
     tasks = sorted(name for kind, name in depths.paused if kind == TASK)[:QUEUES_MAX]
     yield _labelled(

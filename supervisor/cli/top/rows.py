@@ -126,10 +126,16 @@ def _queue(name: str, queue: Mapping[str, Any], at_least: Collection[str]) -> Ro
     )
     cells = [
         cell(name), pending, "-" if oldest is None else brief(oldest), running, scheduled, blocked, failed,
-        "paused" if paused else "-" if served is None else "yes" if served else "by nobody",
+        _served(served, paused=paused),
     ]  # fmt: skip
     waits = oldest is not None and (served is False or paused)
     return Row(name, cells, "yellow" if waits else "", queue)
+
+
+def _served(served: bool | None, *, paused: bool) -> str:
+    if paused:
+        return "paused"
+    return "-" if served is None else "yes" if served else "by nobody"
 
 
 def jobs(found: Iterable[Job]) -> Table:

@@ -287,6 +287,14 @@ class Resumed(Document):
     was_paused: bool
 
 
+class Fair(Document):
+    """Whether a queue is fair."""
+
+    queue: str
+    fair: bool
+    changed: bool = Field(description="Whether that is new.")
+
+
 class Queue(Document):
     """One queue; a state that none of its jobs is in is left out."""
 

@@ -349,6 +349,14 @@ class Pausing(Form):
     )
 
 
+class Sharing(Form):
+    """Whether a queue is fair."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"fair": True}]})
+
+    fair: bool = Field(description="Whether the jobs of each share come in turn.")
+
+
 class Limiting(Form):
     """What a limit is: a concurrency, a rate, or both."""
 

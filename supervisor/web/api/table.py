@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from jobvisor.supervisor.web.api import bulk, families, jobs, limits, looks, pauses, schedules
+from jobvisor.supervisor.web.api import (
+    bulk,
+    families,
+    jobs,
+    limits,
+    looks,
+    pauses,
+    schedules,
+    sharing,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     bulk.router,
@@ -12,6 +21,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     looks.router,
     schedules.router,
     pauses.router,
+    sharing.router,
     limits.router,
     families.router,
 )

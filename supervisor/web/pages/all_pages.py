@@ -17,6 +17,7 @@ from jobvisor.supervisor.web.pages import (
     pauses,
     queues,
     schedules,
+    sharing,
     steer,
     tasks,
     theme,
@@ -43,6 +44,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     schedules.router,
     limits.router,
     pauses.router,
+    sharing.router,
     actions.router,
     theme.router,
 )

@@ -36,7 +36,7 @@ def queues_page(request: Request, site: Here) -> Response:
     client, family = site.client, standing(site)
     tally, oldest = client.tally(), client.latencies()
     lately = _by_queue(client.stats(LATELY, step=LATELY, by_queue=True))
-    fair = set(client.fair_queues())
+    fair, shared = set(client.fair_queues()), set(client.shares_in_vain())
     paused = {each.name: each for each in client.paused() if each.kind == QUEUE}
     names = sorted({*family.queues, *tally.queues, *oldest, *lately, *paused, *fair})
     told = [
@@ -44,6 +44,7 @@ def queues_page(request: Request, site: Here) -> Response:
             **_queue(name, family, tally, oldest, lately),
             "paused": paused.get(name),
             "fair": name in fair,
+            "shared": name in shared,
         }
         for name in names
     ]

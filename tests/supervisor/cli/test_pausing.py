@@ -129,3 +129,48 @@ def test_a_pause_of_what_nobody_has_heard_of_is_made_and_warned_of(
     assert f"did you mean '{ADD}'?" in task.stderr
     client.enqueue(client.call(ADD, 1, options={"queue": "elsewhere"}))
     assert run("pause", "elsewhere").stderr == ""
+
+
+def test_queues_fair_makes_a_queue_fair_and_ordinary_again(
+    run: Run, client: Client, folder: Path
+) -> None:
+    assert run("queues", "fair", "reports", "on").stdout == "queue reports is fair\n"
+    assert run("queues", "fair", "reports", "on").stdout == "queue reports is fair already\n"
+    assert client.fair_queues() == ["reports"]
+    assert json.loads(run("queues", "--json").stdout)["queues"]["reports"]["fair"]
+    told = json.loads(run("queues", "fair", "reports", "off", "--json").stdout)
+    assert told == {"queue": "reports", "fair": False, "changed": True}
+    assert run("queues", "fair", "reports", "off").stdout == "queue reports is not fair anyway\n"
+    noted = [(each.verb, each.what) for each in client.actions()]
+    assert noted == [("fair", "queue reports off"), ("fair", "queue reports on")]
+    with (folder / "config.toml").open("a") as config:
+        config.write("[queues.reports]\nfair = true\n")
+    assert "[queues.reports] says fair = true" in run("queues", "fair", "reports", "off").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fair",), "name a queue, and on or off"),
+        (("fair", "mail"), "name a queue, and on or off"),
+        (("fair", "mail", "yes"), "'yes' is not one of"),
+        (("fair", "mail boxes", "on"), "is no queue name"),
+        (("list", "mail"), "list takes no name"),
+    ],
+)
+def test_a_queue_that_cannot_be_made_fair_says_why(
+    run: Run, client: Client, words: tuple[str, ...], message: str
+) -> None:
+    client.migrate()
+    done = run("queues", *words)
+    assert done.exit_code in (1, 2)
+    assert message in done.stderr
+    assert client.fair_queues() == []
+
+
+def test_doctor_names_jobs_without_a_share_in_a_fair_queue(run: Run, client: Client) -> None:
+    client.set_fair("default")
+    client.enqueue(ADD, 1, 2)
+    found = json.loads(run("doctor", "--json").stdout)
+    [told] = [each["text"] for each in found if each["check"] == "fairness"]
+    assert told.startswith("jobs without a share wait in the fair queue default")

@@ -100,9 +100,10 @@ def test_the_page_of_tasks_shows_a_pause_also_of_one_that_nobody_has_told_of(pla
     assert [each.name for each in place.jobs.paused()] == ["app:send"]
 
 
-def test_metrics_tell_what_is_paused(here: Shop) -> None:
+def test_metrics_tell_what_is_paused_and_fair(here: Shop) -> None:
     here.client.pause("mail")
     here.client.pause(task="app:send")
+    here.client.set_fair("reports")
     seen = DepthLook(here.client).see()
     assert seen is not None
     told = {
@@ -111,6 +112,7 @@ def test_metrics_tell_what_is_paused(here: Shop) -> None:
         for sample in metric.samples
     }
     assert told["jobvisor_queue_paused", "mail"] == 1
+    assert [told["jobvisor_queue_fair", queue] for queue in ("mail", "reports")] == [0, 1]
     assert told["jobvisor_task_paused", "app:send"] == 1
 
 
