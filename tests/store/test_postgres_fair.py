@@ -9,7 +9,7 @@ import pytest
 
 from jobvisor.jobs.job import NewJob, Terms
 from tests.store.database import PostgresDatabase
-from tests.store.making import claim, life, new
+from tests.store.making import claim, life, new, undone
 
 
 @pytest.fixture
@@ -69,3 +69,40 @@ def test_a_promotion_among_others_gives_each_of_a_share_a_turn_of_its_own(
     turns = [row[0] for row in database.sql("SELECT turn FROM jobs")]
     assert min(turns) > 0
     assert len(set(turns)) >= 30
+
+
+def test_lining_up_and_levelling_pass_over_what_somebody_holds(database: PostgresDatabase) -> None:
+    one, other = database.open(), database.open()
+    jobs = one.enqueue([of("a")] * 3)
+    one.set_fair("default", fair=True)
+    turned = "SELECT turn > 0 FROM jobs ORDER BY id"
+    with undone(one):
+        one.cancel(jobs[0][0])
+        other.level_turns()
+        assert [row[0] for row in database.sql(turned)] == [False, True, True]
+    other.level_turns()
+    assert [row[0] for row in database.sql(turned)] == [True] * 3
+    one.set_fair("default", fair=False)
+    with undone(one):
+        one.cancel(jobs[0][0])
+        other.level_turns()
+        assert [row[0] for row in database.sql(turned)] == [True, False, False]
+    other.level_turns()
+    assert [row[0] for row in database.sql(turned)] == [False] * 3
+
+
+def test_a_promotion_does_not_wait_for_a_mark_that_a_claim_raises(
+    database: PostgresDatabase,
+) -> None:
+    one, other = database.open(), database.open()
+    one.set_fair("default", fair=True)
+    database.clock.move(1_000)
+    one.enqueue([of("a")] * 5)
+    one.enqueue([of("b")._replace(run_in_ms=500)])
+    database.clock.move(1_000)
+    with one.transaction():
+        assert len(claim(one, life(), limit=5)) == 5  # it holds the mark, and the rows
+        one.enqueue([of("a")])
+        other.promote()
+    turns = [row[0] for row in database.sql("SELECT turn FROM jobs ORDER BY id")]
+    assert turns[5] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,9 @@ from jobvisor.jobs.store.base import Rest
 from tests.proxy import Proxy
 from tests.store.database import PostgresDatabase
 from tests.store.making import claim, enqueue, life, undone
+from tests.waiting import eventually
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 @pytest.fixture
@@ -77,16 +81,81 @@ def test_a_pause_that_is_rolled_back_pauses_nothing_and_holds_up_no_claim(
 
 
 def test_two_pauses_at_once_wait_for_each_other_and_both_are_obeyed(
+    database: PostgresDatabase, stores: tuple[Store, Store]
+) -> None:
+    one, other = stores
+    claims, who = database.open(), life()
+    asked = ["a", "b"]
+    with one.transaction():
+        one.pause(QUEUE, "a")
+        second = threading.Thread(target=lambda: other.pause(QUEUE, "b"))
+        second.start()
+        eventually(lambda: database.sql(WAITING) != [(0,)], what="the other waits for the number")
+    second.join(30)
+    assert not second.is_alive()
+    # Between the two commits whoever claims has read the first number, with the first pause alone.
+    for queue in asked:
+        enqueue(one, queue=queue)
+    assert claim(claims, who, queues=asked) == []
+
+
+def test_a_number_that_was_read_between_two_pauses_is_not_that_of_the_second(
+    database: PostgresDatabase, stores: tuple[Store, Store]
+) -> None:
+    one, other = stores
+    claims, who = database.open(), life()
+    job = enqueue(one, queue="b")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        with other.transaction():
+            other.pause(QUEUE, "b")
+            begun.set()
+            go_on.wait(30)
+
+    with one.transaction():
+        one.pause(QUEUE, "a")
+        second = threading.Thread(target=pause)
+        second.start()
+        eventually(lambda: database.sql(WAITING) != [(0,)], what="the other waits for the number")
+    assert begun.wait(30)
+    # The first is committed, the second not yet.
+    assert [each.id for each in claim(claims, who, queues=["a", "b"])] == [job]
+    last = enqueue(one, queue="b")
+    go_on.set()
+    second.join(30)
+    assert not second.is_alive()
+    assert claim(claims, who, 2, queues=["a", "b"]) == []
+    assert one.get(last).state is State.PENDING
+
+
+def test_what_is_parked_while_its_task_is_resumed_is_freed_by_the_net(
     stores: tuple[Store, Store],
 ) -> None:
     one, other = stores
-    for queue in ("a", "b"):
-        enqueue(one, queue=queue)
-    who = life()
-    one.pause(QUEUE, "a")
-    other.pause(QUEUE, "b")
-    for number, store in enumerate(stores, 1):
-        assert claim(store, who, number, queues=["a", "b"]) == []
+    job, who = enqueue(one), life()
+    one.pause(TASK, "app:f")
+    with one.transaction():
+        assert one.turn(who, 1, queues=["default"], limit=5, register=True).parked == 1
+        other.resume(TASK, "app:f")
+        assert not other.free_tasks()  # it sees no row yet that is parked
+    assert one.get(job).state is State.BLOCKED
+    assert not other.free_tasks()  # as the caretaker does each second
+    assert one.get(job).state is State.PENDING
+
+
+def test_what_is_being_claimed_does_not_expire(
+    database: PostgresDatabase, stores: tuple[Store, Store]
+) -> None:
+    one, other = stores
+    job = enqueue(one, expires_in_ms=1_000)
+    with one.transaction():
+        (claimed,) = claim(one, life())
+        database.clock.move(1_000)
+        other.end_overdue()
+    assert claimed.expires_in_ms == 1_000
+    other.end_overdue()
+    assert one.get(job).state is State.RUNNING  # whoever runs it looks at its time itself
 
 
 def test_a_claim_whose_connection_is_cut_before_it_has_asked_for_deadlines_loses_none(
