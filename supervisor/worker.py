@@ -295,7 +295,7 @@ class Worker(Role):
         try:
             most = self._pool.batch_max
             wanted = most if self._resting.is_hindered else self._pace.batch
-            jobs = self._turns.take(self._turns.reach.wish(wanted, most))
+            jobs = self._turns.take(self._turns.reach.wish(wanted, most), batch=self._pace.batch)
         except StoreError as error:
             self._turns.wait_for_database(error)
             return 0

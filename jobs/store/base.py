@@ -413,12 +413,15 @@ class WorkerStore(ABC):
         woken: bool = False,
         whom: Whom = Whom.ANYBODY,
         lanes: int = 1,
+        batch: int | None = None,
     ) -> Turn:
         """One transaction: settle the journal, release the rest (if any), promote, claim.
 
         `woken`: a waker has just heard of a row. Others may be quicker, so that a store may promote
         nothing, and claim nothing where there is a doubt. `lanes`: so many jobs run at once here, and no
-        more of one limit are taken, because a place is nobody else's meanwhile.
+        more of one limit are taken, because a place is nobody else's meanwhile. `batch`: so many would be
+        claimed if none had to wait (None: `limit`); no more are taken of a key that has a rate alone, because
+        what begins late, or goes back, has used it up.
         """
 
     @abstractmethod

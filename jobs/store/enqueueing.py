@@ -35,6 +35,8 @@ class Enqueued(NamedTuple):
     """The row as it was stored, in the columns of the statement `get`; None where it was left alone."""
     replaced: bool = False
     """Whether it is the row of a waiting job, which has got what this one would have had."""
+    left: str | None = None
+    """The limit that this one had had, in whose line others may come before it now."""
 
     @property
     def created(self) -> bool:
@@ -104,7 +106,7 @@ def _meeting(job: NewJob) -> Generator[tuple[str, Mapping[str, Any]], list[Row],
         rows = yield "holder", key
         if not rows:
             return None
-        holder = rows[0][0]
+        holder, limit_key = rows[0]
         if conflict == "raise":
             raise UniqueTaken(
                 f"job {holder} holds the unique key {job.unique_key!r}; nothing was enqueued",
@@ -114,7 +116,7 @@ def _meeting(job: NewJob) -> Generator[tuple[str, Mapping[str, Any]], list[Row],
             return Enqueued(holder, None)
         row = yield from _replacing(job, holder)
         if row is not None:
-            return Enqueued(holder, row, replaced=True)
+            return Enqueued(holder, row, replaced=True, left=limit_key)
         rows = yield "holder", key
         if rows and rows[0][0] == holder:
             return Enqueued(holder, None)  # it runs, or has: it is left alone

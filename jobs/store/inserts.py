@@ -216,7 +216,7 @@ class Inserts(ServerStore):
         with told_of_twins(job, found):
             each = carried_out(enqueueing(job), self._asked)
         if each.replaced:
-            self._replaced(each.id)
+            self._replaced(each)
             if job.terms is not None and job.terms.share is not None:
                 self._give_turns([each.id])  # to a new job the insert itself gives one
         return each.id, each.created

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.job import Claimed
 from jobvisor.jobs.limit import COUNTED_MOST, Limit, LimitStanding, Waiting
@@ -23,12 +23,23 @@ from jobvisor.jobs.store.rows import Row, moment_of
 
 KEYS_AT_ONCE = 500  # that one transaction admits for; what is beyond is found by `admit`
 KEYS_LOOKED = 200  # that `admit` looks at in one call
+ADMITTED_AT_ONCE = 1_000  # rows; what is left falls due at once, for whoever asks next
+CHECKED_EVERY_NS = 10 * SECOND  # between two looks whether the jobs run whose keys a store knows
 REMEMBERED_MOST = 10_000  # jobs whose key a store knows
 LIMITS_MOST = 10_000
 PARKED = "limit:"
 
 PLACED, WAITS, BACK = 0, 1, 2
 """What has become of a claimed row that has a limit."""
+
+
+class Seats(NamedTuple):
+    """How many jobs of one key a claim takes at most."""
+
+    lanes: int
+    """Where the key has places: so many run at once."""
+    batch: int
+    """Where it has only a rate."""
 
 
 class Placed(NamedTuple):
@@ -54,13 +65,14 @@ class Limiting(Refusals):
         super().__init__(clock, events)
         self._turning = 0  # the owner whose turns this store makes
         self._keys: dict[int, str] = {}  # of jobs that it has claimed for it
+        self._check_keys_at = 0  # by the monotonic clock
         self._looked_behind = ""  # the last key that `admit` has looked at
         self._trimmed_behind = ""
 
     # -- what a dialect brings
 
     @abstractmethod
-    def _place(self, owner: int, claim: int, lanes: int) -> list[Placed]:
+    def _place(self, owner: int, claim: int, seats: Seats) -> list[Placed]:
         """Give places to what was just claimed, or let it wait."""
 
     @abstractmethod
@@ -99,17 +111,27 @@ class Limiting(Refusals):
             return self._change("remove_limit", {"name": name}) > 0
 
     def _admit_all(self, name: str) -> None:
-        """After a limit has changed, for each of its keys; a page of them in one transaction."""
+        """After a limit has changed, for each of its keys; a page of them and of rows in one transaction.
+
+        All of them, because there may be no family whose caretaker would go on with it. In somebody's
+        transaction a page, at its end: whoever holds keys may not wait for rows.
+        """
         after = ""
         while True:
             asked = {"name": name, "after_key": after, "limit": KEYS_AT_ONCE}
             keys = [row[0] for row in self._rows("keys_of_limit", asked)]
-            if keys:
-                with self.transaction():
-                    self._admit(keys, waits=True)
+            if self._depth:
+                self._freed.update(keys)
+                return
+            while keys and self._admit_page(keys) >= ADMITTED_AT_ONCE:
+                pass
             if len(keys) < KEYS_AT_ONCE:
                 return
             after = keys[-1]
+
+    def _admit_page(self, keys: Sequence[str]) -> int:
+        with self.transaction():
+            return self._admit(keys, waits=True)
 
     def limit_standings(self, limit: int = 1_000) -> list[LimitStanding]:
         most = COUNTED_MOST
@@ -147,15 +169,15 @@ class Limiting(Refusals):
         """Tasks whose jobs are not run now: what a claim takes of them is parked."""
 
     def _kept(
-        self, owner: int, claim: int, lanes: int, found: list[list[Row]], *, careful: bool
+        self, owner: int, claim: int, seats: Seats, found: list[list[Row]], *, careful: bool
     ) -> tuple[list[list[Row]], dict[int, int | None], int, int]:
         """Of what was claimed the rows that may run, their places, how many wait, how many are put back."""
         if careful:
-            placed, refused = self._attempted(self._place, owner, claim, lanes)
+            placed, refused = self._attempted(self._place, owner, claim, seats)
             if refused is not None:
                 placed = self._given_up(owner, claim)
         else:
-            placed = self._place(owner, claim, lanes)
+            placed = self._place(owner, claim, seats)
         if not placed:
             return found, {}, 0, 0
         places = self._noted(placed)
@@ -180,6 +202,14 @@ class Limiting(Refusals):
         while len(self._keys) > REMEMBERED_MOST:  # what was recalled since is settled by others
             del self._keys[next(iter(self._keys))]
         return places
+
+    def _check_keys(self) -> None:
+        """Before a turn, where it knows keys: forget those of jobs whose runs others have ended."""
+        now = self.clock.monotonic_ns()
+        if now >= self._check_keys_at:
+            self._check_keys_at = now + CHECKED_EVERY_NS
+            running = self._rows("still_running", {"jobs": json.dumps(list(self._keys))})
+            self._keys = {job: self._keys[job] for (job,) in running}
 
     def _note_ending(self, records: Sequence[Record]) -> None:
         """Before these runs end: places of their keys become free, of whichever have one."""

@@ -8,10 +8,18 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from jobvisor.jobs.store.limiting import BACK, PARKED, PLACED, WAITS, Limiting, Placed
+from jobvisor.jobs.store.limiting import (
+    ADMITTED_AT_ONCE,
+    BACK,
+    PARKED,
+    PLACED,
+    WAITS,
+    Limiting,
+    Placed,
+    Seats,
+)
 from jobvisor.jobs.store.tokens import Tokens
 
-ADMITTED_AT_ONCE = 1_000  # rows; what is left falls due at once, for whoever asks next
 ANY = 1_000_000  # as many as there are
 LATEST = 1 << 62  # no moment of a rate is later
 
@@ -32,14 +40,14 @@ class Room(NamedTuple):
 class Placing(Limiting):
     """What PostgreSQL does in its functions `place` and `admit`."""
 
-    def _place(self, owner: int, claim: int, lanes: int) -> list[Placed]:
+    def _place(self, owner: int, claim: int, seats: Seats) -> list[Placed]:
         whose = {"owner": owner, "claim": claim}
         placed = self._park_paused(whose)
         rows = self._rows("claimed_limited", whose)
         if rows:  # who changes the limit later finds its keys
             self._change("make_keys", {"keys": json.dumps(sorted({key for _job, key in rows}))})
         for key, each in groupby(rows, itemgetter(1)):
-            placed += self._place_key(key, [job for job, _key in each], lanes, whose)
+            placed += self._place_key(key, [job for job, _key in each], seats, whose)
         if placed:
             self._audience.note_all(each.job for each in placed if each.fate != PLACED)
         return placed
@@ -55,13 +63,13 @@ class Placing(Limiting):
         return [Placed(job, key, None, WAITS) for job, _task, key in rows]
 
     def _place_key(
-        self, key: str, jobs: list[int], lanes: int, whose: dict[str, int]
+        self, key: str, jobs: list[int], seats: Seats, whose: dict[str, int]
     ) -> list[Placed]:
         room = self._room_of(key, whose)
-        take = min(room.free, len(jobs))
+        most = seats.batch if room.places is None else max(0, seats.lanes - room.own)
+        take = min(room.free, len(jobs), most)
         numbers: Iterable[int | None] = [None] * take
         if room.places is not None:
-            take = max(0, min(take, lanes - room.own))
             numbers = self._give_places(key, jobs[:take], room.running)
         if room.tokens is not None:
             self._spend(key, room.tokens.after(take))

@@ -34,6 +34,7 @@ from jobvisor.jobs.store.limiting import (
     PLACED,
     WAITS,
     Placed,
+    Seats,
     fates,
 )
 from jobvisor.jobs.store.listening import ListenWaker
@@ -76,12 +77,16 @@ class PostgresStore(Inserts):
         woken: bool = False,
         whom: Whom = Whom.ANYBODY,
         lanes: int = 1,
+        batch: int | None = None,
     ) -> Turn:
         asked: dict[str, Any] = {
             "queues": queues, "limit": limit, "journal": journal, "rest": rest, "register": register,
-            "forget_succeeded": forget_succeeded, "whom": whom, "lanes": lanes,
+            "forget_succeeded": forget_succeeded, "whom": whom,
+            "seats": Seats(lanes, limit if batch is None else batch),
         }  # fmt: skip
         self._turning = life.owner
+        if self._keys:
+            self._check_keys()
         turn = self._whole_turn(life, claim, woken=woken, **asked)
         return self._without_superseded(life, claim, turn)
 
@@ -101,7 +106,7 @@ class PostgresStore(Inserts):
                         asked["queues"],
                         asked["limit"],
                         whom=asked["whom"],
-                        lanes=asked["lanes"],
+                        seats=asked["seats"],
                     )
                 return self._turn_at_once(life, claim, **asked)
             except (RowRefused, OverflowError, UnicodeError):
@@ -119,7 +124,7 @@ class PostgresStore(Inserts):
             return self._turn(life, claim, careful=True, **asked)
 
     def _turn_when_woken(
-        self, life: Life, claim: int, queues: Sequence[str], limit: int, *, whom: Whom, lanes: int
+        self, life: Life, claim: int, queues: Sequence[str], limit: int, *, whom: Whom, seats: Seats
     ) -> Turn:
         """A claim without a look before it, and still listening: of all who were woken few find a row.
 
@@ -148,7 +153,7 @@ class PostgresStore(Inserts):
                     self._ask(whom.of("claim"), {**wanted, "queue": queue, "first": number == 0})
                     for number, queue in enumerate(open_queues)
                 ]
-                place = self._ask("place", self._claimant(life.owner, claim, lanes))
+                place = self._ask("place", self._claimant(life.owner, claim, seats))
                 if fair:
                     taken = self._ask_turns(life.owner, claim, whom)
                 if expected:
@@ -165,7 +170,7 @@ class PostgresStore(Inserts):
             self._asks_due = self._asks_due or bool(parked)
         if versions and self._note_version(versions[0][0]):
             # It has claimed nothing; what has woken it may be in a queue that was resumed.
-            return self._turn_when_woken(life, claim, queues, limit, whom=whom, lanes=lanes)
+            return self._turn_when_woken(life, claim, queues, limit, whom=whom, seats=seats)
         return Turn(self._with_deadlines(jobs), NOTHING, parked, returned)
 
     def look(self, queues: Sequence[str], owner: int = 0, *, whom: Whom = Whom.ANYBODY) -> Sight:
@@ -211,7 +216,7 @@ class PostgresStore(Inserts):
         register: bool,
         forget_succeeded: bool,
         whom: Whom,
-        lanes: int,
+        seats: Seats,
     ) -> Turn:
         """The whole turn in one round trip; a second one only where runs failed, for their history."""
         ordered = sorted(journal, key=lambda record: record.job)  # rows are locked in id order
@@ -221,7 +226,7 @@ class PostgresStore(Inserts):
         # Whose places become free with it, as far as this store has claimed them.
         freed = self._keys_of(ordered) if self._keys else set()
         if rest is not None:
-            freed.update(self._keys.values())
+            freed.update(key for job, key in self._keys.items() if job not in rest.held)
         self._refuse_copy()
         if register:
             # Before the first claim, not with it: what arrives late from a life that has died and was
@@ -288,7 +293,7 @@ class PostgresStore(Inserts):
                             name, where = "claim", {}
                         claims.append(self._ask(whom.of(name), wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
-                    place = self._ask("place", self._claimant(life.owner, claim, lanes))
+                    place = self._ask("place", self._claimant(life.owner, claim, seats))
                     if fair:
                         taken = self._ask_turns(life.owner, claim, whom)
                 ends_here = not others and rest is None
@@ -341,7 +346,7 @@ class PostgresStore(Inserts):
             applied = NOTHING
         if stale and limit:
             # It knew other settings than there are, and so was given no row: it may use its number again.
-            again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom, "lanes": lanes}
+            again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom, "seats": seats}
             return self._turn_at_once(life, claim, **again)._replace(applied=applied)
         return Turn(self._with_deadlines(jobs), applied, parked, returned)
 

@@ -43,6 +43,7 @@ from jobvisor.jobs.store.enqueueing import (
 )
 from jobvisor.jobs.store.finding import LATENCY_OF, Finding
 from jobvisor.jobs.store.following import Following
+from jobvisor.jobs.store.limiting import Seats
 from jobvisor.jobs.store.older import OlderFamilies
 from jobvisor.jobs.store.overdue import Overdue
 from jobvisor.jobs.store.pausing import Pausing
@@ -125,12 +126,14 @@ class RelationalStore(
         if made.created:
             self._enqueued(made.id, job)
         elif made.replaced:
-            self._replaced(made.id)
+            self._replaced(made)
         return made
 
-    def _replaced(self, number: int) -> None:
+    def _replaced(self, made: Enqueued) -> None:
         self._pending_made = True  # it may be due sooner
-        self._audience.note(number)
+        self._audience.note(made.id)
+        if made.left is not None:
+            self._freed.add(made.left)
 
     def _enqueued(self, number: int, job: NewJob) -> None:
         self._pending_made = True
@@ -323,12 +326,16 @@ class RelationalStore(
         woken: bool = False,  # noqa: ARG002 -- a look costs nothing that a claim could save here
         whom: Whom = Whom.ANYBODY,
         lanes: int = 1,
+        batch: int | None = None,
     ) -> Turn:
         asked: dict[str, Any] = {
             "queues": queues, "limit": limit, "journal": journal, "rest": rest, "register": register,
-            "forget_succeeded": forget_succeeded, "whom": whom, "lanes": lanes,
+            "forget_succeeded": forget_succeeded, "whom": whom,
+            "seats": Seats(lanes, limit if batch is None else batch),
         }  # fmt: skip
         self._turning = life.owner
+        if self._keys:
+            self._check_keys()
         try:
             turn = self._turn(life, claim, careful=False, **asked)
         except RowRefused:
@@ -348,7 +355,7 @@ class RelationalStore(
         register: bool,
         forget_succeeded: bool,
         whom: Whom,
-        lanes: int,
+        seats: Seats,
     ) -> Turn:
         """`careful`: the database has refused a row of this turn, and one of them stops no other."""
         found: list[list[Row]] = []
@@ -374,7 +381,7 @@ class RelationalStore(
                     if limit <= 0:
                         break
                 found, places, parked, returned = self._kept(
-                    life.owner, claim, lanes, found, careful=careful
+                    life.owner, claim, seats, found, careful=careful
                 )
                 if any(found) and self._fair_among(queues):
                     turns = self._taken_turns(life.owner, claim, whom)

@@ -36,7 +36,7 @@ from jobvisor.jobs.store.addresses import resolved
 from jobvisor.jobs.store.arrays import arrays, columns
 from jobvisor.jobs.store.connection import PatientConnection, connection_parameters
 from jobvisor.jobs.store.front import Front
-from jobvisor.jobs.store.limiting import Placed
+from jobvisor.jobs.store.limiting import Placed, Seats
 from jobvisor.jobs.store.prefix import prefixed
 from jobvisor.jobs.store.relational import RelationalStore
 from jobvisor.jobs.store.session import set_all, settings
@@ -309,13 +309,13 @@ class ServerStore(RelationalStore):
         if self._local:
             connection.execute(self._local)
 
-    def _place(self, owner: int, claim: int, lanes: int) -> list[Placed]:
-        return list(map(Placed._make, self._rows("place", self._claimant(owner, claim, lanes))))
+    def _place(self, owner: int, claim: int, seats: Seats) -> list[Placed]:
+        return list(map(Placed._make, self._rows("place", self._claimant(owner, claim, seats))))
 
-    def _claimant(self, owner: int, claim: int, lanes: int) -> dict[str, Any]:
+    def _claimant(self, owner: int, claim: int, seats: Seats) -> dict[str, Any]:
         """The parameters of the statement that follows each claim."""
         paused = sorted(self._parked_tasks())
-        return {"owner": owner, "claim": claim, "lanes": lanes, "paused": paused}
+        return {"owner": owner, "claim": claim, **seats._asdict(), "paused": paused}
 
     def _admit(self, keys: Sequence[str], *, waits: bool) -> int:
         return len(self._rows("admit", {"keys": list(keys), "waits": waits}))

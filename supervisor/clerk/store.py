@@ -73,12 +73,13 @@ class ClerkStore(WorkerStore):
         woken: bool = False,
         whom: Whom = Whom.ANYBODY,
         lanes: int = 1,
+        batch: int | None = None,
     ) -> Turn:
         return turn_of(
             self._ask(
                 "turn_of_many", life, claim, queues=list(queues), limit=limit, journal=plain(journal),
                 rest=rest, register=register, forget_succeeded=forget_succeeded, woken=woken,
-                whom=whom, lanes=lanes,
+                whom=whom, lanes=lanes, batch=batch,
             )
         )  # fmt: skip
 

@@ -90,12 +90,15 @@ class Turns:
         """Whether nothing may be started: others may take this family for dead."""
         return self._board[LEASE_UNTIL] < self._clock.boottime_ns()
 
-    def take(self, limit: int, *, woken: bool = False) -> list[Claimed]:
-        """Settle what is recorded, and claim at most so many jobs; `woken` where one was told of."""
+    def take(self, limit: int, *, batch: int | None = None, woken: bool = False) -> list[Claimed]:
+        """Settle what is recorded, and claim at most so many jobs; `woken` where one was told of.
+
+        `batch`: so many it would be, if none had to wait.
+        """
         if self._absence.failures or not self.registered:
             self._store.open()  # in no transaction, so nobody judges how long it takes
         with self._in_turn():
-            return self._take(limit, woken=woken)
+            return self._take(limit, batch, woken=woken)
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
@@ -107,7 +110,7 @@ class Turns:
         finally:
             self._slot[TURN] = 0
 
-    def _take(self, limit: int, *, woken: bool) -> list[Claimed]:
+    def _take(self, limit: int, batch: int | None, *, woken: bool) -> list[Claimed]:
         if self.ledger is None:
             self._open_ledger()
         ledger = self.ledger
@@ -129,6 +132,7 @@ class Turns:
             register=not self.registered,
             forget_succeeded=self._forget,
             woken=woken,
+            batch=batch,
         )
         self.unsure = False
         self.reach.turned(turn)

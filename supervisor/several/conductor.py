@@ -159,7 +159,7 @@ class Conductor:
         if self.closed or self._slot[VERDICT] or self._turns.lacks_lease():
             return 0
         free, waiting = self._lanes.free, len(self._backlog.waiting)
-        wanted = self._turns.reach.wish(free + self._flow.ahead - waiting, self._batch_max)
+        wanted = self._turns.reach.wish(self._batch, self._batch_max)
         wanted = self._company.limit(wanted, free - waiting, self._held)
         if self._max_jobs:
             wanted = min(wanted, self._max_jobs - self._backlog.taken)
@@ -169,12 +169,17 @@ class Conductor:
         return max(0, min(wanted, self._batch_max))
 
     @property
+    def _batch(self) -> int:
+        """How many jobs fill the lanes and keep them busy for a while, with those that wait for one."""
+        return self._lanes.free + self._flow.ahead - len(self._backlog.waiting)
+
+    @property
     def _held(self) -> int:
         return held_by(self._lanes, self._backlog)
 
     def _turn(self, *, woken: bool = False) -> int:
         limit, was_idle, settled = self._limit(), not self._lanes.busy, self._turns.settled
-        claimed = self._turns.turn(limit, woken=woken)
+        claimed = self._turns.turn(limit, batch=max(1, self._batch), woken=woken)
         self._turned_at = self._clock.monotonic_ns()
         self._lease_awaited = 0
         if limit:

@@ -64,16 +64,19 @@ class TurnsOfSeveral(Turns):
         """When the first outcome was recorded that is not settled, by CLOCK_BOOTTIME; 0 for none."""
         return self.ledger.oldest_ns if self.ledger is not None else 0
 
-    def turn(self, limit: int, *, woken: bool = False) -> int:
-        """Settle what is recorded, release what is not ours to run, and claim at most so many jobs."""
+    def turn(self, limit: int, *, batch: int | None = None, woken: bool = False) -> int:
+        """Settle what is recorded, release what is not ours to run, and claim at most so many jobs.
+
+        `batch`: so many it would be, if none had to wait.
+        """
         if self._absence.failures or not self.registered:
             self._store.open()  # in no transaction, so nobody judges how long it takes
         with self._in_turn():
-            turn, records = self._turn(limit, woken=woken)
+            turn, records = self._turn(limit, batch, woken=woken)
         self._tell_turn(turn, records)
         return len(turn.jobs)
 
-    def _turn(self, limit: int, *, woken: bool) -> tuple[Turn, list[Record]]:
+    def _turn(self, limit: int, batch: int | None, *, woken: bool) -> tuple[Turn, list[Record]]:
         if self.ledger is None:
             self._open_ledger()
         if self.ledger is None:
@@ -101,6 +104,7 @@ class TurnsOfSeveral(Turns):
             woken=woken,
             whom=whom,
             lanes=self._lanes.count,
+            batch=batch,
         )
         self._entered()
         self.reach.turned(turn)

@@ -10,7 +10,7 @@ from jobvisor.jobs.job import Claimed, Terms
 from jobvisor.jobs.limit import CONFIG, Limit, limit_of
 from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.base import Rest, Turn
-from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, Limiting
+from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, KEYS_LOOKED, Limiting
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import CRASH, GONE, claim, enqueue, held, life, new, record
@@ -190,13 +190,25 @@ def test_who_waits_behind_as_many_candidates_as_have_a_place_goes_on_waiting(sto
     assert states(store, [urgent, *late]) == ["pending", "pending", "blocked"]
 
 
-def test_a_transaction_lets_begin_a_page_and_the_rest_falls_due_at_once(store: Store) -> None:
-    keys = [f"{KEY}:{number}" for number in range(3)]
-    jobs = [job for key in keys for job in fill(store, 600, key)]
+def parked_for_three_keys(store: Store) -> list[int]:
+    """Six hundred jobs of each."""
+    jobs = [job for number in range(3) for job in fill(store, 600, f"{KEY}:{number}")]
     who, number = life(), 1
     while turn(store, who, number, limit=1_000).parked:
         number += 1
-    store.set_limit(limit_of(KEY, concurrency=2_000))
+    return jobs
+
+
+def test_whoever_says_what_a_limit_is_lets_begin_all_that_may(store: Store) -> None:
+    jobs = parked_for_three_keys(store)
+    store.set_limit(limit_of(KEY, concurrency=2_000))  # there may be nobody who goes on with it
+    assert set(states(store, jobs)) == {"pending"}
+
+
+def test_a_transaction_lets_begin_a_page_and_the_rest_falls_due_at_once(store: Store) -> None:
+    jobs = parked_for_three_keys(store)
+    with store.transaction():
+        store.set_limit(limit_of(KEY, concurrency=2_000))
     assert states(store, jobs).count("pending") == 1_000
     assert store.promote() == 800
     assert states(store, jobs).count("pending") == 1_800
@@ -295,6 +307,69 @@ def test_an_unblocked_job_waits_for_its_limit_no_more(store: Store) -> None:
     turn(store, life(), 1)
     assert store.unblock(job)
     assert store.get(job).parked is None
+
+
+def test_a_job_that_is_held_back_waits_for_no_limit(store: Store, database: Database) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    job = limited(store)
+    database.sql("UPDATE jobs SET parked = ? WHERE id = ?", f"limit:{KEY}", job)
+    assert store.block(job)
+    store.admit()
+    assert states(store, [job]) == ["blocked"]
+
+
+def test_the_net_goes_on_at_once_where_more_keys_have_jobs_that_wait(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=0))
+    keys = [f"{KEY}:{number:04}" for number in range(KEYS_LOOKED + 1)]
+    store.enqueue([new(terms=Terms(limit_key=key)) for key in keys])
+    turn(store, life(), 1, limit=500)
+    assert store.admit() == 0
+    assert store.admit() is None
+
+
+def test_a_waiting_job_that_is_replaced_leaves_its_line_to_the_next(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    terms = Terms(limit_key=KEY, conflict="replace")
+    who = life()
+    running = limited(store)
+    (job,) = turn(store, who, 1).jobs
+    assert job.id == running
+    first = enqueue(store, unique_key="first", terms=terms)
+    second, third = fill(store, 2)
+    turn(store, who, 2)
+    store.apply([record(who, 1, job)], who)
+    assert states(store, [first, second, third]) == ["pending", "blocked", "blocked"]
+    store.enqueue_one(new(unique_key="first", run_in_ms=60_000, terms=terms))
+    assert states(store, [first, second, third]) == ["scheduled", "pending", "blocked"]
+
+
+def test_many_that_are_replaced_leave_their_lines_too(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    terms = Terms(limit_key=KEY, conflict="replace")
+    first = enqueue(store, unique_key="first", terms=terms)
+    turn(store, life(), 1, limit=1)
+    (second,) = fill(store, 1)
+    turn(store, life(), 1)
+    store.release_rest(store.get(first).owner or 0)
+    assert states(store, [first, second]) == ["pending", "blocked"]
+    other = terms._replace(limit_key="other")
+    store.enqueue([new(), new(unique_key="first", terms=other)])
+    assert states(store, [second]) == ["pending"]
+
+
+def test_a_store_remembers_no_key_of_what_others_have_taken_from_it(
+    store: Store, database: Database, clock: MovableClock
+) -> None:
+    store.set_limit(limit_of(KEY, concurrency=9))
+    fill(store, 2)
+    who = life()
+    one, two = turn(store, who, 1).jobs
+    database.open().release_rest(who.owner, Rest(held=(two.id,)))
+    clock.move(60_000)
+    turn(store, who, 2, limit=0)
+    assert isinstance(store, Limiting)
+    assert list(store._keys) == [two.id]
+    assert one.id not in store._keys
 
 
 def test_a_store_remembers_no_key_of_what_it_has_settled(store: Store) -> None:
@@ -430,6 +505,20 @@ def test_a_rate_is_kept_within_one_burst(store: Store, clock: MovableClock) -> N
         clock.move(37)
 
 
+def test_of_a_key_with_a_rate_alone_a_worker_takes_no_more_than_its_batch(
+    store: Store, clock: MovableClock
+) -> None:
+    store.set_limit(limit_of(KEY, rate="10/1s", burst=5))
+    jobs = fill(store, 8)
+    got = turn(store, life(), 1, batch=2)
+    assert (ids(got.jobs), got.parked, got.returned) == (jobs[:2], 3, 3)
+    assert states(store, jobs) == ["running"] * 2 + ["pending"] * 3 + ["blocked"] * 3
+    assert {store.get(job).attempt for job in jobs[2:]} == {0}
+    assert ids(turn(store, life(), 1).jobs) == jobs[2:5]  # what was put back is not spent
+    clock.move(100)
+    assert ids(turn(store, life(), 1, batch=2).jobs) == [jobs[5]]
+
+
 def test_what_a_recall_gives_back_is_spent(store: Store) -> None:
     store.set_limit(limit_of(KEY, rate="1/1s", burst=1))
     fill(store, 2)
@@ -542,6 +631,19 @@ def test_limits_are_listed_with_what_runs_and_waits(store: Store) -> None:
     turn(store, life(), 1)
     told = {each.limit.name: each for each in store.limit_standings()}
     assert [(e.running, e.waiting, e.keys) for e in told.values()] == [(2, 3, 2), (1, 0, 1)]
+
+
+def test_a_drain_finds_what_will_get_a_place_among_many_that_will_not(store: Store) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    fill(store, 1_001, "no:1")
+    limited(store, "no:2")
+    limited(store, "never")
+    running, _waits = fill(store, 2)
+    got = turn(store, life(), 1, limit=2_000)
+    assert (ids(got.jobs), got.parked) == ([running], 1_004)
+    assert store.has_work(("default",), 99) is True
+    store.set_limit(limit_of(KEY, concurrency=0))
+    assert store.has_work(("default",), 99) is False
 
 
 def test_a_drain_waits_for_what_will_get_a_place(store: Store) -> None:

@@ -19,8 +19,8 @@ from jobvisor.jobs.errors import JobsError, RowRefused, StoreUnavailable
 from jobvisor.jobs.job import Terms
 from jobvisor.jobs.limit import limit_of
 from jobvisor.jobs.store import Life, Record
-from jobvisor.jobs.store.base import Whom
-from jobvisor.jobs.store.limiting import BACK, PLACED, WAITS, Placed
+from jobvisor.jobs.store.base import Rest, Whom
+from jobvisor.jobs.store.limiting import BACK, PLACED, WAITS, Placed, Seats
 from jobvisor.jobs.store.postgres import PostgresStore
 from tests.store.database import PostgresDatabase
 from tests.store.making import enqueue, life, record
@@ -56,7 +56,7 @@ def claim(store: PostgresStore, who: Life, number: int, queue: str = "default") 
 
 def place(store: PostgresStore, who: Life, number: int) -> list[int]:
     """And what follows: the fates of what was claimed."""
-    return [each.fate for each in store._place(who.owner, number, 1)]
+    return [each.fate for each in store._place(who.owner, number, Seats(1, 1))]
 
 
 def run_one(store: PostgresStore, key: str, queue: str) -> tuple[Life, Record]:
@@ -172,6 +172,22 @@ def test_keys_that_both_halves_of_a_turn_wait_for_are_a_deadlock(
 
     _fates, errors = turns_cross(database)
     assert any(isinstance(error, StoreUnavailable) for error in errors)
+
+
+def test_a_recall_waits_for_no_key_of_what_goes_on(database: PostgresDatabase) -> None:
+    first, second = opened(database), opened(database)
+    first.set_limit(limit_of("one", concurrency=2))
+    for _ in range(2):
+        limited(first, "one")
+    who = life()
+    jobs = first.turn(who, 1, queues=["default"], limit=2, lanes=2).jobs
+    held = Rest(held=tuple(job.id for job in jobs))
+    with second.transaction():
+        second._admit(["one"], waits=True)
+        first.turn(
+            who, 2, queues=["default"], limit=0, rest=held
+        )  # else until its patience is over
+    assert [first.get(job.id).state for job in jobs] == ["running", "running"]
 
 
 # -- candidates against admission

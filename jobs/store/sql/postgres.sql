@@ -265,11 +265,11 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
 RETURNING {job};
 
 -- name: holder
--- The job that holds a unique key: while it is unfinished, or by a row of `uniques`.
-SELECT id FROM {schema}.jobs WHERE unique_key = %(unique_key)s
+-- The job that holds a unique key, and its limit: while it is unfinished, or by a row of `uniques`.
+SELECT id, limit_key FROM {schema}.jobs WHERE unique_key = %(unique_key)s
     AND state IN ('scheduled', 'pending', 'blocked', 'running')
 UNION ALL
-SELECT jobs.id FROM {schema}.uniques JOIN {schema}.jobs ON jobs.id = uniques.job
+SELECT jobs.id, jobs.limit_key FROM {schema}.uniques JOIN {schema}.jobs ON jobs.id = uniques.job
 WHERE uniques.key = %(unique_key)s AND {holds};
 
 -- name: held_keys
@@ -617,7 +617,7 @@ RETURNING {told};
 
 -- name: block
 -- Pending rows that must wait for something else.
-UPDATE {schema}.jobs SET state = 'blocked' WHERE id = %(job)s AND state = 'pending'
+UPDATE {schema}.jobs SET state = 'blocked', parked = NULL WHERE id = %(job)s AND state = 'pending'
 RETURNING {told};
 
 -- name: unblock
@@ -1019,23 +1019,25 @@ UPDATE {schema}.jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'ru
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes, and what
--- waits for a limit that lets jobs begin: of the keys each by a step of the index, for what waits for a paused task
--- may be a million rows, and this is asked often.
+-- waits for a limit that lets jobs begin (a step of the index for each key, one for all of any other limit).
 SELECT 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
         WHERE state = 'pending' AND queue = %(queue)s ORDER BY priority DESC, turn, id LIMIT 1) AS found)
     OR EXISTS (SELECT 1 FROM {schema}.jobs
         WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = %(queue)s)
-    OR EXISTS (WITH RECURSIVE found (parked) AS (
-            SELECT (SELECT min(parked) FROM {schema}.jobs
-                WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'limit:' AND parked < 'limit;')
+    OR EXISTS (WITH RECURSIVE found (key) AS (
+            SELECT (SELECT substr(min(parked), 7) FROM {schema}.jobs
+                WHERE state = 'blocked' AND parked > 'limit:' AND parked < 'limit;')
             UNION ALL
-            SELECT (SELECT min(jobs.parked) FROM {schema}.jobs
-                WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
-            FROM found WHERE found.parked IS NOT NULL)
-        SELECT 1 FROM (SELECT parked FROM found LIMIT 10000) AS found
-            JOIN {schema}.limits ON coalesce(concurrency, 1) > 0 AND limits.name = split_part(parked, ':', 2)
-        WHERE EXISTS (SELECT 1 FROM {schema}.jobs
-            WHERE parked IS NOT NULL AND state = 'blocked' AND parked = found.parked AND queue = %(queue)s));
+            SELECT (SELECT substr(min(parked), 7) FROM {schema}.jobs
+                WHERE state = 'blocked' AND parked < 'limit;' AND parked > 'limit:' || CASE
+                    WHEN position(':' IN found.key) = 0 OR EXISTS (SELECT 1 FROM {schema}.limits
+                        WHERE coalesce(concurrency, 1) > 0 AND limits.name = split_part(found.key, ':', 1))
+                    THEN found.key ELSE split_part(found.key, ':', 1) || ';' END)
+            FROM found WHERE found.key IS NOT NULL)
+        SELECT 1 FROM (SELECT key FROM found WHERE key IS NOT NULL LIMIT 10000) AS waiting
+        JOIN {schema}.limits ON limits.name = split_part(waiting.key, ':', 1) AND coalesce(concurrency, 1) > 0
+        WHERE 0 < (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
+            WHERE state = 'blocked' AND parked = 'limit:' || waiting.key AND queue = %(queue)s LIMIT 1) AS one));
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -1730,6 +1732,11 @@ ORDER BY limit_key, priority DESC, turn, id;
 SELECT DISTINCT limit_key FROM (SELECT limit_key FROM {schema}.jobs
     WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s ORDER BY owner, claim LIMIT %(limit)s) AS found;
 
+-- name: still_running
+-- Which of some jobs (a JSON list) run.
+SELECT id FROM {schema}.jobs
+WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint)) AND state || '' = 'running';
+
 -- name: limit_counts
 -- How the jobs of one limit stand: how many run, how many are parked, how many keys it has; each counted up to a limit.
 SELECT (SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs WHERE state = 'running' AND limit_key = %(name)s
@@ -2126,7 +2133,7 @@ WHERE missing > 0;
 -- asks that claims none: a probe of an index with the rows of nobody else.
 SELECT placed.* FROM (SELECT 1 WHERE %(paused)s::text[] <> '{{}}' OR EXISTS (SELECT 1 FROM {schema}.jobs
     WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s)) AS limited,
-    LATERAL {schema}.place(%(owner)s, %(claim)s, %(lanes)s, %(paused)s::text[]) AS placed;
+    LATERAL {schema}.place(%(owner)s, %(claim)s, %(lanes)s, %(batch)s, %(paused)s::text[]) AS placed;
 
 -- name: admit
 -- Rows parked for these keys may be claimed, as many as have a place: see the function.

@@ -209,11 +209,11 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
 RETURNING {job};
 
 -- name: holder
--- The job that holds a unique key: while it is unfinished, or by a row of `uniques`.
-SELECT id FROM jobs WHERE unique_key = :unique_key
+-- The job that holds a unique key, and its limit: while it is unfinished, or by a row of `uniques`.
+SELECT id, limit_key FROM jobs WHERE unique_key = :unique_key
     AND state IN ('scheduled', 'pending', 'blocked', 'running')
 UNION ALL
-SELECT jobs.id FROM uniques CROSS JOIN jobs ON jobs.id = uniques.job
+SELECT jobs.id, jobs.limit_key FROM uniques CROSS JOIN jobs ON jobs.id = uniques.job
 WHERE uniques.key = :unique_key AND {holds};
 
 -- name: held_keys
@@ -498,7 +498,7 @@ RETURNING {told};
 
 -- name: block
 -- Pending rows that must wait for something else.
-UPDATE jobs SET state = 'blocked' WHERE id = :job AND state = 'pending'
+UPDATE jobs SET state = 'blocked', parked = NULL WHERE id = :job AND state = 'pending'
 RETURNING {told};
 
 -- name: unblock
@@ -879,22 +879,24 @@ UPDATE jobs SET owner = 0, claim = coalesce(claim, 0) WHERE state = 'running' AN
 
 -- name: has_work
 -- Whether anything is left that a draining family waits for in one queue: pending rows, retries, snoozes, and what
--- waits for a limit that lets jobs begin: of the keys each by a step of the index, for what waits for a paused task
--- may be a million rows, and this is asked often.
+-- waits for a limit that lets jobs begin (a step of the index for each key, one for all of any other limit).
 SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'pending' AND queue = :queue
         ORDER BY priority DESC, turn, id LIMIT 1))
     OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') AND queue = :queue)
-    OR EXISTS (WITH RECURSIVE found (parked) AS (
-            SELECT min(parked) FROM jobs INDEXED BY jobs_parked
-            WHERE parked IS NOT NULL AND state = 'blocked' AND parked > 'limit:' AND parked < 'limit;'
+    OR EXISTS (WITH RECURSIVE found (key) AS (
+            SELECT (SELECT substr(min(parked), 7) FROM jobs INDEXED BY jobs_parked
+                WHERE state = 'blocked' AND parked > 'limit:' AND parked < 'limit;')
             UNION ALL
-            SELECT (SELECT min(jobs.parked) FROM jobs INDEXED BY jobs_parked
-                WHERE parked IS NOT NULL AND state = 'blocked' AND jobs.parked > found.parked AND jobs.parked < 'limit;')
-            FROM found WHERE found.parked IS NOT NULL LIMIT 10000)
-        SELECT 1 FROM found JOIN limits ON coalesce(concurrency, 1) > 0
-            AND limits.name = substr(parked, 7, instr(substr(parked, 7) || ':', ':') - 1)
+            SELECT (SELECT substr(min(parked), 7) FROM jobs INDEXED BY jobs_parked
+                WHERE state = 'blocked' AND parked < 'limit;' AND parked > 'limit:' || CASE
+                    WHEN instr(found.key, ':') = 0 OR EXISTS (SELECT 1 FROM limits WHERE coalesce(concurrency, 1) > 0
+                        AND limits.name = substr(found.key, 1, instr(found.key, ':') - 1))
+                    THEN found.key ELSE substr(found.key, 1, instr(found.key, ':') - 1) || ';' END)
+            FROM found WHERE found.key IS NOT NULL LIMIT 10000)
+        SELECT 1 FROM found CROSS JOIN limits
+            ON limits.name = substr(found.key, 1, instr(found.key || ':', ':') - 1) AND coalesce(concurrency, 1) > 0
         WHERE EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_parked
-            WHERE parked IS NOT NULL AND state = 'blocked' AND parked = found.parked AND queue = :queue));
+            WHERE state = 'blocked' AND parked = 'limit:' || found.key AND queue = :queue));
 
 -- name: family_runs
 -- Whether a family's own workers hold running rows.
@@ -1478,6 +1480,10 @@ ORDER BY limit_key, priority DESC, turn, id;
 -- The keys that an owner's running rows have.
 SELECT DISTINCT limit_key FROM jobs INDEXED BY jobs_limited
 WHERE limit_key IS NOT NULL AND state = 'running' AND owner = :owner LIMIT :limit;
+
+-- name: still_running
+-- Which of some jobs (a JSON list) run.
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:jobs)) AND state = 'running';
 
 -- name: limit_counts
 -- How the jobs of one limit stand: how many run, how many are parked, how many keys it has; each counted up to a limit.

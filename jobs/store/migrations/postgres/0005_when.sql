@@ -276,9 +276,9 @@ END
 $$;
 
 -- What a claim has taken and has a limit gets a place of it (fate 0), waits for one (1), or goes back (2): of one
--- key no more than lanes, and nothing where somebody else holds the key. The rows of keys are passed over where
+-- key no more than lanes, of one with a rate alone than a batch, and nothing where somebody else holds the key. The rows of keys are passed over where
 -- they are locked, because this transaction holds keys of its first half already. Jobs of paused tasks wait too.
-CREATE FUNCTION {schema}.place(me bigint, mine bigint, lanes bigint, paused text[])
+CREATE FUNCTION {schema}.place(me bigint, mine bigint, lanes bigint, batch bigint, paused text[])
     RETURNS TABLE (told_job bigint, told_key text, told_place integer, fate integer) LANGUAGE plpgsql AS $$
 DECLARE
     keys text[];
@@ -330,6 +330,8 @@ BEGIN
                     WHERE limit_key = asked AND state = 'running' AND limit_place IS NOT NULL) AS free;
                 UPDATE {schema}.jobs SET limit_place = one.number
                 FROM unnest(claimed[1:take], given[1:take]) AS one (job, number) WHERE id = one.job;
+            ELSE
+                take := least(take, batch);
             END IF;
             IF room.step IS NOT NULL THEN
                 UPDATE {schema}.limit_keys SET spent_ns = room.spent + take * room.step,
