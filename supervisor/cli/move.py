@@ -327,7 +327,6 @@ def _carried(row: JobRow) -> JobRow:
     """
     had = {
         Special.LIMIT: row.limit_key is not None,
-        Special.TICK: bool(row.special & Special.TICK),
         Special.DEADLINE: row.deadline_at is not None,
         Special.KEPT: row.keep is not None,
         Special.DEBOUNCED: row.special & Special.DEBOUNCED and row.debounce_ms is not None,
