@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from jobvisor.jobs.errors import JobsError, RowRefused, StoreUnavailable
@@ -120,6 +121,67 @@ def test_a_count_of_before_the_lock_is_wrong_and_refused_by_the_index(
         claims_and_another_is_quicker(database, second)
 
 
+GATE = 4711
+LOCK = "SELECT array_agg(locked.key) INTO held"
+COUNT = 'room := "{schema}".room(asked, me, mine);'
+
+
+def changed(database: PostgresDatabase, name: str, *changes: tuple[str, str]) -> None:
+    """Another text of one of the functions: each of these is replaced, and there once."""
+    ((text,),) = database.sql(f"SELECT pg_get_functiondef('{database.schema}.{name}'::regproc)")
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    database.sql(text)
+
+
+def one_is_quicker_before_the_lock(database: PostgresDatabase, slow: Life) -> list[int]:
+    """`place` is on its way to the lock when another one takes the last place: what it finds then."""
+    first, second = opened(database), opened(database)
+    first.set_limit(limit_of("one", concurrency=1))
+    who, ended = run_one(first, "one", "default")
+    first.apply([ended], who)
+    limited(first, "one")
+    limited(first, "one")
+    found: list[int] = []
+
+    def act() -> None:
+        with second.transaction():
+            assert claim(second, slow, 1)
+            found.extend(place(second, slow, 1))
+
+    with psycopg.connect(database.url, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(%s)", [GATE])
+        thread = Apart(act)
+        eventually(lambda: database.sql(WAITING) != [(0,)], what="it has come to the gate")
+        assert first.turn(life(), 1, queues=["default"], limit=1).jobs[0].place == 0
+    assert thread.ended() is None
+    return found
+
+
+def gate(slow: Life) -> str:
+    return f"IF me = {slow.owner} THEN PERFORM pg_advisory_xact_lock({GATE}); END IF;\n"
+
+
+def test_who_comes_to_the_lock_after_another_counts_what_that_has_taken(
+    database: PostgresDatabase,
+) -> None:
+    opened(database)
+    slow = life()
+    changed(database, "place", (LOCK, gate(slow) + LOCK))
+    assert one_is_quicker_before_the_lock(database, slow) == [WAITS]
+
+
+def test_who_counts_before_it_comes_to_the_lock_finds_a_place_that_is_taken(
+    database: PostgresDatabase,
+) -> None:
+    opened(database)
+    slow, count = life(), COUNT.format(schema=database.schema)
+    early = count.replace("asked", "keys[1]")
+    changed(database, "place", (LOCK, early + gate(slow) + LOCK), (count, ""))
+    assert one_is_quicker_before_the_lock(database, slow) == [BACK]  # there is no number for it
+
+
 # -- the keys of both halves of a turn
 
 
@@ -166,10 +228,7 @@ def test_a_key_that_another_turn_holds_is_passed_over(database: PostgresDatabase
 def test_keys_that_both_halves_of_a_turn_wait_for_are_a_deadlock(
     database: PostgresDatabase,
 ) -> None:
-    ((text,),) = database.sql(f"SELECT pg_get_functiondef('{database.schema}.place'::regproc)")
-    assert text.count("SKIP LOCKED") == 1
-    database.sql(text.replace("FOR UPDATE SKIP LOCKED", "FOR UPDATE"))
-
+    changed(database, "place", ("FOR UPDATE SKIP LOCKED", "FOR UPDATE"))
     _fates, errors = turns_cross(database)
     assert any(isinstance(error, StoreUnavailable) for error in errors)
 
@@ -223,6 +282,18 @@ def test_candidates_of_before_the_lock_leave_a_job_behind_which_the_net_finds(
     store = opened(database)
     assert store.admit() is None
     assert store.turn(life(), 1, queues=["default"], limit=1).jobs[0].place == 0
+
+
+def test_who_asks_before_the_lock_whether_anybody_waits_leaves_a_job_behind(
+    database: PostgresDatabase,
+) -> None:
+    settles = opened(database)
+    waits = f"FROM {database.schema}.jobs WHERE state = 'blocked' AND parked = 'limit:' || asked[1]"
+    early = f"is_left := EXISTS (SELECT 1 {waits});\n"
+    late = "IF NOT is_left THEN RETURN; END IF;\n"
+    each = "FOREACH one IN ARRAY"
+    changed(database, "admit", ("IF waits THEN", f"{early}IF waits THEN"), (each, late + each))
+    assert parks_while_another_settles(database, settles) == "blocked"
 
 
 # -- two that meet a key for the first time

@@ -328,6 +328,7 @@ BEGIN
                     SELECT generate_series(0, least(room.places, room.places - room.free + take) - 1)::integer AS number
                     EXCEPT SELECT limit_place FROM {schema}.jobs
                     WHERE limit_key = asked AND state = 'running' AND limit_place IS NOT NULL) AS free;
+                take := coalesce(array_length(given[1:take], 1), 0);  -- whatever was counted, none begins without one
                 UPDATE {schema}.jobs SET limit_place = one.number
                 FROM unnest(claimed[1:take], given[1:take]) AS one (job, number) WHERE id = one.job;
             ELSE
