@@ -10,7 +10,7 @@ import fcntl
 import os
 import random
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from jobvisor.jobs.clock import SYSTEM
 from jobvisor.jobs.errors import StoreUnavailable
@@ -19,6 +19,7 @@ from jobvisor.jobs.store import Life, Record, Rest, Store, open_store
 from tests.store.making import record
 
 QUEUES = ("left", "right")
+RATED = '["rated"]'  # the arguments of jobs whose limit has no places
 
 
 def work(store: Store, owner: int, folder: str) -> None:
@@ -30,8 +31,8 @@ def work(store: Store, owner: int, folder: str) -> None:
         number += 1
         try:
             got = store.turn(
-                who, number, queues=QUEUES, limit=random.randint(1, 8), lanes=2, journal=journal,
-                rest=rest, register=not registered,
+                who, number, queues=QUEUES, limit=random.randint(1, 8), lanes=2,
+                batch=random.randint(1, 4), journal=journal, rest=rest, register=not registered,
             )  # fmt: skip
         except StoreUnavailable:
             rest = Rest()
@@ -40,7 +41,8 @@ def work(store: Store, owner: int, folder: str) -> None:
         begun = random.randint(0, len(got.jobs))  # the others are given back, as by a recall
         with ExitStack() as stack:
             for job in got.jobs[:begun]:
-                hold(stack, folder, job)
+                if job.args != RATED:
+                    hold(stack, folder, job)
             SYSTEM.sleep(random.choice((0, 0, 0.001)))
         for job in got.jobs[:begun]:
             verb = random.choice(("succeed", "succeed", "succeed", "retry", "release"))
@@ -50,17 +52,27 @@ def work(store: Store, owner: int, folder: str) -> None:
             rest = Rest(held=tuple(job.id for job in got.jobs[:begun]))
         if not got.jobs and not got.parked:
             SYSTEM.sleep(0.002)
+            look(store, owner)
+
+
+def look(store: Store, owner: int) -> None:
+    """As an idle worker does: after it a turn knows that something is due."""
+    with suppress(StoreUnavailable):
+        store.look(QUEUES, owner)
 
 
 def hold(stack: ExitStack, folder: str, job: Claimed) -> None:
     """What a task would do with its place."""
     path = os.path.join(folder, f"{job.args[2:-2]}-{job.place}")
     file = stack.enter_context(open(path, "w"))  # noqa: SIM115 -- the stack closes it
+    wrong = "" if job.place is not None else "no place"
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        wrong = f"place {job.place}, which is another's"
+    if wrong:
         with open(os.path.join(folder, "violations"), "a") as lines:
-            lines.write(f"job {job.id} has place {job.place} of {job.args}, which is another's\n")
+            lines.write(f"job {job.id} of {job.args} has {wrong}\n")
 
 
 if __name__ == "__main__":
