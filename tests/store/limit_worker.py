@@ -1,7 +1,8 @@
 """A process that works on limited jobs until it is killed: `python -m tests.store.limit_worker ...`.
 
 While a job runs, a file of its place is locked by its process, which the system unlocks when that dies: so a
-place that is held twice, or is none, is seen by whoever runs the job. What was seen is a line in a file.
+place that is held twice, or is none, is seen by whoever runs the job. What was seen is a line in a file; in
+another one stands how many jobs of a limit with a rate have started between which moments.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def work(store: Store, owner: int, folder: str) -> None:
     number, registered = 0, False
     while True:
         number += 1
+        asked_ms = SYSTEM.now_ms()
         try:
             got = store.turn(
                 who, number, queues=QUEUES, limit=random.randint(1, 8), lanes=2,
@@ -38,6 +40,8 @@ def work(store: Store, owner: int, folder: str) -> None:
             rest = Rest()
             continue
         registered, rest, journal = True, None, []
+        if started := sum(job.args == RATED for job in got.jobs):
+            tell(folder, "started", f"{asked_ms} {SYSTEM.now_ms() + 1} {started}")
         begun = random.randint(0, len(got.jobs))  # the others are given back, as by a recall
         with ExitStack() as stack:
             for job in got.jobs[:begun]:
@@ -71,8 +75,14 @@ def hold(stack: ExitStack, folder: str, job: Claimed) -> None:
     except BlockingIOError:
         wrong = f"place {job.place}, which is another's"
     if wrong:
-        with open(os.path.join(folder, "violations"), "a") as lines:
-            lines.write(f"job {job.id} of {job.args} has {wrong}\n")
+        tell(folder, "violations", f"job {job.id} of {job.args} has {wrong}")
+
+
+def tell(folder: str, name: str, line: str) -> None:
+    """In one write, which no kill cuts in two."""
+    file = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, f"{line}\n".encode())
+    os.close(file)
 
 
 if __name__ == "__main__":
