@@ -111,7 +111,7 @@ def _prune(places: Places, rows: int, jobs: int, rounds: int, processes: int) ->
 
 @_measures("limits")
 @click.option("--waiting", default=100_000, show_default=True, help="Jobs behind one key.")
-@click.option("--jobs", default=50_000, show_default=True, help="Others, in each round.")
+@click.option("--jobs", default=20_000, show_default=True, help="Others, in each round.")
 @click.option("--rounds", default=5, show_default=True)
 def _limits(places: Places, waiting: int, jobs: int, rounds: int) -> None:
     """The rate of ordinary jobs beside many that wait for one limit, and that of limited ones."""
