@@ -962,12 +962,13 @@ class Store(WorkerStore):
     def admit(self) -> int | None:
         """A net: see that no job waits for a limit that has room, two hundred keys in a call.
 
-        In how many ms a rate lets the next one begin; None: none is waited for.
+        In how many ms to call again: for more keys, or because a rate lets the next one begin then; None:
+        there is no hurry.
         """
 
     @abstractmethod
     def trim_limit_keys(self) -> bool:
-        """Of the next page of keys of limits forget those that no job has; whether these were most of them."""
+        """Of a page of the keys of limits forget those that no job has; whether most of them were such."""
 
     @abstractmethod
     def end_overdue(self) -> bool:

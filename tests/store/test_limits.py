@@ -10,7 +10,7 @@ from jobvisor.jobs.job import Claimed, Terms
 from jobvisor.jobs.limit import CONFIG, Limit, limit_of
 from jobvisor.jobs.store import Life, Store
 from jobvisor.jobs.store.base import Rest, Turn
-from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, KEYS_LOOKED, Limiting
+from jobvisor.jobs.store.limiting import KEYS_AT_ONCE, KEYS_LOOKED, LOOK_ON_MS, Limiting
 from tests.clock import MovableClock
 from tests.store.database import Database
 from tests.store.making import CRASH, GONE, claim, enqueue, held, life, new, record
@@ -567,6 +567,15 @@ def test_the_caretaker_finds_what_nobody_has_let_begin(store: Store, database: D
     assert states(store, jobs[1:]) == ["blocked"]
     assert store.admit() is None
     assert states(store, jobs[1:]) == ["pending"]
+
+
+def test_the_caretaker_takes_its_time_where_nothing_was_missed(store: Store) -> None:
+    """Else it would do nothing but look, while more keys wait than it looks at in one call."""
+    store.set_limit(limit_of(KEY, concurrency=0))
+    for number in range(KEYS_LOOKED + 1):
+        limited(store, f"{KEY}:{number:03}")
+    turn(store, life(), 1, limit=1_000)
+    assert [store.admit(), store.admit(), store.admit()] == [LOOK_ON_MS, None, LOOK_ON_MS]
 
 
 def test_keys_that_no_job_has_any_more_are_forgotten(store: Store, database: Database) -> None:
