@@ -12,7 +12,7 @@ from jobvisor.jobs.annals import QUEUE, Family, Paused
 from jobvisor.jobs.clock import SYSTEM, from_datetime
 from jobvisor.jobs.found import Group
 from jobvisor.jobs.schedule import Schedule
-from jobvisor.supervisor.documents.limits import told_unknown_limits, unknown_limits_of_status
+from jobvisor.supervisor.documents.limits import told_unknown_limits
 from jobvisor.supervisor.documents.unknown import told_unknown, unknown_of_status
 from jobvisor.supervisor.web.pages.standing import Standing, cause_of
 from jobvisor.supervisor.web.pages.words import brief, count, distance, times
@@ -52,6 +52,7 @@ def attention(
     paused: Iterable[Paused],
     url: Link,
     schedules: Iterable[Schedule] = (),
+    unknown_limits: Iterable[str] = (),
 ) -> list[Attention]:
     """All of it, the worst first; `tasks` names those of the jobs that paid for a death."""
     pauses = list(paused)
@@ -65,6 +66,7 @@ def attention(
         *_of_deaths(family, tasks, url),
         *_of_failures(failures, url),
         *_of_schedules(schedules, url),
+        *_of_limits(unknown_limits, url),
     ]
     return sorted(found, key=lambda each: each.kind != "bad")[:SHOWN_MAX]
 
@@ -81,6 +83,11 @@ def _of_schedules(schedules: Iterable[Schedule], url: Link) -> Iterator[Attentio
             )
 
 
+def _of_limits(unknown: Iterable[str], url: Link) -> Iterator[Attention]:
+    for sentence in told_unknown_limits(unknown)[:OF_A_KIND_MAX]:
+        yield Attention("warn", "limit", _sentence(sentence), url("limits"), "Limits")
+
+
 def _of_family(family: Standing, url: Link) -> Iterator[Attention]:
     if not family.known:
         return
@@ -90,8 +97,6 @@ def _of_family(family: Standing, url: Link) -> Iterator[Attention]:
         yield Attention("bad", "degraded", _sentence(str(reason)), url("workers"), "Workers")
     for sentence in told_unknown(unknown_of_status(family.status))[:OF_A_KIND_MAX]:
         yield Attention("warn", "unknown", sentence, url("tasks"), "Tasks")
-    for sentence in told_unknown_limits(unknown_limits_of_status(family.status))[:OF_A_KIND_MAX]:
-        yield Attention("warn", "limit", _sentence(sentence), url("limits"), "Limits")
     reload = family.status.get("reload") or {}
     if reload.get("state") == "refused":
         yield Attention("warn", "reload", f"The last reload was refused: {reload.get('reason')}")

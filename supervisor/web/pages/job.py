@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobvisor.jobs.clock import SYSTEM, from_datetime
-from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.job import FINISHED, Attempt, Job, State
 from jobvisor.jobs.uniqueness import KEPT, UNFINISHED, WAITING
 from jobvisor.supervisor.documents.said import run_of
 from jobvisor.supervisor.documents.words import call
@@ -49,6 +49,7 @@ def job_page(request: Request, site: Here, job: str) -> Response:
         why=why_of(site, found),
         key=_key(site, found),
         waited=_waited(found),
+        kept=_kept(found.keep),
         took=between(found.started_at, found.finished_at) if found.finished else None,
     )
 
@@ -66,6 +67,17 @@ def _key(site: Site, job: Job) -> dict[str, Any]:
     if holder == job.id:
         return {"held": _HELD.get(job.unique_for or "", "until"), "other": None}
     return {"held": "not any more" if holder is None else "now by", "other": holder}
+
+
+def _kept(keep: Mapping[str, float | None] | None) -> str:
+    """How long it is kept after its end, where it says so itself."""
+    told = {
+        state: "for ever" if seconds is None else brief(seconds)
+        for state, seconds in (keep or {}).items()
+    }
+    if len(told) == len(FINISHED) and len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return ", ".join(f"{time} if {state}" for state, time in told.items())
 
 
 def _named(names: Sequence[str], args: Any) -> list[tuple[str, Any]]:

@@ -28,7 +28,9 @@ SHOWN = 6
 
 SCHEDULES_MAX = 1_000
 
-TILES = ("pending", "running", "scheduled", "failed", "succeeded", "cancelled")
+TILES = ("pending", "running", "scheduled", "blocked", "failed", "succeeded", "cancelled")
+SELDOM = "blocked"
+"""It has a tile where there is such a job."""
 
 
 @router.get("/", name="pages.overview")
@@ -58,6 +60,7 @@ def overview_page(request: Request, site: Here) -> Response:
             paused=client.paused(),
             url=url,
             schedules=client.schedules.list(limit=SCHEDULES_MAX),
+            unknown_limits=client.limits.unknown(most=SHOWN),
         ),
         calm=_calm(family, oldest),
         tiles=_tiles(client.tally(), oldest, url),
@@ -78,7 +81,12 @@ def _calm(family: Standing, oldest: Mapping[str, float]) -> str:
 
 
 def _tiles(tally: Tally, oldest: Mapping[str, float], url: Any) -> list[dict[str, str]]:
-    return [_tile(tally, state, oldest, url) for state in TILES]
+    there = {
+        state for states in tally.queues.values() for state, number in states.items() if number
+    }
+    return [
+        _tile(tally, state, oldest, url) for state in TILES if state != SELDOM or state in there
+    ]
 
 
 def _tile(tally: Tally, state: str, oldest: Mapping[str, float], url: Any) -> dict[str, str]:

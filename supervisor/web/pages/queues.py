@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,8 +20,11 @@ from jobvisor.supervisor.web.site import Here
 router = APIRouter(include_in_schema=False)
 
 STATES = tuple(
-    state.value for state in (State.PENDING, State.RUNNING, State.SCHEDULED, State.FAILED)
+    state.value
+    for state in (State.PENDING, State.RUNNING, State.SCHEDULED, State.BLOCKED, State.FAILED)
 )
+SELDOM = State.BLOCKED.value
+"""It has a column where there is such a job."""
 
 LATELY = "1h"
 """By the hours of the clock: the sums begin with the one before this."""
@@ -53,9 +56,13 @@ def queues_page(request: Request, site: Here) -> Response:
         "queues.html",
         at="queues",
         queues=told,
-        states=STATES,
+        states=[each for each in STATES if each != SELDOM or _has(told, each)],
         how_counted=_how(tally),
     )
+
+
+def _has(queues: Iterable[Mapping[str, Any]], state: str) -> bool:
+    return any(queue["counts"][state] for queue in queues)
 
 
 def _by_queue(sums: Iterable[Sums]) -> dict[str, tuple[int, int]]:

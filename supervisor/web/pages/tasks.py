@@ -65,7 +65,9 @@ def _parameters(told: Any) -> Iterator[str]:
 
 
 def _worded(value: Any) -> str:
-    """An option as it is read: of a retry policy its kind and what that is given."""
+    """An option as it is read: of a retry policy its kind and what that is given, of `keep` each end."""
     if isinstance(value, Mapping) and "kind" in value:
         return " ".join(str(each) for each in value.values() if not isinstance(each, bool))
+    if isinstance(value, Mapping):
+        return " and ".join(f"{name} {_worded(each)}" for name, each in value.items())[:TEXT_MAX]
     return value if isinstance(value, str) else json.dumps(value)[:TEXT_MAX]

@@ -59,6 +59,7 @@ PAGES = {
     "overview": "/", "overview of a day": "/?range=24h", "queues": "/queues", "jobs": "/jobs",
     "failed jobs": "/jobs?state=failed", "nothing": "/jobs?task=nowhere", "failures": "/failures",
     "workers": "/workers", "families": "/families", "tasks": "/tasks", "actions": "/actions",
+    "schedules": "/schedules", "limits": "/limits", "blocked jobs": "/jobs?state=blocked",
     "enqueue": "/tasks/enqueue?task=app:send",
 }  # fmt: skip
 
@@ -78,6 +79,20 @@ class World:
         self.running = house.enqueue("slow")
         house.wait_state(self.running, "running")
         client.cancel(client.enqueue(client.call("app:send", "x", options={"run_in": "1h"})))
+        self.blocked = self._that_waits(client)
+
+    def _that_waits(self, client: Client) -> int:
+        """What is enqueued when and how many at once, under the longest names; a job that is blocked."""
+        call = client.call("app:crash", options={"limit": f"nowhere:{'k' * 480}", "keep": "1h"})
+        blocked = client.enqueue(call).id
+        self.house.wait_state(blocked, "blocked")
+        client.pause("q" * 100)
+        client.set_fair("q" * 100)
+        client.pause(task=f"no.{'t' * 390}")
+        client.limits.set("l" * 100, concurrency=10_000, rate="1000000/366d")
+        client.schedules.add("s" * 400, "app:send", args=["x" * 400], every="366d")
+        client.schedules.add("paused", "app:send", args=["x"], cron="@yearly", paused=True)
+        return blocked
 
     def addresses(self) -> dict[str, str]:
         """Every page there is, by a name."""
@@ -86,6 +101,7 @@ class World:
             "crashed job": f"/jobs/{self.crashed}",
             "succeeded job": f"/jobs/{self.done}",
             "running job": f"/jobs/{self.running}",
+            "blocked job": f"/jobs/{self.blocked}",
             "copy": f"/jobs/{self.failed[0]}/copy",
             "stack": f"/jobs/{self.running}/stack",
         }
@@ -344,6 +360,11 @@ def _open_questions(world: World, made: Visit, found: list[str], theme: str) -> 
     found += _violations(made, f"question {theme}")
     made.shot(f"question-{theme}-1400")
     made.page.get_by_role("link", name="No", exact=True).click()
+    made.page.goto(f"/jobs/{world.blocked}")
+    made.page.get_by_role("button", name="Reschedule...").click()
+    expect(made.page.get_by_role("dialog").get_by_label("When")).to_be_visible()
+    found += _violations(made, f"time {theme}")
+    made.shot(f"time-{theme}-1400")
     made.page.goto("/nowhere")
     found += _violations(made, f"error {theme}")
     made.shot(f"error-{theme}-1400")
@@ -383,4 +404,50 @@ def test_all_works_without_a_script_but_for_its_being_live(world: World) -> None
         expect(page.get_by_role("table").first).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        assert made.complaints == []
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_when_and_how_many_is_changed_with_a_script_and_without(
+    world: World, scripts: bool
+) -> None:
+    client = world.house.client
+    client.schedules.add("nightly", "app:send", args=["a@home"], cron="0 3 1 1 *")
+    later = client.enqueue(client.call("app:send", "later@home", options={"run_in": "1h"})).id
+    with visit(world.browser, world.server.url, java_script_enabled=scripts) as made:
+        page = made.sign_in(then="/schedules")
+        said = page.locator("[data-said]")
+        row = page.get_by_role("row", name=re.compile("^nightly"))
+        row.get_by_role("button", name="Pause").click()
+        expect(said).to_have_text("Schedule nightly is paused.")
+        row.get_by_role("button", name="Resume").click()
+        expect(said).to_have_text("Schedule nightly goes on.")
+        row.get_by_role("button", name="Run now").click()
+        expect(said).to_contain_text("is what schedule nightly enqueues")
+        page.goto("/schedules")
+        row.get_by_role("button", name="Remove...").click()
+        page.get_by_role("button", name="Remove it").click()
+        expect(said).to_have_text("Schedule nightly is gone.")
+        page.goto("/limits")
+        page.get_by_label("Name").fill("gpu")
+        page.get_by_label("At once").fill("2")
+        page.get_by_role("button", name="Set it").click()
+        expect(said).to_have_text("Limit gpu: 2 at once.")
+        page.get_by_role("row", name=re.compile("^gpu")).get_by_role("button").click()
+        page.get_by_role("button", name="Remove it").click()
+        expect(said).to_have_text("Limit gpu is gone.")
+        page.goto("/queues")
+        row = page.get_by_role("row", name=re.compile("^default"))
+        row.get_by_role("button", name="Pause").click()
+        page.get_by_role("button", name="Pause it").click()
+        expect(said).to_have_text("Queue default is paused.")
+        row.get_by_role("button", name="Resume").click()
+        expect(said).to_have_text("Queue default is resumed.")
+        page.goto(f"/jobs/{later}")
+        page.get_by_role("button", name="Reschedule...").click()
+        page.get_by_role("textbox", name="When").fill("2h")
+        page.get_by_role("button", name="Reschedule it").click()
+        expect(said).to_contain_text(f"Job {later}")
+        page.get_by_role("button", name="Run now").click()
+        world.house.wait_finished([later])
         assert made.complaints == []

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from jobvisor.jobs.limit import LimitStanding, limit_of
+from jobvisor.supervisor.web.pages.limits import _limit
 from tests.supervisor.web.shop import Shop
 from tests.supervisor.web.test_pages import HOSTILE, Place
 
@@ -93,3 +95,22 @@ def test_the_page_shows_them_and_its_form_does_what_it_says() -> None:
     assert "Remove limit" in place.form("/limits/remove", 200, name="stripe")
     place.form("/limits/remove", name="stripe", sure="yes")
     assert "No limit" in place.page("/limits")
+
+
+def test_blocked_jobs_have_a_place_on_the_pages_where_there_are_some() -> None:
+    place = Place()
+    place.jobs.enqueue("app:send", "a@b.c")
+    assert "Blocked" not in place.page("/queues") + place.page("/")
+    job = place.jobs.enqueue(place.jobs.call("app:send", "x", options={"limit": "unset:7"})).id
+    while place.jobs.run_one():
+        pass
+    assert 'data-label="Blocked"' in place.page("/queues")
+    first = place.page("/")
+    assert "state=blocked" in first
+    assert "wait for the limit unset, which nobody has set" in first
+    assert "unset:7" in place.page(f"/jobs/{job}")
+
+
+def test_what_is_counted_no_further_says_so() -> None:
+    limit = LimitStanding(limit_of("smtp", concurrency=1), running=1, waiting=10_000, keys=3)
+    assert _limit(limit)["waiting"] == "10,000+"

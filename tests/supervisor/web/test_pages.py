@@ -35,6 +35,7 @@ PAGES = (
     "/families",
     "/tasks",
     "/schedules",
+    "/limits",
     "/actions",
 )
 

@@ -125,3 +125,10 @@ def test_processes_are_not_wanted_for_what_a_paused_queue_holds(here: Shop) -> N
     status = {"scaling": {"pool": {"queues": ["default", "mail"]}}}
     [wanted] = [each for each in of_depths(seen, status) if "wanted" in each.name]
     assert [sample.value for sample in wanted.samples] == [1]
+
+
+def test_a_paused_task_is_shown_where_no_worker_has_told_of_any(place: Place) -> None:
+    place.jobs.pause(task="app:gone")
+    page = place.page("/tasks")
+    assert "No task is known" in page
+    assert "Resume" in _form_of(page, 'value="app:gone"')
