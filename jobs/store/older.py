@@ -85,7 +85,18 @@ SINCE = min("0.6.0", __version__, key=lambda version: number_of(version) or ())
 
 
 def _words(terms: Terms) -> str:
-    """The terms of a job, by their names."""
+    """The terms of a job, by the names of the options that say them.
+
+    >>> _words(Terms(limit_key="gpu", deadline_in_ms=5, is_held=True, held_ms=7))
+    'limit, deadline, unique_for'
+    """
     told = terms._replace(conflict="return")._asdict()
     said = (name for name, default in Terms()._asdict().items() if told[name] != default)
-    return ", ".join(name.removesuffix("_ms").removesuffix("_in") for name in said)
+    return ", ".join(dict.fromkeys(_OPTIONS.get(name, name) for name in said))
+
+
+_OPTIONS = {
+    "limit_key": "limit", "debounce_ms": "delay", "deadline_in_ms": "deadline",
+    "deadline_at_ms": "deadline", "expires_at_ms": "expires_at", "is_held": "unique_for",
+    "held_ms": "unique_for",
+}  # fmt: skip

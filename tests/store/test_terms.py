@@ -162,7 +162,7 @@ def test_what_these_columns_cannot_hold_is_refused_with_a_word(
 
 def test_a_job_on_terms_is_refused_while_an_older_family_is_at_work(store: Store) -> None:
     store.add_family(family(version="0.2.0"))
-    words = "enqueued with limit_key, deadline, and a family of release '0.2.0' is at work"
+    words = "enqueued with limit, deadline, and a family of release '0.2.0' is at work"
     for jobs in (
         [new(terms=Terms(limit_key="a", deadline_in_ms=5))],
         [new(), new(terms=Terms(limit_key="a", deadline_in_ms=5))],
