@@ -359,6 +359,7 @@ def test_the_rules_are_valid_and_each_trouble_has_its_alert(tmp_path: Path) -> N
 
 def test_dashboard_and_rules_ask_for_nothing_that_is_not_told(place: Place) -> None:
     place.client.enqueue("app:send")
+    place.client.schedules.add("s", "app:send", every="1h")
     with place.family():
         told = {name.partition("{")[0] for name in samples(place.text())}
     for path in (RULES, DASHBOARD):
@@ -370,6 +371,7 @@ def test_dashboard_and_rules_ask_for_nothing_that_is_not_told(place: Place) -> N
 def test_the_readme_names_every_metric_and_no_other(place: Place) -> None:
     place.client.enqueue("app:send")
     place.client.limits.set("stripe", concurrency=5)
+    place.client.schedules.add("s", "app:send", every="1h")
     with place.family():
         told = {
             {"counter": f"{each.name}_total", "info": f"{each.name}_info"}.get(each.type, each.name)
