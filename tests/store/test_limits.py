@@ -318,15 +318,6 @@ def test_a_job_that_is_held_back_waits_for_no_limit(store: Store, database: Data
     assert states(store, [job]) == ["blocked"]
 
 
-def test_the_net_goes_on_at_once_where_more_keys_have_jobs_that_wait(store: Store) -> None:
-    store.set_limit(limit_of(KEY, concurrency=0))
-    keys = [f"{KEY}:{number:04}" for number in range(KEYS_LOOKED + 1)]
-    store.enqueue([new(terms=Terms(limit_key=key)) for key in keys])
-    turn(store, life(), 1, limit=500)
-    assert store.admit() == 0
-    assert store.admit() is None
-
-
 def test_a_waiting_job_that_is_replaced_leaves_its_line_to_the_next(store: Store) -> None:
     store.set_limit(limit_of(KEY, concurrency=1))
     terms = Terms(limit_key=KEY, conflict="replace")

@@ -51,7 +51,8 @@ INSERT INTO jobs (task, queue, state, finished_at) SELECT 'tasks:old', CASE WHEN
     ELSE 'default' END, 'succeeded', {at} FROM series
 """
 _RAN = """
-INSERT INTO attempts (job, attempt, owner, claim, outcome, finished_at) SELECT id, 1, 1, 1, 'failure', {at} FROM jobs
+INSERT INTO attempts (job, attempt, owner, claim, outcome, finished_at)
+SELECT id, 1, 1, 1, 'failure', {at} FROM jobs
 """
 ENDED = 30_000  # by a page each second the limit of a wait would be passed
 KEPT = ENDED // 1_000
