@@ -99,7 +99,7 @@ def check(config: str | None, as_json: bool, strict: bool) -> None:
         raise ConfigError(f"{loaded.path}: [schedules] {found['unfit'][0]}")
     tasks = _with_defaults(loaded, found["tasks"])
     schedules = _schedules(loaded, found["schedules"])
-    warnings = _check_warnings(loaded, tasks) + _preload_warnings(loaded, found)
+    warnings = _check_warnings(loaded, tasks) + found["misfits"] + _preload_warnings(loaded, found)
     if found["failed"]:
         warnings.append(f"{found['failed']}; no worker would start")
     if as_json:

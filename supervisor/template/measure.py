@@ -17,6 +17,7 @@ from jobvisor.jobs.clock import SECOND, SYSTEM
 from jobvisor.jobs.codec import named_codec
 from jobvisor.jobs.described import BY_FUNCTION
 from jobvisor.jobs.errors import JobsError
+from jobvisor.jobs.misfit import misfits
 from jobvisor.jobs.nearest import did_you_mean
 from jobvisor.jobs.payload import Payload
 from jobvisor.jobs.registry import registry
@@ -62,6 +63,7 @@ def measure(modules: Sequence[str], path: str, codec: str) -> dict[str, Any]:
             for task in tasks
             if task is not None
         ],
+        "misfits": [said for task in tasks if task is not None for said in misfits(task)],
         "schedules": [plan._asdict() for plan in registry.plans()],
         "seconds": round(seconds, 3),
         "bytes": held,

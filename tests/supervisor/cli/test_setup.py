@@ -169,6 +169,24 @@ def test_check_warns_of_a_hook_that_would_keep_all_workers_from_starting(
     assert re.search(warned, result.stderr)
 
 
+VAIN = """
+from jobvisor import task
+
+@task(unique=lambda page: page)
+def index(page: str, words: int): pass
+"""
+
+
+def test_check_warns_of_a_key_that_no_call_of_its_task_would_fit(run: Run, folder: Path) -> None:
+    modules(folder, "vain", VAIN)
+    result = run("check", "--strict")
+    assert result.exit_code == 1
+    warned = (
+        "warning: vain:index: unique=<lambda> takes (page), but the task (page: str, words: int)"
+    )
+    assert warned in result.stderr
+
+
 def test_check_warns_of_a_memory_limit_that_keeps_lanes_empty(run: Run, folder: Path) -> None:
     modules(folder, "large", "from jobvisor import task\n@task(memory='1GB')\ndef sort(): pass\n")
     assert run("check", "--strict").exit_code == 0
