@@ -1903,8 +1903,8 @@ SELECT queue FROM found WHERE queue IS NOT NULL
 -- Queues that are fair, and have pending rows of no share, which go before all that have one; a step of the index for
 -- each priority.
 WITH RECURSIVE found (queue, priority) AS (
-    SELECT name, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = queues.name)
-    FROM {schema}.queues WHERE fair = 1
+    SELECT name, (SELECT max(priority) FROM {schema}.jobs WHERE state = 'pending' AND jobs.queue = fair.name)
+    FROM (SELECT name COLLATE "default" AS name FROM {schema}.queues WHERE fair = 1) AS fair
     UNION ALL
     SELECT queue, (SELECT max(jobs.priority) FROM {schema}.jobs
         WHERE state = 'pending' AND jobs.queue = found.queue AND jobs.priority < found.priority)
