@@ -20,6 +20,7 @@ from jobvisor.jobs.store.statements import statements
 from tests.store.database import PostgresDatabase, SqliteDatabase
 from tests.store.filled import CLAIMED, FAIR, fill
 from tests.store.making import undone
+from tests.store.test_postgres_plans import CONDITION
 
 FEW, MANY = 24_000, 1_000_000  # rows
 ASKED = 10  # of them
@@ -135,7 +136,8 @@ def much_read(store: SqliteStore | PostgresStore) -> dict[str, int]:
     for name, text in statements(dialect).items():
         if name in WHOLE | UNASKED or name.partition(".")[0].startswith(OF_FILTERS):
             continue
-        known = {**dict.fromkeys(re.findall(parameter, text), 1), **VALUES, **own}
+        known = dict.fromkeys(re.findall(parameter, text), 1)
+        known |= {**dict.fromkeys(CONDITION.findall(text), False), **VALUES, **own}
         for so in SO.get(name, [{}]):
             found = read(store, name, {**known, **so})
             if found > MOST[dialect]:

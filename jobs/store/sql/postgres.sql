@@ -1803,7 +1803,8 @@ ON CONFLICT (queue, priority) DO UPDATE SET raised_at = excluded.raised_at;
 -- name: give_turns
 -- Of these rows (a JSON list) those of a share that are pending in a fair queue, and have no turn yet or one that is
 -- over (below the mark), get turns: see the function; and one step behind each other. In another queue they have none.
--- The caller has changed them already, so nobody is waited for.
+-- The caller has changed them already, so nobody is waited for. The state is written so that no partial index matches:
+-- a planner would go through all that have a share, for their order.
 UPDATE {schema}.jobs SET turn = given.turn FROM (
     SELECT id, coalesce({turn_in_line}, 0) AS turn
     FROM (SELECT id, queue, priority, share, run_at, 1048576::bigint / coalesce(weight, 1) AS step,
@@ -1811,7 +1812,7 @@ UPDATE {schema}.jobs SET turn = given.turn FROM (
                 THEN nullif({schema}.fair_turn(queue, priority, share, weight), 0) END AS base
         FROM {schema}.jobs AS these
         WHERE id = ANY (ARRAY(SELECT json_array_elements_text(%(jobs)s::json)::bigint))
-            AND state = 'pending' AND {out_of_line}
+            AND state || '' = 'pending' AND {out_of_line}
         WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS based
     WINDOW line AS (PARTITION BY queue, priority, share ORDER BY run_at, id)) AS given
 WHERE jobs.id = given.id AND jobs.turn <> given.turn;
