@@ -154,6 +154,7 @@ class Declaring:
         return self._is_taken_up() and self._is_new() and now >= self._due_ns
 
     def _declare(self) -> None:
+        self._due_ns = self._clock.monotonic_ns() + LATER_NS  # whatever becomes of it
         seat, register = self._seat, self._register()
         try:
             tasks = self._tasks()
@@ -169,7 +170,6 @@ class Declaring:
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 say("declaring_failed", error=self._trouble)
-            self._due_ns = self._clock.monotonic_ns() + LATER_NS
             return
         finally:
             register.close()

@@ -134,6 +134,18 @@ def test_what_could_not_be_told_is_told_later(
     assert told.names == [["app:f"]]
 
 
+def test_what_fails_for_another_reason_is_not_tried_again_at_once(
+    staff: Build, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread of its own it would be, at each step, with a traceback in the log for each."""
+    family = staff(POOL)
+    declaring = worker(family, family.crew.workers()[0], told, "app:f")
+    monkeypatch.setattr(told, "note_tasks", None)
+    with pytest.raises(TypeError):
+        declaring.declare_if_new()
+    assert not declaring.declare_if_new()
+
+
 def test_the_scheduler_of_a_family_that_was_declared_dead_is_replaced_too(staff: Build) -> None:
     family = staff(POOL)
     parent = family.parent
