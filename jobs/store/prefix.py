@@ -18,7 +18,7 @@ _TABLES = "|".join(TABLES)
 _BESIDE = (
     "jobs_(?:readable|pending|scheduled|retrying|running|cancelling|finished|unique|deferred|blocked"
     "|unknown|suspects|listed|failures|wake|forget|shares|places|limited|candidates|parked|expiring|deadlines"
-    "|kept)|attempts_(?:readable|job_fkey)|owners_family|requests_at|limit_keys_next"
+    "|kept|resting|timed)|attempts_(?:readable|job_fkey)|owners_family|requests_at|limit_keys_next"
     "|uniques_(?:job|until)|tasks_paused"
 )
 _NAMES = re.compile(

@@ -153,8 +153,10 @@ def test_what_these_columns_cannot_hold_is_refused_with_a_word(
     database: Database, store: Store, column: str, value: Any, words: str
 ) -> None:
     assert store.find() == []
+    # PostgreSQL looks at few columns of a row of which nothing is said to be special.
+    columns, values = ("special", "?") if column == "special" else (f"special, {column}", "8, ?")
     with pytest.raises(REFUSALS, match=words):
-        database.sql(f"INSERT INTO jobs (task, {column}) VALUES ('app:f', ?)", value)
+        database.sql(f"INSERT INTO jobs (task, {columns}) VALUES ('app:f', {values})", value)
 
 
 # -- beside a release before

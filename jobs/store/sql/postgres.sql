@@ -110,9 +110,21 @@ left(task, 400)
 -- Whether a row that waits is no candidate for anything until its new time; one that waits for another job is none.
 times.due > {schema}.clock() AND (state <> 'blocked' OR parked <> 'after')
 
--- fragment: kept_until
--- Until when a finished row is kept that says so itself, its key included. The index jobs_kept says the same words.
-{schema}.kept_until(finished_at, keep, state, held_until)
+-- fragment: timed
+-- When time alone ends a waiting row, or removes one that says itself how long it is kept, its key included. The index
+-- jobs_timed says the same words.
+CASE WHEN finished_at IS NULL THEN least(expires_at, deadline_at)
+    ELSE {schema}.kept_until(finished_at, keep, state, held_until) END
+
+-- fragment: ends
+-- Rows whose end may come so.
+(expires_at IS NOT NULL OR deadline_at IS NOT NULL OR keep IS NOT NULL)
+    AND num_nulls(finished_at) = 1 AND state <> 'running'
+
+-- fragment: kept
+-- Finished rows that say themselves how long they are kept, and are so no longer.
+(expires_at IS NOT NULL OR deadline_at IS NOT NULL OR keep IS NOT NULL)
+    AND num_nulls(finished_at) = 0 AND keep IS NOT NULL AND {timed} <= {schema}.clock()
 
 -- fragment: by_age
 -- Whether the age of a finished row is all that counts: it says nothing itself, no key of it is held longer, and
@@ -491,7 +503,9 @@ SELECT least((SELECT {schema}.ms(run_at) - {schema}.ms({schema}.clock()) FROM {s
 
 -- name: unknown_tasks
 -- Tasks that no worker knew, how many jobs wait for them, and what one of these was told.
-SELECT task, count(*), max(error) FROM {schema}.jobs WHERE state = 'scheduled' AND deferred = 'unknown'
+-- The order within is there for the index.
+SELECT task, count(*), max(error) FROM (SELECT task, error FROM {schema}.jobs
+    WHERE state = 'scheduled' AND deferred = 'unknown' ORDER BY queue OFFSET 0) AS found
 GROUP BY task ORDER BY task LIMIT %(limit)s;
 
 -- name: succeed
@@ -685,16 +699,12 @@ SELECT count(*) FROM {schema}.jobs WHERE state = %(state)s AND finished_at IS NO
 -- name: prune_kept
 -- Rows that say themselves how long they are kept, and are so no longer.
 SELECT {schema}.remove(ARRAY(SELECT id FROM {schema}.jobs
-    WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= {schema}.clock()
-        AND (held_until IS NULL OR held_until <= {schema}.clock())
-    ORDER BY {kept_until} LIMIT %(limit)s FOR UPDATE SKIP LOCKED), true);
+    WHERE {kept} ORDER BY {timed} LIMIT %(limit)s FOR UPDATE SKIP LOCKED), true);
 
 -- name: prunable_kept
 -- How many these are, counted up to a limit.
 SELECT count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE keep IS NOT NULL AND finished_at IS NOT NULL AND {kept_until} <= {schema}.clock()
-        AND (held_until IS NULL OR held_until <= {schema}.clock())
-    LIMIT %(limit)s) AS found;
+    WHERE {kept} LIMIT %(limit)s) AS found;
 
 -- name: add_attempt
 -- The history of one unsuccessful run; a second telling of the same run changes nothing.
@@ -983,9 +993,9 @@ FROM {schema}.jobs AS this WHERE this.id = %(job)s;
 SELECT 'later', count(*) FROM (SELECT 1 FROM {schema}.jobs
     WHERE state = 'scheduled' ORDER BY run_at LIMIT %(most)s) AS found
 UNION ALL SELECT 'retry', count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') ORDER BY queue LIMIT %(most)s) AS found
+    WHERE state = 'scheduled' AND deferred IN ('retry', 'snooze') ORDER BY state, queue LIMIT %(most)s) AS found
 UNION ALL SELECT 'unknown_task', count(*) FROM (SELECT 1 FROM {schema}.jobs
-    WHERE state = 'scheduled' AND deferred = 'unknown' ORDER BY task LIMIT %(most)s) AS found
+    WHERE state = 'scheduled' AND deferred = 'unknown' ORDER BY state, queue LIMIT %(most)s) AS found
 UNION ALL SELECT 'blocked', count(*) FROM (SELECT 1 FROM {schema}.jobs
     WHERE state = 'blocked' ORDER BY queue LIMIT %(most)s) AS found
 UNION ALL SELECT 'company', count(*) FROM (SELECT 1 FROM {schema}.jobs
@@ -997,9 +1007,11 @@ SELECT id FROM {schema}.jobs WHERE state = 'pending' AND queue = %(queue)s {susp
 ORDER BY priority DESC, turn, id LIMIT %(limit)s;
 
 -- name: cancelling
--- Running rows of some owners (a JSON list) that were asked to end.
-SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1
-    AND owner IN (SELECT json_array_elements_text(%(owners)s::json)::bigint) ORDER BY id;
+-- Running rows of some owners (a JSON list) that were asked to end. Put in order at last: asked for both, a planner
+-- walks the whole primary key.
+WITH asked AS MATERIALIZED (SELECT id, owner, claim FROM {schema}.jobs WHERE state = 'running' AND cancel_requested = 1
+    AND owner = ANY (ARRAY(SELECT json_array_elements_text(%(owners)s::json)::bigint)))
+SELECT id, owner, claim FROM asked ORDER BY id;
 
 -- name: owned
 -- Whether an owner holds running rows.
@@ -1361,18 +1373,15 @@ SELECT name, told, {schema}.ms(seen_at) FROM {schema}.tasks WHERE name > %(after
 
 -- name: next_end
 -- In how many milliseconds the first waiting row is to be ended because of the time alone; overdue is negative.
-SELECT least((SELECT {schema}.ms(expires_at) FROM {schema}.jobs WHERE expires_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') ORDER BY expires_at LIMIT 1),
-    (SELECT {schema}.ms(deadline_at) FROM {schema}.jobs WHERE deadline_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' ORDER BY deadline_at LIMIT 1))
+SELECT {schema}.ms((SELECT {timed} FROM {schema}.jobs WHERE {ends} ORDER BY {timed} LIMIT 1))
     - {schema}.ms({schema}.clock());
 
 -- name: expire
 -- Waiting rows that no run may begin any more are cancelled, a bounded number at a time.
 UPDATE {schema}.jobs SET state = 'cancelled', error = %(error)s, finished_at = {schema}.clock(), parked = NULL, turn = 0
-WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE expires_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= {schema}.clock()
-    ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE {ends}
+        AND {timed} <= {schema}.clock() AND expires_at <= {schema}.clock()
+    ORDER BY {timed} LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING id, {told};
 
 -- name: expire_row
@@ -1383,18 +1392,18 @@ RETURNING id, {told};
 
 -- name: expire_rows
 -- Which these are, but for rows that are known to be refused (a JSON list).
-SELECT id FROM {schema}.jobs WHERE expires_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked') AND expires_at <= {schema}.clock()
-    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint) ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+SELECT id FROM {schema}.jobs WHERE {ends} AND {timed} <= {schema}.clock() AND expires_at <= {schema}.clock()
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
+ORDER BY {timed} LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
 -- name: fail_overdue
 -- Waiting rows that are past their deadline fail, a bounded number at a time; what they were told
 -- last is kept. What runs then is ended by whoever judges it.
 UPDATE {schema}.jobs SET state = 'failed', error = left(%(error)s || coalesce('; its last error: ' || error, ''), 2000),
     finished_at = {schema}.clock(), parked = NULL, turn = 0
-WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE deadline_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= {schema}.clock()
-    ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.jobs WHERE {ends}
+        AND {timed} <= {schema}.clock() AND deadline_at <= {schema}.clock()
+    ORDER BY {timed} LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING id, {told};
 
 -- name: fail_overdue_row
@@ -1406,9 +1415,9 @@ RETURNING id, {told};
 
 -- name: fail_overdue_rows
 -- Which these are, but for rows that are known to be refused (a JSON list).
-SELECT id FROM {schema}.jobs WHERE deadline_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running') AND state <> 'running' AND deadline_at <= {schema}.clock()
-    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint) ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+SELECT id FROM {schema}.jobs WHERE {ends} AND {timed} <= {schema}.clock() AND deadline_at <= {schema}.clock()
+    AND id NOT IN (SELECT json_array_elements_text(%(left)s::json)::bigint)
+ORDER BY {timed} LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
 -- name: deadlines
 -- In how many milliseconds the deadline is of these jobs (a JSON list) that have one.
@@ -1730,7 +1739,7 @@ ORDER BY limit_key, priority DESC, turn, id;
 -- name: limited_keys
 -- The keys that an owner's running rows have.
 SELECT DISTINCT limit_key FROM (SELECT limit_key FROM {schema}.jobs
-    WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s ORDER BY owner, claim LIMIT %(limit)s) AS found;
+    WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s LIMIT %(limit)s) AS found;
 
 -- name: still_running
 -- Which of some jobs (a JSON list) run.
