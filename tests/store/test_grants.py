@@ -16,6 +16,7 @@ from jobvisor.jobs.job import State
 from jobvisor.jobs.store import Store, open_store
 from jobvisor.jobs.store.base import JobRow
 from jobvisor.jobs.store.grants import PURPOSES, grants
+from jobvisor.jobs.store.postgres import PostgresStore
 from tests.postgres import Given, shared
 from tests.store.making import claim, enqueue, family, life, new, record
 
@@ -112,6 +113,11 @@ def _import(store: Store) -> None:
     store.import_([row._replace(id=1_000)])
 
 
+def _note(store: Store) -> None:
+    assert isinstance(store, PostgresStore)
+    store._rows("note_settings", {})
+
+
 REFUSED: dict[str, list[Deed]] = {
     "read": [
         enqueue,
@@ -119,8 +125,10 @@ REFUSED: dict[str, list[Deed]] = {
         lambda store: store.cancel(1),
         lambda store: claim(store, life()),
         lambda store: store.heartbeat(1),
+        _note,
     ],
     "enqueue": [
+        _note,
         lambda store: store.cancel(1),
         lambda store: store.requeue(1),
         lambda store: claim(store, life()),

@@ -284,10 +284,16 @@ $$;
 
 -- One more with each change of what is said of queues, tasks and limits: who has read them sees that they are old.
 INSERT INTO {schema}.meta (key, value) VALUES ('settings', '1');
--- With its owner's rights: a role that may work may not write the numbers of the schema.
+-- With its owner's rights: a role that may work may not write the numbers of the schema. Nor may one that has no
+-- setting to change have every family read them anew.
 CREATE FUNCTION {schema}.note_settings() RETURNS void LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    asking CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 BEGIN
+    IF NOT has_table_privilege(asking::name, '{schema}.queues'::regclass, 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'permission denied: a role that may not change queues has no settings';
+    END IF;
     UPDATE {schema}.meta SET value = (value::bigint + 1)::text WHERE key = 'settings';
 END
 $$;
