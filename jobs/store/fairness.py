@@ -18,7 +18,7 @@ from jobvisor.jobs.errors import InvalidOption
 from jobvisor.jobs.events import Events
 from jobvisor.jobs.store.base import Whom
 from jobvisor.jobs.store.dialect import Dialect
-from jobvisor.jobs.store.rows import Row
+from jobvisor.jobs.store.rows import NO_TURNS, Row
 
 FAIR_MOST = 1_000  # fair queues of one database
 REMEMBERED_NS = SECOND  # for so long a worker goes by what it has read of them
@@ -43,6 +43,8 @@ class Fairness(Dialect):
 
     #: Whether the statements that insert a job give it its turn themselves.
     _inserts_turns = False
+    #: Whether there is a statement that claims and tells of each row its turn.
+    _claims_tell_turns = False
 
     def __init__(self, clock: Clock, events: Events) -> None:
         super().__init__(clock, events)
@@ -129,11 +131,14 @@ class Fairness(Dialect):
         if told:
             self._change("give_turns", {"jobs": json.dumps(told)})
 
-    def _taken_turns(self, owner: int, claim: int, whom: Whom) -> Mapping[int, int]:
-        """The turns of what was just claimed of fair queues, by id; the marks are raised to them."""
+    def _taken_turns(self, owner: int, claim: int, whom: Whom, *, told: bool) -> Mapping[int, int]:
+        """The turns of what was just claimed of fair queues, by id; the marks are raised to them.
+
+        `told`: the claim has told of them, and none are read here.
+        """
         held = {"owner": owner, "claim": claim}
-        turns = dict(self._rows("take_turns", held))
-        if turns and self._may_raise(whom):
+        turns = NO_TURNS if told else dict(self._rows("take_turns", held))
+        if (told or turns) and self._may_raise(whom):
             self._change("raise_turns", {**held, "each": RAISED_EACH_MS})
         return turns
 

@@ -373,9 +373,13 @@ class RelationalStore(
             self._admit_freed()  # before the claim, which may take what it lets begin
             if limit:
                 self._promote(careful=careful)
+                fair = bool(self._fair_among(queues))
+                tell = fair and self._claims_tell_turns and not careful
                 for queue in self._open(queues):
                     found.append(
-                        self._claim(life.owner, claim, queue, limit, whom=whom, careful=careful)
+                        self._claim(
+                            life.owner, claim, queue, limit, whom=whom, careful=careful, tell=tell
+                        )
                     )
                     limit -= len(found[-1])
                     if limit <= 0:
@@ -383,16 +387,25 @@ class RelationalStore(
                 found, places, parked, returned = self._kept(
                     life.owner, claim, seats, found, careful=careful
                 )
-                if any(found) and self._fair_among(queues):
-                    turns = self._taken_turns(life.owner, claim, whom)
+                if fair and any(found):
+                    turns = self._taken_turns(life.owner, claim, whom, told=tell)
         # After the commit: on SQLite the other workers wait for it.
         jobs = with_places([job for rows in found for job in in_order(rows, turns)], places)
         self._forget_keys(journal, rest, jobs)
         return Turn(self._with_deadlines(jobs), applied, parked, returned)
 
     def _claim(
-        self, owner: int, claim: int, queue: str, limit: int, *, whom: Whom, careful: bool
+        self,
+        owner: int,
+        claim: int,
+        queue: str,
+        limit: int,
+        *,
+        whom: Whom,
+        careful: bool,
+        tell: bool,
     ) -> list[Row]:
+        """The rows of one queue; `tell`: with the turn of each, behind the rest."""
         parameters: dict[str, Any] = {
             "owner": owner, "claim": claim, "queue": queue, "limit": limit,
             "first": True,  # what other queues gave is off the limit already
@@ -401,7 +414,7 @@ class RelationalStore(
             "settings": self._pauses.version,
         }  # fmt: skip
         if not careful:
-            rows = self._rows(whom.of("claim"), parameters)
+            rows = self._rows(whom.of("claim_fair" if tell else "claim"), parameters)
             self._audience.note_all(row[0] for row in rows)
             return rows
         rows, refused = self._attempted(self._rows, whom.of("claim"), parameters)

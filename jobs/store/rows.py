@@ -27,6 +27,7 @@ Row = tuple[Any, ...]
 FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 NO_TURNS: Mapping[int, int] = MappingProxyType({})
+_but_the_last = itemgetter(slice(0, -1))
 
 
 class Changed(NamedTuple):
@@ -244,8 +245,15 @@ def with_places(jobs: list[Claimed], places: Mapping[int, int | None]) -> list[C
 
 
 def in_order(rows: list[Row], turns: Mapping[int, int] = NO_TURNS) -> list[Claimed]:
-    """Claimed rows in the order to run them: RETURNING promises none. `turns` are those of a fair queue."""
-    if turns:
+    """Claimed rows in the order to run them: RETURNING promises none. `turns` are those of a fair queue.
+
+    Or each row has its turn behind what a Claimed has.
+    """
+    if rows and len(rows[0]) > len(Claimed._fields):
+        rows.sort(key=itemgetter(0))
+        rows.sort(key=itemgetter(-1))
+        rows = list(map(_but_the_last, rows))
+    elif turns:
         in_turns = [(turns.get(row[0], 0), row) for row in rows]
         in_turns.sort()  # within a turn by id, which no two rows have
         rows = [row for _turn, row in in_turns]

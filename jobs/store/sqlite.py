@@ -50,6 +50,7 @@ class SqliteStore(Placing, RelationalStore):
     """The queue in one SQLite file, or in memory (`:memory:`) for one process."""
 
     one_machine = True
+    _claims_tell_turns = True
 
     def __init__(
         self, path: str, *, durable: bool, prefix: str, clock: Clock, events: Events

@@ -1667,6 +1667,15 @@ UPDATE jobs SET state = 'succeeded', result = nullif(told.column2, ''), error = 
 FROM (VALUES (:job, :result, :age, :duration, :cpu_ms, :rss_bytes)) AS told
 WHERE jobs.id = told.column1 AND +jobs.state = 'running' AND +jobs.owner = :owner AND jobs.claim = :claim;
 
+-- name: claim_fair
+-- What `claim` does in fair queues, with the turn of each row: to look for these afterwards cost a tenth of the claim.
+UPDATE jobs SET state = 'running', attempt = min(attempt, 999999999) + 1,
+    claims = min(claims, 999999999) + 1, owner = :owner, claim = :claim, claimed_at = :now,
+    started_at = :now, deferred = NULL, limit_place = NULL
+WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = :queue {whom} {reach}
+    ORDER BY priority DESC, turn, id LIMIT :limit)
+RETURNING {claimed}, turn;
+
 -- name: reserve
 -- The greatest id that was given out; a writer may give out those after it.
 SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
