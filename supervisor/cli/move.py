@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -73,8 +74,9 @@ def export_jobs(config: str | None, output: str | None, finished: bool, running:
         }
         with _output(output) as file:
             schedules = client.schedules.rows()
-            number = _write(file, header, found.jobs, schedules, said_in(client))
-    say(f"exported {_jobs(number)}{_and_schedules(len(schedules))}")
+            said = list(said_in(client))
+            number = _write(file, header, found.jobs, schedules, said)
+    say(f"exported {_told(number, len(schedules), said)}")
 
 
 @click.command(
@@ -108,18 +110,29 @@ def import_jobs(config: str | None, path: str) -> None:
                 each.tell(client)
             imported = client.import_(_read(file, name, [], []))
             planned = client.schedules.import_(schedules)
-    say(f"imported {_jobs(imported.added)}{_and_schedules(planned.added)}")
+    say(f"imported {_told(imported.added, planned.added, said)}")
     if imported.known or planned.known:
-        known = f"{_jobs(imported.known)}{_and_schedules(planned.known)}"
-        say(f"{known} had been there already, and stayed as they were")
+        say(
+            f"{_told(imported.known, planned.known)} had been there already, and stayed as they were"
+        )
 
 
-def _and_schedules(number: int) -> str:
-    return "" if not number else " and 1 schedule" if number == 1 else f" and {number} schedules"
+def _told(jobs: int, schedules: int, said: Iterable[Said] = ()) -> str:
+    """How much it was.
+
+    >>> _told(1, 0), _told(0, 2, [Said("pause", {}), Said("fair", {}), Said("fair", {})])
+    ('1 job', '0 jobs, 2 schedules, 1 pause and 2 fair queues')
+    """
+    kinds = Counter(each.kind for each in said)
+    others = {"schedule": schedules, "limit": kinds["limit"], "pause": kinds["pause"]}
+    others["fair queue"] = kinds["fair"]
+    parts = [_many(number, word) for word, number in others.items() if number]
+    first = [_many(jobs, "job"), *parts[:-1]]
+    return " and ".join([", ".join(first), *parts[-1:]])
 
 
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 # -- what an export should know
@@ -141,11 +154,11 @@ def _tell_living(families: Sequence[FamilyRow]) -> None:
 def _tell_running(number: int, *, wanted: bool) -> None:
     if not wanted:
         raise IllegalMove(
-            f"{_jobs(number)} running now cannot be carried; stop the family first "
+            f"{_many(number, 'job')} running now cannot be carried; stop the family first "
             "(`jobvisor stop`), or carry them as not started: --running"
         )
     say(
-        f"warning: carried as not started: {_jobs(number)} running now. What runs now runs twice if "
+        f"warning: carried as not started: {_many(number, 'job')} running now. What runs now runs twice if "
         "the family goes on"
     )
 

@@ -528,9 +528,12 @@ def test_pauses_limits_and_fair_queues_go_along_and_what_is_said_there_stays(
     client.limits.set("known", concurrency=1)
     client.set_fair("reports")
     elsewhere.limits.set("known", concurrency=9)
-    text = run("export").stdout
+    exported = run("export")
+    text = exported.stdout
     result = run("import", "-", stdin=text, env=there(elsewhere))
     assert result.exit_code == 0, result.stderr
+    assert exported.stderr.endswith("exported 0 jobs, 2 limits, 2 pauses and 1 fair queue\n")
+    assert result.stderr == "imported 0 jobs, 2 limits, 2 pauses and 1 fair queue\n"
     assert [(each.kind, each.name) for each in elsewhere.paused()] == [
         ("queue", "mail"), ("task", "sample:add"),
     ]  # fmt: skip
