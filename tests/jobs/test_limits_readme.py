@@ -18,7 +18,7 @@ def test_the_example_of_limits_runs_as_it_stands(
     for name in ("_tasks", "_by_name"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     (block,) = re.findall(r"^```python limits\.py\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    exec(compile(block, "limits.py", "exec"), {"__name__": "limits"})
+    exec(compile(block, "limits.py", "exec"), {"__name__": "__main__"})
     shown = capsys.readouterr().out.strip()
     (told,) = re.findall(r"# (limit stripe.*)$", block, re.MULTILINE)
     assert re.fullmatch(re.escape(told).replace(r"\.\.\.", ".*"), shown)

@@ -118,6 +118,6 @@ def test_a_config_says_it_too() -> None:
 
 def test_the_example_of_fair_queues_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = re.findall(r"^```python fair\.py\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    exec(compile(block, "fair.py", "exec"), {"__name__": "fair"})
+    exec(compile(block, "fair.py", "exec"), {"__name__": "__main__"})
     (told,) = re.findall(r"print\(.*\)  # (.*)$", block, re.MULTILINE)
     assert capsys.readouterr().out.strip() == told

@@ -99,7 +99,7 @@ def test_who_knows_only_the_name_of_a_task_keeps_its_way_with_keys() -> None:
 def test_the_example_of_the_readme_runs_as_it_stands() -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text()
     (block,) = re.findall(r"```python keys\.py\n(.*?)```", text, re.DOTALL)
-    exec(compile(block, "keys.py", "exec"), {"__name__": "keys"})
+    exec(compile(block, "keys.py", "exec"), {"__name__": "__main__"})
 
 
 def test_a_client_tells_who_holds_a_key() -> None:
