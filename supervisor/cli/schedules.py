@@ -182,7 +182,10 @@ def pause(config: str | None, name: str) -> None:
 @_name
 @config_option
 def resume(config: str | None, name: str) -> None:
-    """Let a schedule go on; what a pause hid is lost."""
+    """Let a schedule go on; what a pause hid is lost.
+
+    Exit code 1 where it was not paused, or where a configuration pauses it.
+    """
     with find_site(config).client() as client:
         resumed = client.schedules.resume(name)
         found = client.schedules.get(name)
@@ -196,6 +199,8 @@ def resume(config: str | None, name: str) -> None:
         say(f"schedule {name} is not paused")
     else:
         click.echo(f"resumed; next: {ticks_text(found.next)}")
+        return
+    click.get_current_context().exit(1)
 
 
 @schedules.command("trigger")
