@@ -178,6 +178,8 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _waited(job: Job) -> float | None:
-    """From when it was due to its last claim."""
+    """From when it was due to its last claim; one that is blocked was claimed and waits on."""
+    if job.state is State.BLOCKED:
+        return None
     waited = between(job.run_at, job.claimed_at)
     return waited if waited is not None and waited >= 0 else None

@@ -22,7 +22,7 @@ WRITING = [Depends(writing)]
 
 SHOWN_MAX = 1_000
 TEXT_MAX = 300
-SOURCES = {"config": "configuration", "code": "code", "added": "added at run time"}
+SOURCES = {"config": "config", "code": "code", "added": "added at run time"}
 
 
 @router.get("/schedules", name="pages.schedules")

@@ -430,7 +430,7 @@ def test_when_and_how_many_is_changed_with_a_script_and_without(
         expect(said).to_have_text("Schedule nightly is gone.")
         page.goto("/limits")
         page.get_by_label("Name").fill("gpu")
-        page.get_by_label("At once").fill("2")
+        page.get_by_label("Concurrency").fill("2")
         page.get_by_role("button", name="Set it").click()
         expect(said).to_have_text("Limit gpu: 2 at once.")
         page.get_by_role("row", name=re.compile("^gpu")).get_by_role("button").click()

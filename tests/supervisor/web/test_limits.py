@@ -108,7 +108,9 @@ def test_blocked_jobs_have_a_place_on_the_pages_where_there_are_some() -> None:
     first = place.page("/")
     assert "state=blocked" in first
     assert "wait for the limit unset, which nobody has set" in first
-    assert "unset:7" in place.page(f"/jobs/{job}")
+    shown = place.page(f"/jobs/{job}")
+    assert "unset:7" in shown
+    assert "Waited" not in shown
 
 
 def test_what_is_counted_no_further_says_so() -> None:
