@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from jobvisor.jobs.clock import from_datetime, to_datetime
 from jobvisor.jobs.errors import StoreUnavailable
 from jobvisor.jobs.job import Job, State
 from jobvisor.jobs.store import Store
+from jobvisor.jobs.store.enqueueing import carried_out, enqueueing
 from jobvisor.jobs.store.postgres import PostgresStore
 from tests.clock import START_MS, MovableClock
 from tests.store.database import Database, PostgresDatabase
@@ -217,6 +219,32 @@ def test_a_claim_that_dies_under_a_waiting_call_leaves_it_the_job(server: Postgr
     assert caller.job is not None
     assert (caller.job.id, caller.job.replaced) == (number, True)
     assert worker.get(number).args == [2]
+
+
+def test_a_job_that_has_come_back_without_its_key_is_not_the_one_that_is_replaced(
+    server: PostgresDatabase,
+) -> None:
+    """Between a look at who holds the key and the change of that one."""
+    worker, other, caller, who = server.open(), server.open(), server.open(), life()
+    assert isinstance(caller, PostgresStore)
+    number = worker.enqueue_one(debounced(args="[1]")).id
+    following: list[int] = []
+
+    def ask(name: str, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        rows = caller._asked(name, asked)
+        if name == "holder" and not following:
+            assert rows == [(number,)]
+            server.clock.move(DELAY_MS)
+            (job,) = claim(worker, who)
+            with worker.transaction():  # neither of the two sees the other
+                worker.apply([record(who, 1, job, "retry", delay_ms=60_000)], who)
+                following.append(other.enqueue_one(debounced(args="[2]")).id)
+        return rows
+
+    with caller.transaction():
+        made = carried_out(enqueueing(debounced(args="[3]")), ask)
+    assert (made.id, made.replaced) == (following[0], True)
+    assert [worker.get(job).args for job in (number, made.id)] == [[1], [3]]
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
