@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from jobvisor.jobs.clock import SYSTEM, from_datetime
-from jobvisor.jobs.job import Attempt, Job, State
+from jobvisor.jobs.job import Attempt, Job, State, json_id
 from jobvisor.jobs.units import duration_text, size_text
 from jobvisor.jobs.why import Reason
 from jobvisor.supervisor.cli import (
@@ -79,20 +79,28 @@ def list_jobs(
 @json_option
 @config_option
 def show(config: str | None, job_id: int, as_json: bool) -> None:
-    """Show one job, its attempts, and why it does not run."""
+    """Show one job, its attempts, why it does not run, and who holds its unique key now."""
     site = find_site(config)
     with site.client() as client:
         job = client.get(job_id)
         attempts = client.attempts(job_id)
         why = client.why(job, served=None if site.config is None else site.config.queues)
+        holder = None if job.unique is None else client.holder(job.unique)
     if as_json:
         told = {
             "why": [reason.as_json() for reason in why],
             "attempts": [attempt.as_json() for attempt in attempts],
+            "unique_holder": None if holder is None else json_id(holder),
         }
         print_json(job.as_json() | told)
         return
     click.echo("\n".join(job_lines(job, attempts, why)))
+    if job.unique is not None:
+        click.echo(f"{'unique_holder:':<18}{_holder_told(holder, job.id)}")
+
+
+def _holder_told(holder: int | None, job: int) -> str:
+    return "nobody" if holder is None else "this job" if holder == job else f"job {holder}"
 
 
 def job_lines(job: Job, attempts: Iterable[Attempt], why: Iterable[Reason] = ()) -> Iterator[str]:

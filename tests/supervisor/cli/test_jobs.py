@@ -412,6 +412,18 @@ def test_show_has_the_attempts_and_no_escape_sequence(run: Run, client: Client) 
     assert "\x1b" not in shown
 
 
+def test_show_says_who_holds_the_unique_key_of_a_job_now(run: Run, client: Client) -> None:
+    first = client.enqueue(client.call(BOOM, options={"unique": "k"}))
+    told = [run("show", str(first.id), "--json").stdout, run("show", str(first.id)).stdout]
+    client.cancel(first)
+    told.append(run("show", str(first.id)).stdout)
+    second = client.enqueue(client.call(BOOM, options={"unique": "k", "unique_for": "kept"}))
+    told.append(run("show", str(first.id)).stdout)
+    assert json.loads(told[0])["unique_holder"] == first.id
+    for text, holder in zip(told[1:], ("this job", "nobody", f"job {second.id}"), strict=True):
+        assert f"unique_holder:    {holder}" in text
+
+
 def test_show_has_what_a_run_said_and_where_it_stood(
     run: Run, client: Client, folder: Path
 ) -> None:
