@@ -320,6 +320,13 @@ class ServerStore(RelationalStore):
     def _admit(self, keys: Sequence[str], *, waits: bool) -> int:
         return len(self._rows("admit", {"keys": list(keys), "waits": waits}))
 
+    def _admit_page(self, keys: Sequence[str]) -> int:
+        with self.transaction():
+            admitted = super()._admit_page(keys)
+            if self._change("fit_keys", {"keys": list(keys)}):  # it holds them
+                admitted += self._admit(keys, waits=True)
+            return admitted
+
     def _attempted(self, action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
         self._bare(b"SAVEPOINT attempted")
         try:

@@ -532,6 +532,15 @@ def test_a_clock_set_back_does_not_stop_a_rate(store: Store, clock: MovableClock
     assert len(turn(store, who, 3).jobs) >= 1
 
 
+def test_a_rate_that_is_made_higher_counts_at_once(store: Store, clock: MovableClock) -> None:
+    store.set_limit(limit_of(KEY, rate="60/1m", burst=50))
+    fill(store, 60)
+    assert len(turn(store, life(), 1).jobs) == 50
+    store.set_limit(limit_of(KEY, rate="100/1s", burst=1))
+    clock.move(10)
+    assert len(turn(store, life(), 1).jobs) == 1
+
+
 def test_both_a_rate_and_a_concurrency_are_kept(store: Store, clock: MovableClock) -> None:
     store.set_limit(limit_of(KEY, concurrency=2, rate="10/1s", burst=3))
     fill(store, 9)

@@ -296,6 +296,30 @@ def test_who_asks_before_the_lock_whether_anybody_waits_leaves_a_job_behind(
     assert parks_while_another_settles(database, settles) == "blocked"
 
 
+# -- the time of a statement that has waited for a key
+
+
+def test_who_comes_with_an_older_time_gives_nothing_back_of_a_rate(
+    database: PostgresDatabase,
+) -> None:
+    store = opened(database)
+    store.set_limit(limit_of("api", rate="10/1s", burst=3))
+    for _ in range(9):
+        limited(store, "api")
+
+    def starts() -> int:
+        return len(store.turn(life(), 1, queues=["default"], limit=9).jobs)
+
+    assert starts() == 3
+    database.clock.move(-2_000)  # it has waited since
+    store._admit(["api"], waits=True)
+    assert starts() == 0
+    database.clock.move(2_000)
+    assert starts() == 0
+    database.clock.move(100)
+    assert starts() == 1
+
+
 # -- two that meet a key for the first time
 
 

@@ -1727,7 +1727,8 @@ SELECT keys.key, limits.name IS NOT NULL AND (limits.concurrency IS NULL OR limi
         SELECT count(*) FROM {schema}.jobs WHERE limit_key = keys.key AND state = 'running'))
     AND (limits.rate IS NULL OR coalesce((SELECT spent_ns FROM {schema}.limit_keys WHERE limit_keys.key = keys.key), 0)
         NOT BETWEEN {schema}.ms({schema}.clock()) * 1000000 + (limits.burst - 1) * greatest(1, limits.per_ms * 1000000 / limits.rate) + 1
-            AND {schema}.ms({schema}.clock()) * 1000000 + (limits.burst + 1) * greatest(1, limits.per_ms * 1000000 / limits.rate))
+            AND {schema}.ms({schema}.clock()) * 1000000 + (limits.burst + 1) * greatest(1, limits.per_ms * 1000000 / limits.rate)
+                + 60000000000)
 FROM keys LEFT JOIN {schema}.limits ON limits.name = split_part(keys.key, ':', 1);
 
 -- name: claimed_limited
@@ -1735,6 +1736,13 @@ FROM keys LEFT JOIN {schema}.limits ON limits.name = split_part(keys.key, ':', 1
 SELECT id, limit_key FROM {schema}.jobs
 WHERE limit_key IS NOT NULL AND state = 'running' AND owner = %(owner)s AND claim = %(claim)s
 ORDER BY limit_key, priority DESC, turn, id;
+
+-- name: fit_keys
+-- What the starts so far have used up of keys that the caller holds is no more than their limit has now.
+UPDATE {schema}.limit_keys SET spent_ns = fit.spent FROM (
+    SELECT name, {schema}.ms({schema}.clock()) * 1000000 + burst * greatest(1, per_ms * 1000000 / rate) AS spent
+    FROM {schema}.limits WHERE rate IS NOT NULL) AS fit
+WHERE key = ANY (%(keys)s) AND fit.name = split_part(key, ':', 1) AND spent_ns > fit.spent;
 
 -- name: limited_keys
 -- The keys that an owner's running rows have.

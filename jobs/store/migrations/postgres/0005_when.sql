@@ -322,8 +322,10 @@ BEGIN
         step := greatest(1, told.per_ms * 1000000 / told.rate);
         slack := (told.burst - 1) * step;
         SELECT spent_ns INTO spent FROM {schema}.limit_keys WHERE key = asked;
-        -- A moment that a clock set back has left far ahead counts as used up just now.
-        spent := greatest(now_ns, least(coalesce(spent, 0), now_ns + slack + step));
+        -- A moment that a clock set back has left far ahead counts as used up just now. Not one that is a minute ahead
+        -- or less: the time is that of the statement, which may have waited for the key meanwhile.
+        spent := greatest(now_ns, CASE WHEN spent > now_ns + slack + step + 60000000000 THEN now_ns + slack + step
+            ELSE spent END);
         tokens := CASE WHEN spent - now_ns > slack THEN 0 ELSE (slack - (spent - now_ns)) / step + 1 END;
         free := least(free, tokens);
     END IF;
