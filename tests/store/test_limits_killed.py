@@ -195,7 +195,10 @@ def play(crew: Crew, seconds: float) -> int:
     crew.store.set_limit(limit_of(RATED, concurrency=1_000))
     # Each kill is settled; from here on the net is not asked: whoever frees a place sees to the next.
     crew.store.admit()
-    eventually(lambda: crew.unfinished() == 0, limit=120, what="all have ended")
+    left = crew.unfinished()
+    while left:
+        eventually(lambda left=left: crew.unfinished() < left, limit=120, what=f"{left} end")  # type: ignore[misc]
+        left = crew.unfinished()
     crew.check()
     return kills
 
