@@ -139,7 +139,7 @@ class Execution:
         if job.expires_in_ms is not None and waited_ns > job.expires_in_ms * 1_000_000:
             expired = Failure("expired", "it expired before a run could begin", "")
             return Outcome("cancel", failure=expired, kind="expired")
-        if job.special & Special.LAST and waited_ns >= job.timeout_ms * 1_000_000:
+        if job.special and job.special & Special.LAST and waited_ns >= job.timeout_ms * 1_000_000:
             return _failed("deadline", "its deadline had passed before this run could begin")
         task = self._registry.get(job.task)
         if task is None:

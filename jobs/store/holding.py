@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 from typing import Any
 
 from jobvisor.jobs.errors import UniqueTaken
 from jobvisor.jobs.job import FINISHED, Special, State
 from jobvisor.jobs.store.base import JobRow, Life, Turn
 from jobvisor.jobs.store.dialect import Dialect
-from jobvisor.jobs.store.rows import Changed
+from jobvisor.jobs.store.rows import Changed, any_special
 
 NOT_DELAYED = {"delays": False, "expires": False, "ends": False}
 """Of a job that is due when it says already."""
 UNIQUES_AT_ONCE = 2_000  # rows of one look for those that are of no use any more
-
-_special = attrgetter("special")
 
 
 class Holding(Dialect):
@@ -48,7 +45,7 @@ class Holding(Dialect):
         One comes back from `running` while somebody who has found it there enqueues the next; neither
         sees the other. So it is looked at once more before it begins.
         """
-        if not any(map(_special, turn.jobs)):
+        if not any_special(turn.jobs):
             return turn
         debounced = [job.id for job in turn.jobs if job.special & Special.DEBOUNCED]
         if not debounced:

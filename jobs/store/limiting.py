@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from jobvisor.jobs.clock import SECOND, Clock
@@ -31,6 +31,7 @@ CHECKED_EVERY_NS = 10 * SECOND  # between two looks whether the jobs run whose k
 REMEMBERED_MOST = 10_000  # jobs whose key a store knows
 LIMITS_MOST = 10_000
 PARKED = "limit:"
+_owner = itemgetter(Record._fields.index("owner"))
 
 PLACED, WAITS, BACK = 0, 1, 2
 """What has become of a claimed row that has a limit."""
@@ -216,7 +217,7 @@ class Limiting(Refusals):
 
     def _note_ending(self, records: Sequence[Record]) -> None:
         """Before these runs end: places of their keys become free, of whichever have one."""
-        for owner in {record.owner for record in records}:
+        for owner in set(map(_owner, records)):
             if owner != self._turning:
                 asked = {"owner": owner, "limit": KEYS_AT_ONCE}
                 self._freed.update(row[0] for row in self._rows("limited_keys", asked))

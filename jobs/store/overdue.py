@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jobvisor.jobs.job import Claimed, Special
 from jobvisor.jobs.store.refusals import EACH_AT_ONCE, Refusals
-from jobvisor.jobs.store.rows import Changed, Row, with_deadlines
+from jobvisor.jobs.store.rows import Changed, Row, any_special, with_deadlines
 
 ENDED_AT_ONCE = 500  # rows in one transaction; some milliseconds
 
@@ -46,6 +46,8 @@ class Overdue(Refusals):
 
     def _with_deadlines(self, jobs: list[Claimed]) -> list[Claimed]:
         """Of claimed jobs that have a deadline the timeout ends there, at the latest."""
+        if not any_special(jobs):
+            return jobs
         dated = [job.id for job in jobs if job.special & Special.DEADLINE]
         if not dated:
             return jobs

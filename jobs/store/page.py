@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from jobvisor.jobs.job import NewJob, Terms
@@ -17,6 +18,7 @@ NEVER = -62_135_596_800_001  # a moment before those that a row may have
 
 _STATE, _DUE, _EXPIRES = 6, 7, 13  # where they stand among the values of a new row
 _NO_TERMS = Terms()
+_whose = itemgetter(Record._fields.index("owner"), Record._fields.index("claim"))
 
 _VALUES = re.compile(r"(?<=VALUES )\((?:[^()]|\([^()]*\))*\)")
 
@@ -78,8 +80,7 @@ def stored_of(row: list[Any], now: int) -> Stored:
 
 def by_claim(records: list[Record]) -> list[list[Record]]:
     """The records of each claim by themselves; those of one turn are mostly of one."""
-    claims = {record.claim for record in records}
-    if len(claims) == 1 and len({record.owner for record in records}) == 1:
+    if len(set(map(_whose, records))) == 1:
         return [records]
     found: dict[tuple[int, int], list[Record]] = {}
     for record in records:

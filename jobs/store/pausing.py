@@ -85,7 +85,11 @@ class Pausing(Limiting, Fairness):
     def _open(self, queues: Sequence[str]) -> Sequence[str]:
         """Those of these queues that are not paused, by what the database has now."""
         rows = self._rows("meta", {"key": "settings"})
-        if not self._note_version(rows[0][0] if rows else None):
+        return self._open_by(rows[0][0] if rows else None, queues)
+
+    def _open_by(self, version: str | None, queues: Sequence[str]) -> Sequence[str]:
+        """The same, where the number of the settings has just been read."""
+        if not self._note_version(version):
             self._recall_pauses()
         return self._pauses.open(queues)
 

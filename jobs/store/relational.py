@@ -54,6 +54,7 @@ from jobvisor.jobs.store.rows import (
     NO_TURNS,
     Changed,
     Row,
+    any_special,
     attempt_of,
     in_order,
     job_of,
@@ -372,10 +373,14 @@ class RelationalStore(
                 self.release_rest(life.owner, rest)
             self._admit_freed()  # before the claim, which may take what it lets begin
             if limit:
-                self._promote(careful=careful)
+                version, is_due, is_key_due = self._rows("look", {})[0]
+                if is_due:
+                    self._promote(careful=careful)
+                elif is_key_due:
+                    self._admit_due()
                 fair = bool(self._fair_among(queues))
                 tell = fair and self._claims_tell_turns and not careful
-                for queue in self._open(queues):
+                for queue in self._open_by(version, queues):
                     found.append(
                         self._claim(
                             life.owner, claim, queue, limit, whom=whom, careful=careful, tell=tell
@@ -384,9 +389,10 @@ class RelationalStore(
                     limit -= len(found[-1])
                     if limit <= 0:
                         break
-                found, places, parked, returned = self._kept(
-                    life.owner, claim, seats, found, careful=careful
-                )
+                if self._parked_tasks() or any(map(any_special, found)):
+                    found, places, parked, returned = self._kept(
+                        life.owner, claim, seats, found, careful=careful
+                    )
                 if fair and any(found):
                     turns = self._taken_turns(life.owner, claim, whom, told=tell)
         # After the commit: on SQLite the other workers wait for it.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter, itemgetter
+from functools import partial
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 NO_TURNS: Mapping[int, int] = MappingProxyType({})
 _but_the_last = itemgetter(slice(0, -1))
+_priority = itemgetter(Claimed._fields.index("priority"))
+_special = itemgetter(Claimed._fields.index("special"))
+# As `Claimed._make`, but for a look at the number of columns: half of its time, for each job that is claimed.
+_claimed = partial(tuple.__new__, Claimed)
 
 
 class Changed(NamedTuple):
@@ -237,6 +242,11 @@ def summary_of(columns: Row) -> Summary:
     )
 
 
+def any_special(rows: Iterable[Row]) -> bool:
+    """Whether something must be looked at before one of these claimed rows runs."""
+    return any(map(_special, rows))
+
+
 def with_places(jobs: list[Claimed], places: Mapping[int, int | None]) -> list[Claimed]:
     """Claimed jobs with the places that some of them have of their limits."""
     if not places:
@@ -259,9 +269,8 @@ def in_order(rows: list[Row], turns: Mapping[int, int] = NO_TURNS) -> list[Claim
         rows = [row for _turn, row in in_turns]
     else:
         rows.sort(key=itemgetter(0))
-    jobs = [Claimed._make(row) for row in rows]
-    jobs.sort(key=attrgetter("priority"), reverse=True)
-    return jobs
+    rows.sort(key=_priority, reverse=True)
+    return list(map(_claimed, rows))
 
 
 def with_deadlines(jobs: list[Claimed], left_ms: Mapping[int, int]) -> list[Claimed]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 from jobvisor.jobs.excerpt import first_part, last_part
@@ -37,6 +37,7 @@ HISTORY_MAX = 100  # runs of one job that are kept; some more between two looks
 TRIMMED_EVERY = 10
 
 SUCCEED = VERB_CODES["succeed"]
+_job, _verb = (itemgetter(Record._fields.index(name)) for name in ("job", "verb"))
 
 
 class Settlement(Limiting):
@@ -47,12 +48,14 @@ class Settlement(Limiting):
     def apply(
         self, records: Iterable[Record], life: Life, *, forget_succeeded: bool = False
     ) -> Applied:
-        ordered = sorted(records, key=attrgetter("job"))  # rows are locked in id order
+        ordered = sorted(records, key=_job)  # rows are locked in id order
         if not ordered:
             return NOTHING
         with self.transaction():
-            succeeded = [record for record in ordered if record.verb == SUCCEED]
-            others = [record for record in ordered if record.verb != SUCCEED]
+            succeeded, others = ordered, []
+            if set(map(_verb, ordered)) != {SUCCEED}:
+                succeeded = [record for record in ordered if record.verb == SUCCEED]
+                others = [record for record in ordered if record.verb != SUCCEED]
             applied = Applied(0, [], [])
             self._note_ending(ordered)
             told = last_words(ordered, forget=forget_succeeded)

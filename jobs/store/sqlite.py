@@ -414,7 +414,7 @@ class SqliteStore(Placing, RelationalStore):
         row would undo is kept in memory: a batch of 500 has more than the 64 KiB from which on SQLite
         writes it into a temporary file, of a new name each turn.
         """
-        compiled = ["promote", claim, *(["succeed_many"] if ended >= SETTLED else [])]
+        compiled = ["look", claim, *(["succeed_many"] if ended >= SETTLED else [])]
         with self._lock:
             connection = self._connected()
             connection.execute("PRAGMA temp_store = MEMORY")

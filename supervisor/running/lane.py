@@ -165,7 +165,8 @@ class Lane:
             cpu_ms, rss_bytes = self._meter.cost(took_ns)
         plain = outcome is SUCCEEDED  # the many
         speaker, progress = self._progress  # of a thread that speaks of an earlier job, perhaps
-        return Entry(
+        # The same as `Entry(...)` in half of its time, for each job.
+        return tuple.__new__(Entry, (
             self.claim,
             job.id,
             job.attempt,
@@ -179,7 +180,7 @@ class Lane:
             rss_bytes,
             b"" if plain and not self._keeps_all else self._kept(job, outcome),
             took_ns,
-        )
+        ))  # fmt: skip
 
     def _kept(self, job: Claimed, outcome: Outcome) -> bytes:
         return self._said.of(job.id, self.claim) if outcome.verb in self._keeps else b""

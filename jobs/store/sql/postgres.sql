@@ -415,6 +415,13 @@ DELETE FROM {schema}.uniques WHERE key = ANY (ARRAY(SELECT uniques.key FROM {sch
     FOR UPDATE OF uniques SKIP LOCKED))
 RETURNING key;
 
+-- name: look
+-- What a turn has to know before it claims: the number of the settings, whether a row is due, and whether a key is
+-- whose rate lets the next job begin. To compile this and no promotion is a tenth of a turn's time on SQLite.
+SELECT (SELECT value FROM {schema}.meta WHERE key = 'settings'),
+    EXISTS (SELECT 1 FROM {schema}.jobs WHERE state = 'scheduled' AND run_at <= {schema}.clock()),
+    EXISTS (SELECT 1 FROM {schema}.limit_keys WHERE next_at IS NOT NULL AND next_at <= {schema}.clock());
+
 -- name: promote
 -- Scheduled rows that are due become pending, a bounded number at a time. Where no queue is fair, so that what has a
 -- turn from when one was has none any more.

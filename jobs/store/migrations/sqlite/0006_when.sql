@@ -37,24 +37,26 @@ DROP INDEX jobs_suspects;
 CREATE INDEX jobs_suspects ON jobs (queue, priority DESC, turn, id)
     WHERE state = 'pending' AND (company IS NOT NULL OR memory_bytes > 0);
 
+-- Without a word of the state, so that a run that ends is none of their business: it has none of this any more.
+DROP INDEX jobs_deferred;
+CREATE INDEX jobs_deferred ON jobs (queue) WHERE deferred IN ('retry', 'snooze');
+DROP INDEX jobs_unknown;
+CREATE INDEX jobs_unknown ON jobs (task) WHERE deferred = 'unknown';
+
 -- An ordinary job is in none of these. What it does not have comes first: the rest is not looked at then.
 -- (Not of pending rows alone: those of a batch are of many shares, and each would be taken out of another page.)
 CREATE INDEX jobs_shares ON jobs (queue, priority, share, turn) WHERE share IS NOT NULL;
 CREATE UNIQUE INDEX jobs_places ON jobs (limit_key, limit_place) WHERE limit_key IS NOT NULL AND state = 'running';
-CREATE INDEX jobs_limited ON jobs (owner, claim) WHERE limit_key IS NOT NULL AND state = 'running';
 CREATE INDEX jobs_candidates ON jobs (limit_key, queue, priority DESC, turn, id)
     WHERE limit_key IS NOT NULL AND state = 'pending';
-CREATE INDEX jobs_parked ON jobs (parked, queue, priority DESC, turn, id)
-    WHERE parked IS NOT NULL AND state = 'blocked';
-CREATE INDEX jobs_expiring ON jobs (expires_at)
-    WHERE expires_at IS NOT NULL AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked');
-CREATE INDEX jobs_deadlines ON jobs (deadline_at)
-    WHERE deadline_at IS NOT NULL
-        AND (state = 'scheduled' OR state = 'pending' OR state = 'blocked' OR state = 'running');
--- Until when a finished row is kept that says so itself, be it because its key is held: reckoned, so that it is
--- right whoever ends a row.
-CREATE INDEX jobs_kept ON jobs (max(finished_at + json_extract(keep, '$.' || state), coalesce(held_until, 0)))
-    WHERE keep IS NOT NULL AND finished_at IS NOT NULL;
+-- Those two are looked at by each statement that changes a state, and these not: no claim and no settle changes what they name.
+CREATE INDEX jobs_parked ON jobs (parked, queue, priority DESC, turn, id) WHERE parked IS NOT NULL;
+-- When time alone ends a waiting row, or removes a finished one that says itself how long it is kept, its key included:
+-- reckoned, so that it is right whoever ends a row.
+CREATE INDEX jobs_timed ON jobs (finished_at IS NULL, CASE WHEN finished_at IS NULL
+        THEN min(coalesce(expires_at, 253402300800000), coalesce(deadline_at, 253402300800000))
+        ELSE max(finished_at + json_extract(keep, '$.' || state), coalesce(held_until, 0)) END)
+    WHERE expires_at IS NOT NULL OR deadline_at IS NOT NULL OR keep IS NOT NULL;
 
 -- How many jobs of a name may run at once (`concurrency`), and how many may start in `per_ms` (`rate`, and
 -- `burst` more at once); what a limit does not limit is NULL. `source` says who set it.
