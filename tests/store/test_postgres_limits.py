@@ -51,7 +51,7 @@ def limited(store: PostgresStore, key: str, queue: str = "default") -> int:
 def claim(store: PostgresStore, who: Life, number: int, queue: str = "default") -> list[int]:
     """The claim of a turn, without what follows it."""
     store._open((queue,))
-    rows = store._claim(who.owner, number, queue, 1, whom=Whom.ANYBODY, careful=False)
+    rows = store._claim(who.owner, number, queue, 1, whom=Whom.ANYBODY, careful=False, tell=False)
     return [row[0] for row in rows]
 
 
