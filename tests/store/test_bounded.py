@@ -59,6 +59,7 @@ _OF_POSTGRES: dict[str, Any] = {"paused": [], "first": True, "finished": False}
 #: What is asked otherwise, once or in several ways.
 SO: dict[str, list[dict[str, Any]]] = {
     "admit": [{"keys": ["big"]}, {"keys": ["each:1", "each:2", "none"]}],
+    "fit_keys": [{"keys": ["big"]}, {"keys": ["each:1", "each:2", "none"]}],
     "claim": [{}, {"queue": "fair"}, {"queue": "wide"}],
     "enqueue_on_terms": [{"queue": "fair"}, {"queue": "wide", "share": "tenant 5"}],
     "level_turns": [{"queue": "once"}],
