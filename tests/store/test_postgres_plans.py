@@ -226,8 +226,9 @@ def test_a_statement_takes_its_order_from_its_index(
 
 INDEX = {
     "expire": "jobs_timed",
-    "expired_rows": "jobs_timed",
+    "expire_rows": "jobs_timed",
     "fail_overdue": "jobs_timed",
+    "fail_overdue_rows": "jobs_timed",
     "next_end": "jobs_timed",
     "parked_tasks": "jobs_parked",
     "unpark": "jobs_parked",
