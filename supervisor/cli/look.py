@@ -79,7 +79,10 @@ def list_jobs(
 @json_option
 @config_option
 def show(config: str | None, job_id: int, as_json: bool) -> None:
-    """Show one job, its attempts, why it does not run, and who holds its unique key now."""
+    """Show one job, with its attempts and why it does not run.
+
+    And who holds its unique key now, where it has one.
+    """
     site = find_site(config)
     with site.client() as client:
         job = client.get(job_id)

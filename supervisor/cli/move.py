@@ -54,7 +54,7 @@ FAMILIES_NAMED = 3
 @click.option("--running", is_flag=True, help="Running jobs too, as if they had not been started.")
 @config_option
 def export_jobs(config: str | None, output: str | None, finished: bool, running: bool) -> None:
-    """Write the unfinished jobs, and all that was set, as JSON lines.
+    """Write unfinished jobs, and all that was set, as JSON lines.
 
     For another database. With the jobs go ids, attempts and history, and with them schedules, limits,
     pauses and fair queues; all stay where they are: start no family on both databases. Stop the family
