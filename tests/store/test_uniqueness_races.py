@@ -233,7 +233,7 @@ def test_a_job_that_has_come_back_without_its_key_is_not_the_one_that_is_replace
     def ask(name: str, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         rows = caller._asked(name, asked)
         if name == "holder" and not following:
-            assert rows == [(number,)]
+            assert rows == [(number, None)]
             server.clock.move(DELAY_MS)
             (job,) = claim(worker, who)
             with worker.transaction():  # neither of the two sees the other
