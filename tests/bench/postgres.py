@@ -20,7 +20,7 @@ LISTENERS = 2  # as many as a family of two workers at rest
 # to hash all of it.
 CLAIM: LiteralString = f"""
 WITH next AS MATERIALIZED (SELECT id FROM jobvisor.jobs WHERE state = 'pending' AND queue = 'default'
-    ORDER BY priority DESC, id LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
+    ORDER BY priority DESC, turn, id LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
 UPDATE jobvisor.jobs AS job SET state = 'running', attempt = attempt + 1, owner = %s, claim = %s,
     claimed_at = now()
 FROM next WHERE job.id = next.id
@@ -129,7 +129,7 @@ class Postgres(Database):
     def is_pending(self) -> bool:
         query = (
             "SELECT EXISTS (SELECT FROM jobvisor.jobs WHERE state = 'pending' AND queue = 'default'"
-            " ORDER BY priority DESC, id LIMIT 1)"
+            " ORDER BY priority DESC, turn, id LIMIT 1)"
         )
         return bool(self._watcher.execute(query).fetchall()[0][0])
 

@@ -14,7 +14,7 @@ from tests.bench.processes import together
 CLAIM = """
 UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, claim = ?, claimed_at = ?
 WHERE id IN (SELECT id FROM jobs WHERE state = 'pending' AND queue = 'default'
-    ORDER BY priority DESC, id LIMIT ?)
+    ORDER BY priority DESC, turn, id LIMIT ?)
 RETURNING id, task, args, kwargs
 """
 SETTLE = """
