@@ -31,6 +31,8 @@ class Front:
 
     def start(self, queue: str) -> tuple[str, dict[str, int]]:
         """The statement that claims of a queue, and where it starts."""
+        if not self._further_until:
+            return "claim", {}
         last = self._last.get(queue)
         if last is None or self._clock.monotonic_ns() > self._further_until:
             return "claim", {}
@@ -47,7 +49,10 @@ class Front:
             self._further_until = 0
             self._last.clear()
             return
+        is_slow = took_ns > SLOW_CLAIM_NS * limit
+        if not is_slow and not self._further_until:
+            return  # no claim begins there
         self._last = {job.queue: (job.priority, turns.get(job.id, 0), job.id) for job in jobs}
-        if took_ns > SLOW_CLAIM_NS * limit:
+        if is_slow:
             further = min(10 * took_ns, FURTHER_MOST_NS)
             self._further_until = self._clock.monotonic_ns() + further

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -33,7 +33,6 @@ from jobvisor.jobs.store.limiting import (
     KEYS_LOOKED,
     PLACED,
     WAITS,
-    Placed,
     Seats,
     fates,
 )
@@ -53,9 +52,11 @@ from jobvisor.jobs.store.settlement import (
 )
 from jobvisor.jobs.store.wake import PollWaker
 
+NO_QUEUES: frozenset[str] = frozenset()
 NO_SETTLING: dict[str, Any] = {
     "journal": (), "rest": None, "register": False, "forget_succeeded": False,
 }  # fmt: skip
+PLACES = "JV001"  # what the function `must_place` raises
 DEADLOCKS_MAX = 5  # tries of a turn that another transaction stood in the way of
 MEASURED_CLAIM = 50  # rows: for fewer the two looks at the clock cost more than they tell
 
@@ -87,10 +88,16 @@ class PostgresStore(Inserts):
         self._turning = life.owner
         if self._keys:
             self._check_keys()
-        turn = self._whole_turn(life, claim, woken=woken, **asked)
+        turn = self._whole_turn(life, claim, woken, asked)
         return self._without_superseded(life, claim, turn)
 
-    def _whole_turn(self, life: Life, claim: int, *, woken: bool, **asked: Any) -> Turn:
+    def _whole_turn(
+        self,
+        life: Life,
+        claim: int,
+        woken: bool,
+        asked: dict[str, Any],
+    ) -> Turn:
         for left in range(DEADLOCKS_MAX, -1, -1):
             try:
                 if self._depth:
@@ -109,10 +116,13 @@ class PostgresStore(Inserts):
                         seats=asked["seats"],
                     )
                 return self._turn_at_once(life, claim, **asked)
-            except (RowRefused, OverflowError, UnicodeError):
+            except (RowRefused, OverflowError, UnicodeError) as error:
                 # Of what was sent behind the refused statement psycopg may believe that it is prepared.
                 self.close()
-                break  # one row the database refuses must not block the others
+                if not _is_for_places(error):
+                    break  # one row the database refuses must not block the others
+                self._expect_limits()
+                woken = False  # who was would take no row that was locked and let go
             except StoreUnavailable as error:
                 if left == 0 or not isinstance(error.__cause__, _IN_THE_WAY):
                     raise
@@ -137,10 +147,11 @@ class PostgresStore(Inserts):
         told: psycopg.Cursor[TupleRow] | None = None
         open_queues, settings = self._pauses.open(queues), self._pauses.version
         taken: psycopg.Cursor[TupleRow] | None = None
-        fair = self._fair_among(queues)
+        fair, places = self._fair_among(queues), self._is_placing()
+        place: psycopg.Cursor[TupleRow] | None = None
         wanted: dict[str, Any] = {
             "owner": life.owner, "claim": claim, "limit": limit, "entered": True, "woken": True,
-            "settings": settings,
+            "places": places, "settings": settings,
         }  # fmt: skip
         jobs: list[Claimed] = []
         with self._lock, self._named_errors():
@@ -153,22 +164,24 @@ class PostgresStore(Inserts):
                     self._ask(whom.of("claim"), {**wanted, "queue": queue, "first": number == 0})
                     for number, queue in enumerate(open_queues)
                 ]
-                place = self._ask("place", self._claimant(life.owner, claim, seats))
+                if places:
+                    place = self._ask("place", self._claimant(life.owner, claim, seats))
                 if fair:
                     taken = self._ask_turns(life.owner, claim, whom)
                 if expected:
                     told = self._ask("tell_turn", {"jobs": "", "owner": life.owner, "claim": claim})
-            turns = self._told_turns(taken)
+            turns = NO_TURNS if taken is None else self._told_turns(taken)
             for cursor in claims:
                 jobs += in_order(cursor.fetchall(), turns)
             if told is not None:
                 self._heard_of(asked_ns, told)
             if whom is not Whom.SUSPECTS:
                 self._front.note(jobs, limit, 0, turns)
-            versions = held.fetchall()
-            jobs, parked, returned = self._of_places(jobs, place)
+            parked = returned = 0
+            if place is not None:
+                jobs, parked, returned = self._of_places(jobs, place)
             self._asks_due = self._asks_due or bool(parked)
-        if versions and self._note_version(versions[0][0]):
+        if not jobs and self._is_stale(held, entered=True):
             # It has claimed nothing; what has woken it may be in a queue that was resumed.
             return self._turn_when_woken(life, claim, queues, limit, whom=whom, seats=seats)
         return Turn(self._with_deadlines(jobs), NOTHING, parked, returned)
@@ -241,7 +254,11 @@ class PostgresStore(Inserts):
         # Told in the same round trip, before it is known what was claimed.
         expected, asked_ns = self._audience.is_expected(), self.clock.boottime_ns()
         heard: psycopg.Cursor[TupleRow] | None = None
-        promote, fair = self._promotion(), self._fair_among(queues)
+        promote, fair, places = "", NO_QUEUES, False
+        if limit:
+            fair, places = self._all_fair(), self._is_placing()
+            promote = _promotion(fair)
+            fair = fair.intersection(queues)
         taken: psycopg.Cursor[TupleRow] | None = None
         with self.transaction():
             connection = self._connected()
@@ -286,14 +303,15 @@ class PostgresStore(Inserts):
                         wanted = {
                             "owner": life.owner, "claim": claim, "queue": queue, "limit": limit,
                             "first": number == 0, "entered": entered, "woken": False,
-                            "settings": self._pauses.version,
+                            "places": places, "settings": self._pauses.version,
                         }  # fmt: skip
                         name, where = self._front.start(queue)
                         if whom is Whom.SUSPECTS:  # few, by an index of their own
                             name, where = "claim", {}
                         claims.append(self._ask(whom.of(name), wanted | where))
                     times += [connection.execute(_TIME)] if measured else []
-                    place = self._ask("place", self._claimant(life.owner, claim, seats))
+                    if places:
+                        place = self._ask("place", self._claimant(life.owner, claim, seats))
                     if fair:
                         taken = self._ask_turns(life.owner, claim, whom)
                 ends_here = not others and rest is None
@@ -321,7 +339,7 @@ class PostgresStore(Inserts):
             self._freed -= freed
             self._holds_keys = True
             jobs: list[Claimed] = []
-            turns = self._told_turns(taken)
+            turns = NO_TURNS if taken is None else self._told_turns(taken)
             for cursor in claims:
                 jobs += in_order(cursor.fetchall(), turns)
             if heard is not None:
@@ -332,10 +350,14 @@ class PostgresStore(Inserts):
             if limit and whom is not Whom.SUSPECTS:
                 begun, ended_at = (cursor.fetchall()[0][0] for cursor in times) if times else (0, 0)
                 self._front.note(jobs, limit, (ended_at - begun) * 1000, turns)
-            jobs, parked, returned = self._of_places(jobs, place)
+            parked = returned = 0
+            if place is not None:
+                jobs, parked, returned = self._of_places(jobs, place)
         self._listening = self._heard = False
-        stale = version is not None and any(self._note_version(row[0]) for row in version)
-        self._forget_keys(ordered, rest, jobs)
+        # Who was given a row knows the settings.
+        stale = limit > 0 and not jobs and self._is_stale(version, entered=entered)
+        if self._keys:
+            self._forget_keys(ordered, rest, jobs)
         self._asks_due = bool(self._keys or parked)
         applied = Applied(changed, self._lost(lost) if lost else [], [])
         if settled is not None:
@@ -344,26 +366,35 @@ class PostgresStore(Inserts):
                 applied = summed(applied, self._missed(succeeded, life, forget_succeeded))
         if not journal:
             applied = NOTHING
-        if stale and limit:
+        if stale:
             # It knew other settings than there are, and so was given no row: it may use its number again.
             again = {**NO_SETTLING, "queues": queues, "limit": limit, "whom": whom, "seats": seats}
             return self._turn_at_once(life, claim, **again)._replace(applied=applied)
         return Turn(self._with_deadlines(jobs), applied, parked, returned)
 
+    def _is_stale(self, version: psycopg.Cursor[TupleRow] | None, *, entered: bool) -> bool:
+        """Whether the settings were others than it knew; it knows them now.
+
+        One that has entered and gets no row is gone; to another that says that nothing was ever set.
+        """
+        row = None if version is None else version.fetchone()
+        if row is None:
+            return not entered and self._note_version(None)
+        return self._note_version(row[0])
+
     def _of_places(
-        self, jobs: list[Claimed], place: psycopg.Cursor[TupleRow] | None
+        self, jobs: list[Claimed], place: psycopg.Cursor[TupleRow]
     ) -> tuple[list[Claimed], int, int]:
         """Of what was claimed what may run, with its places; how many wait, and how many are put back."""
-        rows = place.fetchall() if place is not None else []
-        if not rows:
+        placed = self._note_placed(place.fetchall())
+        if not placed:
             return jobs, 0, 0
-        placed = list(map(Placed._make, rows))
         out = {each.job for each in placed if each.fate != PLACED}
         kept = with_places([job for job in jobs if job.id not in out], self._noted(placed))
         return kept, fates(placed, WAITS), fates(placed, BACK)
 
     def _promotion(self) -> str:
-        return "promote_fair" if self._all_fair() else "promote"
+        return _promotion(self._all_fair())
 
     def _ask_turns(self, owner: int, claim: int, whom: Whom) -> psycopg.Cursor[TupleRow]:
         """The turns of what was just claimed, by id; the marks are raised to them."""
@@ -371,9 +402,7 @@ class PostgresStore(Inserts):
             self._ask("raise_turns", {"owner": owner, "claim": claim, "each": RAISED_EACH_MS})
         return self._ask("take_turns", {"owner": owner, "claim": claim})
 
-    def _told_turns(self, taken: psycopg.Cursor[TupleRow] | None) -> Mapping[int, int]:
-        if taken is None:
-            return NO_TURNS
+    def _told_turns(self, taken: psycopg.Cursor[TupleRow]) -> Mapping[int, int]:
         turns: Mapping[int, int] = dict(taken.fetchall())
         if not turns:
             self._raised_ns = None  # nothing was claimed, and so no mark raised
@@ -433,6 +462,15 @@ class PostgresStore(Inserts):
 
     def checkpoint(self) -> None:
         """Autovacuum and the checkpointer are the server's own."""
+
+
+def _promotion(fair: Collection[str]) -> str:
+    return "promote_fair" if fair else "promote"
+
+
+def _is_for_places(error: Exception) -> bool:
+    """Whether a claim was refused because it is to be made with `place`."""
+    return isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate == PLACES
 
 
 _IN_THE_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)

@@ -417,6 +417,7 @@ class RelationalStore(
             "first": True,  # what other queues gave is off the limit already
             "entered": False,  # of a life that works job by job under locks of its own
             "woken": False,
+            "places": True,
             "settings": self._pauses.version,
         }  # fmt: skip
         if not careful:

@@ -22,7 +22,7 @@ from psycopg.generators import fetch_many
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8Dumper
 
-from jobvisor.jobs.clock import Clock
+from jobvisor.jobs.clock import SECOND, Clock
 from jobvisor.jobs.errors import (
     ForkedStore,
     IllegalMove,
@@ -47,6 +47,7 @@ from jobvisor.jobs.url import shown_url
 
 OLDEST_SERVER = 130_000  # pg_xact_status and gen_random_uuid without an extension
 ANSWER_GRACE = 2.0  # seconds the server has, beyond its own limit, to say that it was passed
+EXPECTED_NS = 60 * SECOND  # after a job with a limit; the next one costs a turn that is undone
 SNAPSHOT_SECONDS = 600  # an export may read a whole table for a page, or write to a slow pipe
 
 Value = TypeVar("Value")
@@ -100,6 +101,7 @@ class ServerStore(RelationalStore):
         self._asks_due = (
             False  # whether a rate may have let a job begin, as far as this store knows
         )
+        self._places_until = 0  # by the monotonic clock: so long jobs with limits are expected
         self._entered = 0  # the owner that has a row, as this store has seen to
 
     def _worded(self, text: str) -> str:
@@ -258,7 +260,8 @@ class ServerStore(RelationalStore):
 
     def _asked(self, name: str, parameters: Mapping[str, Any]) -> list[TupleRow]:
         cursor = self._run(lambda: self._execute(name, parameters))
-        return cursor.fetchall() if cursor.description is not None else []
+        told = cursor.pgresult  # a description takes as long to make as the statement to run
+        return cursor.fetchall() if told is not None and told.nfields else []
 
     def _change(self, name: str, parameters: Mapping[str, Any]) -> int:
         return self._run(lambda: self._execute(name, parameters).rowcount)
@@ -310,7 +313,22 @@ class ServerStore(RelationalStore):
             connection.execute(self._local)
 
     def _place(self, owner: int, claim: int, seats: Seats) -> list[Placed]:
-        return list(map(Placed._make, self._rows("place", self._claimant(owner, claim, seats))))
+        return self._note_placed(self._rows("place", self._claimant(owner, claim, seats)))
+
+    def _is_placing(self) -> bool:
+        """Whether `place` follows a claim: jobs with limits come, as far as is known, or tasks are paused.
+
+        A claim that takes a job with a limit unawares is refused; see `PLACES`.
+        """
+        return bool(self._parked_tasks()) or self.clock.monotonic_ns() < self._places_until
+
+    def _note_placed(self, rows: Sequence[TupleRow]) -> list[Placed]:
+        if rows:
+            self._expect_limits()
+        return list(map(Placed._make, rows))
+
+    def _expect_limits(self) -> None:
+        self._places_until = self.clock.monotonic_ns() + EXPECTED_NS
 
     def _claimant(self, owner: int, claim: int, seats: Seats) -> dict[str, Any]:
         """The parameters of the statement that follows each claim."""

@@ -345,3 +345,107 @@ def test_two_that_make_the_same_keys_wait_for_each_other_and_go_on(
     assert thread.ended() is None
     assert found == [[WAITS]]
     assert Placed._fields[-1] == "fate"
+
+
+# -- a claim behind which no place is given
+
+
+def places_asked(store: PostgresStore) -> int:
+    """How often this session has prepared `place`: a statement that is sent again and again is."""
+    asked = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%.place(%'"
+    row = store._connected().execute(asked).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def turns(store: PostgresStore, who: Life, number: int = 10) -> None:
+    """Turns that each settle the job of the one before, and claim another."""
+    journal: list[Record] = []
+    for claimed in range(100, 100 + number):
+        enqueue(store)
+        turn = store.turn(who, claimed, queues=["default"], limit=1, journal=journal)
+        journal = [record(who, claimed, turn.jobs[0])]
+
+
+def registered(store: PostgresStore) -> Life:
+    """A life that has entered, and has settings read."""
+    who = life()
+    store.turn(who, 0, queues=[], limit=0, register=True)
+    return who
+
+
+def test_turns_of_ordinary_jobs_ask_for_no_places(database: PostgresDatabase) -> None:
+    store = opened(database)
+    turns(store, registered(store))
+    assert places_asked(store) == 0
+
+
+def test_for_a_while_after_a_job_with_a_limit_turns_ask_for_places(
+    database: PostgresDatabase,
+) -> None:
+    store = opened(database)
+    store.set_limit(limit_of("one", concurrency=1))
+    who, _ended = run_one(store, "one", "other")
+    turns(store, who)
+    assert places_asked(store) == 1
+    database.clock.move(61_000)
+    assert not store._is_placing()
+
+
+@pytest.mark.parametrize("woken", [False, True])
+def test_a_turn_that_meets_a_limit_unawares_is_made_anew_with_all_that_it_does(
+    database: PostgresDatabase, woken: bool
+) -> None:
+    store = opened(database)
+    store.set_limit(limit_of("one", concurrency=1))
+    who = registered(store)
+    ran = enqueue(store, queue="before")
+    jobs = store.turn(who, 1, queues=["before"], limit=1).jobs
+    plain, first, second = enqueue(store), limited(store, "one"), limited(store, "one")
+    database.sql("UPDATE jobs SET special = 0 WHERE id = ?", first)  # whatever a stranger writes
+    journal = [] if woken else [record(who, 1, jobs[0])]
+    turn = store.turn(who, 2, queues=["default"], limit=3, lanes=3, journal=journal, woken=woken)
+    assert [(job.id, job.place) for job in turn.jobs] == [(plain, None), (first, 0)]
+    assert (turn.parked, turn.applied.changed) == (1, len(journal))
+    assert store.get(ran).state == ("running" if woken else "succeeded")
+    assert store.get(second).parked == "limit:one"
+    assert [(job.attempt, job.state) for job in store.get_many([plain, first]).values()] == [
+        (1, "running"), (1, "running"),
+    ]  # fmt: skip
+
+
+class KilledError(Exception):
+    """The process has ended here."""
+
+
+def test_who_dies_before_a_turn_is_made_anew_has_done_nothing_of_it(
+    database: PostgresDatabase,
+) -> None:
+    store, other = opened(database), opened(database)
+    store.set_limit(limit_of("one", concurrency=1))
+    who = registered(store)
+    ran = enqueue(store)
+    journal = [record(who, 1, store.turn(who, 1, queues=["default"], limit=1).jobs[0])]
+    plain, first = enqueue(store), limited(store, "one")
+
+    def die() -> None:
+        raise KilledError
+
+    store.on_wait = die  # it makes a connection before the second try
+    with pytest.raises(KilledError):
+        store.turn(who, 2, queues=["default"], limit=3, journal=journal)
+    states = [job.state for job in other.get_many([ran, plain, first]).values()]
+    assert states == ["running", "pending", "pending"]
+    assert other.apply(journal, who).changed == 1  # from its ledger
+    jobs = other.turn(life(), 1, queues=["default"], limit=3).jobs
+    assert [(job.id, job.place) for job in jobs] == [(plain, None), (first, 0)]
+
+
+def test_a_turn_within_a_transaction_gives_places_at_once(database: PostgresDatabase) -> None:
+    store = opened(database)
+    store.set_limit(limit_of("one", concurrency=1))
+    with store.transaction():
+        first = limited(store, "one")
+        jobs = store.turn(life(), 1, queues=["default"], limit=3).jobs
+    assert [(job.id, job.place) for job in jobs] == [(first, 0)]
+    assert store.get(first).place == 0

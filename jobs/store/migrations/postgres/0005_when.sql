@@ -332,6 +332,14 @@ BEGIN
 END
 $$;
 
+-- A claim without `place` behind it has met a job with a limit: it is undone, and made anew with that. So what no job
+-- uses costs no statement of a turn; whoever has met one goes on with `place` for a while.
+CREATE FUNCTION {schema}.must_place() RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE 'a claimed job has a limit, and is to get a place of it' USING ERRCODE = 'JV001';
+END
+$$;
+
 -- What a claim has taken and has a limit gets a place of it (fate 0), waits for one (1), or goes back (2): of one
 -- key no more than lanes, of one with a rate alone than a batch, and nothing where somebody else holds the key. The rows of keys are passed over where
 -- they are locked, because this transaction holds keys of its first half already. Jobs of paused tasks wait too.
