@@ -32,7 +32,7 @@ class Enqueued(NamedTuple):
     id: int
     """Its own, or that of the job that holds its unique key."""
     row: Row | None
-    """The row as it was stored, in the columns of the statement `get`; None where it was left alone."""
+    """The row as it was stored, in the first columns of the statement `get`; None where it was left alone."""
     replaced: bool = False
     """Whether it is the row of a waiting job, which has got what this one would have had."""
     left: str | None = None

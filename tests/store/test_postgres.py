@@ -1765,3 +1765,11 @@ def test_an_import_never_sets_the_ids_back_beside_those_drawn_in_that_instant(
         other.commit()
         assert done.result().added == 1
     assert enqueue(store) > greatest
+
+
+def test_an_ordinary_job_that_is_enqueued_in_a_transaction_is_told_whole(
+    store: PostgresStore,
+) -> None:
+    with store.transaction():  # where it is enqueued by that statement
+        made = store.enqueue_one(new(priority=3))
+    assert made == store.get(made.id)

@@ -14,6 +14,7 @@ from jobvisor.jobs.store.shipped import read_statements
 from jobvisor.jobs.store.statements import statements
 
 JOB = JobRow._fields[:-1]  # the history is another table's
+ORDINARY = JOB[: JOB.index("special")]  # of one without terms nothing else is to be told
 ATTEMPT = ("job", *AttemptRow._fields)
 #: Counted from the claim, or known only after it.
 RECKONED = {"expires_in_ms": "expires_at", "waited_ms": "run_at", "place": "NULL"}
@@ -23,7 +24,7 @@ def columns(text: str) -> list[str]:
     """The columns of a list, without what is done to them on the way out."""
     now = r"(:now|\{schema\}\.ms\(\{schema\}\.clock\(\)\))"
     found = re.sub(rf"\s*-\s*{now}|{now}\s*-\s*", "", text)
-    found = re.sub(r"CASE WHEN .* THEN (.*) END", r"\1", found)
+    found = re.sub(r"CASE WHEN .*? THEN (.*?)(?: ELSE .*?)? END", r"\1", found)
     found = re.sub(r"\{schema\}\.ms\((\w+)\)", r"\1", found)
     return [column.strip().removesuffix("::text") for column in found.split(",")]
 
@@ -36,7 +37,7 @@ def returned(text: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "names"),
     [
-        ("enqueue", JOB),
+        ("enqueue_on_terms", JOB),
         ("claim", [RECKONED.get(name, name) for name in Claimed._fields]),
         ("fail", Changed._fields),
         ("release_rest", ["id", *Changed._fields]),
@@ -48,6 +49,13 @@ def test_what_a_change_returns_are_the_fields_of_its_value(
 ) -> None:
     told = statements(dialect, waits=True)[statement]
     assert columns(returned(told)) == list(names)
+
+
+@pytest.mark.parametrize(("dialect", "names"), [("sqlite", JOB), ("postgres", ORDINARY)])
+def test_what_an_ordinary_enqueue_returns_are_the_first_fields(
+    dialect: str, names: Sequence[str]
+) -> None:
+    assert columns(returned(statements(dialect)["enqueue"])) == list(names)
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])

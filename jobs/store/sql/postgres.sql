@@ -7,12 +7,16 @@
 
 -- fragment: job
 -- The whole row of a job, as JobRow names it.
+{ordinary}, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
+{schema}.ms(deadline_at), keep::text, held_key, {schema}.ms(held_until)
+
+-- fragment: ordinary
+-- The same of a new job without terms, of which the rest is what JobRow says.
 id, task, args::text, kwargs::text, queue, priority, state, {schema}.ms(run_at), attempt, attempts_max,
 claims, losses, policy::text, timeout_ms, memory_bytes, unique_key, {schema}.ms(expires_at), deferred,
 cancel_requested, owner, claim, {schema}.ms(created_at), {schema}.ms(claimed_at),
 {schema}.ms(started_at), {schema}.ms(finished_at), result::text, error, progress::text, headers::text, parent,
-company, cpu_ms, rss_bytes, special, turn, limit_key, share, weight, parked, limit_place, debounce_ms,
-{schema}.ms(deadline_at), keep::text, held_key, {schema}.ms(held_until)
+company, cpu_ms, rss_bytes
 
 -- fragment: job_columns
 -- The same columns, to be written.
@@ -256,7 +260,7 @@ FROM (SELECT coalesce({schema}.moment(%(run_at_ms)s::bigint), {schema}.clock())
     + %(run_in_ms)s::bigint * interval '1 ms' AS due) AS times
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL
     AND state IN ('scheduled', 'pending', 'blocked', 'running') DO NOTHING
-RETURNING {job};
+RETURNING {ordinary};
 
 -- name: enqueue_on_terms
 -- The same of a job with a limit, a share, a deadline, or whatever else only few have.
