@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -307,6 +308,19 @@ def test_an_unblocked_job_waits_for_its_limit_no_more(store: Store) -> None:
     turn(store, life(), 1)
     assert store.unblock(job)
     assert store.get(job).parked is None
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_row_that_a_stranger_wrote_runs_under_its_limit_too(
+    store: Store, database: Database, *, within: bool
+) -> None:
+    store.set_limit(limit_of(KEY, concurrency=1))
+    jobs = fill(store, 2)
+    database.sql("UPDATE jobs SET special = 0")
+    with store.transaction() if within else nullcontext():
+        claimed = turn(store, life(), 1).jobs
+    assert [(job.id, job.place) for job in claimed] == [(jobs[0], 0)]
+    assert states(store, jobs) == ["running", "blocked"]
 
 
 def test_a_job_that_is_held_back_waits_for_no_limit(store: Store, database: Database) -> None:

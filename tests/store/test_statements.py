@@ -24,7 +24,8 @@ def columns(text: str) -> list[str]:
     """The columns of a list, without what is done to them on the way out."""
     now = r"(:now|\{schema\}\.ms\(\{schema\}\.clock\(\)\))"
     found = re.sub(rf"\s*-\s*{now}|{now}\s*-\s*", "", text)
-    found = re.sub(r"CASE WHEN .*? THEN (.*?)(?: ELSE .*?)? END", r"\1", found)
+    found = re.sub(r"CASE WHEN .*? THEN (.*?)(?: (?:WHEN|ELSE) .*?)? END", r"\1", found)
+    found = found.replace(" | (limit_key IS NOT NULL)", "")
     found = re.sub(r"\{schema\}\.ms\((\w+)\)", r"\1", found)
     return [column.strip().removesuffix("::text") for column in found.split(",")]
 

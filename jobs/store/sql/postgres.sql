@@ -47,7 +47,7 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- Where no `place` follows the claim, a row with a limit refuses it.
 id, task, args::text, kwargs::text, attempt, attempts_max, claims, policy::text, timeout_ms, memory_bytes,
 {schema}.ms(expires_at) - {schema}.ms({schema}.clock()), queue, priority, headers::text, company,
-CASE WHEN %(places)s OR limit_key IS NULL THEN special ELSE {schema}.must_place() END, {waited}, NULL
+CASE WHEN limit_key IS NULL THEN special WHEN %(places)s THEN special | 1 ELSE {schema}.must_place() END, {waited}, NULL
 
 -- fragment: waited
 -- For how long it has been due, of a large claim each eighth; NULL stands here where nobody counts that.

@@ -24,7 +24,7 @@ verdict, started_at, finished_at, stack, said, cpu_ms, rss_bytes
 -- fragment: claimed
 -- What a worker needs of a claimed row, as Claimed names it.
 id, task, args, kwargs, attempt, attempts_max, claims, policy, timeout_ms, memory_bytes,
-expires_at - :now, queue, priority, headers, company, special, {waited}, NULL
+expires_at - :now, queue, priority, headers, company, special | (limit_key IS NOT NULL), {waited}, NULL
 
 -- fragment: waited
 -- For how long it has been due; NULL stands here where nobody counts that.
