@@ -8,7 +8,7 @@ machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,15 @@ def _given(store: PostgresStore) -> int:
     return int(row[0])
 
 
-def much_read(store: SqliteStore | PostgresStore) -> dict[str, int]:
-    """Which statements read more than they may, and how much."""
+def much_read(
+    store: SqliteStore | PostgresStore, texts: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Which statements, these or those of this release, read more than they may, and how much."""
     dialect = "sqlite" if isinstance(store, SqliteStore) else "postgres"
     parameter = r":(\w+)" if dialect == "sqlite" else r"%\((\w+)\)s"
     own = _OF_POSTGRES if dialect == "postgres" else {}
     much = {}
-    for name, text in statements(dialect).items():
+    for name, text in (texts or statements(dialect)).items():
         if name in WHOLE | UNASKED or name.partition(".")[0].startswith(OF_FILTERS):
             continue
         known = dict.fromkeys(re.findall(parameter, text), 1)

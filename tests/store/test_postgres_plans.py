@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,15 @@ def compares_each_with_each(node: Node) -> bool:
 class Planner:
     """Plans of the statements as a connection of ours would make them."""
 
-    def __init__(self, database: PostgresDatabase, store: PostgresStore) -> None:
+    def __init__(
+        self,
+        database: PostgresDatabase,
+        store: PostgresStore,
+        texts: Mapping[str, str] | None = None,
+    ) -> None:
+        """`texts` are the statements, where they are not those of this release."""
         self.database = database
+        self.texts = texts or statements("postgres")
         self._store = store
         # The session's settings are those of the product's own connection.
         self._execute = store._connected().execute
@@ -129,7 +136,7 @@ class Planner:
         """The nodes of one plan: `generic` is that of a prepared statement in the long run."""
         parameters: list[Any] = []
         types: list[str] = []
-        text = statements("postgres")[name]
+        text = self.texts[name]
         known = {**VALUES, **dict.fromkeys(CONDITION.findall(text), False), **values}
 
         def number(found: re.Match[str]) -> str:
@@ -173,7 +180,7 @@ def planner(database: PostgresDatabase, store: PostgresStore) -> Planner:
 def whole_readers(planner: Planner, *, generic: bool, but: tuple[str, ...] = ()) -> dict[str, Any]:
     """The statements of loops that would read the whole table, with what they read."""
     found = {}
-    for name in set(statements("postgres")) - PEOPLE - WALKS - UNPLANNED:
+    for name in set(planner.texts) - PEOPLE - WALKS - UNPLANNED:
         if name.startswith(but):
             continue
         # One queue of many rows and one of few: statistics know both.
