@@ -33,11 +33,15 @@ class Stepped(NamedTuple):
     more: bool
     """Whether there is a next one."""
     held_ns: int
+    alone: bool = True
+    """Whether nobody else could write meanwhile; a server's others wait for none of these rows."""
 
     @property
     def pause(self) -> float | None:
-        """Seconds until the next one is due: others have the database as long as this one had it."""
-        return max(PAUSE_LEAST, self.held_ns / SECOND) if self.more else None
+        """Seconds until the next is due: whoever had to wait has the database as long as this one had it."""
+        if not self.more:
+            return None
+        return max(PAUSE_LEAST, self.held_ns / SECOND) if self.alone else PAUSE_LEAST
 
 
 class PageSize:
@@ -95,7 +99,7 @@ class Pruner:
             if not page.more:
                 self._left.pop(0)
             if page.gone or page.more:
-                return Stepped(page.gone, bool(self._left), page.held_ns)
+                return Stepped(page.gone, bool(self._left), page.held_ns, alone=store.one_machine)
         return Stepped(0, more=False, held_ns=0)
 
     def _start(self, now: int) -> None:

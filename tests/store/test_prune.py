@@ -185,7 +185,7 @@ def test_what_ended_behind_the_walk_goes_with_a_later_one(
     pruner = Pruner([Rule(State.SUCCEEDED, 0, ("kept",))], clock)
     clock.move(5_000)
     job_in(store, State.SUCCEEDED, queue="kept")
-    assert pruner.step(store) == (0, False, 0)
+    assert pruner.step(store) == Stepped(0, more=False, held_ns=0)
     who, job = running(store)
     store.apply([record(who, 1, job, age_ms=4_000)], who)
     assert pruner.step(store).gone == 1, (
@@ -231,6 +231,7 @@ def test_a_page_that_something_else_held_up_makes_none_smaller_but_many_do() -> 
 def test_between_two_pages_others_have_the_database_as_long_as_a_page_had_it() -> None:
     assert Stepped(500, more=True, held_ns=30_000_000).pause == 0.03
     assert Stepped(500, more=True, held_ns=1).pause == PAUSE_LEAST
+    assert Stepped(500, more=True, held_ns=30_000_000, alone=False).pause == PAUSE_LEAST
     assert Stepped(500, more=False, held_ns=1).pause is None
 
 
