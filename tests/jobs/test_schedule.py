@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,8 +57,9 @@ def test_a_task_that_needs_arguments_cannot_say_when_by_itself() -> None:
 
 
 @pytest.fixture
-def client() -> Client:
-    return Client("memory://", registry=Registry())
+def client() -> Iterator[Client]:
+    with Client("memory://", registry=Registry()) as made:
+        yield made
 
 
 @pytest.mark.parametrize(

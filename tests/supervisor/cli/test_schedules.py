@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ ADD = ("schedules", "add", "s", f"{SAMPLE}:add")
 
 
 @pytest.fixture
-def client(folder: Path) -> Client:
-    made = Client(f"sqlite:///{folder}/jobs.db")
-    made.migrate()
-    return made
+def client(folder: Path) -> Iterator[Client]:
+    with Client(f"sqlite:///{folder}/jobs.db") as made:
+        made.migrate()
+        yield made
 
 
 def test_a_schedule_is_added_listed_paused_resumed_triggered_and_removed(
